@@ -1,0 +1,77 @@
+"""What all command-line tools share: clear errors, progress on stderr, one JSON line on stdout."""
+
+import json
+import sys
+import time
+
+from absl import app, flags
+
+from asvit_jax.errors import InputError
+
+
+def run(main, positional=None):
+  """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
+
+  Bad input ends with one line on stderr and exit status 2, before any traceback.
+
+  Args:
+    main: function of the positional arguments that returns a JSON-serialisable dictionary.
+    positional: what the positional arguments are, for the usage error; None where there are none.
+  """
+
+  def parse(argv):
+    try:
+      return flags.FLAGS(argv)
+    except InputError as error:
+      _fail(error)
+    # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
+    except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+      _fail(f"{error.args[0] if error.args and not isinstance(error, OSError) else error}")
+
+  def guarded(argv):
+    if positional is None and len(argv) > 1:
+      _fail(f"unexpected argument {argv[1]!r}; see {argv[0]} --help")
+    if positional and len(argv) == 1:
+      _fail(f"expected {positional}; see {argv[0]} --help")
+    try:
+      result = main(argv[1:])
+    except InputError as error:
+      _fail(error)
+    sys.stderr.flush()
+    print(json.dumps(result), flush=True)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def log(message):
+  """A line of progress, on stderr."""
+  print(message, file=sys.stderr, flush=True)
+
+
+class Progress:
+  """Counts work done and says, at most once every `every` seconds, how long the rest will take."""
+
+  def __init__(self, what, total, every=5.0):
+    self.what, self.total, self.every = what, total, every
+    self.start = self.last = time.monotonic()
+
+  def update(self, done):
+    """Reports `done` of `total`."""
+    now = time.monotonic()
+    if now - self.last < self.every and done < self.total:
+      return
+    self.last = now
+    eta = (now - self.start) / max(done, 1) * (self.total - done)
+    log(f"{self.what} {done}/{self.total}  eta {duration(eta)}")
+
+
+def duration(seconds):
+  """Seconds as 1:02:03 or 2:03."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _fail(error):
+  print(f"error: {error}", file=sys.stderr, flush=True)
+  sys.exit(2)

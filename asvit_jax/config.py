@@ -1,0 +1,202 @@
+"""The configuration: every key with its default, and what is derived from it.
+
+A file in `configs/` starts from `base()` and changes what its recipe needs. Keys are locked, so a
+misspelt one is an error that names the nearest.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import jax
+from ml_collections import ConfigDict, config_dict
+
+from asvit_jax import complexity, vit
+from asvit_jax.errors import InputError
+
+
+def base():
+  """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
+  config = ConfigDict()
+  config.seed = 0
+  config.init_from = ""  # dense weights to start from, also the teacher: safetensors or a workdir
+  config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
+  config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
+
+  config.model = ConfigDict()
+  config.model.variant = "deit_s"  # a key of vit.VARIANTS
+  config.model.num_classes = 1000
+  config.model.image_size = 224  # pixels
+  config.model.patch_size = 16  # pixels
+  config.model.dtype = "float32"  # compute type; parameters stay float32
+
+  config.data = ConfigDict()
+  config.data.name = "folder"  # "folder", "digits" or "tfds:NAME"
+  config.data.dir = ""
+  config.data.classes = ""  # file with a class a line, in label order; "": sorted directory names
+  config.data.train_split = "train"
+  config.data.eval_split = "val"
+  config.data.crop_scale = (0.08, 1.0)  # share of the image's area; (1.0, 1.0): the centre crop
+  config.data.crop_ratio = 0.875  # evaluation: side of the crop ÷ shorter side of the image
+  config.data.hflip = True
+  config.data.shift = 0  # random translation in training, pixels
+  config.data.workers = 0  # processes that decode; 0: threads
+  config.data.check_images = 2000  # decoded before training starts; all when there are fewer
+
+  config.batch_size = 512  # images a step, over all devices
+  config.epochs = 30.0
+  config.total_steps = config_dict.placeholder(int)  # instead of epochs
+  config.label_smoothing = 0.1
+  config.ema_decay = 0.99996  # averaged weights, the ones evaluated; 0: none
+
+  config.optimizer = ConfigDict()
+  config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
+  config.optimizer.end_lr = 2e-6
+  config.optimizer.warmup = 0.0  # share of all steps
+  config.optimizer.weight_decay = 1e-6
+
+  config.loss = ConfigDict()  # weights of the terms
+  config.loss.classification = 1.0
+  config.loss.budget = 2.0  # a GMAC away from the target
+  config.loss.distillation = 0.5
+
+  config.eval = ConfigDict()
+  config.eval.batch_size = 256
+  config.eval.every = 1000  # steps
+
+  config.log_every = 50  # steps
+  config.checkpoint_every = 1000  # steps
+  return config.lock()
+
+
+# May change from one call of train.py to the next; everything else belongs to the run.
+_FREE = (
+  "data.dir",
+  "data.classes",
+  "data.workers",
+  "data.check_images",
+  "eval.batch_size",
+  "eval.every",
+  "log_every",
+  "checkpoint_every",
+  "init_from",
+)
+
+
+def variant(config):
+  """The `Architecture` that the model's keys describe, pruning included.
+
+  Raises:
+    InputError: an unknown variant, or keys that do not fit each other.
+  """
+  model = config.model
+  if model.variant not in vit.VARIANTS:
+    raise InputError(
+      f"model.variant {model.variant!r} is not known: choose from {', '.join(vit.VARIANTS)}"
+    )
+  return dataclasses.replace(
+    vit.VARIANTS[model.variant],
+    image_size=model.image_size,
+    patch_size=model.patch_size,
+    classes=model.num_classes,
+  )
+
+
+def architecture(config):
+  """The `Architecture` to train: pruned where there is a budget, which is checked, else dense."""
+  arch = variant(config)
+  if config.budget is None:
+    return arch.dense
+  complexity.check_budget(arch, config.budget)
+  return arch
+
+
+def total_steps(config, images):
+  """Number of training steps of a data set with that many images."""
+  if config.total_steps is not None:
+    return config.total_steps
+  return max(1, math.ceil(config.epochs * images / config.batch_size))
+
+
+def check(config):
+  """Raises InputError for the first value that cannot work, before anything is opened."""
+  architecture(config)
+  expectations = (
+    ("batch_size", config.batch_size >= 1, "at least 1"),
+    ("eval.batch_size", config.eval.batch_size >= 1, "at least 1"),
+    ("epochs", config.epochs > 0, "more than 0"),
+    ("total_steps", config.total_steps is None or config.total_steps >= 1, "at least 1"),
+    ("log_every", config.log_every >= 1, "at least 1"),
+    ("eval.every", config.eval.every >= 1, "at least 1"),
+    ("checkpoint_every", config.checkpoint_every >= 1, "at least 1"),
+    ("label_smoothing", 0 <= config.label_smoothing < 1, "in [0, 1)"),
+    ("ema_decay", 0 <= config.ema_decay < 1, "in [0, 1)"),
+    ("optimizer.lr", config.optimizer.lr > 0, "more than 0"),
+    ("optimizer.end_lr", config.optimizer.end_lr >= 0, "at least 0"),
+    ("optimizer.warmup", 0 <= config.optimizer.warmup < 1, "in [0, 1)"),
+    ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "at least 0"),
+    ("model.dtype", config.model.dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
+    ("thresholds", config.thresholds in ("fixed", "calibrated"), "fixed or calibrated"),
+    ("data.crop_ratio", 0 < config.data.crop_ratio <= 1, "in (0, 1]"),
+    (
+      "data.crop_scale",
+      len(config.data.crop_scale) == 2
+      and 0 < config.data.crop_scale[0] <= config.data.crop_scale[1] <= 1,
+      "two increasing numbers in (0, 1]",
+    ),
+  )
+  flat = _flatten(config)
+  for key, fits, expected in expectations:
+    if not fits:
+      raise InputError(f"{key} {flat[key]!r} is not valid: expected {expected}")
+  devices = jax.device_count()
+  for key in ("batch_size", "eval.batch_size"):
+    if flat[key] % devices:
+      raise InputError(f"{key} {flat[key]} does not divide over {devices} devices")
+  if config.budget is not None and not config.init_from:
+    raise InputError(
+      "init_from is empty: a pruned network starts from the dense one, which also teaches it; "
+      "give a .safetensors file or the workdir of a dense run"
+    )
+
+
+def save(config, workdir):
+  """Writes the config beside the run; raises InputError if a run of another config is there."""
+  path = pathlib.Path(workdir) / "config.json"
+  if path.exists():
+    before, now = _flatten(load(workdir)), _flatten(config)
+    changed = [k for k in now if now[k] != before[k] and k not in _FREE]
+    if changed:
+      listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in changed)
+      raise InputError(f"{workdir} holds a run of another config ({listed}): use another --workdir")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    partial.replace(path)
+  except OSError as error:
+    raise InputError(f"cannot write to workdir {workdir}: {error}") from error
+
+
+def load(workdir):
+  """The config of the run in a workdir."""
+  path = pathlib.Path(workdir) / "config.json"
+  if not path.is_file():
+    raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
+  try:
+    config = base()
+    config.update(json.loads(path.read_text()))
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f"{path} is not a config of this version: {error}") from error
+  return config
+
+
+def _flatten(config, prefix=""):
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      flat |= _flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+  return flat

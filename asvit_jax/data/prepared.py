@@ -1,0 +1,88 @@
+"""Data sets that TFDS has prepared, read without TensorFlow."""
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from asvit_jax.errors import InputError
+
+
+class TfdsSource:
+  """A split of a prepared data set with an image and a label.
+
+  Args:
+    builder: prepared TFDS builder.
+    name: what to call it, for ids and messages.
+    split: name of a split, or an expression such as "train[:90%]".
+  """
+
+  def __init__(self, builder, name, split):
+    features = dict(builder.info.features.items())
+    if not isinstance(features.get("label"), tfds.features.ClassLabel) or "image" not in features:
+      raise InputError(
+        f"{name} has the features {', '.join(features)}: expected 'image' and 'label'; choose a "
+        "data set for image classification"
+      )
+    self.classes = tuple(features["label"].names)
+    self._id = f"{name}/{split}"
+    try:
+      self._examples = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+      raise InputError(
+        f"{name} in {builder.data_dir} is stored as {builder.info.file_format.value}, which has no "
+        "random access: prepare it again with file_format='array_record'"
+      ) from error
+    except ValueError as error:
+      raise InputError(
+        f"{name} has no split {split!r}: choose from {', '.join(builder.info.splits)}"
+      ) from error
+
+  def __len__(self):
+    return len(self._examples)
+
+  def __getitem__(self, index):
+    stored = self._examples[index]
+    example = {"image": stored["image"], "label": int(stored["label"])}
+    example["file"] = stored["file"].decode() if "file" in stored else f"{self._id}/{index}"
+    if "box" in stored:
+      example["box"] = stored["box"]
+    return example
+
+
+def prepared_builder(name, data_dir):
+  """Finds a data set that was prepared before; never downloads.
+
+  TFDS itself would try a missing one for minutes without a network, and does not know the builders
+  of others; their prepared files say all that reading needs.
+
+  Args:
+    name: NAME[/CONFIG][:VERSION]; without a version, the newest.
+    data_dir: TFDS data directory; None or "" for TFDS's own default.
+
+  Returns:
+    TFDS builder.
+
+  Raises:
+    InputError: it is not there, or the name fits several of its configurations.
+  """
+  root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+  path, _, version = name.partition(":")
+  found = [
+    info.parent
+    for depth in ("", "*/", "*/*/")
+    for info in (root / path).glob(f"{depth}dataset_info.json")
+    if tfds.core.Version.is_valid(info.parent.name) and version in ("", info.parent.name)
+  ]
+  if not found:
+    raise InputError(
+      f"data set {name!r} is not prepared under {root / path}: set data.dir to where it is, or "
+      f"prepare it with tfds.builder({name!r}, data_dir={str(root)!r})"
+      ".download_and_prepare(file_format='array_record')"
+    )
+  configs = sorted({str(directory.parent.relative_to(root)) for directory in found})
+  if len(configs) > 1:
+    raise InputError(
+      f"data set {name!r} is prepared in {len(configs)} configurations: name one of "
+      f"{', '.join('tfds:' + config for config in configs)}"
+    )
+  newest = max(found, key=lambda directory: tfds.core.Version(directory.name))
+  return tfds.builder_from_directory(newest)

@@ -1,0 +1,154 @@
+"""Image transforms on the host: PIL images of uint8 in and out, one at a time.
+
+Normalisation is left to the device: uint8 is a quarter of the bytes to send.
+"""
+
+import io
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from asvit_jax.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def decode(encoded, file):
+  """Decodes any image that PIL reads.
+
+  Args:
+    encoded: bytes of a JPEG, PNG, WebP or BMP file; grey, palette, CMYK and RGBA are welcome.
+    file: where it came from, for the error message.
+
+  Returns:
+    PIL RGB image.
+
+  Raises:
+    InputError: `encoded` is not an image, or only a part of one.
+  """
+  try:
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
+  except Exception as error:  # PIL's decoders raise many types; the cause is always the file
+    raise InputError(
+      f"{file} is not a readable image ({len(encoded):,} bytes, {_reason(error)}): replace or "
+      "remove it"
+    ) from error
+
+
+def _reason(error):
+  # PIL names the memory buffer it was given, which helps nobody.
+  unknown = isinstance(error, Image.UnidentifiedImageError)
+  return "no known image format" if unknown else str(error) or type(error).__name__
+
+
+def random_resized_crop(image, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+  """Crops a random part and resizes it (bicubic): the crop of Inception, arXiv:1409.4842.
+
+  Args:
+    image: PIL image.
+    size: side of the result, pixels.
+    rng: np.random.Generator.
+    scale: smallest and largest share of the image's area to crop.
+    ratio: smallest and largest width ÷ height of the crop, drawn uniformly in its logarithm.
+
+  Returns:
+    (size, size) PIL image.  When ten draws do not fit into the image, its largest centre crop
+    with an aspect ratio in the range.
+  """
+  width, height = image.size
+  for _ in range(10):
+    area = width * height * rng.uniform(*scale)
+    aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    if 0 < w <= width and 0 < h <= height:
+      x, y = rng.integers(0, width - w, endpoint=True), rng.integers(0, height - h, endpoint=True)
+      break
+  else:
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    x, y = (width - w) // 2, (height - h) // 2
+  return _resize(image.crop((x, y, x + w, y + h)), size, size)
+
+
+def random_shift(image, max_pixels, rng):
+  """Moves the image by up to `max_pixels` along each axis; black comes in.
+
+  Args:
+    image: PIL image.
+    max_pixels: largest shift, pixels.
+    rng: np.random.Generator.
+
+  Returns:
+    PIL image of the same size.
+  """
+  x, y = rng.integers(-max_pixels, max_pixels, size=2, endpoint=True)
+  return image.crop((x, y, x + image.width, y + image.height))
+
+
+def hflip(image):
+  """Mirrors left and right."""
+  return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def center_crop(image, size, crop_ratio):
+  """The evaluation view: resizes the shorter side (bicubic), then crops the centre.
+
+  Args:
+    image: PIL image.
+    size: side of the result, pixels.
+    crop_ratio: in (0, 1], side of the crop ÷ shorter side before it; 224 at 0.875 is the usual
+      "resize to 256, crop 224", pixel for pixel that of torchvision.
+
+  Returns:
+    (size, size) PIL image.
+  """
+  (height, width), (y, x) = _crop_geometry((image.height, image.width), size, crop_ratio)
+  return _resize(image, height, width).crop((x, y, x + size, y + size))
+
+
+def center_crop_box(box, original_hw, size, crop_ratio):
+  """Follows a box through `center_crop`.
+
+  Args:
+    box: (4,) (ymin, xmin, ymax, xmax) relative to the whole image.
+    original_hw: height and width of the whole image, pixels.
+    size: as for `center_crop`.
+    crop_ratio: as for `center_crop`.
+
+  Returns:
+    (4,) float32 box relative to the crop, clipped to [0, 1]; of no area where it lies outside.
+  """
+  resized_hw, corner = _crop_geometry(original_hw, size, crop_ratio)
+  pixels = np.asarray(box, np.float64).reshape(2, 2) * resized_hw - corner
+  return np.clip(pixels / size, 0, 1).reshape(4).astype(np.float32)
+
+
+def _crop_geometry(original_hw, size, crop_ratio):
+  """Height and width to resize to, and the crop's corner (y, x); rounded as torchvision does."""
+  shorter = math.floor(size / crop_ratio)
+  resized = tuple(int(shorter * side / min(original_hw)) for side in original_hw)
+  return resized, tuple(round((side - size) / 2) for side in resized)
+
+
+def _resize(image, height, width):
+  if image.size == (width, height):
+    return image
+  return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+  """Scales pixels to the network's input; for the device.
+
+  Args:
+    images: (b, h, w, 3) uint8.
+    mean: of each channel, of pixels in [0, 1].
+    std: of each channel, of pixels in [0, 1].
+
+  Returns:
+    (b, h, w, 3) float32.
+  """
+  mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+  return (images.astype(jnp.float32) / 255 - mean) / std

@@ -1,0 +1,90 @@
+"""How a network runs: dense, or masked. Both read the same parameters and the same blocks.
+
+| execution | tokens live in | for |
+|---|---|---|
+| dense  | (b, n, d) | the teacher, the baseline |
+| masked | (b, n, d) and a keep mask (b, n) | training; the definition of pruning |
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from asvit_jax import attention, pruning
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """What a forward pass returns; `jit` computes only what is read.
+
+  Attributes:
+    logits: (b, classes) float32.
+    tokens: (b, 1 + n, d) tokens after the last block and the final norm, the class token first.
+    keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
+    scores: (b, stages, n) float32 scores that decided it.
+    kept: (b, stages) float32 number of kept patch tokens, differentiable like `keep`.
+  """
+
+  logits: jax.Array
+  tokens: jax.Array
+  keep: jax.Array
+  scores: jax.Array
+  kept: jax.Array
+
+
+def dense(model, images):
+  """The plain ViT: nothing is pruned.
+
+  Args:
+    model: a `VisionTransformer`, with or without thresholds.
+    images: (b, height, width, 3) normalised images.
+
+  Returns:
+    `Outputs` with no stages: keep and scores are (b, 0, n).
+  """
+  x = model.embed(images)
+  for block in model.blocks:
+    x, _ = block(x, attention.dense)
+  return _outputs(model, x, [], [])
+
+
+def masked(model, images, gate=pruning.straight_through_gate):
+  """Pruned tokens stay in place but are seen by none: fixed shapes, dynamic masks.
+
+  Before each block of `arch.prune_before`, a patch token stays if it was there before and its score
+  in the block just run exceeds the stage's threshold.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    images: (b, height, width, 3) normalised images.
+    gate: function of scores (b, n) and a threshold () that returns the keep mask (b, n).
+
+  Returns:
+    `Outputs`; gradients reach the thresholds through `keep`.
+  """
+  x = model.embed(images)
+  b, n = x.shape[0], x.shape[1] - 1
+  mix, scores = attention.dense, None
+  keep = jnp.ones((b, n))
+  keeps, all_scores = [], []
+  for i, block in enumerate(model.blocks):
+    if i in model.arch.prune_before:
+      # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
+      # an earlier one through this product.
+      keep = jax.lax.stop_gradient(keep) * gate(scores, model.thresholds[len(keeps)])
+      keeps.append(keep)
+      all_scores.append(scores)
+      with_class = jnp.concatenate([jnp.ones((b, 1)), keep], axis=1)
+      mix = functools.partial(attention.masked, keep=with_class)
+    x, scores = block(x, mix)
+  return _outputs(model, x, keeps, all_scores)
+
+
+def _outputs(model, x, keeps, scores):
+  b, n = x.shape[0], x.shape[1] - 1
+  keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n))
+  scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n))
+  return Outputs(model.classify(x[:, 0]), model.norm(x), keep, scores, keep.sum(axis=-1))

@@ -1,0 +1,1 @@
+"""Training: the optimizer, the step, its parallel forms, the loop."""

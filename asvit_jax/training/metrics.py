@@ -1,0 +1,55 @@
+"""Metrics of a run: JSON lines and TensorBoard, in its workdir."""
+
+import json
+import pathlib
+
+from tensorboard import summary
+
+from asvit_jax.errors import InputError
+
+
+class Metrics:
+  """Appends to `metrics.jsonl`; on a resumed run, what was written after its step goes first.
+
+  Args:
+    workdir: where the run lives.
+    step: the step it goes on from; 0 for a new run.
+  """
+
+  def __init__(self, workdir, step):
+    self.path = metrics_path(workdir)
+    kept = [line for line in read(workdir) if line["step"] <= step] if self.path.exists() else []
+    partial = self.path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    partial.replace(self.path)
+    self._tensorboard = summary.Writer(str(pathlib.Path(workdir) / "tensorboard"))
+
+  def write(self, step, kind, values):
+    """One line: the step, its kind ("train" or "eval") and a dictionary of numbers and lists."""
+    with self.path.open("a") as file:
+      file.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
+    for name, value in values.items():
+      for i, scalar in enumerate(value) if isinstance(value, list) else ((None, value),):
+        if isinstance(scalar, (int, float)):
+          tag = f"{kind}/{name}" if i is None else f"{kind}/{name}/{i}"
+          self._tensorboard.add_scalar(tag, scalar, step)
+    self._tensorboard.flush()
+
+
+def metrics_path(workdir):
+  """The file of JSON lines."""
+  return pathlib.Path(workdir) / "metrics.jsonl"
+
+
+def read(workdir, kind=None):
+  """The lines of a run, of one kind or all; a last line cut short by a kill is left out."""
+  path = metrics_path(workdir)
+  if not path.is_file():
+    raise InputError(f"{workdir} has no metrics.jsonl: expected the workdir of train.py")
+  lines = []
+  for text in path.read_text().splitlines():
+    try:
+      lines.append(json.loads(text))
+    except ValueError:
+      break
+  return [line for line in lines if kind is None or line["kind"] == kind]

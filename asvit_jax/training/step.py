@@ -1,0 +1,125 @@
+"""One training step, written per device with a named axis; `parallel` turns it into the program."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from asvit_jax import complexity, executions, losses, pruning
+from asvit_jax.data import transforms
+
+AXIS = "data"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """Everything a run needs to go on. `ema` is None where the config asks for none."""
+
+  step: jax.Array
+  params: Any
+  ema: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """What training minimises: the weights of the loss terms and the compute to aim at.
+
+  `target_gmacs` is None for a dense network, which has the classification term only.
+  """
+
+  classification: float = 1.0
+  budget: float = 2.0
+  distillation: float = 0.5
+  target_gmacs: float | None = None
+
+  def __call__(self, model, images, targets, teacher_logits=None, gate=None, mean=jnp.mean):
+    """The loss of one batch.
+
+    Args:
+      model: a `VisionTransformer`.
+      images: (b, height, width, 3) normalised.
+      targets: (b, classes) soft labels.
+      teacher_logits: (b, classes) of the dense teacher; not read for a dense network.
+      gate: see `executions.masked`.
+      mean: of a (b,) array over the global batch. The budget is about that mean, so with several
+        devices it must reach over them before the absolute value is taken.
+
+    Returns:
+      () total, and ({term: ()}, `Outputs`); the terms include the mean `gmacs`.
+    """
+    if self.target_gmacs is None:
+      outputs = executions.dense(model, images)
+      terms = {"classification": losses.cross_entropy(outputs.logits, targets)}
+      return self.classification * terms["classification"], (terms, outputs)
+    outputs = executions.masked(model, images, gate or pruning.straight_through_gate)
+    gmacs = mean(complexity.gmacs(model.arch, outputs.kept))
+    terms = {
+      "classification": losses.cross_entropy(outputs.logits, targets),
+      "budget": losses.budget(gmacs, self.target_gmacs),
+      "distillation": losses.distillation(outputs.logits, teacher_logits),
+    }
+    total = sum(getattr(self, name) * term for name, term in terms.items())
+    return total, (terms | {"gmacs": gmacs}, outputs)
+
+
+def create_state(params, optimizer, ema_decay):
+  """The state of step 0."""
+  ema = jax.tree.map(jnp.copy, params) if ema_decay else None
+  return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+
+
+def make_step(graphdef, teacher_graphdef, objective, optimizer, label_smoothing, ema_decay):
+  """Builds the step of one device.
+
+  Args:
+    graphdef: of the network in training; merged with parameters it is the model.
+    teacher_graphdef: of the dense teacher, or None.
+    objective: an `Objective`.
+    optimizer: an optax optimizer.
+    label_smoothing: in [0, 1).
+    ema_decay: in [0, 1); 0 for no averaged weights.
+
+  Returns:
+    Function of (state, teacher_params, batch) that returns (state, metrics). The batch has `image`
+    (b, height, width, 3) uint8 and `label` (b,) int32 of this device; the metrics are means over
+    all devices.
+  """
+
+  def step(state, teacher_params, batch):
+    images = transforms.normalize(batch["image"])
+    classes = nnx.merge(graphdef, state.params).arch.classes
+    targets = losses.smooth_labels(batch["label"], classes, label_smoothing)
+    teacher_logits = None
+    if teacher_graphdef is not None:
+      teacher = nnx.merge(teacher_graphdef, teacher_params)
+      teacher_logits = jax.lax.stop_gradient(executions.dense(teacher, images).logits)
+
+    def loss(params):
+      model = nnx.merge(graphdef, params)
+      return objective(model, images, targets, teacher_logits, mean=_global_mean)
+
+    (total, (terms, outputs)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    grads = jax.lax.pmean(grads, AXIS)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, state.ema, params)
+    correct = outputs.logits.argmax(axis=-1) == batch["label"]
+    metrics = {
+      "loss": total,
+      **terms,
+      "accuracy": 100 * correct.mean(),
+      "kept": outputs.kept.mean(axis=0),
+      "grad_norm": optax.global_norm(grads),
+    }
+    return TrainState(state.step + 1, params, ema, opt_state), jax.lax.pmean(metrics, AXIS)
+
+  return step
+
+
+def _global_mean(x):
+  return jax.lax.pmean(x.mean(), AXIS)
