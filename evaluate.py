@@ -43,17 +43,15 @@ def main(_):
   sources.check_images(source, config.data.check_images)
 
   if _CALIBRATE.value is not None:
-    graphdef, _ = vit.abstract(arch, dtype=config.model.dtype)
     sample = sources.Sample(source, calibration.MAX_IMAGES)
     batches = list(loader.eval_batches(config, sample))
-    params = calibration.calibrate(graphdef, params, batches, _CALIBRATE.value)
+    params = calibration.calibrate(arch, params, batches, _CALIBRATE.value, config.model.dtype)
   execution = _execution(config, params)
   if _SAVE_WEIGHTS.value is not None:
     weights.save(_SAVE_WEIGHTS.value, params)
   if execution == "dense":
     arch, params = arch.dense, vit.without_thresholds(params)
-  graphdef, _ = vit.abstract(arch, dtype=config.model.dtype)
-  step = evaluation.make_eval_step(graphdef, execution)
+  step = evaluation.make_eval_step(arch, execution, config.model.dtype)
   result = evaluation.evaluate(step, arch, params, config, source, _PER_IMAGE.value)
   return {"execution": execution, **result}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from asvit_jax import cli, complexity, executions
+from asvit_jax import cli, complexity, executions, vit
 from asvit_jax.data import transforms
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
@@ -15,7 +15,7 @@ TOLERANCE = 1e-3  # of the budget
 MAX_TRIALS = 12
 
 
-def calibrate(graphdef, params, batches, budget):
+def calibrate(arch, params, batches, budget, dtype=jnp.float32):
   """Finds thresholds that meet a budget on the given images.
 
   Over all images together, stage i keeps the share r^(i+1) of the patch tokens with the highest
@@ -23,10 +23,11 @@ def calibrate(graphdef, params, batches, budget):
   is left to its scores. r is solved so that the measured mean GMACs are `budget` of the dense ones.
 
   Args:
-    graphdef: of a network that prunes.
-    params: its parameters; the thresholds in it are not read.
+    arch: an `Architecture` that prunes.
+    params: its parameters; thresholds among them are not read.
     batches: list of {"image": (b, s, s, 3) uint8, "valid": (b,) bool}.
     budget: share of the dense GMACs.
+    dtype: compute type.
 
   Returns:
     The parameters with new thresholds.
@@ -34,9 +35,9 @@ def calibrate(graphdef, params, batches, budget):
   Raises:
     InputError: a budget that cannot be met.
   """
-  arch = nnx.merge(graphdef, params).arch
   complexity.check_budget(arch, budget)
   stages, target = len(arch.prune_before), budget * complexity.dense_gmacs(arch)
+  graphdef, _ = vit.abstract(arch, dtype=dtype)
 
   @functools.partial(jax.jit, static_argnums=2)
   def stage_scores(params, images, stage):

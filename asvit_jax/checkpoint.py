@@ -9,7 +9,6 @@ import pathlib
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit, weights
@@ -21,7 +20,6 @@ class Checkpoints:
   """The saved steps of a workdir; saving is asynchronous and atomic, the latest two are kept."""
 
   def __init__(self, workdir):
-    logging.set_verbosity(logging.WARNING)  # Orbax narrates every file otherwise
     self.directory = (pathlib.Path(workdir) / "checkpoints").absolute()
     self._manager = ocp.CheckpointManager(
       self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=2)

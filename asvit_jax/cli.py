@@ -4,7 +4,7 @@ import json
 import sys
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from asvit_jax.errors import InputError
 
@@ -29,6 +29,7 @@ def run(main, positional=None):
       _fail(f"{error.args[0] if error.args and not isinstance(error, OSError) else error}")
 
   def guarded(argv):
+    logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
     if positional is None and len(argv) > 1:
       _fail(f"unexpected argument {argv[1]!r}; see {argv[0]} --help")
     if positional and len(argv) == 1:

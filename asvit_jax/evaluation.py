@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from asvit_jax import cli, complexity, executions
+from asvit_jax import cli, complexity, executions, vit
 from asvit_jax.data import loader, transforms
 from asvit_jax.errors import InputError
 from asvit_jax.training.step import AXIS
@@ -18,12 +18,13 @@ from asvit_jax.training.step import AXIS
 EXECUTIONS = {"dense": executions.dense, "masked": executions.masked}
 
 
-def make_eval_step(graphdef, execution):
+def make_eval_step(arch, execution, dtype=jnp.float32):
   """The compiled forward pass of a batch, split over all devices.
 
   Args:
-    graphdef: of a network.
+    arch: an `Architecture`; dense, where the execution is.
     execution: a key of `EXECUTIONS`.
+    dtype: compute type.
 
   Returns:
     Function of (params, images (b, s, s, 3) uint8) that returns a dictionary of `top5` (b, 5) class
@@ -31,6 +32,7 @@ def make_eval_step(graphdef, execution):
     and `keep` (b, stages, n) bool.
   """
   forward = EXECUTIONS[execution]
+  graphdef, _ = vit.abstract(arch, dtype=dtype)
 
   def step(params, images):
     outputs = forward(nnx.merge(graphdef, params), transforms.normalize(images))

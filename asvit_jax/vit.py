@@ -69,13 +69,14 @@ VARIANTS = {
   # For the embedded data set: 64 tokens of 6x6 pixels.
   "digits": Architecture(
     width=64,
-    heads=4,
+    heads=2,
     depth=6,
+    mlp_ratio=2,
     image_size=48,
     patch_size=6,
     classes=10,
     stem="conv",
-    prune_before=(2, 3, 4),
+    prune_before=(1, 2, 4),
   ),
 }
 

@@ -19,13 +19,13 @@ def get_config():
   config.data.crop_ratio = 1.0
   config.data.hflip = False
   config.data.check_images = 200
-  config.batch_size = 128
-  config.total_steps = 1500
-  config.optimizer.lr = 6e-3
-  config.optimizer.end_lr = 4e-5
+  config.batch_size = 64
+  config.total_steps = 1300
+  config.optimizer.lr = 1.2e-2
+  config.optimizer.end_lr = 1e-4
   config.optimizer.warmup = 0.1
   config.optimizer.weight_decay = 0.05
-  config.ema_decay = 0.99
-  config.eval.every = 500
-  config.checkpoint_every = 500
+  config.ema_decay = 0.0
+  config.eval.every = 325
+  config.checkpoint_every = 325
   return config

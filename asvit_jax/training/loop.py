@@ -45,7 +45,7 @@ def train(config, workdir):
   checkpoints = checkpoint.Checkpoints(workdir)
   if checkpoints.latest_step is None:
     if arch.prune_before and config.thresholds == "calibrated":
-      params = _calibrated(config, graphdef, params, source)
+      params = _calibrated(config, arch, params, source)
     state = create_state(params, optimizer, config.ema_decay)
   else:
     target = jax.eval_shape(lambda: create_state(params, optimizer, config.ema_decay))
@@ -61,7 +61,9 @@ def train(config, workdir):
       graphdef, teacher_graphdef, objective, optimizer, config.label_smoothing, config.ema_decay
     )
   )
-  eval_step = evaluation.make_eval_step(graphdef, "masked" if arch.prune_before else "dense")
+  eval_step = evaluation.make_eval_step(
+    arch, "masked" if arch.prune_before else "dense", config.model.dtype
+  )
   metrics = metrics_lib.Metrics(workdir, start)
   _announce(config, arch, params, source, eval_source, steps)
 
@@ -115,10 +117,10 @@ def _teacher(config, arch, params):
   return graphdef, vit.without_thresholds(params)
 
 
-def _calibrated(config, graphdef, params, source):
+def _calibrated(config, arch, params, source):
   sample = sources.Sample(source, calibration.MAX_IMAGES)
   batches = list(loader.eval_batches(config, sample))
-  return calibration.calibrate(graphdef, params, batches, config.budget)
+  return calibration.calibrate(arch, params, batches, config.budget, config.model.dtype)
 
 
 def _announce(config, arch, params, source, eval_source, steps):

@@ -107,7 +107,7 @@ def make_step(graphdef, teacher_graphdef, objective, optimizer, label_smoothing,
     grads = jax.lax.pmean(grads, AXIS)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, state.ema, params)
+    ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
     correct = outputs.logits.argmax(axis=-1) == batch["label"]
     metrics = {
       "loss": total,

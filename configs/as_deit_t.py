@@ -1,0 +1,27 @@
+"""DeiT-T pruned to a share of its GMACs; a recipe for a thousand images and two CPU cores.
+
+python train.py --config configs/as_deit_t.py:0.65 --workdir runs/as_deit_t_65 \
+  --config.init_from=deit_tiny_patch16_224.safetensors --config.data.dir=DIR
+"""
+
+from configs import deit_t
+
+
+def get_config(budget="0.65"):
+  """The config for a share of the dense GMACs."""
+  config = deit_t.get_config()
+  config.budget = float(budget)
+  config.thresholds = "calibrated"
+  config.batch_size = 50
+  config.epochs = 6.0
+  config.data.crop_scale = (0.5, 1.0)
+  config.optimizer.lr = 5e-4
+  config.optimizer.end_lr = 5e-5
+  config.loss.classification = 0.0
+  config.loss.distillation = 1.0
+  config.ema_decay = 0.0
+  config.eval.batch_size = 50
+  config.eval.every = 60
+  config.log_every = 5
+  config.checkpoint_every = 20
+  return config

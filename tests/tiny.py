@@ -1,0 +1,128 @@
+"""Small networks, images and data sets for tests; NumPy's random streams, not JAX's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from asvit_jax import config as config_lib
+from asvit_jax import executions, pruning, vit
+
+# For the training loop: registered as a variant by the fixture `tiny_variant`.
+TRAINED = vit.Architecture(
+  width=12,
+  heads=3,
+  depth=4,
+  mlp_ratio=2,
+  image_size=16,
+  patch_size=4,
+  classes=3,
+  prune_before=(1, 2, 3),
+)
+
+
+def arch(**changes):
+  """An `Architecture` of 16 patches, 6 blocks and three stages."""
+  dimensions = dict(
+    width=24, heads=3, depth=6, image_size=32, patch_size=8, classes=5, prune_before=(2, 3, 4)
+  )
+  return vit.Architecture(**dimensions | changes)
+
+
+def params(arch, seed=0):
+  """Random parameters, none of them zero; attention is far from uniform, so scores differ."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, spec):
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    noise = rng.standard_normal(spec.shape)
+    if name.endswith("kernel"):
+      noise /= np.sqrt(np.prod(spec.shape[:-1]))
+      if "qkv" in name:
+        noise[:, : 2 * spec.shape[0]] *= 1.5  # queries and keys
+    elif name.endswith("scale"):
+      noise = 1 + 0.1 * noise
+    else:
+      noise *= 0.5 if name in ("cls_token", "pos_embed") else 0.1
+    return jnp.asarray(noise, jnp.float32)
+
+  _, specs = vit.abstract(arch)
+  return jax.tree_util.tree_map_with_path(draw, specs)
+
+
+def model(arch, params):
+  """A `VisionTransformer` with these parameters."""
+  return nnx.merge(vit.abstract(arch)[0], params)
+
+
+def images(arch, count, seed=1):
+  """(count, s, s, 3) float32, as if normalised."""
+  size = arch.image_size
+  return np.random.default_rng(seed).standard_normal((count, size, size, 3)).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def run_masked(arch, params, images, gate=pruning.straight_through_gate):
+  """`executions.masked` of a network in parts."""
+  return executions.masked(model(arch, params), images, gate)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_dense(arch, params, images):
+  """`executions.dense` of a network in parts."""
+  return executions.dense(model(arch, params), images)
+
+
+def with_thresholds(arch, params, images, shares):
+  """Thresholds so that about these shares of all tokens stay, none near a score."""
+  thresholds = np.zeros(len(shares), np.float32)
+  for stage, share in enumerate(shares):
+    outputs = run_masked(arch, params | {"thresholds": jnp.asarray(thresholds)}, images)
+    before = outputs.keep[:, stage - 1] if stage else np.ones_like(outputs.scores[:, 0])
+    scores = np.sort(outputs.scores[:, stage][before > 0.5])
+    pruned = scores.size - round(share * before.size)
+    nearby = np.arange(pruned - 3, pruned + 3)
+    low = nearby[np.argmax(scores[nearby + 1] - scores[nearby])]  # the widest gap
+    thresholds[stage] = (scores[low] + scores[low + 1]) / 2
+  return params | {"thresholds": jnp.asarray(thresholds)}
+
+
+def write_folder(root, classes=("ant", "bee", "cat"), train=8, val=(4, 3, 3), size=(20, 24)):
+  """JPEG noise, one colour cast a class, as `<split>/<class>/<image>`."""
+  rng = np.random.default_rng(5)
+  for label, name in enumerate(classes):
+    for split, count in (("train", train), ("val", val[label % len(val)])):
+      directory = root / split / name
+      directory.mkdir(parents=True)
+      for i in range(count):
+        pixels = rng.integers(0, 200, (*size, 3))
+        pixels[..., label % 3] += 55
+        Image.fromarray(pixels.astype(np.uint8)).save(directory / f"{i}.jpg")
+  return root
+
+
+def config(data_dir, **changes):
+  """A config of variant "tiny" on a `write_folder`; changes by dotted key."""
+  config = config_lib.base()
+  config.update_from_flattened_dict(
+    {
+      "model.variant": "tiny",
+      "model.num_classes": 3,
+      "model.image_size": 16,
+      "model.patch_size": 4,
+      "data.dir": str(data_dir),
+      "batch_size": 8,
+      "total_steps": 6,
+      "optimizer.lr": 0.064,  # 0.001 at this batch
+      "ema_decay": 0.5,
+      "eval.batch_size": 4,
+      "eval.every": 3,
+      "log_every": 1,
+      "checkpoint_every": 2,
+    }
+    | changes
+  )
+  return config
