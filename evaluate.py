@@ -29,11 +29,7 @@ _SAVE_WEIGHTS = flags.DEFINE_string("save-weights", None, "Write the weights as 
 
 def main(_):
   """Evaluates; returns the numbers."""
-  if (_WORKDIR.value is None) == (_WEIGHTS.value is None):
-    raise InputError("give either --workdir or --weights: what to evaluate")
-  if _CONFIG.value is None and _WORKDIR.value is None:
-    raise InputError("--weights needs --config: it says which network they are of and which data")
-  config = _CONFIG.value if _CONFIG.value is not None else config_lib.load(_WORKDIR.value)
+  config = config_lib.choose(_CONFIG.value, _WORKDIR.value, _WEIGHTS.value)
   arch = config_lib.variant(config)
   if _CALIBRATE.value is not None:
     complexity.check_budget(arch, _CALIBRATE.value)

@@ -9,14 +9,15 @@ from absl import app, flags, logging
 from asvit_jax.errors import InputError
 
 
-def run(main, positional=None):
+def run(main, least=0, most=0):
   """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
 
   Bad input ends with one line on stderr and exit status 2, before any traceback.
 
   Args:
     main: function of the positional arguments that returns a JSON-serialisable dictionary.
-    positional: what the positional arguments are, for the usage error; None where there are none.
+    least: number of positional arguments it needs.
+    most: number it takes; None for any.
   """
 
   def parse(argv):
@@ -30,10 +31,9 @@ def run(main, positional=None):
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
-    if positional is None and len(argv) > 1:
-      _fail(f"unexpected argument {argv[1]!r}; see {argv[0]} --help")
-    if positional and len(argv) == 1:
-      _fail(f"expected {positional}; see {argv[0]} --help")
+    given = len(argv) - 1
+    if given < least or (most is not None and given > most):
+      _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
     try:
       result = main(argv[1:])
     except InputError as error:

@@ -179,6 +179,27 @@ def save(config, workdir):
     raise InputError(f"cannot write to workdir {workdir}: {error}") from error
 
 
+def choose(config, workdir, weights):
+  """The config of a tool that takes --workdir or --weights: the one given, or that of the run.
+
+  Args:
+    config: given by the user, or None.
+    workdir: of a run, or None.
+    weights: a file, or None.
+
+  Raises:
+    InputError: both or neither of `workdir` and `weights`; weights without a config; no workdir.
+  """
+  if (workdir is None) == (weights is None):
+    raise InputError("give either --workdir or --weights: what to load")
+  if workdir is not None:
+    of_run = load(workdir)  # in any case: it says so where this is no workdir
+    return of_run if config is None else config
+  if config is None:
+    raise InputError("--weights needs --config: it says which network they are of and which data")
+  return config
+
+
 def load(workdir):
   """The config of the run in a workdir."""
   path = pathlib.Path(workdir) / "config.json"

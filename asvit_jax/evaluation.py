@@ -107,7 +107,7 @@ def _summary(rows, arch):
   kept = rows["kept"]
   if arch.prune_before:
     per_image = complexity.gmacs(arch, jnp.asarray(kept, jnp.float32))
-    gmacs = float(np.mean(per_image, dtype=np.float64))
+    gmacs = float(np.asarray(per_image, np.float64).mean())
   else:
     gmacs = complexity.dense_gmacs(arch)
   result = {

@@ -181,4 +181,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-  cli.run(main, positional="a file of reference numbers (.npz)")
+  cli.run(main, least=1, most=1)

@@ -7,11 +7,14 @@ Everything lands in `runs/`; what is there from an earlier call is used again.
 
 import pathlib
 
-from asvit_jax import cli, visualize
+from asvit_jax import checkpoint, cli, complexity, visualize
+from asvit_jax import config as config_lib
+from asvit_jax.data import sources
 from asvit_jax.training import loop, metrics
 from configs import as_digits, digits
 
 BUDGET = 0.5
+_SHARES = ("kept_in_box", "kept_outside")
 
 
 def main(_):
@@ -23,8 +26,24 @@ def main(_):
   workdir = runs / "as_digits"
   pruned = loop.train(as_digits.get_config(str(BUDGET)), workdir)
   cli.log("3/3  pictures")
-  pictures = {"tokens": runs / "tokens.png", "curves": runs / "curves.png"}
-  return {"dense": dense, "pruned": pruned, "pictures": {k: str(v) for k, v in pictures.items()}}
+  config, params = checkpoint.load_run(workdir)
+  arch = config_lib.architecture(config)
+  images = sources.Sample(sources.open_source(config.data, config.data.eval_split), 6)
+  figures = {
+    "tokens.png": visualize.draw_tokens(arch, params, config, images),
+    "curves.png": visualize.draw_curves(
+      metrics.read(workdir), BUDGET * complexity.dense_gmacs(arch), workdir.name
+    ),
+  }
+  for name, figure in figures.items():
+    visualize.save(figure, runs / name)
+  inside, outside = (" ".join(f"{share:.0%}" for share in pruned[k]) for k in _SHARES)
+  cli.log(
+    f"\n{table({'dense': dense, 'pruned': pruned})}\n\n"
+    f"Stages keep {inside} of the patches on the digit and {outside} of the background.\n"
+    f"Look at {' and '.join(str(runs / name) for name in figures)}."
+  )
+  return {"dense": dense, "pruned": pruned, "pictures": [str(runs / name) for name in figures]}
 
 
 def table(rows):

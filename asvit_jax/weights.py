@@ -36,7 +36,7 @@ def to_timm(params):
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     value = np.asarray(value)
     if name == "thresholds":
-      tensors |= {_THRESHOLD.format(i): threshold for i, threshold in enumerate(value)}
+      tensors |= {_THRESHOLD.format(i): np.asarray(x) for i, x in enumerate(value)}
     else:
       # safetensors writes the memory as it lies, so a transposed view must be made contiguous.
       tensors[_timm_name(name)] = np.ascontiguousarray(value.transpose(_axes(name, value.ndim)))
@@ -124,7 +124,8 @@ def save(path, params):
   partial = path.with_name(path.name + ".partial")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(to_timm(params), partial)
+    # Written by us: safetensors itself would make the file readable by its owner alone.
+    partial.write_bytes(safetensors.numpy.save(to_timm(params)))
     os.replace(partial, path)
   except OSError as error:
     raise InputError(f"cannot write weights to {path}: {error}") from error

@@ -16,6 +16,9 @@ def get_config(budget="0.5"):
   config.total_steps = 600
   config.optimizer.lr = 1.6e-3
   config.optimizer.warmup = 0.05
+  config.loss.distillation = 2.0
+  config.eval.every = 200
+  config.checkpoint_every = 200
   # The paper's 2 a GMAC is for networks of 1.25 GMACs and more; this one has a sixtieth of that.
   config.loss.budget = 100.0
   return config

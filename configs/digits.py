@@ -28,4 +28,5 @@ def get_config():
   config.ema_decay = 0.0
   config.eval.every = 325
   config.checkpoint_every = 325
+  config.log_every = 20
   return config

@@ -42,7 +42,7 @@ def patches(image, weight, bias):
 
 def run_block(t, x, heads, epsilon):
   """A pre-norm block; also the score of every patch token, Eq. (4)-(6) of arXiv:2209.13802."""
-  n, d = x.shape
+  d = x.shape[1]
   y = layer_norm(x, t["norm1.weight"], t["norm1.bias"], epsilon)
   qkv = y @ t["attn.qkv.weight"].T + t["attn.qkv.bias"]
   contexts, class_rows = [], []

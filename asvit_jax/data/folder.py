@@ -67,7 +67,7 @@ def open_folder(data, split, allow_flat):
       )
     root = base
   if data.classes:
-    return FolderSource(root, _read_classes(data.classes))
+    return FolderSource(root, read_classes(data.classes))
   # A validation split may lack a class; the training split then still gives the right labels.
   train = base / data.train_split
   return FolderSource(root, _subdirectories(train if train.is_dir() else root))
@@ -86,7 +86,8 @@ def _listing(names):
   return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _read_classes(file):
+def read_classes(file):
+  """The classes in label order: the first word of every line; raises InputError."""
   try:
     lines = Path(file).expanduser().read_text().rstrip().splitlines()
   except (OSError, UnicodeDecodeError) as error:

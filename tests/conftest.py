@@ -1,0 +1,52 @@
+"""Fixtures. Tests run on the CPU, whose float32 arithmetic their tolerances are about."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  # Shared by the workers of xdist and by subprocesses: what one compiled, none compiles again.
+  _cache = tempfile.TemporaryDirectory(prefix="asvit_jax_tests_")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+import pytest
+import tiny
+from absl import flags
+
+from asvit_jax import vit
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_flags():
+  flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+
+
+@pytest.fixture(scope="session")
+def shared():
+  """The directory of reference files beside the repository."""
+  directory = Path(__file__).parents[2] / "shared"
+  if not directory.is_dir():
+    pytest.skip(f"{directory} is not there; it is not part of the repository")
+  return directory
+
+
+@pytest.fixture(scope="session")
+def pruned():
+  """(arch, params, images): a random network whose thresholds prune differently in each image."""
+  arch = tiny.arch()
+  images = tiny.images(arch, 6)
+  return arch, tiny.with_thresholds(arch, tiny.params(arch), images, (0.7, 0.5, 0.3)), images
+
+
+@pytest.fixture
+def tiny_variant(monkeypatch):
+  """The smallest network that trains, as model.variant "tiny"."""
+  monkeypatch.setitem(vit.VARIANTS, "tiny", tiny.TRAINED)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A data set of 24 training and 10 validation images in three classes."""
+  return tiny.write_folder(tmp_path / "images")

@@ -1,0 +1,45 @@
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax import losses
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.standard_normal((6, 4)) * 3
+TEACHER = RNG.standard_normal((6, 4)) * 3
+
+
+def softmax(x):
+  e = np.exp(x)
+  return e / e.sum(axis=-1, keepdims=True)
+
+
+def test_smoothed_labels_share_the_smoothing_among_all_classes():
+  expected = [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]]
+  np.testing.assert_allclose(losses.smooth_labels(jnp.asarray([2, 0]), 4, 0.1), expected, rtol=1e-6)
+  one_hot = losses.smooth_labels(jnp.asarray([1]), 4, 0.0)
+  np.testing.assert_array_equal(one_hot, [[0, 1, 0, 0]])
+
+
+def test_cross_entropy_is_the_mean_negative_log_likelihood_under_the_targets():
+  targets = softmax(RNG.standard_normal((6, 4)))
+  expected = -(targets * np.log(softmax(LOGITS))).sum() / 6
+  np.testing.assert_allclose(losses.cross_entropy(LOGITS, targets), expected, rtol=1e-5)
+
+
+def test_distillation_is_the_divergence_of_the_student_from_the_teacher():
+  p, q = softmax(TEACHER), softmax(LOGITS)
+  expected = (p * np.log(p / q)).sum() / 6
+  np.testing.assert_allclose(losses.distillation(LOGITS, TEACHER), expected, rtol=1e-5)
+  reverse = (q * np.log(q / p)).sum() / 6
+  assert abs(reverse - expected) > 0.1  # the two directions differ, so the test tells them apart
+  np.testing.assert_allclose(losses.distillation(TEACHER + 7, TEACHER), 0, atol=1e-6)
+
+
+def test_distillation_averages_over_every_axis_but_the_last():
+  by_token = losses.distillation(LOGITS.reshape(2, 3, 4), TEACHER.reshape(2, 3, 4))
+  np.testing.assert_allclose(by_token, losses.distillation(LOGITS, TEACHER), rtol=1e-6)
+
+
+def test_budget_is_the_distance_on_either_side():
+  assert losses.budget(3.0, 2.5) == 0.5
+  assert losses.budget(2.0, 2.5) == 0.5

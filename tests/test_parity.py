@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asvit_jax import parity
+from asvit_jax.errors import InputError
+
+GOLDEN = Path(__file__).parent / "golden" / "deit_parity.npz"
+
+
+def changed(tmp_path, changes):
+  """A copy of the golden file; `changes` maps a name to a function of its array."""
+  with np.load(GOLDEN) as file:
+    arrays = {name: file[name] for name in file.files}
+  for name, change in changes.items():
+    arrays[name] = change(arrays[name])
+  np.savez(tmp_path / "changed.npz", **arrays)
+  return tmp_path / "changed.npz"
+
+
+def with_temperature(meta):
+  return np.array(json.dumps(json.loads(str(meta)) | {"temperature": 2e-4}))
+
+
+def failing(errors):
+  return {kind for kind, tolerance in parity.TOLERANCES.items() if not errors[kind] <= tolerance}
+
+
+def test_the_authors_numbers_are_met():
+  errors = parity.check(GOLDEN)
+  assert failing(errors) == set()
+  assert errors["ok"] is True
+
+
+@pytest.mark.parametrize(
+  ("name", "change", "expected"),
+  [
+    # The second stage lets one more token through, or one fewer.
+    ("student/score_predictor.1.keep_threshold", lambda t: t * np.float32(1.05), "masks"),
+    ("student/blocks.11.mlp.fc2.weight", lambda w: w * np.float32(1.02), "logits"),
+    ("meta", with_temperature, "gradient"),
+  ],
+  ids=["threshold", "weight", "temperature"],
+)
+def test_a_file_with_one_thing_changed_is_not_met(tmp_path, name, change, expected):
+  errors = parity.check(changed(tmp_path, {name: change}))
+  assert expected in failing(errors)
+  assert errors["ok"] is False
+
+
+def test_other_files_are_refused(tmp_path):
+  with pytest.raises(InputError, match=r"none\.npz: no such file"):
+    parity.check(tmp_path / "none.npz")
+  (tmp_path / "text.npz").write_text("not an archive")
+  with pytest.raises(InputError, match=r"not a readable \.npz file"):
+    parity.check(tmp_path / "text.npz")
+  np.savez(tmp_path / "other.npz", a=np.zeros(3))
+  with pytest.raises(InputError, match="no `meta` entry"):
+    parity.check(tmp_path / "other.npz")
+  (tmp_path / "cut.npz").write_bytes(GOLDEN.read_bytes()[:1_000_000])
+  with pytest.raises(InputError, match=r"not a readable \.npz file"):
+    parity.check(tmp_path / "cut.npz")
+
+
+def test_a_file_of_another_kind_of_network_is_refused(tmp_path):
+  path = changed(tmp_path, {"meta": lambda meta: np.array(str(meta).replace('"vit"', '"lvvit"'))})
+  with pytest.raises(InputError, match="'lvvit': expected 'vit'"):
+    parity.check(path)
+
+
+def test_a_file_that_lacks_a_number_is_refused(tmp_path):
+  with np.load(GOLDEN) as file:
+    arrays = {name: file[name] for name in file.files if name != "student/norm.bias"}
+  np.savez(tmp_path / "lacking.npz", **arrays)
+  with pytest.raises(InputError, match=r"missing norm\.bias"):
+    parity.check(tmp_path / "lacking.npz")
