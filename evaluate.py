@@ -30,6 +30,7 @@ _SAVE_WEIGHTS = flags.DEFINE_string("save-weights", None, "Write the weights as 
 def main(_):
   """Evaluates; returns the numbers."""
   config = config_lib.choose(_CONFIG.value, _WORKDIR.value, _WEIGHTS.value)
+  config_lib.check_evaluation(config)
   arch = config_lib.variant(config)
   if _CALIBRATE.value is not None:
     complexity.check_budget(arch, _CALIBRATE.value)

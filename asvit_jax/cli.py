@@ -12,7 +12,8 @@ from asvit_jax.errors import InputError
 def run(main, least=0, most=0):
   """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
 
-  Bad input ends with one line on stderr and exit status 2, before any traceback.
+  Bad input ends with one line on stderr and exit status 2, before any traceback; a result that
+  says `"ok": false` with exit status 1.
 
   Args:
     main: function of the positional arguments that returns a JSON-serialisable dictionary.
@@ -22,12 +23,16 @@ def run(main, least=0, most=0):
 
   def parse(argv):
     try:
-      return flags.FLAGS(argv)
+      rest = flags.FLAGS(argv)
+      if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+        _ = flags.FLAGS.config.is_locked  # a file that does not load says so at its first use
+      return rest
     except InputError as error:
       _fail(error)
     # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
     except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-      _fail(f"{error.args[0] if error.args and not isinstance(error, OSError) else error}")
+      text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
+      _fail(" ".join(text.split()))
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
@@ -40,6 +45,8 @@ def run(main, least=0, most=0):
       _fail(error)
     sys.stderr.flush()
     print(json.dumps(result), flush=True)
+    if result.get("ok") is False:
+      sys.exit(1)
 
   app.run(guarded, flags_parser=parse)
 

@@ -80,7 +80,6 @@ _FREE = (
   "eval.every",
   "log_every",
   "checkpoint_every",
-  "init_from",
 )
 
 
@@ -119,12 +118,24 @@ def total_steps(config, images):
   return max(1, math.ceil(config.epochs * images / config.batch_size))
 
 
+def check_evaluation(config):
+  """Raises InputError for the first value that cannot work in an evaluation."""
+  variant(config)
+  _expect(
+    config,
+    ("eval.batch_size", *_divides_over_devices(config.eval.batch_size)),
+    ("model.dtype", config.model.dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
+    ("data.crop_ratio", 0 < config.data.crop_ratio <= 1, "in (0, 1]"),
+  )
+
+
 def check(config):
   """Raises InputError for the first value that cannot work, before anything is opened."""
   architecture(config)
-  expectations = (
-    ("batch_size", config.batch_size >= 1, "at least 1"),
-    ("eval.batch_size", config.eval.batch_size >= 1, "at least 1"),
+  check_evaluation(config)
+  _expect(
+    config,
+    ("batch_size", *_divides_over_devices(config.batch_size)),
     ("epochs", config.epochs > 0, "more than 0"),
     ("total_steps", config.total_steps is None or config.total_steps >= 1, "at least 1"),
     ("log_every", config.log_every >= 1, "at least 1"),
@@ -136,9 +147,7 @@ def check(config):
     ("optimizer.end_lr", config.optimizer.end_lr >= 0, "at least 0"),
     ("optimizer.warmup", 0 <= config.optimizer.warmup < 1, "in [0, 1)"),
     ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "at least 0"),
-    ("model.dtype", config.model.dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
     ("thresholds", config.thresholds in ("fixed", "calibrated"), "fixed or calibrated"),
-    ("data.crop_ratio", 0 < config.data.crop_ratio <= 1, "in (0, 1]"),
     (
       "data.crop_scale",
       len(config.data.crop_scale) == 2
@@ -146,14 +155,6 @@ def check(config):
       "two increasing numbers in (0, 1]",
     ),
   )
-  flat = _flatten(config)
-  for key, fits, expected in expectations:
-    if not fits:
-      raise InputError(f"{key} {flat[key]!r} is not valid: expected {expected}")
-  devices = jax.device_count()
-  for key in ("batch_size", "eval.batch_size"):
-    if flat[key] % devices:
-      raise InputError(f"{key} {flat[key]} does not divide over {devices} devices")
   if config.budget is not None and not config.init_from:
     raise InputError(
       "init_from is empty: a pruned network starts from the dense one, which also teaches it; "
@@ -211,6 +212,20 @@ def load(workdir):
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f"{path} is not a config of this version: {error}") from error
   return config
+
+
+def _expect(config, *expectations):
+  """Raises InputError for the first (key, whether it fits, what was expected) that does not fit."""
+  flat = _flatten(config)
+  for key, fits, expected in expectations:
+    if not fits:
+      raise InputError(f"{key} {flat[key]!r} is not valid: expected {expected}")
+
+
+def _divides_over_devices(batch_size):
+  devices = jax.device_count()
+  fits = batch_size >= 1 and batch_size % devices == 0
+  return fits, f"a multiple of {devices}, the number of devices"
 
 
 def _flatten(config, prefix=""):

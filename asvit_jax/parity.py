@@ -10,6 +10,8 @@ has the hyper-parameters. Ends with one line of JSON: the largest errors and `"o
 import functools
 import json
 import pathlib
+import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from flax import nnx
 
 from asvit_jax import cli, complexity, executions, pruning, vit, weights
 from asvit_jax.errors import InputError
-from asvit_jax.training.optimizer import decay_mask
+from asvit_jax.training.optimizer import adamw
 from asvit_jax.training.step import Objective
 
 TOLERANCES = {
@@ -108,9 +110,7 @@ def check(path):
 def _trajectory_error(loss_and_grads, params, hyper, reference):
   """Largest relative error of the first three losses; later ones amplify rounding."""
   b1, b2 = hyper["betas"]
-  optimizer = optax.adamw(
-    hyper["lr"], b1, b2, hyper["eps"], weight_decay=hyper["weight_decay"], mask=decay_mask
-  )
+  optimizer = adamw(hyper["lr"], hyper["weight_decay"], b1=b1, b2=b2, eps=hyper["eps"])
   opt_state, losses = optimizer.init(params), []
   for _ in range(3):
     (total, _), grads = loss_and_grads(params)
@@ -153,7 +153,7 @@ def _read(path):
   try:
     with np.load(path) as file:
       reference = {name: file[name] for name in file.files}
-  except (OSError, ValueError, AttributeError, EOFError) as error:
+  except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise InputError(f"{path}: not a readable .npz file ({error})") from error
   if "meta" not in reference:
     raise InputError(f"{path}: no `meta` entry; expected an .npz file of reference numbers")

@@ -15,7 +15,7 @@ def token_scores(class_attention, context):
     context: (..., h, c) output of each head at that token.
 
   Returns:
-    (...) float32 scores; over the patch tokens of an image they sum to at most 1.
+    (...) float32 scores, each at most the largest head's class attention.
   """
   norm = jnp.linalg.norm(context.astype(jnp.float32), axis=-1)
   importance = norm / (norm.sum(axis=-1, keepdims=True) + 1e-8)

@@ -363,6 +363,7 @@ def main(paths):
     save(draw_curves(lines, target, pathlib.Path(given.workdir).resolve().name), given.out)
     return {"out": given.out, "steps": lines[-1]["step"]}
   config = config_lib.choose(given.config, given.workdir, given.weights)
+  config_lib.check_evaluation(config)
   arch = config_lib.variant(config)
   source = _images(config, paths, given.count)
   path = given.workdir or given.weights

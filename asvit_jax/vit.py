@@ -6,6 +6,7 @@ it. Module names follow timm's, which keeps `weights.py` a plain table.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -212,6 +213,7 @@ def split(model):
   return graphdef, nnx.to_pure_dict(state)
 
 
+@functools.cache
 def abstract(arch: Architecture, *, dtype=jnp.float32):
   """(graphdef, params) without allocating: params are `jax.ShapeDtypeStruct`s."""
   return split(nnx.eval_shape(lambda: VisionTransformer(arch, dtype=dtype, rngs=nnx.Rngs(0))))

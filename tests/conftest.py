@@ -11,11 +11,16 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-import pytest
-import tiny
-from absl import flags
+# Programs here run for milliseconds and compile for seconds.
+_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if _FAST not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAST}"
 
-from asvit_jax import vit
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+from absl import flags  # noqa: E402
+
+from asvit_jax import vit  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,6 +32,7 @@ def arch(**changes):
   return vit.Architecture(**dimensions | changes)
 
 
+@functools.cache
 def params(arch, seed=0):
   """Random parameters, none of them zero; attention is far from uniform, so scores differ."""
   rng = np.random.default_rng(seed)
@@ -49,13 +50,16 @@ def params(arch, seed=0):
       noise *= 0.5 if name in ("cls_token", "pos_embed") else 0.1
     return jnp.asarray(noise, jnp.float32)
 
-  _, specs = vit.abstract(arch)
+  _, specs = _abstract(arch)
   return jax.tree_util.tree_map_with_path(draw, specs)
 
 
 def model(arch, params):
   """A `VisionTransformer` with these parameters."""
-  return nnx.merge(vit.abstract(arch)[0], params)
+  return nnx.merge(_abstract(arch)[0], params)
+
+
+_abstract = functools.cache(vit.abstract)
 
 
 def images(arch, count, seed=1):

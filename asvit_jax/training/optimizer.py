@@ -37,9 +37,31 @@ def learning_rate(config, steps):
   )
 
 
+def adamw(learning_rate, weight_decay, **moments):
+  """AdamW that decays by `decay_mask` and leaves key biases where they are."""
+  return optax.chain(
+    optax.stateless(lambda updates, _: _without_key_biases(updates)),
+    optax.adamw(learning_rate, weight_decay=weight_decay, mask=decay_mask, **moments),
+  )
+
+
 def create(config, steps):
   """The optimizer of a config and its learning-rate schedule."""
   schedule = learning_rate(config, steps)
-  return optax.adamw(
-    schedule, weight_decay=config.optimizer.weight_decay, mask=decay_mask
-  ), schedule
+  return adamw(schedule, config.optimizer.weight_decay), schedule
+
+
+def _without_key_biases(grads):
+  """Takes out the gradients of key biases.
+
+  A key bias moves all logits of a query alike, which softmax ignores. What is left of its gradient
+  is rounding, which Adam would scale up to full steps that differ between numbers of devices.
+  """
+
+  def still(path, grad):
+    if jax.tree_util.keystr(path, simple=True, separator=".").endswith("qkv.bias"):
+      third = grad.shape[0] // 3  # query, key and value biases
+      return grad.at[third : 2 * third].set(0)
+    return grad
+
+  return jax.tree_util.tree_map_with_path(still, grads)

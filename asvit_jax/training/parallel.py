@@ -17,7 +17,9 @@ def parallelize(step):
 def replicate(tree):
   """A copy on every local device: leading axis of their number."""
   devices = jnp.arange(jax.local_device_count())
-  return jax.pmap(lambda _, tree: tree, in_axes=(0, None))(devices, tree)
+  # Under the step's axis name, so that the step finds its arguments as it leaves its results.
+  copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), axis_name=AXIS)
+  return copy(devices, tree)
 
 
 def unreplicate(tree):

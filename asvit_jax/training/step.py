@@ -114,7 +114,7 @@ def make_step(graphdef, teacher_graphdef, objective, optimizer, label_smoothing,
       **terms,
       "accuracy": 100 * correct.mean(),
       "kept": outputs.kept.mean(axis=0),
-      "grad_norm": optax.global_norm(grads),
+      "grad_norm": optax.tree.norm(grads),
     }
     return TrainState(state.step + 1, params, ema, opt_state), jax.lax.pmean(metrics, AXIS)
 

@@ -1,0 +1,149 @@
+import pytest
+import tiny
+
+from asvit_jax import checkpoint, vit, weights
+from asvit_jax import config as config_lib
+from asvit_jax.errors import InputError
+from asvit_jax.training import loop
+
+pytestmark = pytest.mark.usefixtures("tiny_variant")
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"model.variant": "deit_x"}, r"model\.variant 'deit_x' is not known: choose from .*deit_t"),
+    ({"model.image_size": 18}, r"image size 18 is not a multiple of patch size 4"),
+    ({"model.patch_size": 0}, r"patch size 0"),
+    ({"model.num_classes": 0}, r"0 classes"),
+    ({"budget": 1.3}, r"budget 1\.3 is not in \(0, 1\]"),
+    ({"budget": 0.0}, r"budget 0 is not in \(0, 1\]"),
+    ({"budget": 0.05}, r"budget 0\.05 cannot be met"),
+    ({"budget": 0.5}, r"init_from is empty"),
+    ({"batch_size": 0}, r"batch_size 0 is not valid: expected a multiple of 1"),
+    ({"eval.batch_size": 0}, r"eval\.batch_size 0 is not valid"),
+    ({"epochs": 0.0}, r"epochs 0\.0 is not valid"),
+    ({"total_steps": 0}, r"total_steps 0 is not valid"),
+    ({"label_smoothing": 1.0}, r"label_smoothing 1\.0 is not valid: expected in \[0, 1\)"),
+    ({"ema_decay": 1.0}, r"ema_decay 1\.0 is not valid"),
+    ({"optimizer.lr": 0.0}, r"optimizer\.lr 0\.0 is not valid"),
+    ({"optimizer.warmup": 1.0}, r"optimizer\.warmup 1\.0 is not valid"),
+    ({"model.dtype": "float16"}, r"model\.dtype 'float16' .*float32 or bfloat16"),
+    ({"thresholds": "learned"}, r"thresholds 'learned' .*fixed or calibrated"),
+    ({"data.crop_scale": (0.5, 0.2)}, r"data\.crop_scale \(0\.5, 0\.2\)"),
+    ({"data.crop_ratio": 1.5}, r"data\.crop_ratio 1\.5"),
+  ],
+  ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_value_that_cannot_work_is_refused_before_anything_is_opened(tmp_path, changes, message):
+  config = tiny.config(tmp_path / "no such data", **changes)
+  with pytest.raises(InputError, match=message):
+    loop.train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_the_defaults_and_a_good_config_pass(tmp_path):
+  config_lib.check(config_lib.base())
+  config_lib.check(tiny.config(tmp_path, budget=0.6, init_from="somewhere"))
+
+
+@pytest.mark.parametrize("key", ["batch_size", "eval.batch_size"])
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch, key):
+  monkeypatch.setattr(config_lib.jax, "device_count", lambda: 4)
+  with pytest.raises(InputError, match=rf"^{key} 6 .* a multiple of 4, the number of devices"):
+    config_lib.check(tiny.config("", **{"eval.batch_size": 4} | {key: 6}))
+
+
+def refused(config, workdir, message):
+  with pytest.raises(InputError, match=message):
+    loop.train(config, workdir)
+  assert not workdir.exists()
+
+
+def test_data_that_does_not_fit_is_refused_before_training(tmp_path, folder):
+  run = tmp_path / "run"
+  refused(tiny.config(tmp_path / "none"), run, r"none' is not a directory")
+  refused(tiny.config(folder, **{"data.eval_split": "test"}), run, "no split 'test'")
+  changes = {"model.num_classes": 4}
+  refused(tiny.config(folder, **changes), run, r"has 3 classes, but model\.num_classes is 4")
+  changes = {"data.name": "tfds:nothing"}
+  refused(tiny.config(folder, **changes), run, "'nothing' is not prepared")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("damage", ["truncated", "text"])
+def test_an_image_that_is_none_is_refused_before_training(tmp_path, folder, split, damage):
+  file = folder / split / "bee" / "1.jpg"
+  file.write_bytes(file.read_bytes()[:300] if damage == "truncated" else b"not an image")
+  refused(tiny.config(folder), tmp_path / "run", rf"{split}/bee/1\.jpg is not a readable image")
+
+
+def test_weights_to_start_from_that_do_not_fit_are_refused_before_training(tmp_path, folder):
+  run, file = tmp_path / "run", tmp_path / "w.safetensors"
+
+  def start(init_from):
+    return tiny.config(folder, init_from=str(init_from), budget=0.6)
+
+  refused(start(file), run, r"w\.safetensors: no such file")
+  refused(start(tmp_path), run, "is not a workdir of train.py")
+  weights.save(file, tiny.params(tiny.arch(prune_before=())))
+  refused(start(file), run, r"w\.safetensors does not fit this model")
+  file.write_bytes(file.read_bytes()[:1000])
+  refused(start(file), run, "not a readable safetensors file")
+
+
+def test_a_workdir_holds_one_run(tmp_path):
+  config = tiny.config("here", seed=3)
+  config_lib.save(config, tmp_path)
+  assert config_lib.load(tmp_path).to_dict() == config.to_dict()
+  for changes in ({"seed": 4}, {"total_steps": 7}, {"model.variant": "deit_t"}, {"budget": 0.5}):
+    key, value = next(iter(changes.items()))
+    with pytest.raises(InputError, match=f"another config \\({key} was .*, is {value!r}\\)"):
+      config_lib.save(tiny.config("here", **{"seed": 3} | changes), tmp_path)
+  # Where the data lies and how often to report may change.
+  config_lib.save(tiny.config("there", seed=3, log_every=2), tmp_path)
+  assert config_lib.load(tmp_path).data.dir == "there"
+
+
+def test_what_is_no_workdir_is_refused(tmp_path):
+  with pytest.raises(InputError, match=r"no config\.json"):
+    config_lib.load(tmp_path)
+  (tmp_path / "config.json").write_text('{"seed": 0, "sead": 1}')
+  with pytest.raises(InputError, match="not a config of this version"):
+    config_lib.load(tmp_path)
+  (tmp_path / "config.json").write_text('{"seed": ')
+  with pytest.raises(InputError, match="not a config of this version"):
+    config_lib.load(tmp_path)
+
+
+def test_a_run_without_a_checkpoint_cannot_be_started_from(tmp_path):
+  config_lib.save(tiny.config(""), tmp_path)
+  with pytest.raises(InputError, match="has no checkpoint yet"):
+    checkpoint.load_weights(tiny.TRAINED, tmp_path)
+
+
+def test_steps_follow_from_epochs_unless_they_are_given():
+  config = tiny.config("", total_steps=None, epochs=2.5, batch_size=8)
+  assert config_lib.total_steps(config, images=100) == 32  # 31.25, and no image left out
+  assert config_lib.total_steps(config, images=1) == 1
+  config.total_steps = 7
+  assert config_lib.total_steps(config, images=100) == 7
+
+
+@pytest.mark.parametrize("prune_before", [(0, 2), (2, 2), (3, 2), (2, 6)])
+def test_stages_that_are_not_increasing_inner_blocks_are_refused(prune_before):
+  with pytest.raises(InputError, match="expected increasing blocks between 1 and 5"):
+    tiny.arch(prune_before=prune_before)
+
+
+def test_a_width_that_does_not_divide_into_heads_is_refused():
+  with pytest.raises(InputError, match="width 25 does not divide into 3 heads"):
+    tiny.arch(width=25)
+
+
+def test_a_config_without_a_budget_is_a_dense_network():
+  config = tiny.config("")
+  assert config_lib.architecture(config) == tiny.TRAINED.dense
+  config.budget = 0.6
+  assert config_lib.architecture(config) == tiny.TRAINED
+  assert vit.VARIANTS["tiny"].prune_before
