@@ -23,6 +23,7 @@ def base():
   config.init_from = ""  # dense weights to start from, also the teacher: safetensors or a workdir
   config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
   config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
+  config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
 
   config.model = ConfigDict()
   config.model.variant = "deit_s"  # a key of vit.VARIANTS
@@ -147,6 +148,7 @@ def check(config):
     ("optimizer.end_lr", config.optimizer.end_lr >= 0, "at least 0"),
     ("optimizer.warmup", 0 <= config.optimizer.warmup < 1, "in [0, 1)"),
     ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "at least 0"),
+    ("temperature", config.temperature > 0, "more than 0"),
     ("thresholds", config.thresholds in ("fixed", "calibrated"), "fixed or calibrated"),
     (
       "data.crop_scale",

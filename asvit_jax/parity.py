@@ -7,7 +7,6 @@ one training step with every loss term and gradient, and the first steps of a tr
 has the hyper-parameters. Ends with one line of JSON: the largest errors and `"ok"`.
 """
 
-import functools
 import json
 import pathlib
 import zipfile
@@ -19,7 +18,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from asvit_jax import cli, complexity, executions, pruning, vit, weights
+from asvit_jax import cli, complexity, executions, vit, weights
 from asvit_jax.errors import InputError
 from asvit_jax.training.optimizer import adamw
 from asvit_jax.training.step import Objective
@@ -65,11 +64,11 @@ def check(path):
   )
   images = jnp.asarray(reference["images"], jnp.float32).transpose(0, 2, 3, 1)
   targets = jnp.asarray(reference["labels"])
-  gate = functools.partial(pruning.straight_through_gate, temperature=meta["temperature"])
   objective = Objective(
     budget=meta["ratio_weight"],
     distillation=meta["distill_weight"],
     target_gmacs=meta["keep_ratio"] * complexity.dense_gmacs(arch),
+    temperature=meta["temperature"],
   )
   teacher_logits = jax.jit(executions.dense)(teacher, images).logits
 
@@ -77,7 +76,7 @@ def check(path):
   def loss_and_grads(params):
     def loss(params):
       model = nnx.merge(graphdef, params)
-      return objective(model, images, targets, teacher_logits, gate)
+      return objective(model, images, targets, teacher_logits)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-# Temperature of the sigmoid whose gradient stands in for that of the hard decision.
+# Temperature of the sigmoid whose gradient stands in for that of the hard decision, as published.
 TEMPERATURE = 1e-4
 
 

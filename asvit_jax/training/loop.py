@@ -54,7 +54,9 @@ def train(config, workdir):
   start = int(state.step)
 
   objective = Objective(
-    **config.loss, target_gmacs=config.budget and config.budget * complexity.dense_gmacs(arch)
+    **config.loss,
+    target_gmacs=config.budget and config.budget * complexity.dense_gmacs(arch),
+    temperature=config.temperature,
   )
   step = parallel.parallelize(
     make_step(

@@ -1,6 +1,7 @@
 """One training step, written per device with a named axis; `parallel` turns it into the program."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -29,15 +30,17 @@ class TrainState:
 class Objective:
   """What training minimises: the weights of the loss terms and the compute to aim at.
 
-  `target_gmacs` is None for a dense network, which has the classification term only.
+  `target_gmacs` is None for a dense network, which has the classification term only; `temperature`
+  is that of the gate, see `pruning.straight_through_gate`.
   """
 
   classification: float = 1.0
   budget: float = 2.0
   distillation: float = 0.5
   target_gmacs: float | None = None
+  temperature: float = pruning.TEMPERATURE
 
-  def __call__(self, model, images, targets, teacher_logits=None, gate=None, mean=jnp.mean):
+  def __call__(self, model, images, targets, teacher_logits=None, mean=jnp.mean):
     """The loss of one batch.
 
     Args:
@@ -45,7 +48,6 @@ class Objective:
       images: (b, height, width, 3) normalised.
       targets: (b, classes) soft labels.
       teacher_logits: (b, classes) of the dense teacher; not read for a dense network.
-      gate: see `executions.masked`.
       mean: of a (b,) array over the global batch. The budget is about that mean, so with several
         devices it must reach over them before the absolute value is taken.
 
@@ -56,7 +58,8 @@ class Objective:
       outputs = executions.dense(model, images)
       terms = {"classification": losses.cross_entropy(outputs.logits, targets)}
       return self.classification * terms["classification"], (terms, outputs)
-    outputs = executions.masked(model, images, gate or pruning.straight_through_gate)
+    gate = functools.partial(pruning.straight_through_gate, temperature=self.temperature)
+    outputs = executions.masked(model, images, gate)
     gmacs = mean(complexity.gmacs(model.arch, outputs.kept))
     terms = {
       "classification": losses.cross_entropy(outputs.logits, targets),
