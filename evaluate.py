@@ -18,7 +18,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate, or")
 _WEIGHTS = flags.DEFINE_string("weights", None, "the .safetensors file to evaluate.")
 _EXECUTION = flags.DEFINE_enum(
-  "execution", None, list(evaluation.EXECUTIONS), "Default: masked where there are thresholds."
+  "execution", None, list(evaluation.EXECUTIONS), "Default: packed where there are thresholds."
 )
 _PER_IMAGE = flags.DEFINE_string("per-image", None, "File for a line of JSON an image.")
 _CALIBRATE = flags.DEFINE_float(
@@ -56,7 +56,7 @@ def main(_):
 def _execution(config, params):
   """The execution asked for, or the one that fits the weights."""
   pruned = "thresholds" in params
-  wanted = _EXECUTION.value or ("masked" if pruned or config.budget is not None else "dense")
+  wanted = _EXECUTION.value or ("packed" if pruned or config.budget is not None else "dense")
   if wanted != "dense" and not pruned:
     raise InputError(
       f"{_WORKDIR.value or _WEIGHTS.value} has no thresholds to prune with: set them with "

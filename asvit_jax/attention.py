@@ -4,6 +4,8 @@ Each returns `(context, scores)`: what every token receives, and how much the cl
 every patch token. `jit` drops the scores where nobody reads them.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -58,6 +60,54 @@ def masked(q, k, v, keep):
   attention = (mass + EPSILON / n) / (mass.sum(axis=-1, keepdims=True) + EPSILON)
   context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
   return context, _patch_scores(attention, context)
+
+
+def prefix(q, k, v, count):
+  """Attention among the first `count` tokens of every image; what comes after them is undefined.
+
+  Args:
+    q: (b, n, h, c) queries; token 0 is the class token.
+    k: (b, n, h, c) keys.
+    v: (b, n, h, c) values.
+    count: (b,) tokens of every image, at least 1.
+
+  Returns:
+    (b, n, h, c) context and (b, n) float32 scores; those of the class tokens are infinite.
+  """
+  valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
+  logits = jnp.where(valid[:, None, None, :], _logits(q, k), -jnp.inf)
+  attention = jax.nn.softmax(logits, axis=-1)
+  context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
+  scores = _patch_scores(attention, context)
+  return context, jnp.pad(scores, ((0, 0), (1, 0)), constant_values=jnp.inf)
+
+
+def packed(q, k, v, layout, widths):
+  """Attention within every image of a packed batch.
+
+  Args:
+    q: (rows, h, c) queries of all images, back to back.
+    k: (rows, h, c) keys.
+    v: (rows, h, c) values.
+    layout: `packing.Layout`.
+    widths: ladder of static widths; the smallest that holds the longest image is used.
+
+  Returns:
+    (rows, h, c) context and (rows,) float32 scores; those of the class tokens are infinite.
+  """
+  rows = len(q)
+  image = layout.image[:rows]
+  place = jnp.arange(rows) - layout.start[image]  # in its image
+
+  def attend(width, q, k, v):
+    index = jnp.minimum(layout.start[:, None] + jnp.arange(width), rows - 1)  # (b, width)
+    context, scores = prefix(q[index], k[index], v[index], layout.count)
+    back = image * width + jnp.minimum(place, width - 1)
+    return context.reshape(-1, *context.shape[2:])[back], scores.reshape(-1)[back]
+
+  branches = [functools.partial(attend, width) for width in widths]
+  rung = jnp.searchsorted(jnp.array(widths), layout.count.max())
+  return jax.lax.switch(rung, branches, q, k, v)
 
 
 def _logits(q, k):

@@ -69,7 +69,7 @@ def calibrate(arch, params, batches, budget, dtype=jnp.float32):
 
   best, miss = None, float("inf")
   low, high = 0.0, 1.0
-  ratio = _solve_uniform(arch, target)
+  ratio = uniform_ratio(arch, target)
   for trial in range(MAX_TRIALS):
     thresholds, gmacs = attempt(ratio)
     if abs(gmacs / target - 1) < miss:
@@ -82,7 +82,7 @@ def calibrate(arch, params, batches, budget, dtype=jnp.float32):
       break
     low, high = (ratio, high) if gmacs < target else (low, ratio)
     # GMACs grow nearly as the uniform ones do, so correct the aim by the miss, inside the bracket.
-    step = _solve_uniform(arch, target + _uniform_gmacs(arch, ratio) - gmacs)
+    step = uniform_ratio(arch, target + _uniform_gmacs(arch, ratio) - gmacs)
     ratio = step if low < step < high else (low + high) / 2
   else:  # few images of few tokens have few different costs
     cli.log(f"calibration stops {miss:.2%} from the budget, the nearest of {MAX_TRIALS} trials")
@@ -103,7 +103,7 @@ def _uniform_gmacs(arch, ratio):
   return float(complexity.gmacs(arch, jnp.asarray(kept, jnp.float32)))
 
 
-def _solve_uniform(arch, target):
+def uniform_ratio(arch, target):
   """The ratio whose uniform GMACs are `target`, by bisection."""
   low, high = 0.0, 1.0
   for _ in range(30):

@@ -10,12 +10,16 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from asvit_jax import cli, complexity, executions, vit
+from asvit_jax import cli, complexity, executions, packing, vit
 from asvit_jax.data import loader, transforms
 from asvit_jax.errors import InputError
 from asvit_jax.training.step import AXIS
 
-EXECUTIONS = {"dense": executions.dense, "masked": executions.masked}
+EXECUTIONS = {
+  "dense": executions.dense,
+  "masked": executions.masked,
+  "packed": packing.packed,
+}
 
 
 def make_eval_step(arch, execution, dtype=jnp.float32):

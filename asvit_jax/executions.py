@@ -1,9 +1,10 @@
-"""How a network runs: dense, or masked. Both read the same parameters and the same blocks.
+"""How a network runs: dense, masked or packed, from the same parameters and the same blocks.
 
 | execution | tokens live in | for |
 |---|---|---|
 | dense  | (b, n, d) | the teacher, the baseline |
 | masked | (b, n, d) and a keep mask (b, n) | training; the definition of pruning |
+| packed | (rows, d): the kept tokens of the batch, back to back | inference; see `packing` |
 """
 
 import dataclasses
@@ -22,16 +23,17 @@ class Outputs:
 
   Attributes:
     logits: (b, classes) float32.
-    tokens: (b, 1 + n, d) tokens after the last block and the final norm, the class token first.
+    tokens: (b, 1 + n, d) tokens after the last block and the final norm, the class token first;
+      None where packed.
     keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
-    scores: (b, stages, n) float32 scores that decided it.
+    scores: (b, stages, n) float32 scores that decided it; None where packed.
     kept: (b, stages) float32 number of kept patch tokens, differentiable like `keep`.
   """
 
   logits: jax.Array
-  tokens: jax.Array
+  tokens: jax.Array | None
   keep: jax.Array
-  scores: jax.Array
+  scores: jax.Array | None
   kept: jax.Array
 
 
