@@ -110,6 +110,13 @@ def test_the_batch_size_changes_nothing(tmp_path, params, step, batch_size):
   assert run(batch_size) == run(COUNT)
 
 
+def test_packed_gives_the_summary_of_masked(params, step):
+  packed = evaluation.make_eval_step(ARCH, "packed")
+  results = [evaluation.evaluate(s, ARCH, params, make_config(), Images()) for s in (packed, step)]
+  assert without_speed(results[0]) == without_speed(results[1])
+  assert results[0]["kept"][0]["std"] > 0
+
+
 def test_top5_counts_a_label_among_the_five_best():
   arch = tiny.arch(depth=1, prune_before=(), width=12, image_size=16, classes=8)
   source = Images(20)
