@@ -11,6 +11,8 @@ Everything in a block acts on single tokens, except attention, which gathers the
 to (b, width), and its result back. XLA needs static shapes, so the rows in use are rounded up to a
 rung of a ladder of lengths, and the longest image to one of widths; `lax.switch` picks the branch
 that was compiled for the rung. The top rung holds every token, so nothing can overflow.
+
+On a CPU, and for a single image, there is no buffer: each image is compacted to a rung by itself.
 """
 
 import dataclasses

