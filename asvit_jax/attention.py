@@ -82,7 +82,7 @@ def prefix(q, k, v, count):
   return context, jnp.pad(scores, ((0, 0), (1, 0)), constant_values=jnp.inf)
 
 
-def packed(q, k, v, layout, widths):
+def packed(q, k, v, layout, widths, rung):
   """Attention within every image of a packed batch.
 
   Args:
@@ -90,7 +90,8 @@ def packed(q, k, v, layout, widths):
     k: (rows, h, c) keys.
     v: (rows, h, c) values.
     layout: `packing.Layout`.
-    widths: ladder of static widths; the smallest that holds the longest image is used.
+    widths: ladder of static widths.
+    rung: () int32, index of the smallest of them that holds the longest image.
 
   Returns:
     (rows, h, c) context and (rows,) float32 scores; those of the class tokens are infinite.
@@ -106,7 +107,6 @@ def packed(q, k, v, layout, widths):
     return context.reshape(-1, *context.shape[2:])[back], scores.reshape(-1)[back]
 
   branches = [functools.partial(attend, width) for width in widths]
-  rung = jnp.searchsorted(jnp.array(widths), layout.count.max())
   return jax.lax.switch(rung, branches, q, k, v)
 
 

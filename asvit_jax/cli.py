@@ -32,7 +32,8 @@ def run(main, least=0, most=0):
     # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
     except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
       text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
-      _fail(" ".join(text.split()))
+      # ml_collections hands on the quoted form of its own message.
+      _fail(" ".join(text.replace("\\n", " ").replace("\\'", "'").split()))
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO

@@ -111,8 +111,9 @@ def _run_batch(model, x, scores):
   def run_blocks(length, shortest, x, source, layout, begin, end):
     """Blocks `begin` to `end` on `length` rows, of which more than `shortest` are in use."""
     # The longest image is no shorter than the mean one: narrower attention is never asked for.
+    fitting = [w for w in widths if w * b > shortest]
     mix = functools.partial(
-      attention.packed, layout=layout, widths=[w for w in widths if w * b > shortest]
+      attention.packed, layout=layout, widths=fitting, rung=_rung(layout.count.max(), fitting)
     )
 
     def run_block(i, carry):
@@ -134,9 +135,8 @@ def _run_batch(model, x, scores):
     total = layout.count.sum()
     rung = _rung(total, lengths)
     x, scores = jax.lax.switch(rung, branches, x, source, layout, begin, end)
-    token = jnp.where(row < total, layout.image * n + layout.position, b * n)
-    keep = jnp.zeros(b * n).at[token].set(1, mode="drop").reshape(b, n)[:, 1:]
-    return (x, scores, layout), keep
+    keep = _mask(layout.image * n + layout.position, total, b * n)
+    return (x, scores, layout), keep.reshape(b, n)[:, 1:]
 
   (x, _, layout), keep = jax.lax.scan(
     run_stage,
@@ -174,8 +174,7 @@ def _run_one(model, x, scores):
     position = position[source]
     branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
     x, scores = jax.lax.switch(_rung(count, lengths), branches, x, source, count)
-    token = jnp.where(row < count, position, n)
-    keeps.append(jnp.zeros(n).at[token].set(1, mode="drop")[1:])
+    keeps.append(_mask(position, count, n)[1:])
   return x[:1], jnp.stack(keeps)[None]
 
 
@@ -195,6 +194,12 @@ def _pack(keep, layout):
   count = jnp.zeros_like(layout.count).at[layout.image].add(keep)
   start = jnp.cumsum(count) - count
   return source, Layout(layout.image[source], layout.position[source], start, count)
+
+
+def _mask(token, used, tokens):
+  """(rows,) token of every row -> (tokens,) float32, 1 for those of the first `used` rows."""
+  token = jnp.where(jnp.arange(len(token)) < used, token, tokens)
+  return jnp.zeros(tokens).at[token].set(1, mode="drop")
 
 
 def _kept_first(keep):
