@@ -45,16 +45,15 @@ def main(_):
     images = benchmark.synthetic_images(arch, params, count, ratio, dtype)
   batches = [{"image": image[None], "valid": jnp.ones(1, bool)} for image in images]
   params = calibration.calibrate(arch, params, batches, _BUDGET.value, dtype)
-  images = benchmark.representative(arch, params, images, _BATCH.value, dtype)
+  images, kept = benchmark.representative(arch, params, images, _BATCH.value, dtype)
   names = _EXECUTION.value or benchmark.EXECUTIONS
-  results = benchmark.run(arch, params, images, names, _ROUNDS.value, dtype)
+  results = benchmark.run(arch, params, images, kept, names, _ROUNDS.value, dtype)
 
   device = jax.devices()[0]
   title = f"{_VARIANT.value} at {_BUDGET.value:g}, batch {_BATCH.value}, {_DTYPE.value}"
   cli.log(f"\n{title}, {device.device_kind}, jax {jax.__version__}\n{_table(results)}")
   if _PLOT.value is not None:
     visualize.save(benchmark.plot(results, title), pathlib.Path(_PLOT.value))
-  kept = benchmark.kept_counts(arch, params, images, dtype)
   summary = {
     "variant": _VARIANT.value,
     "budget": _BUDGET.value,

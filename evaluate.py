@@ -7,7 +7,7 @@ python evaluate.py --config configs/as_deit_t.py --weights deit_tiny.safetensors
 from absl import flags
 from ml_collections import config_flags
 
-from asvit_jax import calibration, checkpoint, cli, complexity, evaluation, vit, weights
+from asvit_jax import calibration, checkpoint, cli, complexity, evaluation, inference, vit, weights
 from asvit_jax import config as config_lib
 from asvit_jax.data import loader, sources
 from asvit_jax.errors import InputError
@@ -18,7 +18,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate, or")
 _WEIGHTS = flags.DEFINE_string("weights", None, "the .safetensors file to evaluate.")
 _EXECUTION = flags.DEFINE_enum(
-  "execution", None, list(evaluation.EXECUTIONS), "Default: packed where there are thresholds."
+  "execution", None, list(inference.EXECUTIONS), "Default: packed where there are thresholds."
 )
 _PER_IMAGE = flags.DEFINE_string("per-image", None, "File for a line of JSON an image.")
 _CALIBRATE = flags.DEFINE_float(

@@ -11,19 +11,20 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
-from asvit_jax import attention, calibration, cli, complexity, executions, packing, vit
+from asvit_jax import attention, calibration, cli, complexity, executions, inference, vit
 from asvit_jax.data import folder, transforms
 from asvit_jax.errors import InputError
 
 # Standard deviation ÷ mean of the patches that the first stage keeps: DeiT-T at 65 % of its GMACs
 # keeps 130 ± 22 of the patches of ImageNet validation images.
 REAL_SPREAD = 0.17
-EXECUTIONS = ("dense", "masked", "packed", "top_k", "batch_mean")
+EXECUTIONS = ("dense", "plain", "masked", "packed", "top_k", "batch_mean")
 
 
-def run(arch, params, images, names=EXECUTIONS, rounds=7, dtype=jnp.float32):
+def run(arch, params, images, kept, names=EXECUTIONS, rounds=7, dtype=jnp.float32):
   """Times executions in turn.
 
+  `plain` is dense without regard for a CPU's cache: the whole batch at once, as most code does.
   `top_k` keeps the same number of tokens in every image, by the geometric schedule, at the GMACs
   that the thresholds spend on these images; `batch_mean` keeps the mean number of tokens of this
   batch in every image, as the authors' code does.
@@ -32,6 +33,7 @@ def run(arch, params, images, names=EXECUTIONS, rounds=7, dtype=jnp.float32):
     arch: an `Architecture` that prunes.
     params: its parameters, thresholds included.
     images: (b, s, s, 3) uint8.
+    kept: (b, stages) patches that the thresholds keep of them.
     names: of `EXECUTIONS`; dense is always among those timed.
     rounds: number of times that each is timed.
     dtype: compute type.
@@ -41,7 +43,7 @@ def run(arch, params, images, names=EXECUTIONS, rounds=7, dtype=jnp.float32):
     the rounds), `images_per_s`, `speedup` (median over the rounds of dense ÷ this), `compile_s`,
     `memory_mb` (parameters, inputs and temporaries), `gmacs` (mean an image)}.
   """
-  forwards, gmacs = _forwards(arch, params, images, dtype)
+  forwards, gmacs = _forwards(arch, kept)
   graphdef, _ = vit.abstract(arch, dtype=dtype)
   names = [name for name in EXECUTIONS if name in names or name == "dense"]
   programs, results = {}, {}
@@ -158,21 +160,29 @@ def photographs(directory, count, arch):
 
 
 def representative(arch, params, images, count, dtype=jnp.float32):
-  """The images whose costs are evenly spaced quantiles of all: for one image, the median."""
-  cost = np.asarray(complexity.gmacs(arch, jnp.asarray(kept_counts(arch, params, images, dtype))))
-  ranks = np.floor((np.arange(count) + 0.5) / count * len(images)).astype(int)
-  return images[np.sort(np.argsort(cost)[ranks])]
+  """The images whose costs are evenly spaced quantiles of all: for one image, the median.
 
+  Args:
+    arch: an `Architecture` that prunes.
+    params: its parameters, thresholds included.
+    images: (b, s, s, 3) uint8.
+    count: number of images to choose.
+    dtype: compute type.
 
-def kept_counts(arch, params, images, dtype=jnp.float32):
-  """(b, stages) float32 patches kept of each image, one at a time."""
+  Returns:
+    (count, s, s, 3) uint8 images and (count, stages) float32 patches kept of each.
+  """
   graphdef, _ = vit.abstract(arch, dtype=dtype)
 
   @jax.jit
-  def kept(params, image):
+  def kept_of(params, image):
     return executions.masked(nnx.merge(graphdef, params), transforms.normalize(image)).kept
 
-  return np.concatenate([np.asarray(kept(params, image[None])) for image in images])
+  kept = np.concatenate([np.asarray(kept_of(params, image[None])) for image in images])
+  cost = np.asarray(complexity.gmacs(arch, jnp.asarray(kept)))
+  ranks = np.floor((np.arange(count) + 0.5) / count * len(images)).astype(int)
+  chosen = np.sort(np.argsort(cost)[ranks])
+  return images[chosen], kept[chosen]
 
 
 def plot(results, title):
@@ -230,27 +240,30 @@ def fixed_count(model, images, counts):
   return executions.Outputs(model.classify(x[:, 0]), None, None, None, None)
 
 
-def _forwards(arch, params, images, dtype):
-  """Every execution as a function of (model, images), and its mean GMACs on these images."""
-  kept = kept_counts(arch, params, images, dtype)
+def _forwards(arch, kept):
+  """Every execution as a function of (model, images), and its mean GMACs where so much is kept."""
   pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
   ratio = calibration.uniform_ratio(arch, pruned)
   uniform = [round(arch.patches * ratio ** (i + 1)) for i in range(len(arch.prune_before))]
   mean = kept.mean(axis=0).round().astype(int).tolist()
 
+  def fixed(counts):
+    forward = functools.partial(fixed_count, counts=counts)
+    return inference.cache_sized(forward, inference.CACHED_PACKED)
+
   def at(counts):
     return float(complexity.gmacs(arch, jnp.asarray(counts, jnp.float32)))
 
-  forwards = {
-    "dense": executions.dense,
-    "masked": executions.masked,
-    "packed": packing.packed,
-    "top_k": functools.partial(fixed_count, counts=uniform),
-    "batch_mean": functools.partial(fixed_count, counts=mean),
+  dense = complexity.dense_gmacs(arch)
+  forwards = inference.EXECUTIONS | {
+    "plain": executions.dense,
+    "top_k": fixed(uniform),
+    "batch_mean": fixed(mean),
   }
   gmacs = {
-    "dense": complexity.dense_gmacs(arch),
-    "masked": complexity.dense_gmacs(arch),
+    "dense": dense,
+    "plain": dense,
+    "masked": dense,
     "packed": pruned,
     "top_k": at(uniform),
     "batch_mean": at(mean),

@@ -10,16 +10,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from asvit_jax import cli, complexity, executions, packing, vit
+from asvit_jax import cli, complexity, inference, vit
 from asvit_jax.data import loader, transforms
 from asvit_jax.errors import InputError
 from asvit_jax.training.step import AXIS
-
-EXECUTIONS = {
-  "dense": executions.dense,
-  "masked": executions.masked,
-  "packed": packing.packed,
-}
 
 
 def make_eval_step(arch, execution, dtype=jnp.float32):
@@ -27,7 +21,7 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
 
   Args:
     arch: an `Architecture`; dense, where the execution is.
-    execution: a key of `EXECUTIONS`.
+    execution: a key of `inference.EXECUTIONS`.
     dtype: compute type.
 
   Returns:
@@ -35,7 +29,7 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
     indices, best first (fewer where there are fewer classes), `probability` (b,) of the first,
     and `keep` (b, stages, n) bool.
   """
-  forward = EXECUTIONS[execution]
+  forward = inference.EXECUTIONS[execution]
   graphdef, _ = vit.abstract(arch, dtype=dtype)
 
   def step(params, images):

@@ -12,7 +12,7 @@ to (b, width), and its result back. XLA needs static shapes, so the rows in use 
 rung of a ladder of lengths, and the longest image to one of widths; `lax.switch` picks the branch
 that was compiled for the rung. The top rung holds every token, so nothing can overflow.
 
-On a CPU, and for a single image, there is no buffer: each image is compacted to a rung by itself.
+A single image needs no buffer: it is compacted to a rung by itself.
 """
 
 import dataclasses
@@ -59,32 +59,15 @@ def packed(model, images):
   Returns:
     `Outputs` without tokens and scores.
   """
-  if len(images) == 1:
-    logits, keep = _forward(_run_one, model, images)
-  else:
-    logits, keep = jax.lax.platform_dependent(
-      images,
-      cpu=functools.partial(_one_by_one, model),
-      default=functools.partial(_forward, _run_batch, model),
-    )
-  return Outputs(logits, tokens=None, keep=keep, scores=None, kept=keep.sum(axis=-1))
-
-
-def _one_by_one(model, images):
-  """Each image by itself: faster on a CPU in large batches, as its work stays in the cache."""
-  run = functools.partial(_forward, _run_one, model)
-  return jax.tree.map(lambda x: x[:, 0], jax.lax.map(lambda image: run(image[None]), images))
-
-
-def _forward(run, model, images):
-  """(b, classes) logits and (b, stages, n - 1) keep mask; `run` is `_run_one` or `_run_batch`."""
   x = model.embed(images)
   for block in model.blocks[: model.arch.prune_before[0]]:
     x, scores = block(x, attention.dense)
   # The class token's own score is infinite: it always stays.
   scores = jnp.pad(scores, ((0, 0), (1, 0)), constant_values=jnp.inf)
+  run = _run_one if len(images) == 1 else _run_batch
   class_tokens, keep = run(model, x, scores)
-  return model.classify(class_tokens), keep
+  logits = model.classify(class_tokens)
+  return Outputs(logits, tokens=None, keep=keep, scores=None, kept=keep.sum(axis=-1))
 
 
 def _run_batch(model, x, scores):

@@ -19,13 +19,6 @@ def short_ladders(monkeypatch):
   monkeypatch.setattr(packing, "WIDTHS", 3)
 
 
-@pytest.fixture(params=["one by one", "packed in one buffer"])
-def way(request, monkeypatch):
-  """Both ways to run a batch, whatever this machine has."""
-  if request.param == "packed in one buffer":
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
-
-
 def run_packed(arch, params, images):
   return jax.jit(lambda p, x: packing.packed(tiny.model(arch, p), x))(params, images)
 
@@ -37,7 +30,7 @@ def assert_same(packed, masked, rows=slice(None)):
 
 
 @pytest.mark.parametrize("images_in_batch", [1, 2, 6])
-def test_packed_equals_masked(pruned, way, images_in_batch):
+def test_packed_equals_masked(pruned, images_in_batch):
   arch, params, images = pruned
   masked = tiny.run_masked(arch, params, images)
   packed = run_packed(arch, params, images[:images_in_batch])
@@ -47,7 +40,7 @@ def test_packed_equals_masked(pruned, way, images_in_batch):
 
 @pytest.mark.parametrize("images_in_batch", [1, 6])
 @pytest.mark.parametrize("threshold", [-1.0, 1.0], ids=["every token", "the class token alone"])
-def test_packed_equals_masked_when_it_keeps(pruned, way, threshold, images_in_batch):
+def test_packed_equals_masked_when_it_keeps(pruned, threshold, images_in_batch):
   arch, params, images = pruned
   params = params | {"thresholds": jnp.full(STAGES, threshold)}
   packed = run_packed(arch, params, images[:images_in_batch])
@@ -55,7 +48,7 @@ def test_packed_equals_masked_when_it_keeps(pruned, way, threshold, images_in_ba
   assert (packed.kept == (arch.patches if threshold < 0 else 0)).all()
 
 
-def test_a_batch_mate_never_changes_an_image(pruned, way):
+def test_a_batch_mate_never_changes_an_image(pruned):
   arch, params, images = pruned
   easy, hard = np.zeros_like(images), 5 * tiny.images(arch, len(images), seed=9)
   alone = run_packed(arch, params, images[:1])
@@ -109,7 +102,7 @@ def _programs(run, arch):
   return _compiled[key]
 
 
-def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned, way):
+def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
   arch, params, images = pruned
   traces = []
 
@@ -134,7 +127,7 @@ def test_every_size_is_held_by_the_smallest_rung_that_can():
       assert rung == 0 or ladder[rung - 1] < size
 
 
-def test_bfloat16_keeps_what_masked_keeps(pruned, way):
+def test_bfloat16_keeps_what_masked_keeps(pruned):
   arch, params, images = pruned
   graphdef, _ = vit.abstract(arch, dtype=jnp.bfloat16)
   masked = jax.jit(lambda p, x: executions.masked(nnx.merge(graphdef, p), x))(params, images)
