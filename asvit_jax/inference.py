@@ -36,7 +36,7 @@ def cache_sized(execution, cached=CACHED):
 
     def in_groups(images):
       outputs = jax.lax.map(whole, images.reshape(-1, group, *images.shape[1:]))
-      return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+      return jax.tree.map(lambda x: x.reshape(len(images), *x.shape[2:]), outputs)
 
     return jax.lax.platform_dependent(images, cpu=in_groups, default=whole)
 

@@ -14,7 +14,7 @@ def run(execution, arch, params, images):
   return jax.jit(lambda p, x: execution(tiny.model(arch, p), x))(params, images)
 
 
-@pytest.mark.parametrize("execution", [executions.masked, packing.packed])
+@pytest.mark.parametrize("execution", [executions.dense, executions.masked, packing.packed])
 @pytest.mark.parametrize("cached", [0, 2 * IMAGE, 5 * IMAGE, 100 * IMAGE])
 def test_groups_of_images_give_what_the_whole_batch_gives(pruned, execution, cached):
   arch, params, images = pruned
