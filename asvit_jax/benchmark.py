@@ -237,7 +237,10 @@ def fixed_count(model, images, counts):
       with_class = jnp.pad(1 + top, ((0, 0), (1, 0)))
       x = jnp.take_along_axis(x, with_class[..., None], axis=1)
     x, scores = block(x, attention.dense)
-  return executions.Outputs(model.classify(x[:, 0]), None, None, None, None)
+  logits = model.classify(x[:, 0])
+  if model.arch.aux_head:
+    logits = executions.predict(logits, model.classify_patches(x[:, 1:]).max(axis=1))
+  return executions.Outputs(logits, None, None, None, None, None, None)
 
 
 def _forwards(arch, kept):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by Orbax, and weights to start from: a file or another run.
+"""Checkpoints of a run, by Orbax, and weights to start from: published ones or another run's.
 
 A step is saved as three items, so that weights can be read without the optimizer: `params`, `ema`
 (where the run averages) and `optimizer`.
@@ -101,12 +101,14 @@ def load_run(workdir):
   return config, checkpoints.restore_weights(config_lib.architecture(config), name)
 
 
-def load_weights(arch, path):
-  """Weights for `arch` from a safetensors file or a workdir, strict.
+def load_weights(arch, source, resize=False, new_head=False):
+  """Weights for `arch` from a file, the hub or a workdir, strict.
 
   Args:
     arch: an `Architecture`.
-    path: of a `.safetensors` file, or the workdir of a run.
+    source: what `weights.load` reads, or the workdir of a run.
+    resize: as in `weights.load`.
+    new_head: as in `weights.load`.
 
   Returns:
     Parameters; they hold thresholds where the source has them.
@@ -114,12 +116,12 @@ def load_weights(arch, path):
   Raises:
     InputError: nothing usable there, or weights of another network.
   """
-  if not pathlib.Path(path).is_dir():
-    return weights.load(arch, path)
-  config, params = load_run(path)
-  return weights.from_timm(
-    arch if config.budget is not None else arch.dense, weights.to_timm(params), f"workdir {path}"
-  )
+  if not pathlib.Path(source).is_dir():
+    return weights.load(arch, source, resize, new_head)
+  config, params = load_run(source)
+  arch = arch if config.budget is not None else arch.dense
+  tensors = weights.adapt(arch, weights.to_timm(params), resize, new_head)
+  return weights.from_timm(arch, tensors, f"workdir {source}")
 
 
 def _each(function, items):

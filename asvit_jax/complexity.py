@@ -2,6 +2,7 @@
 
 Multiply-accumulates of the linear layers, the attention products and the stem, as the paper counts
 them: the dense network by its patch tokens, a pruned one by its kept tokens and the class token.
+For LV-ViT the authors also count element-wise work.
 """
 
 import jax.numpy as jnp
@@ -50,7 +51,11 @@ def check_budget(arch, budget):
 def _block_gmacs(arch, n):
   d, m = arch.width, arch.mlp_ratio * arch.width
   linear = 4 * d * d + 2 * d * m  # q, k, v, output projection; both layers of the MLP
-  return 1e-9 * (linear * n + 2 * d * n * n)
+  if arch.stem != "lv":
+    return 1e-9 * (linear * n + 2 * d * n * n)
+  softmax = 6 * arch.heads  # 5 for a logit, 1 for its scale
+  pointwise = 14 * d + 9 * m  # twice layer norm 5, residual 1 and bias 1; GELU 8 and bias 1
+  return 1e-9 * ((linear + pointwise) * n + (2 * d + softmax) * n * n)
 
 
 def _stem_gmacs(arch):
@@ -58,5 +63,9 @@ def _stem_gmacs(arch):
   if arch.stem == "patch":
     return 1e-9 * arch.patches * 3 * p * p * d
   half = (arch.image_size // 2) ** 2  # positions after the convolution of stride 2
+  if arch.stem == "lv":
+    # The projection runs on a grid of 14x14, but the authors count it as d by 64 at every position
+    # before it, which is the same number of MACs.
+    return 1e-9 * half * (3 * 64 * 49 + 2 * 64 * 64 * 9 + 64 * d)
   convs = half * 9 * (3 * (d // 4) + (d // 4) * (d // 2))
   return 1e-9 * (convs + arch.patches * (d // 2) * (p // 2) ** 2 * d)

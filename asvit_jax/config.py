@@ -20,7 +20,9 @@ def base():
   """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
   config = ConfigDict()
   config.seed = 0
-  config.init_from = ""  # dense weights to start from, also the teacher: safetensors or a workdir
+  config.init_from = ""  # dense weights to start from, also the teacher: a file, a workdir or hf:…
+  config.init_resize = False  # take weights of another image size: interpolate their positions
+  config.init_new_head = False  # take weights of another number of classes: with a new head
   config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
   config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
   config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
@@ -61,6 +63,7 @@ def base():
   config.loss.classification = 1.0
   config.loss.budget = 2.0  # a GMAC away from the target
   config.loss.distillation = 0.5
+  config.loss.token_distillation = 0.5  # of the auxiliary head, where there is one
 
   config.eval = ConfigDict()
   config.eval.batch_size = 256
@@ -161,6 +164,11 @@ def check(config):
     raise InputError(
       "init_from is empty: a pruned network starts from the dense one, which also teaches it; "
       "give a .safetensors file or the workdir of a dense run"
+    )
+  if config.budget is not None and config.init_new_head:
+    raise InputError(
+      "init_new_head with a budget: the dense network teaches the pruned one, and a new head knows "
+      "nothing yet; train a dense network with the new head first and start from its workdir"
     )
 
 

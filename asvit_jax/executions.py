@@ -22,7 +22,10 @@ class Outputs:
   """What a forward pass returns; `jit` computes only what is read.
 
   Attributes:
-    logits: (b, classes) float32.
+    logits: (b, classes) float32, the prediction.
+    class_logits: (b, classes) float32 of the class token alone; None where packed. They differ
+      from `logits` where there is an auxiliary head.
+    aux_logits: (b, n, classes) float32 of the patch tokens; None without auxiliary head, or packed.
     tokens: (b, 1 + n, d) tokens after the last block and the final norm, the class token first;
       None where packed.
     keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
@@ -31,6 +34,8 @@ class Outputs:
   """
 
   logits: jax.Array
+  class_logits: jax.Array | None
+  aux_logits: jax.Array | None
   tokens: jax.Array | None
   keep: jax.Array
   scores: jax.Array | None
@@ -85,8 +90,30 @@ def masked(model, images, gate=pruning.straight_through_gate):
   return _outputs(model, x, keeps, all_scores)
 
 
+def predict(class_logits, aux_best):
+  """LV-ViT's prediction (arXiv:2104.10858) from both heads.
+
+  Args:
+    class_logits: (b, classes) of the class token.
+    aux_best: (b, classes) largest auxiliary logit among the kept patch tokens, -inf without any.
+
+  Returns:
+    (b, classes) logits.
+  """
+  return class_logits + 0.5 * jnp.where(jnp.isfinite(aux_best), aux_best, 0.0)
+
+
 def _outputs(model, x, keeps, scores):
   b, n = x.shape[0], x.shape[1] - 1
   keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n))
   scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n))
-  return Outputs(model.classify(x[:, 0]), model.norm(x), keep, scores, keep.sum(axis=-1))
+  logits = class_logits = model.classify(x[:, 0])
+  aux_logits = None
+  if model.arch.aux_head:
+    aux_logits = model.classify_patches(x[:, 1:])
+    seen = keeps[-1] > 0 if keeps else jnp.ones((b, n), bool)
+    aux_best = jnp.where(seen[..., None], aux_logits, -jnp.inf).max(axis=1)
+    logits = predict(class_logits, aux_best)
+  return Outputs(
+    logits, class_logits, aux_logits, model.norm(x), keep, scores, keep.sum(axis=-1)
+  )

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from asvit_jax import attention
-from asvit_jax.executions import Outputs
+from asvit_jax.executions import Outputs, predict
 
 # Rungs of the ladders, evenly spaced. More of them round up less and compile longer.
 LENGTHS = 16
@@ -65,9 +65,16 @@ def packed(model, images):
   # The class token's own score is infinite: it always stays.
   scores = jnp.pad(scores, ((0, 0), (1, 0)), constant_values=jnp.inf)
   run = _run_one if len(images) == 1 else _run_batch
-  class_tokens, keep = run(model, x, scores)
-  logits = model.classify(class_tokens)
-  return Outputs(logits, tokens=None, keep=keep, scores=None, kept=keep.sum(axis=-1))
+  logits, keep = run(model, x, scores)
+  return Outputs(
+    logits,
+    class_logits=None,
+    aux_logits=None,
+    tokens=None,
+    keep=keep,
+    scores=None,
+    kept=keep.sum(axis=-1),
+  )
 
 
 def _run_batch(model, x, scores):
@@ -82,7 +89,7 @@ def _run_batch(model, x, scores):
     scores: (b, n) their scores.
 
   Returns:
-    (b, d) class tokens after the last block and (b, stages, n - 1) keep mask.
+    (b, classes) logits and (b, stages, n - 1) keep mask.
   """
   b, n, d = x.shape
   row = jnp.arange(b * n)
@@ -126,7 +133,7 @@ def _run_batch(model, x, scores):
     (x.reshape(b * n, d), scores.reshape(b * n), layout),
     (model.thresholds[...], bounds[:-1], bounds[1:]),
   )
-  return x[layout.start], jnp.swapaxes(keep, 0, 1)
+  return _classify(model, x, layout, lengths), jnp.swapaxes(keep, 0, 1)
 
 
 def _run_one(model, x, scores):
@@ -158,7 +165,25 @@ def _run_one(model, x, scores):
     branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
     x, scores = jax.lax.switch(_rung(count, lengths), branches, x, source, count)
     keeps.append(_mask(position, count, n)[1:])
-  return x[:1], jnp.stack(keeps)[None]
+  layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
+  return _classify(model, x, layout, lengths), jnp.stack(keeps)[None]
+
+
+def _classify(model, x, layout, lengths):
+  """(rows, d) tokens after the last block -> (b, classes) logits."""
+  class_logits = model.classify(x[layout.start])
+  if not model.arch.aux_head:
+    return class_logits
+  total = layout.count.sum()
+  is_patch = (layout.position > 0) & (jnp.arange(len(x)) < total)
+
+  def best_of(length):
+    logits = model.classify_patches(x[:length])
+    logits = jnp.where(is_patch[:length, None], logits, -jnp.inf)
+    return jax.ops.segment_max(logits, layout.image[:length], num_segments=len(layout.start))
+
+  branches = [functools.partial(best_of, length) for length in lengths]
+  return predict(class_logits, jax.lax.switch(_rung(total, lengths), branches))
 
 
 def _rung(size, ladder):

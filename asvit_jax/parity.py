@@ -3,8 +3,9 @@
 python -m asvit_jax.parity FILE.npz
 
 The file has a small random network, a batch, and what the reference computed with them: evaluation,
-one training step with every loss term and gradient, and the first steps of a trajectory. `meta`
-has the hyper-parameters. Ends with one line of JSON: the largest errors and `"ok"`.
+one training step with every loss term and gradient, the batch norm's statistics after it, and the
+first steps of a trajectory. `meta` has the hyper-parameters. Evaluation is held against the masked
+and the packed execution, the latter for each image alone and for the batch. Ends with one line of JSON: the largest errors and `"ok"`.
 """
 
 import json
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from asvit_jax import cli, complexity, executions, vit, weights
+from asvit_jax import cli, complexity, executions, packing, vit, weights
 from asvit_jax.errors import InputError
 from asvit_jax.training.optimizer import adamw
 from asvit_jax.training.step import Objective
@@ -28,6 +29,7 @@ TOLERANCES = {
   "masks": 0,  # tokens kept differently, in evaluation and in training
   "gmacs": 1e-4,  # relative, by image
   "loss": 1e-4,  # relative, by term
+  "statistics": 1e-4,  # relative, in the norm of a running mean or variance
   "gradient": 1e-3,  # relative, in the norm of a parameter
   "trajectory": 1e-3,  # relative, the first three losses
 }
@@ -37,6 +39,7 @@ _TERMS = {
   "classification": "classification",
   "budget": "budget",
   "logit_distillation": "distillation",
+  "token_distillation": "token_distillation",
 }
 
 
@@ -55,9 +58,9 @@ def check(path):
   reference = _read(path)
   meta = json.loads(str(reference["meta"]))
   arch = _architecture(meta, reference)
-  student = vit.create(arch)
-  graphdef, _ = vit.split(student)
+  graphdef, _ = vit.abstract(arch)
   params = weights.from_timm(arch, _subset(reference, "student/"), f"{path}, student")
+  student = nnx.merge(graphdef, params)
   teacher = nnx.merge(
     vit.abstract(arch.dense)[0],
     weights.from_timm(arch.dense, _subset(reference, "teacher/"), f"{path}, teacher"),
@@ -67,31 +70,42 @@ def check(path):
   objective = Objective(
     budget=meta["ratio_weight"],
     distillation=meta["distill_weight"],
+    token_distillation=meta["distill_weight"],
     target_gmacs=meta["keep_ratio"] * complexity.dense_gmacs(arch),
     temperature=meta["temperature"],
   )
-  teacher_logits = jax.jit(executions.dense)(teacher, images).logits
+  taught = jax.jit(executions.dense)(teacher, images)
 
   @jax.jit
   def loss_and_grads(params):
     def loss(params):
       model = nnx.merge(graphdef, params)
-      return objective(model, images, targets, teacher_logits)
+      vit.train_mode(model)
+      total, (terms, outputs) = objective(model, images, targets, taught)
+      return total, (terms, outputs, vit.update_statistics(params, model))
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 
-  evaluation = jax.jit(executions.masked)(nnx.merge(graphdef, params), images)
-  (total, (terms, outputs)), grads = loss_and_grads(params)
+  evaluation = jax.jit(executions.masked)(student, images)
+  alone = [jax.jit(packing.packed)(student, image[None]) for image in images]
+  runs = [
+    evaluation,
+    jax.jit(packing.packed)(student, images),
+    jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone),
+  ]
+  (total, (terms, outputs, moved)), grads = loss_and_grads(params)
   terms = terms | {"total": total}
 
   errors = {
     "logits": max(
-      _absolute(evaluation.logits, reference["eval/logits"]),
-      _absolute(teacher_logits, reference["teacher_eval/logits"]),
-      _absolute(outputs.logits, reference["train/logits"]),
-      _absolute(outputs.tokens[:, 1:], reference["train/tokens"]),
+      *(_absolute(run.logits, reference["eval/logits"]) for run in runs),
+      _absolute(taught.class_logits, reference["teacher_eval/logits"]),
+      _absolute(outputs.class_logits, reference["train/logits"]),
+      _absolute(
+        outputs.aux_logits if arch.aux_head else outputs.tokens[:, 1:], reference["train/tokens"]
+      ),
     ),
-    "masks": int((evaluation.keep != reference["eval/kept"]).sum())
+    "masks": sum(int((run.keep != reference["eval/kept"]).sum()) for run in runs)
     + int((outputs.keep != reference["train/masks"]).sum())
     + int((outputs.keep[:, -1] != reference["train/final_mask"]).sum()),
     "gmacs": max(
@@ -99,8 +113,9 @@ def check(path):
       _relative(complexity.dense_gmacs(arch), reference["teacher_gflops"]),
       _relative(objective.target_gmacs, reference["loss/target_gflops"]),
     ),
-    "loss": max(_relative(terms[o], reference[f"loss/{r}"]) for r, o in _TERMS.items()),
-    "gradient": _gradient_error(weights.to_timm(grads), _subset(reference, "grad/")),
+    "loss": max(_relative(terms[o], reference[f"loss/{r}"]) for r, o in _TERMS.items() if o in terms),
+    "statistics": _statistics_error(moved, _subset(reference, "after_forward/")),
+    "gradient": _gradient_error(grads, _subset(reference, "grad/")),
     "trajectory": _trajectory_error(loss_and_grads, params, meta["optimizer"], reference),
   }
   return errors | {"ok": all(errors[k] <= TOLERANCES[k] for k in TOLERANCES)}
@@ -119,29 +134,36 @@ def _trajectory_error(loss_and_grads, params, hyper, reference):
   return _relative(jnp.stack(losses), reference["trajectory/loss"][:3])
 
 
-def _gradient_error(ours, theirs):
+def _statistics_error(params, theirs):
+  ours = weights.to_timm(params)
+  return max((_norm_error(ours[name], value) for name, value in theirs.items()), default=0.0)
+
+
+def _gradient_error(grads, theirs):
+  ours = {k: v for k, v in weights.to_timm(grads).items() if ".running_" not in k}
   if set(ours) != set(theirs):
     raise InputError(f"gradients of other parameters: {sorted(set(ours) ^ set(theirs))}")
-  return max(
-    float(np.linalg.norm(ours[name] - g) / max(np.linalg.norm(g), 1e-12))
-    for name, g in theirs.items()
-  )
+  return max(_norm_error(ours[name], g) for name, g in theirs.items())
 
 
 def _architecture(meta, reference):
-  if meta["kind"] != "vit":
-    raise InputError(f"network kind {meta['kind']!r}: expected 'vit', the only one there is")
+  family = {"vit": {}, "lvvit": dict(stem="lv", aux_head=True)}
+  if meta["kind"] not in family:
+    raise InputError(f"network kind {meta['kind']!r}: expected one of {', '.join(family)}")
+  patch = reference["student/patch_embed.proj.weight"].shape[-1]
   return vit.Architecture(
     width=meta["embed_dim"],
     heads=meta["num_heads"],
     depth=meta["depth"],
     mlp_ratio=meta["mlp_ratio"],
     image_size=reference["images"].shape[-1],
-    patch_size=reference["student/patch_embed.proj.weight"].shape[-1],
+    patch_size=2 * patch if meta["kind"] == "lvvit" else patch,  # the stem halves the image
     classes=meta["num_classes"],
     norm_epsilon=meta["layer_norm_eps"],
     qkv_bias=meta["qkv_bias"],
+    residual_divisor=meta.get("skip_lam", 1.0),
     prune_before=tuple(meta["prune_at"]),
+    **family[meta["kind"]],
   )
 
 
@@ -165,6 +187,10 @@ def _subset(arrays, prefix):
 
 def _absolute(ours, theirs):
   return float(np.abs(np.asarray(ours) - theirs).max())
+
+
+def _norm_error(ours, theirs):
+  return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12))
 
 
 def _relative(ours, theirs):

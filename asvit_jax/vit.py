@@ -28,9 +28,11 @@ class Architecture:
   image_size: int = 224
   patch_size: int = 16
   classes: int = 1000
-  stem: str = "patch"  # "patch": one convolution; "conv": two small ones before it
+  stem: str = "patch"  # one convolution; "conv": two small ones before it; "lv": LV-ViT's
   norm_epsilon: float = 1e-6
   qkv_bias: bool = True
+  residual_divisor: float = 1.0  # of what a block adds to its tokens
+  aux_head: bool = False  # a second head, for patch tokens, helps predict
   prune_before: tuple[int, ...] = (4, 7, 10)
 
   def __post_init__(self):
@@ -62,11 +64,18 @@ class Architecture:
     return dataclasses.replace(self, prune_before=())
 
 
+# Published for LV-ViT (arXiv:2104.10858, table 1), in both sizes.
+_LVVIT = dict(
+  mlp_ratio=3, stem="lv", norm_epsilon=1e-5, qkv_bias=False, residual_divisor=2.0, aux_head=True
+)
+
 VARIANTS = {
   # DeiT (arXiv:2012.12877, table 1).
   "deit_t": Architecture(width=192, heads=3),
   "deit_s": Architecture(width=384, heads=6),
   "deit_b": Architecture(width=768, heads=12),
+  "lvvit_s": Architecture(width=384, heads=6, depth=16, prune_before=(5, 9, 13), **_LVVIT),
+  "lvvit_m": Architecture(width=512, heads=8, depth=20, prune_before=(6, 11, 16), **_LVVIT),
   # For the embedded data set: 64 tokens of 6x6 pixels.
   "digits": Architecture(
     width=64,
@@ -84,11 +93,28 @@ VARIANTS = {
 _truncated_normal = nnx.initializers.truncated_normal(0.02)
 
 
-class PatchEmbed(nnx.Module):
-  """Images to patch tokens by one convolution (`stem="patch"`), or after two small ones.
+class BatchNorm(nnx.BatchNorm):
+  """Batch norm whose running variance is PyTorch's, the unbiased one; Flax keeps the biased."""
 
-  The small ones are 3x3, the first of stride 2, to a quarter and a half of the width; early
-  convolutions let a transformer learn from few images (arXiv:2106.14881).
+  def __call__(self, x):
+    """(..., channels) -> (..., channels); a training forward also moves the running statistics."""
+    if self.use_running_average:
+      return super().__call__(x)
+    before = self.momentum * self.var[...]
+    y = super().__call__(x)
+    count = x.size // x.shape[-1]
+    if self.axis_name is not None:
+      count = jax.lax.psum(count, self.axis_name)
+    self.var[...] = before + (self.var[...] - before) * count / (count - 1)
+    return y
+
+
+class PatchEmbed(nnx.Module):
+  """Images to patch tokens by one convolution (`stem="patch"`), or after small ones.
+
+  "conv": two of 3x3, the first of stride 2, to a quarter and a half of the width; early
+  convolutions let a transformer learn from few images (arXiv:2106.14881). "lv": 7x7 of stride 2 and
+  two of 3x3, 64 channels, each with batch norm and ReLU (arXiv:2104.10858).
   """
 
   def __init__(self, arch: Architecture, *, dtype, rngs):
@@ -98,6 +124,15 @@ class PatchEmbed(nnx.Module):
       self.conv1 = nnx.Conv(3, arch.width // 4, strides=2, **conv)
       self.conv2 = nnx.Conv(arch.width // 4, arch.width // 2, **conv)
       patch, inputs = patch // 2, arch.width // 2
+    elif arch.stem == "lv":
+      # Padded as PyTorch pads: XLA's "SAME" is one pixel off where the stride is 2.
+      conv = dict(use_bias=False, dtype=dtype, rngs=rngs)
+      self.conv1 = nnx.Conv(3, 64, (7, 7), 2, padding=3, **conv)
+      self.conv2 = nnx.Conv(64, 64, (3, 3), padding=1, **conv)
+      self.conv3 = nnx.Conv(64, 64, (3, 3), padding=1, **conv)
+      norm = dict(momentum=0.9, epsilon=1e-5, use_running_average=True, dtype=dtype, rngs=rngs)
+      self.bn1, self.bn2, self.bn3 = (BatchNorm(64, **norm) for _ in range(3))
+      patch, inputs = patch // 2, 64
     self.proj = nnx.Conv(
       inputs, arch.width, (patch, patch), patch, padding="VALID", dtype=dtype, rngs=rngs
     )
@@ -109,6 +144,10 @@ class PatchEmbed(nnx.Module):
     if self.stem == "conv":
       x = nnx.gelu(self.conv1(x), approximate=False)
       x = nnx.gelu(self.conv2(x), approximate=False)
+    elif self.stem == "lv":
+      x = nnx.relu(self.bn1(self.conv1(x)))
+      x = nnx.relu(self.bn2(self.conv2(x)))
+      x = nnx.relu(self.bn3(self.conv3(x)))
     x = self.proj(x)
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
@@ -151,6 +190,7 @@ class Block(nnx.Module):
     self.attn = Attention(arch, dtype=dtype, rngs=rngs)
     self.norm2 = _layer_norm(arch, dtype, rngs)
     self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
+    self.residual_divisor = arch.residual_divisor
 
   def __call__(self, x, mix):
     """One block.
@@ -163,8 +203,8 @@ class Block(nnx.Module):
       (..., d) tokens and the scores of `mix`.
     """
     y, scores = self.attn(self.norm1(x), mix)
-    x = x + y
-    return x + self.mlp(self.norm2(x)), scores
+    x = x + y / self.residual_divisor
+    return x + self.mlp(self.norm2(x)) / self.residual_divisor, scores
 
 
 class VisionTransformer(nnx.Module):
@@ -184,9 +224,12 @@ class VisionTransformer(nnx.Module):
     self.pos_embed = nnx.Param(_truncated_normal(rngs.params(), (1, 1 + arch.patches, arch.width)))
     self.blocks = nnx.List([Block(arch, dtype=dtype, rngs=rngs) for _ in range(arch.depth)])
     self.norm = _layer_norm(arch, dtype, rngs)
-    self.head = nnx.Linear(
-      arch.width, arch.classes, kernel_init=_truncated_normal, dtype=dtype, rngs=rngs
+    head = functools.partial(
+      nnx.Linear, arch.width, arch.classes, kernel_init=_truncated_normal, dtype=dtype, rngs=rngs
     )
+    self.head = head()
+    if arch.aux_head:
+      self.aux_head = head()
     if arch.prune_before:
       self.thresholds = nnx.Param(pruning.initial_thresholds(len(arch.prune_before)))
 
@@ -198,8 +241,12 @@ class VisionTransformer(nnx.Module):
     return x + self.pos_embed[...].astype(self.dtype)
 
   def classify(self, class_tokens):
-    """(b, d) class tokens after the last block -> (b, classes) float32 logits."""
+    """(..., d) class tokens after the last block -> (..., classes) float32 logits."""
     return self.head(self.norm(class_tokens)).astype(jnp.float32)
+
+  def classify_patches(self, tokens):
+    """(..., d) patch tokens after the last block -> (..., classes) float32 auxiliary logits."""
+    return self.aux_head(self.norm(tokens)).astype(jnp.float32)
 
 
 def create(arch: Architecture, *, seed=0, dtype=jnp.float32):
@@ -208,9 +255,33 @@ def create(arch: Architecture, *, seed=0, dtype=jnp.float32):
 
 
 def split(model):
-  """A model as (graphdef, params); params are a plain nested dictionary of arrays."""
-  graphdef, state = nnx.split(model, nnx.Param)
+  """A model as (graphdef, params), a plain nested dictionary of arrays.
+
+  The running statistics of batch norms are among them: what is averaged, saved and exported is
+  then one tree. No gradient reaches them; `update_statistics` moves them.
+  """
+  graphdef, state = nnx.split(model)
   return graphdef, nnx.to_pure_dict(state)
+
+
+def train_mode(model, axis_name=None):
+  """Makes batch norms use the batch they see, of all devices along `axis_name`."""
+  model.set_attributes(
+    BatchNorm, use_running_average=False, axis_name=axis_name, raise_if_not_found=False
+  )
+
+
+def update_statistics(params, model):
+  """`params` with the running statistics that a forward in training left in `model`."""
+  _, after = split(model)
+  return jax.tree_util.tree_map_with_path(
+    lambda path, old, new: new if is_statistic(path) else old, params, after
+  )
+
+
+def is_statistic(path):
+  """Whether a leaf of the parameters is a running statistic; `path` is of `jax.tree_util`."""
+  return jax.tree_util.keystr(path[-1:], simple=True) in ("mean", "var")
 
 
 @functools.cache

@@ -1,31 +1,39 @@
 """Published weights in and out, strict both ways.
 
-Files are safetensors with timm's parameter names. The thresholds of a pruned network stand beside
-them under the names of the authors' code. Our modules are named as timm's, so the rules are few:
+The parameter names are timm's for DeiT and the original ones for LV-ViT. The thresholds of a pruned
+network stand beside them under the names of the authors' code. Our modules have the same names, so
+one table serves both families; `weight_files` reads the formats.
 
 | ours | timm | layout |
 |---|---|---|
 | `….kernel` of a linear layer | `….weight` | (in, out) -> (out, in) |
 | `….kernel` of a convolution | `….weight` | (height, width, in, out) -> (out, in, height, width) |
-| `….scale` of a layer norm | `….weight` | as it is |
+| `….scale` of a norm | `….weight` | as it is |
+| `….mean`, `….var` of a batch norm | `….running_mean`, `….running_var` | as they are |
 | `thresholds` (stages,) | `score_predictor.<stage>.keep_threshold` () | one scalar a stage |
 | everything else | the same name | as it is |
 """
 
+import math
 import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from asvit_jax import vit
+from asvit_jax import vit, weight_files
 from asvit_jax.errors import InputError
 
 # Axes that turn our kernels into timm's weights, by number of axes.
 _TO_TIMM = {2: (1, 0), 4: (3, 2, 0, 1)}
+_LEAVES = {
+  "kernel": "weight",
+  "scale": "weight",
+  "mean": "running_mean",
+  "var": "running_var",
+}
 _THRESHOLD = "score_predictor.{}.keep_threshold"
 
 
@@ -85,37 +93,66 @@ def from_timm(arch, tensors, source):
   if problems:
     listed = "\n  ".join(problems[:20] + [f"… and {len(problems) - 20} more"][: len(problems) > 20])
     raise InputError(
-      f"{source} does not fit this model ({len(problems)} problems); check model.variant, "
-      f"num_classes, image_size and patch_size:\n  {listed}"
+      f"{source} does not fit this model ({len(problems)} problems); check the variant, number of "
+      "classes, image size and patch size (another image size or another number of classes is "
+      f"taken when asked for: resize, new_head):\n  {listed}"
     )
   return jax.tree_util.tree_unflatten(structure, leaves)
 
 
-def load(arch, path):
-  """Reads a safetensors file.
+def load(arch, source, resize=False, new_head=False):
+  """Reads weights of any format that `weight_files` knows.
 
   Args:
     arch: an `Architecture`.
-    path: the file.
+    source: a file, or `hf:OWNER/NAME` on the Hugging Face hub.
+    resize: interpolate the position embedding of another image size to this one.
+    new_head: start a new head where the number of classes differs.
 
   Returns:
-    Parameters, with thresholds exactly when the file has them (and `arch` prunes).
+    Parameters, with thresholds exactly when the source has them (and `arch` prunes).
 
   Raises:
-    InputError: no such file, not a safetensors file, or tensors that do not fit `arch`.
+    InputError: no such file, one that cannot be read, or tensors that do not fit `arch`.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise InputError(f"weights {path}: no such file; expected a .safetensors file")
-  try:
-    tensors = safetensors.numpy.load_file(path)
-  except (safetensors.SafetensorError, OSError, KeyError) as error:
-    raise InputError(
-      f"weights {path}: not a readable safetensors file ({error}); it may be truncated or of "
-      "another format: fetch or export it again"
-    ) from error
-  pruned = _THRESHOLD.format(0) in tensors
-  return from_timm(arch if pruned else arch.dense, tensors, f"weights {path}")
+  tensors = weight_files.read(source)
+  if _THRESHOLD.format(0) not in tensors:
+    arch = arch.dense
+  return from_timm(arch, adapt(arch, tensors, resize, new_head), f"weights {source}")
+
+
+def adapt(arch, tensors, resize, new_head):
+  """Tensors for `arch` from those of another image size or number of classes, as asked for.
+
+  Args:
+    arch: an `Architecture`.
+    tensors: {timm name: array}.
+    resize: as in `load`; bicubic, as timm does it.
+    new_head: as in `load`.
+
+  Returns:
+    {timm name: array}.
+  """
+  tensors = dict(tensors)
+  position = tensors.get("pos_embed")
+  if resize and position is not None and position.shape[1] != 1 + arch.patches:
+    tensors["pos_embed"] = _resized(position, arch)
+  bias = tensors.get("head.bias")
+  if new_head and bias is not None and bias.shape != (arch.classes,):
+    fresh = to_timm(vit.split(vit.create(arch))[1])
+    tensors |= {k: v for k, v in fresh.items() if k.startswith(("head.", "aux_head."))}
+  return tensors
+
+
+def _resized(position, arch):
+  """(1, 1 + old patches, d) position embedding -> (1, 1 + patches, d)."""
+  old, new = math.isqrt(position.shape[1] - 1), math.isqrt(arch.patches)
+  if 1 + old * old != position.shape[1]:
+    return position  # of no square image: the strict check names it
+  width = position.shape[2]
+  grid = position[:, 1:].reshape(old, old, width).astype(np.float32)
+  grid = jax.image.resize(grid, (new, new, width), "cubic")
+  return np.concatenate([position[:, :1], np.asarray(grid).reshape(1, -1, width)], axis=1)
 
 
 def save(path, params):
@@ -133,7 +170,7 @@ def save(path, params):
 
 def _timm_name(name):
   stem, _, leaf = name.rpartition(".")
-  return f"{stem}.weight" if leaf in ("kernel", "scale") else name
+  return f"{stem}.{_LEAVES[leaf]}" if leaf in _LEAVES else name
 
 
 def _axes(name, ndim):

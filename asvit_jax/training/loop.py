@@ -106,7 +106,9 @@ def _initial(config, arch):
   dtype = config.model.dtype
   graphdef, params = vit.split(vit.create(arch, seed=config.seed, dtype=dtype))
   if config.init_from:
-    loaded = checkpoint.load_weights(arch, config.init_from)
+    loaded = checkpoint.load_weights(
+      arch, config.init_from, config.init_resize, config.init_new_head
+    )
     params = params | loaded  # thresholds stay at their start where the weights are dense
   return graphdef, params
 
@@ -138,7 +140,9 @@ def _announce(config, arch, params, source, eval_source, steps):
 
 def _progress(step, steps, rate, values, target):
   terms = " + ".join(
-    f"{k} {values[k]:.4f}" for k in ("classification", "budget", "distillation") if k in values
+    f"{k} {values[k]:.4f}"
+    for k in ("classification", "budget", "distillation", "token_distillation")
+    if k in values
   )
   line = f"step {step}/{steps}  loss {values['loss']:.4f} ({terms})"
   if target is not None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from asvit_jax import complexity, executions, losses, pruning
+from asvit_jax import complexity, executions, losses, pruning, vit
 from asvit_jax.data import transforms
 
 AXIS = "data"
@@ -30,24 +30,27 @@ class TrainState:
 class Objective:
   """What training minimises: the weights of the loss terms and the compute to aim at.
 
-  `target_gmacs` is None for a dense network, which has the classification term only; `temperature`
-  is that of the gate, see `pruning.straight_through_gate`.
+  `target_gmacs` is None for a dense network, which has classification terms only; `temperature` is
+  that of the gate, see `pruning.straight_through_gate`. The class head learns by itself; what an
+  auxiliary head says of the patch tokens learns from the teacher's, or in a dense network from the
+  image's label.
   """
 
   classification: float = 1.0
   budget: float = 2.0
   distillation: float = 0.5
+  token_distillation: float = 0.5
   target_gmacs: float | None = None
   temperature: float = pruning.TEMPERATURE
 
-  def __call__(self, model, images, targets, teacher_logits=None, mean=jnp.mean):
+  def __call__(self, model, images, targets, teacher=None, mean=jnp.mean):
     """The loss of one batch.
 
     Args:
       model: a `VisionTransformer`.
       images: (b, height, width, 3) normalised.
       targets: (b, classes) soft labels.
-      teacher_logits: (b, classes) of the dense teacher; not read for a dense network.
+      teacher: `Outputs` of the dense teacher; not read for a dense network.
       mean: of a (b,) array over the global batch. The budget is about that mean, so with several
         devices it must reach over them before the absolute value is taken.
 
@@ -56,16 +59,25 @@ class Objective:
     """
     if self.target_gmacs is None:
       outputs = executions.dense(model, images)
-      terms = {"classification": losses.cross_entropy(outputs.logits, targets)}
+      terms = {"classification": losses.cross_entropy(outputs.class_logits, targets)}
+      if outputs.aux_logits is not None:
+        # Half, as LV-ViT weighs its token labels (arXiv:2104.10858).
+        auxiliary = losses.cross_entropy(outputs.aux_logits, targets[:, None])
+        terms["classification"] += 0.5 * auxiliary
       return self.classification * terms["classification"], (terms, outputs)
     gate = functools.partial(pruning.straight_through_gate, temperature=self.temperature)
     outputs = executions.masked(model, images, gate)
     gmacs = mean(complexity.gmacs(model.arch, outputs.kept))
     terms = {
-      "classification": losses.cross_entropy(outputs.logits, targets),
+      "classification": losses.cross_entropy(outputs.class_logits, targets),
       "budget": losses.budget(gmacs, self.target_gmacs),
-      "distillation": losses.distillation(outputs.logits, teacher_logits),
+      "distillation": losses.distillation(outputs.class_logits, teacher.class_logits).mean(),
     }
+    if outputs.aux_logits is not None:
+      divergence = losses.distillation(outputs.aux_logits, teacher.aux_logits)  # (b, n)
+      keep = jax.lax.stop_gradient(outputs.keep[:, -1])
+      kept = jnp.maximum(mean(keep.sum(axis=-1)), 1e-6)
+      terms["token_distillation"] = mean((divergence * keep).sum(axis=-1)) / kept
     total = sum(getattr(self, name) * term for name, term in terms.items())
     return total, (terms | {"gmacs": gmacs}, outputs)
 
@@ -97,19 +109,21 @@ def make_step(graphdef, teacher_graphdef, objective, optimizer, label_smoothing,
     images = transforms.normalize(batch["image"])
     classes = nnx.merge(graphdef, state.params).arch.classes
     targets = losses.smooth_labels(batch["label"], classes, label_smoothing)
-    teacher_logits = None
+    teacher = None
     if teacher_graphdef is not None:
-      teacher = nnx.merge(teacher_graphdef, teacher_params)
-      teacher_logits = jax.lax.stop_gradient(executions.dense(teacher, images).logits)
+      teacher = executions.dense(nnx.merge(teacher_graphdef, teacher_params), images)
+      teacher = jax.lax.stop_gradient(teacher)
 
     def loss(params):
       model = nnx.merge(graphdef, params)
-      return objective(model, images, targets, teacher_logits, mean=_global_mean)
+      vit.train_mode(model, AXIS)
+      total, (terms, outputs) = objective(model, images, targets, teacher, mean=_global_mean)
+      return total, (terms, outputs, vit.update_statistics(params, model))
 
-    (total, (terms, outputs)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    (total, (terms, outputs, moved)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     grads = jax.lax.pmean(grads, AXIS)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = optax.apply_updates(moved, updates)
     ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if ema_decay else None
     correct = outputs.logits.argmax(axis=-1) == batch["label"]
     metrics = {
