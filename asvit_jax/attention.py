@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asvit_jax import pruning
 
@@ -53,7 +54,7 @@ def masked(q, k, v, keep):
   """
   n = q.shape[1]
   logits = _logits(q, k)  # (b, h, n, n)
-  visible = jnp.where(jnp.eye(n, dtype=bool), 1.0, keep[:, None, None, :])
+  visible = jnp.where(np.eye(n, dtype=bool), 1.0, keep[:, None, None, :])
   peak = jnp.max(jnp.where(visible > 0, logits, -jnp.inf), axis=-1, keepdims=True)
   peak = jax.lax.stop_gradient(peak)
   mass = jnp.exp(jnp.minimum(logits - peak, MAX_LOGIT)) * visible

@@ -141,6 +141,22 @@ def draw_tokens(arch, params, config, source):
   return token_picture(rows["image"], rows["keep"], ["input", *titles], captions, rows.get("box"))
 
 
+def draw_files(arch, params, config, paths, out):
+  """Draws the tokens that a pruned network keeps of image files into a PNG file.
+
+  Args:
+    arch: an `Architecture` that prunes.
+    params: its parameters.
+    config: a config; `data` and `model` are read.
+    paths: of at most `MAX_ROWS` images.
+    out: the PNG file.
+
+  Raises:
+    InputError: too many images, one that cannot be read, or a file that cannot be written.
+  """
+  save(draw_tokens(arch, params, config, _images(config, paths, 0)), out)
+
+
 def draw_curves(lines, target_gmacs=None, title=""):
   """The curves of a training run; a panel for everything that its metrics hold.
 

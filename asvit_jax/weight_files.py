@@ -11,6 +11,7 @@ model `module.…`; both are taken off.
 """
 
 import argparse
+import json
 import pathlib
 import pickle
 
@@ -24,6 +25,8 @@ _TORCH = (".pth", ".tar", ".pt", ".bin")
 # Where training scripts put the parameters: DeiT's, LV-ViT's.
 _WRAPPERS = ("model", "state_dict")
 _HUB = "hf:"
+# The authors' name of a stage's threshold.
+THRESHOLD = "score_predictor.{}.keep_threshold"
 
 
 def read(source):
@@ -54,8 +57,12 @@ def read(source):
 
 def _read_safetensors(path, source):
   try:
-    return safetensors.numpy.load_file(path)
-  except (safetensors.SafetensorError, OSError, KeyError) as error:
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, "numpy") as file:
+      thresholds = json.loads((file.metadata() or {}).get("thresholds", "[]"))
+    named = {THRESHOLD.format(i): np.float32(value) for i, value in enumerate(thresholds)}
+    return tensors | named
+  except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
     raise InputError(
       f"weights {source}: not a readable safetensors file ({error}); it may be truncated or of "
       "another format: fetch or export it again"

@@ -14,6 +14,7 @@ one table serves both families; `weight_files` reads the formats.
 | everything else | the same name | as it is |
 """
 
+import json
 import math
 import os
 import pathlib
@@ -34,7 +35,7 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-_THRESHOLD = "score_predictor.{}.keep_threshold"
+_THRESHOLD = weight_files.THRESHOLD
 
 
 def to_timm(params):
@@ -155,14 +156,28 @@ def _resized(position, arch):
   return np.concatenate([position[:, :1], np.asarray(grid).reshape(1, -1, width)], axis=1)
 
 
-def save(path, params):
-  """Writes parameters, thresholds included, as a safetensors file; all of it or nothing."""
+def save(path, params, thresholds_as_metadata=False):
+  """Writes parameters, thresholds included, as a safetensors file; all of it or nothing.
+
+  Args:
+    path: of the file.
+    params: of a network.
+    thresholds_as_metadata: in the file's header instead of beside the tensors, so that timm
+      loads the file as it is. `load` reads them from either.
+
+  Raises:
+    InputError: the file cannot be written.
+  """
   path = pathlib.Path(path)
   partial = path.with_name(path.name + ".partial")
+  metadata = {"format": "pt"}  # timm and transformers look for it
+  if thresholds_as_metadata and "thresholds" in params:
+    metadata["thresholds"] = json.dumps(np.asarray(params["thresholds"]).tolist())
+    params = vit.without_thresholds(params)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written by us: safetensors itself would make the file readable by its owner alone.
-    partial.write_bytes(safetensors.numpy.save(to_timm(params)))
+    partial.write_bytes(safetensors.numpy.save(to_timm(params), metadata))
     os.replace(partial, path)
   except OSError as error:
     raise InputError(f"cannot write weights to {path}: {error}") from error

@@ -1,12 +1,13 @@
 """Where images come from: random access to encoded images, their labels and their files."""
 
 import concurrent.futures
+import pathlib
 from typing import Any, Protocol
 
 import numpy as np
 
 from asvit_jax.data import digits, transforms
-from asvit_jax.data.folder import open_folder
+from asvit_jax.data.folder import open_folder, read_classes
 from asvit_jax.data.prepared import TfdsSource, prepared_builder
 from asvit_jax.errors import InputError
 
@@ -57,6 +58,27 @@ def open_source(data, split, allow_flat=False):
     f"data.name {data.name!r} is not known: give 'digits', 'folder' or 'tfds:NAME', for example "
     "'tfds:imagenet2012'"
   )
+
+
+def class_names(data):
+  """Names of the classes in label order, or None where the configuration does not lead to them.
+
+  Args:
+    data: config.data; where `classes` is a file, the words after the class directory are its name.
+
+  Raises:
+    InputError: a classes file that cannot be read.
+  """
+  if data.name == "digits":
+    return [str(digit) for digit in range(10)]
+  if data.name == "folder" and data.classes:
+    read_classes(data.classes)
+    lines = pathlib.Path(data.classes).expanduser().read_text().splitlines()
+    return [line.split(maxsplit=1)[-1].strip() for line in lines if line.strip()]
+  train = pathlib.Path(data.dir or ".", data.train_split)
+  if data.name == "folder" and data.dir and train.is_dir():
+    return sorted(entry.name for entry in train.iterdir() if entry.is_dir())
+  return None
 
 
 class Sample:
