@@ -1,7 +1,7 @@
 """Evaluates a run or a weights file: accuracy, GMACs, kept tokens, images per second.
 
 python evaluate.py --workdir runs/as_deit_t_65
-python evaluate.py --config configs/as_deit_t.py --weights deit_tiny.safetensors --calibrate 0.65
+python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
 """
 
 from absl import flags

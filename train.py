@@ -1,6 +1,6 @@
 """Trains a dense or a pruned vision transformer; run it again to go on where it stopped.
 
-python train.py --config configs/as_deit_t.py:0.65 --workdir runs/as_deit_t_65
+python train.py --config configs/as_deit_s.py:0.65 --workdir runs/as_deit_s
 
 Any key of the config can be changed: --config.batch_size=128 --config.data.dir=/data/imagenet.
 """

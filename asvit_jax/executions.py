@@ -114,6 +114,4 @@ def _outputs(model, x, keeps, scores):
     seen = keeps[-1] > 0 if keeps else jnp.ones((b, n), bool)
     aux_best = jnp.where(seen[..., None], aux_logits, -jnp.inf).max(axis=1)
     logits = predict(class_logits, aux_best)
-  return Outputs(
-    logits, class_logits, aux_logits, model.norm(x), keep, scores, keep.sum(axis=-1)
-  )
+  return Outputs(logits, class_logits, aux_logits, model.norm(x), keep, scores, keep.sum(axis=-1))

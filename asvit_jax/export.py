@@ -36,7 +36,16 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZES = (1, 32)
 TOLERANCE = 1e-3  # of logits, artifact against memory; other compilers sum in another order
 _NEEDS = {"savedmodel": ("tensorflow",), "onnx": ("jax2onnx", "onnx", "onnxruntime")}
-_LIBRARIES = ("jax", "flax", "numpy", "tensorflow-cpu", "tensorflow", "jax2onnx", "onnx", "onnxruntime")
+_LIBRARIES = (
+  "jax",
+  "flax",
+  "numpy",
+  "tensorflow-cpu",
+  "tensorflow",
+  "jax2onnx",
+  "onnx",
+  "onnxruntime",
+)
 
 
 def export(arch, params, path, form, description, batch_sizes=BATCH_SIZES):
@@ -187,7 +196,9 @@ def _test_images(size):
   """(8, s, s, 3) uint8: noise of several kinds, a gradient, black, white."""
   rng = np.random.default_rng(0)
   noise = rng.integers(0, 256, (3, size, size, 3))
-  coarse = np.kron(rng.integers(0, 256, (2, 7, 7, 3)), np.ones((1, -(-size // 7), -(-size // 7), 1)))
+  coarse = np.kron(
+    rng.integers(0, 256, (2, 7, 7, 3)), np.ones((1, -(-size // 7), -(-size // 7), 1))
+  )
   gradient = np.broadcast_to(np.linspace(0, 255, size)[None, :, None, None], (1, size, size, 3))
   flat = np.stack([np.zeros((size, size, 3)), np.full((size, size, 3), 255)])
   images = [noise, coarse[:, :size, :size], gradient, flat]

@@ -5,7 +5,8 @@ python -m asvit_jax.parity FILE.npz
 The file has a small random network, a batch, and what the reference computed with them: evaluation,
 one training step with every loss term and gradient, the batch norm's statistics after it, and the
 first steps of a trajectory. `meta` has the hyper-parameters. Evaluation is held against the masked
-and the packed execution, the latter for each image alone and for the batch. Ends with one line of JSON: the largest errors and `"ok"`.
+and the packed execution, the latter for each image alone and for the batch. Ends with one line of
+JSON: the largest errors and `"ok"`.
 """
 
 import json
@@ -113,7 +114,9 @@ def check(path):
       _relative(complexity.dense_gmacs(arch), reference["teacher_gflops"]),
       _relative(objective.target_gmacs, reference["loss/target_gflops"]),
     ),
-    "loss": max(_relative(terms[o], reference[f"loss/{r}"]) for r, o in _TERMS.items() if o in terms),
+    "loss": max(
+      _relative(terms[o], reference[f"loss/{r}"]) for r, o in _TERMS.items() if o in terms
+    ),
     "statistics": _statistics_error(moved, _subset(reference, "after_forward/")),
     "gradient": _gradient_error(grads, _subset(reference, "grad/")),
     "trajectory": _trajectory_error(loss_and_grads, params, meta["optimizer"], reference),

@@ -3,7 +3,7 @@
 | source | read by |
 |---|---|
 | `FILE.safetensors` | safetensors |
-| `FILE.pth`, `.pth.tar`, `.pt`, `.bin` | PyTorch, tensors only: a pickle that wants more is refused |
+| `FILE.pth`, `.pth.tar`, `.pt`, `.bin` | PyTorch; a pickle of more than tensors is refused |
 | `hf:OWNER/NAME` | `model.safetensors` of that repository, by huggingface_hub |
 
 Checkpoints of training scripts wrap the parameters in a dictionary and name those of a parallel

@@ -1,0 +1,16 @@
+"""DeiT-B, pruned to a share of its GMACs; the argument `dense` gives the network without pruning.
+
+python train.py --config configs/as_deit_b.py:0.65 --workdir runs/as_deit_b --config.data.dir=DIR
+python evaluate.py --config configs/as_deit_b.py:dense --config.data.dir=DIR \
+  --weights hf:timm/deit_base_patch16_224.fb_in1k
+
+Published (ImageNet-1k, 224²): dense 81.8 top-1 at 17.6 GMACs; none pruned.
+Meant for one host of 8 accelerators or more. Not yet run here.
+"""
+
+from configs import imagenet
+
+
+def get_config(budget="0.65"):
+  """The config for a share of the dense GMACs."""
+  return imagenet.recipe("deit_b", budget, "hf:timm/deit_base_patch16_224.fb_in1k")
