@@ -60,7 +60,7 @@ def read_note(path):
     raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
   try:
     note = json.loads(note_path(path).read_text())
-    note["format"]  # noqa: B018
+    note["format"]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
       f"artifact {path}: {note_path(path).name}, which says what it is, is missing or damaged "

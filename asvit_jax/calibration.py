@@ -25,7 +25,7 @@ def calibrate(arch, params, batches, budget, dtype=jnp.float32):
   Args:
     arch: an `Architecture` that prunes.
     params: its parameters; thresholds among them are not read.
-    batches: list of {"image": (b, s, s, 3) uint8, "valid": (b,) bool}.
+    batches: list of {"image": (b, s, s, 3) uint8}, with "valid" (b,) bool where rows are padding.
     budget: share of the dense GMACs.
     dtype: compute type.
 
@@ -48,7 +48,9 @@ def calibrate(arch, params, batches, budget, dtype=jnp.float32):
     """(images, n) scores of a stage under the thresholds of those before it."""
     with_thresholds = params | {"thresholds": jnp.asarray(thresholds, jnp.float32)}
     scores = [
-      np.asarray(stage_scores(with_thresholds, batch["image"], stage))[batch["valid"]]
+      np.asarray(stage_scores(with_thresholds, batch["image"], stage))[
+        batch.get("valid", slice(None))
+      ]
       for batch in batches
     ]
     return np.concatenate(scores)

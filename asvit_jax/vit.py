@@ -254,6 +254,12 @@ def create(arch: Architecture, *, seed=0, dtype=jnp.float32):
   return nnx.jit(lambda: VisionTransformer(arch, dtype=dtype, rngs=nnx.Rngs(seed)))()
 
 
+def model(arch: Architecture, params, *, dtype=jnp.float32):
+  """The network with given parameters; dense where they have no thresholds."""
+  graphdef, _ = abstract(arch if "thresholds" in params else arch.dense, dtype=dtype)
+  return nnx.merge(graphdef, params)
+
+
 def split(model):
   """A model as (graphdef, params), a plain nested dictionary of arrays.
 
