@@ -13,9 +13,11 @@ All but safetensors take uint8 images (b, s, s, 3) and return `logits` (b, class
 against the network in memory, and only then given its name.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -69,27 +71,29 @@ def export(arch, params, path, form, description, batch_sizes=BATCH_SIZES):
   path = pathlib.Path(path)
   if "thresholds" not in params:
     arch = arch.dense
-  partial = path.with_name(path.name + ".partial")
+  partial, note = path.with_name(path.name + ".partial"), artifacts.note_path(path)
+  note_partial = note.with_name(note.name + ".partial")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
     _WRITERS[form](arch, params, partial, batch_sizes)
-    difference = verify(arch, params, partial, form, batch_sizes)
+    difference = verify(arch, params, partial, form)
     summary = description | {
       "format": form,
+      "prune_before": list(arch.prune_before),
       "versions": _versions(),
       "sha256": _checksums(partial),
       "largest_logit_difference": difference,
     }
-    note = artifacts.note_path(path)
-    note_partial = note.with_name(note.name + ".partial")
     note_partial.write_text(json.dumps(summary, indent=2) + "\n")
     _replace(partial, path)
     os.replace(note_partial, note)
   except OSError as error:
     raise InputError(f"cannot write {form} to {path}: {error}") from error
   finally:
-    _remove(partial)
+    with contextlib.suppress(OSError):
+      _remove(partial)
+      _remove(note_partial)
   return summary
 
 
@@ -111,7 +115,6 @@ def describe(config, arch, classes=None):
     "gmacs_target": config.budget and config.budget * complexity.dense_gmacs(arch),
     "image_size": arch.image_size,
     "patch_size": arch.patch_size,
-    "prune_before": list(arch.prune_before),
     "num_classes": arch.classes,
     "classes": classes,
     "preprocessing": {
@@ -130,7 +133,7 @@ def check_libraries(form):
     artifacts.require(library)
 
 
-def verify(arch, params, path, form, batch_sizes=BATCH_SIZES):
+def verify(arch, params, path, form):
   """Reloads an artifact and holds it against the network in memory.
 
   Random and extreme images run in the masked execution and in every program of the artifact.
@@ -141,7 +144,6 @@ def verify(arch, params, path, form, batch_sizes=BATCH_SIZES):
     params: its parameters.
     path: of the artifact.
     form: of `FORMATS`.
-    batch_sizes: of its packed programs.
 
   Returns:
     The largest difference between logits; 0.0 for safetensors, which must agree to the bit.
@@ -158,7 +160,8 @@ def verify(arch, params, path, form, batch_sizes=BATCH_SIZES):
   certain = outputs["certain"]
   artifact = artifacts.load(path, form)
   largest = 0.0
-  for size in (len(images), *(batch_sizes if artifact.packed_sizes else ())):
+  free = next(n for n in itertools.count(len(images)) if n not in artifact.packed_sizes)
+  for size in (free, *artifact.packed_sizes):
     rows = np.arange(size) % len(images)
     logits, kept = artifact(images[rows])
     differ = (kept != outputs["kept"][rows]).any(axis=-1) & certain[rows]
@@ -356,10 +359,15 @@ def _remove(path):
 
 
 def _replace(partial, path):
-  """Gives `partial` its name; what had it before is moved aside first and only then removed."""
+  """Gives `partial` its name; a directory that had it before is moved aside until that is done."""
   before = path.with_name(path.name + ".before")
   _remove(before)
-  if path.is_dir():  # a directory cannot be replaced in one go
+  if path.is_dir():
     os.replace(path, before)
-  os.replace(partial, path)
+  try:
+    os.replace(partial, path)
+  except OSError:
+    if before.exists():
+      os.replace(before, path)
+    raise
   _remove(before)

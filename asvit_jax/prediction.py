@@ -47,6 +47,8 @@ def check_files(paths):
     try:
       with Image.open(path):
         pass
+    except Image.DecompressionBombError as error:
+      raise InputError(f"image {path} is too large ({error}): make it smaller") from error
     except OSError as error:  # PIL's own errors are among them
       reason = error.strerror or "no known image format"
       raise InputError(f"image {path} cannot be read ({reason}): check the path") from error

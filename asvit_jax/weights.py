@@ -140,8 +140,11 @@ def adapt(arch, tensors, resize, new_head):
     tensors["pos_embed"] = _resized(position, arch)
   bias = tensors.get("head.bias")
   if new_head and bias is not None and bias.shape != (arch.classes,):
-    fresh = to_timm(vit.split(vit.create(arch))[1])
-    tensors |= {k: v for k, v in fresh.items() if k.startswith(("head.", "aux_head."))}
+    heads = ("head", "aux_head")[: 1 + arch.aux_head]
+    weight = 0.02 * np.random.default_rng(0).standard_normal((arch.classes, arch.width))
+    for name in heads:
+      tensors[f"{name}.weight"] = weight.astype(np.float32)
+      tensors[f"{name}.bias"] = np.zeros(arch.classes, np.float32)
   return tensors
 
 

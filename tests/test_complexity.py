@@ -36,6 +36,34 @@ def test_parameter_counts_of_deit_are_the_published_ones(variant, parameters):
   assert vit.count_parameters(pruned) == parameters + 3
 
 
+@pytest.mark.parametrize(("variant", "published"), [("lvvit_s", 6.6), ("lvvit_m", 12.7)])
+def test_dense_gmacs_of_lvvit_are_the_published_ones(variant, published):
+  # The published ones count the class token and both heads, but nothing element-wise. With these,
+  # the last published digit is met.
+  arch = vit.VARIANTS[variant]
+  gmacs = complexity.dense_gmacs(arch)
+  assert abs(gmacs / published - 1) < 0.015
+  d, n = arch.width, arch.patches
+  elementwise = arch.depth * ((14 + 9 * 3) * d * n + 6 * arch.heads * n**2)
+  class_token = arch.depth * (10 * d**2 + 2 * d * (2 * n + 1))
+  heads = 1000 * d * (n + 1)
+  assert round(gmacs + 1e-9 * (class_token + heads - elementwise), 1) == published
+
+
+def test_parameter_counts_of_lvvit_are_the_published_ones():
+  # arXiv:2104.10858, table 1; running statistics are no parameters, and too few to matter.
+  for variant, published in (("lvvit_s", 26.2), ("lvvit_m", 55.8)):
+    _, dense = vit.abstract(vit.VARIANTS[variant].dense)
+    trained = [
+      leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(dense)
+      if not vit.is_statistic(path)
+    ]
+    assert vit.count_parameters(dense) - vit.count_parameters(trained) == 6 * 64
+    for counted in (dense, trained):
+      assert round(vit.count_parameters(counted) / 1e6, 1) == published
+
+
 def test_pruned_gmacs_sum_what_every_block_sees():
   arch = tiny.arch(mlp_ratio=3)
   kept = np.array([[12.0, 9.0, 2.0], [16.0, 16.0, 16.0], [3.0, 0.0, 0.0]])
@@ -61,7 +89,8 @@ def test_gmacs_are_differentiable_in_the_kept_counts():
 
 def test_stem_gmacs_equal_the_work_of_its_convolutions():
   # Counted from the kernels and the shapes that really flow, not from the formula.
-  for arch in (vit.VARIANTS["digits"], tiny.arch()):
+  convs_before = {"patch": (), "conv": ("conv1", "conv2"), "lv": ("conv1", "conv2", "conv3")}
+  for arch in (vit.VARIANTS["digits"], tiny.arch(), tiny.arch(**tiny.LV)):
     work = []
 
     class Counted(nnx.Conv):
@@ -71,18 +100,21 @@ def test_stem_gmacs_equal_the_work_of_its_convolutions():
         return y
 
     stem = vit.PatchEmbed(arch, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    for conv in (stem.proj, *((stem.conv1, stem.conv2) if arch.stem == "conv" else ())):
-      conv.__class__ = Counted
+    for name in ("proj", *convs_before[arch.stem]):
+      getattr(stem, name).__class__ = Counted
     tokens = stem(jnp.zeros((1, arch.image_size, arch.image_size, 3)))
     assert tokens.shape == (1, arch.patches, arch.width)
     depth_free = complexity.dense_gmacs(arch) - arch.depth * block_gmacs(arch)
     np.testing.assert_allclose(depth_free, sum(work) / 1e9, rtol=1e-6)
-    assert len(work) == (3 if arch.stem == "conv" else 1)
+    assert len(work) == 1 + len(convs_before[arch.stem])
 
 
 def block_gmacs(arch):
   d, n, m = arch.width, arch.patches, arch.mlp_ratio * arch.width
-  return (4 * d * d * n + 2 * d * n * n + 2 * d * m * n) / 1e9
+  macs = 4 * d * d * n + 2 * d * n * n + 2 * d * m * n
+  if arch.stem == "lv":  # element-wise: two norms, residuals and biases; GELU; softmax and scale
+    macs += (2 * 7 * d + 9 * m) * n + 6 * arch.heads * n * n
+  return macs / 1e9
 
 
 @pytest.mark.parametrize("budget", [1.3, 0.0, -0.5, float("nan")])

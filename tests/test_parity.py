@@ -6,16 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
-from asvit_jax import parity
+from asvit_jax import parity, weights
 from asvit_jax.errors import InputError
 
-GOLDEN = Path(__file__).parent / "golden" / "deit_parity.npz"
+FILES = Path(__file__).parent / "golden"
+GOLDEN = FILES / "deit_parity.npz"
+LVVIT = FILES / "lvvit_parity.npz"
 
 
-def changed(tmp_path, changes):
-  """A copy of the golden file; `changes` maps a name to a function of its array."""
-  with np.load(GOLDEN) as file:
+def changed(tmp_path, changes, golden=GOLDEN):
+  """A copy of a golden file; `changes` maps a name to a function of its array."""
+  with np.load(golden) as file:
     arrays = {name: file[name] for name in file.files}
   for name, change in changes.items():
     arrays[name] = change(arrays[name])
@@ -31,12 +34,13 @@ def failing(errors):
   return {kind for kind, tolerance in parity.TOLERANCES.items() if not errors[kind] <= tolerance}
 
 
-def test_the_authors_numbers_are_met():
+@pytest.mark.parametrize("golden", [GOLDEN, LVVIT], ids=lambda path: path.stem)
+def test_the_authors_numbers_are_met(golden):
   # The command as it is given, and by itself: the compiler's options for other tests move the
   # rounding that the trajectory amplifies.
   environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
   process = subprocess.run(
-    [sys.executable, "-m", "asvit_jax.parity", GOLDEN],
+    [sys.executable, "-m", "asvit_jax.parity", golden],
     cwd=GOLDEN.parents[2],
     env=environment,
     capture_output=True,
@@ -63,6 +67,17 @@ def test_a_file_with_one_thing_changed_is_not_met(tmp_path, name, change, expect
   assert errors["ok"] is False
 
 
+def test_a_running_variance_that_differs_is_seen():
+  # All of `check` again would take a minute.
+  params = tiny.params(tiny.arch(**tiny.LV))
+  theirs = {k: v for k, v in weights.to_timm(params).items() if ".running_" in k}
+  assert len(theirs) == 6
+  assert parity._statistics_error(params, theirs) == 0
+  theirs["patch_embed.bn2.running_var"] = theirs["patch_embed.bn2.running_var"] * 1.001
+  assert parity._statistics_error(params, theirs) == pytest.approx(1e-3, rel=1e-2)
+  assert parity.TOLERANCES["statistics"] < 1e-3
+
+
 def test_other_files_are_refused(tmp_path):
   with pytest.raises(InputError, match=r"none\.npz: no such file"):
     parity.check(tmp_path / "none.npz")
@@ -78,8 +93,8 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_a_file_of_another_kind_of_network_is_refused(tmp_path):
-  path = changed(tmp_path, {"meta": lambda meta: np.array(str(meta).replace('"vit"', '"lvvit"'))})
-  with pytest.raises(InputError, match="'lvvit': expected 'vit'"):
+  path = changed(tmp_path, {"meta": lambda meta: np.array(str(meta).replace('"vit"', '"swin"'))})
+  with pytest.raises(InputError, match="'swin': expected one of vit, lvvit"):
     parity.check(path)
 
 

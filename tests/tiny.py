@@ -23,6 +23,9 @@ TRAINED = vit.Architecture(
   prune_before=(1, 2, 3),
 )
 
+# What makes an `arch` one of LV-ViT's family.
+LV = dict(stem="lv", qkv_bias=False, residual_divisor=2.0, aux_head=True, norm_epsilon=1e-5)
+
 
 def arch(**changes):
   """An `Architecture` of 16 patches, 6 blocks and three stages."""
@@ -34,7 +37,10 @@ def arch(**changes):
 
 @functools.cache
 def params(arch, seed=0):
-  """Random parameters, none of them zero; attention is far from uniform, so scores differ."""
+  """Random parameters, none of them zero; attention is far from uniform, so scores differ.
+
+  Running variances are positive.
+  """
   rng = np.random.default_rng(seed)
 
   def draw(path, spec):
@@ -46,6 +52,8 @@ def params(arch, seed=0):
         noise[:, : 2 * spec.shape[0]] *= 1.5  # queries and keys
     elif name.endswith("scale"):
       noise = 1 + 0.1 * noise
+    elif name.endswith("var"):
+      noise = np.exp(0.3 * noise)
     else:
       noise *= 0.5 if name in ("cls_token", "pos_embed") else 0.1
     return jnp.asarray(noise, jnp.float32)
