@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from asvit_jax import cli
+from asvit_jax.training import hosts
 from asvit_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -17,6 +18,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept.")
 
 def main(_):
   """Trains; returns the last evaluation."""
+  hosts.initialize()
   return train(_CONFIG.value, _WORKDIR.value)
 
 

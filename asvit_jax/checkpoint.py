@@ -1,62 +1,78 @@
 """Checkpoints of a run, by Orbax, and weights to start from: published ones or another run's.
 
-A step is saved as three items, so that weights can be read without the optimizer: `params`, `ema`
-(where the run averages) and `optimizer`.
+A step is saved as items, so that weights can be read without the optimizer: `params`, `ema` (where
+the run averages), `optimizer`, and the checksums of them all.
 """
 
 import pathlib
+import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from asvit_jax import cli, vit, weights
 from asvit_jax import config as config_lib
-from asvit_jax import vit, weights
 from asvit_jax.errors import InputError
 from asvit_jax.training.step import TrainState
 
 
 class Checkpoints:
-  """The saved steps of a workdir; saving is asynchronous and atomic, the latest two are kept."""
+  """The saved steps of a workdir: the latest two and the best evaluated one are kept.
+
+  Saving is asynchronous and atomic. A checksum over every array is saved with it and verified when
+  it is read; a step that is damaged is passed over, loudly, for the one before.
+  """
 
   def __init__(self, workdir):
     self.directory = (pathlib.Path(workdir) / "checkpoints").absolute()
-    self._manager = ocp.CheckpointManager(
-      self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=2)
+    keep = policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(2),
+        policies.BestN(
+          get_metric_fn=lambda metrics: metrics["top1"], n=1, keep_checkpoints_without_metrics=False
+        ),
+      ]
     )
+    options = ocp.CheckpointManagerOptions(preservation_policy=keep)
+    self._manager = ocp.CheckpointManager(self.directory, options=options)
 
   @property
   def latest_step(self):
     """The last complete step, or None."""
     return self._manager.latest_step()
 
-  def save(self, state):
-    """Starts writing a `TrainState` of host or single-device arrays."""
-    items = {
-      "params": state.params,
-      "ema": state.ema,
-      "optimizer": {"step": state.step, "state": state.opt_state},
-    }
+  def save(self, state, top1=None):
+    """Starts writing a `TrainState` of host or single-device arrays; `top1` ranks it, if known."""
+    items = _items(state)
     items = {k: jax.tree.map(np.asarray, v) for k, v in items.items() if v is not None}
+    checksums = {name: _checksums(item) for name, item in items.items()}
     self._manager.save(
-      int(state.step), args=ocp.args.Composite(**_each(ocp.args.StandardSave, items))
+      int(state.step),
+      args=ocp.args.Composite(
+        **_each(ocp.args.StandardSave, items), checksums=ocp.args.JsonSave(checksums)
+      ),
+      metrics=None if top1 is None else {"top1": top1},
+      force=True,
     )
 
   def restore(self, target):
-    """The latest step, in the structure and shapes of `target`, a `TrainState`."""
-    items = {
-      "params": target.params,
-      "ema": target.ema,
-      "optimizer": {"step": target.step, "state": target.opt_state},
-    }
-    restored = self._restore({k: v for k, v in items.items() if v is not None})
+    """The latest good step, in the structure and shapes of `target`, a `TrainState`."""
+    items = {k: v for k, v in _items(target).items() if v is not None}
+    restored = self._restore(items)
     optimizer = restored["optimizer"]
     return TrainState(
-      optimizer["step"], restored["params"], restored.get("ema"), optimizer["state"]
+      optimizer["step"],
+      restored["params"],
+      restored.get("ema"),
+      optimizer["state"],
+      optimizer["skipped"],
     )
 
   def restore_weights(self, arch, name):
-    """The `params` or `ema` of the latest step."""
+    """The `params` or `ema` of the latest good step."""
     _, target = vit.abstract(arch)
     return self._restore({name: target})[name]
 
@@ -65,20 +81,53 @@ class Checkpoints:
     self._manager.wait_until_finished()
 
   def _restore(self, items):
-    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=single), items)
-    try:
-      return dict(
-        self._manager.restore(
-          self.latest_step, args=ocp.args.Composite(**_each(ocp.args.StandardRestore, targets))
-        )
-      )
-    except (ValueError, KeyError, OSError, TypeError) as error:
-      raise InputError(
-        f"checkpoint {self.directory / str(self.latest_step)} cannot be restored "
-        f"({type(error).__name__}: {str(error)[:300]}): if it is damaged, remove that directory "
-        "and run again to go on from the one before"
-      ) from error
+    targets = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), items)
+    problems = []
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      requests = _each(ocp.args.StandardRestore, targets)
+      verified = (self.directory / str(step) / "checksums").is_dir()
+      if verified:
+        requests["checksums"] = ocp.args.JsonRestore()
+      else:
+        cli.log(f"WARNING: checkpoint {self.directory / str(step)} has no checksums to verify")
+      try:
+        restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
+        damaged = [
+          f"{name}.{leaf}"
+          for name in items
+          for leaf, value in _checksums(restored[name]).items()
+          if verified and restored["checksums"][name][leaf] != value
+        ]
+        if damaged:
+          raise ValueError(f"checksums differ: {', '.join(damaged[:3])}")
+      # What Orbax and its storage raise for a damaged file has no common type.
+      except Exception as error:
+        problems.append(f"step {step}: {type(error).__name__}, {str(error)[:200]}")
+        cli.log(f"WARNING: checkpoint {self.directory / str(step)} is damaged ({problems[-1]})")
+        continue
+      return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
+    raise InputError(
+      f"no checkpoint in {self.directory} can be restored ({'; '.join(problems)}): it is of another "
+      "network or damaged; use another --workdir or bring back a copy"
+    )
+
+
+def _items(state):
+  optimizer = {"step": state.step, "state": state.opt_state, "skipped": state.skipped}
+  return {"params": state.params, "ema": state.ema, "optimizer": optimizer}
+
+
+def _checksums(tree):
+  """{name of a leaf: CRC-32 of its bytes, shape and type}."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="."): _checksum(np.asarray(leaf))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _checksum(array):
+  header = f"{array.shape}{array.dtype}".encode()
+  return zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(header))
 
 
 def load_run(workdir):

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 
 import jax
 from ml_collections import ConfigDict, config_dict
@@ -33,6 +34,7 @@ def base():
   config.model.image_size = 224  # pixels
   config.model.patch_size = 16  # pixels
   config.model.dtype = "float32"  # compute type; parameters stay float32
+  config.model.remat = False  # compute blocks again in the backward pass: less memory, more time
 
   config.data = ConfigDict()
   config.data.name = "folder"  # "folder", "digits" or "tfds:NAME"
@@ -47,7 +49,10 @@ def base():
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
 
-  config.batch_size = 512  # images a step, over all devices
+  config.batch_size = 512  # images a step, over all devices of all hosts
+  config.accumulate = 1  # parts that a device's share of them runs in, one after the other
+  config.parallel = "pmap"  # or "shard_map": the same step, the same result
+  config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
   config.epochs = 30.0
   config.total_steps = config_dict.placeholder(int)  # instead of epochs
   config.label_smoothing = 0.1
@@ -58,6 +63,9 @@ def base():
   config.optimizer.end_lr = 2e-6
   config.optimizer.warmup = 0.0  # share of all steps
   config.optimizer.weight_decay = 1e-6
+  config.optimizer.clip_norm = 0.0  # of the gradient; 0: none
+  config.optimizer.thresholds_lr = 1.0  # the thresholds' learning rate ÷ that of the rest
+  config.optimizer.freeze = ""  # regular expression: parameters that stay, "patch_embed|blocks.0"
 
   config.loss = ConfigDict()  # weights of the terms
   config.loss.classification = 1.0
@@ -68,6 +76,7 @@ def base():
   config.eval = ConfigDict()
   config.eval.batch_size = 256
   config.eval.every = 1000  # steps
+  config.eval.pictures = 6  # images whose kept tokens every evaluation draws; 0: none
 
   config.log_every = 50  # steps
   config.checkpoint_every = 1000  # steps
@@ -82,8 +91,10 @@ _FREE = (
   "data.check_images",
   "eval.batch_size",
   "eval.every",
+  "eval.pictures",
   "log_every",
   "checkpoint_every",
+  "parallel",
 )
 
 
@@ -142,6 +153,12 @@ def check(config):
     ("batch_size", *_divides_over_devices(config.batch_size)),
     ("epochs", config.epochs > 0, "more than 0"),
     ("total_steps", config.total_steps is None or config.total_steps >= 1, "at least 1"),
+    ("accumulate", *_divides_a_batch(config)),
+    ("parallel", config.parallel in ("pmap", "shard_map"), "pmap or shard_map"),
+    ("max_skipped_steps", config.max_skipped_steps >= 0, "at least 0"),
+    ("optimizer.clip_norm", config.optimizer.clip_norm >= 0, "at least 0"),
+    ("optimizer.thresholds_lr", config.optimizer.thresholds_lr >= 0, "at least 0"),
+    ("optimizer.freeze", _is_pattern(config.optimizer.freeze), "a regular expression"),
     ("log_every", config.log_every >= 1, "at least 1"),
     ("eval.every", config.eval.every >= 1, "at least 1"),
     ("checkpoint_every", config.checkpoint_every >= 1, "at least 1"),
@@ -230,6 +247,20 @@ def _expect(config, *expectations):
   for key, fits, expected in expectations:
     if not fits:
       raise InputError(f"{key} {flat[key]!r} is not valid: expected {expected}")
+
+
+def _divides_a_batch(config):
+  share = config.batch_size // jax.device_count()
+  fits = config.accumulate >= 1 and share % config.accumulate == 0
+  return fits, f"a divisor of {share}, a device's share of batch_size"
+
+
+def _is_pattern(text):
+  try:
+    re.compile(text)
+  except re.error:
+    return False
+  return True
 
 
 def _divides_over_devices(batch_size):

@@ -1,5 +1,6 @@
 """Exact evaluation: every image once, sums over images divided once, any number of devices."""
 
+import functools
 import json
 import pathlib
 import time
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from asvit_jax import cli, complexity, inference, vit
@@ -16,8 +18,9 @@ from asvit_jax.errors import InputError
 from asvit_jax.training.step import AXIS
 
 
+@functools.cache
 def make_eval_step(arch, execution, dtype=jnp.float32):
-  """The compiled forward pass of a batch, split over all devices.
+  """The compiled forward pass of a batch, split over this host's devices.
 
   Args:
     arch: an `Architecture`; dense, where the execution is.
@@ -38,7 +41,7 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
     _, top5 = jax.lax.top_k(outputs.logits, min(5, outputs.logits.shape[-1]))
     return {"top5": top5, "probability": probabilities.max(axis=-1), "keep": outputs.keep > 0.5}
 
-  mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+  mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
   data = PartitionSpec(AXIS)
   # Devices never talk to each other here, so there is nothing for its check to find; the loops of
   # the packed execution, whose counters are the same on all devices, would fail it.
@@ -49,7 +52,9 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
 
 
 def evaluate(step, arch, params, config, source, per_image=None):
-  """Accuracy, compute and kept tokens of a network on a data set.
+  """Accuracy, compute and kept tokens of a network on a data set, each image counted once.
+
+  Of several hosts each runs its own part of the images, and all return the same.
 
   Args:
     step: of `make_eval_step`.
@@ -69,27 +74,39 @@ def evaluate(step, arch, params, config, source, per_image=None):
   Raises:
     InputError: an unreadable image, or `per_image` cannot be written.
   """
-  batches = loader.eval_batches(config, source)
-  size = config.model.image_size
-  jax.block_until_ready(step(params, np.zeros((config.eval.batch_size, size, size, 3), np.uint8)))
-  columns = []  # a dictionary of arrays a batch, rows of padding taken out
+  hosts = jax.process_count()
+  batches = loader.eval_batches(config, source, jax.process_index(), hosts)
+  size, images = config.model.image_size, config.eval.batch_size // hosts
+  jax.block_until_ready(step(params, np.zeros((images, size, size, 3), np.uint8)))
+  columns = []  # a dictionary of arrays a batch
   progress = cli.Progress("evaluating, images", len(source))
   start = time.perf_counter()
   for batch in batches:
     outputs = jax.device_get(step(params, batch["image"]))
-    rows = _per_image(batch | outputs, arch)
-    columns.append({k: np.asarray(v)[batch["valid"]] for k, v in rows.items()})
-    progress.update(sum(len(c["label"]) for c in columns))
+    columns.append(_per_image(batch | outputs, arch))
+    progress.update(min(len(columns) * config.eval.batch_size, len(source)))
   seconds = time.perf_counter() - start
-  rows = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
+  rows = {k: np.concatenate([np.asarray(c[k]) for c in columns]) for k in columns[0]}
+  if hosts > 1:
+    rows = _of_all_hosts(rows)
+  valid = rows.pop("valid").astype(bool)  # padding is not
+  rows = {k: v[valid] for k, v in rows.items()}
   if per_image is not None:
     _write_per_image(per_image, rows)
   return _summary(rows, arch) | {"images_per_s": len(rows["label"]) / seconds}
 
 
+def _of_all_hosts(rows):
+  """The rows of all hosts; they have equally many, padding included. Names of files are left out."""
+  rows = {k: v for k, v in rows.items() if v.dtype.kind not in "UO"}
+  gathered = multihost_utils.process_allgather(rows)
+  return {k: np.asarray(v).reshape(-1, *v.shape[2:]) for k, v in gathered.items()}
+
+
 def _per_image(batch, arch):
   hits = batch["top5"] == batch["label"][:, None]
   rows = {
+    "valid": batch["valid"],
     "file": batch["file"],
     "label": batch["label"],
     "prediction": batch["top5"][:, 0],

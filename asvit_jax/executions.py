@@ -42,23 +42,24 @@ class Outputs:
   kept: jax.Array
 
 
-def dense(model, images):
+def dense(model, images, remat=False):
   """The plain ViT: nothing is pruned.
 
   Args:
     model: a `VisionTransformer`, with or without thresholds.
     images: (b, height, width, 3) normalised images.
+    remat: whether the backward pass computes the blocks again instead of keeping their results.
 
   Returns:
     `Outputs` with no stages: keep and scores are (b, 0, n).
   """
   x = model.embed(images)
   for block in model.blocks:
-    x, _ = block(x, attention.dense)
+    x, _ = _run(block, x, attention.dense, remat)
   return _outputs(model, x, [], [])
 
 
-def masked(model, images, gate=pruning.straight_through_gate):
+def masked(model, images, gate=pruning.straight_through_gate, remat=False):
   """Pruned tokens stay in place but are seen by none: fixed shapes, dynamic masks.
 
   Before each block of `arch.prune_before`, a patch token stays if it was there before and its score
@@ -68,6 +69,7 @@ def masked(model, images, gate=pruning.straight_through_gate):
     model: a `VisionTransformer` with thresholds.
     images: (b, height, width, 3) normalised images.
     gate: function of scores (b, n) and a threshold () that returns the keep mask (b, n).
+    remat: as for `dense`.
 
   Returns:
     `Outputs`; gradients reach the thresholds through `keep`.
@@ -86,8 +88,15 @@ def masked(model, images, gate=pruning.straight_through_gate):
       all_scores.append(scores)
       with_class = jnp.concatenate([jnp.ones((b, 1)), keep], axis=1)
       mix = functools.partial(attention.masked, keep=with_class)
-    x, scores = block(x, mix)
+    x, scores = _run(block, x, mix, remat)
   return _outputs(model, x, keeps, all_scores)
+
+
+def _run(block, x, mix, remat):
+  def run(x):
+    return block(x, mix)
+
+  return jax.checkpoint(run)(x) if remat else run(x)
 
 
 def predict(class_logits, aux_best):

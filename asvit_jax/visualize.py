@@ -119,7 +119,7 @@ def draw_tokens(arch, params, config, source):
     InputError: an image that cannot be read, or classes that do not fit the network.
   """
   config = config.copy_and_resolve_references()
-  devices = jax.device_count()
+  devices = jax.local_device_count()
   config.eval.batch_size = math.ceil(len(source) / devices) * devices
   (batch,) = loader.eval_batches(config, source)
   step = evaluation.make_eval_step(arch, "masked", config.model.dtype)

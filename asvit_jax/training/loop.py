@@ -1,16 +1,18 @@
-"""The training loop: data, step, evaluation, checkpoints, in one process on all its devices."""
+"""The training loop: data, step, evaluation, checkpoints, on all devices of all hosts."""
 
+import pathlib
 import time
 
 import jax
 import numpy as np
 
-from asvit_jax import calibration, checkpoint, cli, complexity, evaluation, vit
+from asvit_jax import calibration, checkpoint, cli, complexity, evaluation, visualize, vit
 from asvit_jax import config as config_lib
 from asvit_jax.data import loader, sources
+from asvit_jax.errors import DivergedError, InputError
+from asvit_jax.training import hosts, parallel
 from asvit_jax.training import metrics as metrics_lib
 from asvit_jax.training import optimizer as optimizer_lib
-from asvit_jax.training import parallel
 from asvit_jax.training.step import Objective, create_state, make_step
 
 
@@ -38,67 +40,163 @@ def train(config, workdir):
   teacher_graphdef, teacher_params = _teacher(config, arch, params)
   for images in (source, eval_source):
     sources.check_images(images, config.data.check_images)
-  config_lib.save(config, workdir)
+  _check_freeze(config, params)
+  if hosts.is_first():
+    config_lib.save(config, workdir)
+  run = _Run(config, workdir, arch, graphdef, params, teacher_graphdef, source, eval_source)
+  return run.train(teacher_params)
 
-  steps = config_lib.total_steps(config, len(source))
-  optimizer, schedule = optimizer_lib.create(config, steps)
-  checkpoints = checkpoint.Checkpoints(workdir)
-  if checkpoints.latest_step is None:
-    if arch.prune_before and config.thresholds == "calibrated":
-      params = _calibrated(config, arch, params, source)
-    state = create_state(params, optimizer, config.ema_decay)
-  else:
+
+class _Run:
+  """A run whose inputs are checked: its programs, and what it writes."""
+
+  def __init__(
+    self, config, workdir, arch, graphdef, params, teacher_graphdef, source, eval_source
+  ):
+    self.config, self.workdir, self.arch = config, workdir, arch
+    self.source, self.eval_source = source, eval_source
+    self.steps = config_lib.total_steps(config, len(source))
+    optimizer, self.schedule = optimizer_lib.create(config, self.steps)
+    self.checkpoints = checkpoint.Checkpoints(workdir)
+    self.objective = _objective(config, arch)
+    self.step = parallel.parallelize(
+      make_step(
+        graphdef,
+        teacher_graphdef,
+        self.objective,
+        optimizer,
+        config.label_smoothing,
+        config.ema_decay,
+        seed=config.seed,
+        accumulate=config.accumulate,
+      ),
+      config.parallel,
+    )
+    execution = "masked" if arch.prune_before else "dense"
+    self.eval_step = evaluation.make_eval_step(arch, execution, config.model.dtype)
+    self.state = self._start(params, optimizer)
+    self.metrics = metrics_lib.Metrics(workdir, int(self.state.step)) if hosts.is_first() else None
+    _announce(config, arch, params, source, eval_source, self.steps)
+
+  def _start(self, params, optimizer):
+    """The state to go on from: that of the latest checkpoint, or a new one."""
+    config = self.config
+    if self.checkpoints.latest_step is None:
+      if self.arch.prune_before and config.thresholds == "calibrated":
+        params = _calibrated(config, self.arch, params, self.source)
+      return create_state(params, optimizer, config.ema_decay)
     target = jax.eval_shape(lambda: create_state(params, optimizer, config.ema_decay))
-    state = checkpoints.restore(target)
-    cli.log(f"resuming {workdir} from step {int(state.step)} of {steps}")
-  start = int(state.step)
+    state = self.checkpoints.restore(target)
+    _log(f"resuming {self.workdir} from step {int(state.step)} of {self.steps}")
+    return state
 
-  objective = Objective(
+  def train(self, teacher_params):
+    """Runs the steps that are left; returns the last evaluation."""
+    config, kind, start = self.config, self.config.parallel, int(self.state.step)
+    state = parallel.replicate(self.state, kind)
+    teacher_params = parallel.replicate(teacher_params, kind)
+    last, logged, waited, skipped = time.perf_counter(), start, 0.0, None
+    shard = dict(shard_index=jax.process_index(), shard_count=jax.process_count())
+    batches = iter(
+      loader.train_batches(config, self.source, start_step=start, **shard)
+      if start < self.steps
+      else ()
+    )
+    with hosts.StopSignal() as stop:
+      for i in range(start + 1, self.steps + 1):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        state, values = self.step(state, teacher_params, parallel.shard(batch, kind))
+        self._check_finite(i - 1, skipped)  # of the step before, so that this one need not be done
+        skipped = values
+        stopping = i < self.steps and stop.received(i)
+        if i % config.log_every == 0 or i == self.steps:
+          values = self._values(state, values)
+          now = time.perf_counter()
+          rate = (i - logged) / (now - last)
+          values |= {
+            "lr": float(self.schedule(i - 1)),
+            "images_per_s": rate * config.batch_size,
+            "data_wait": waited / (now - last),
+          }
+          self._write(i, "train", values)
+          _log(_progress(i, self.steps, rate, values, self.objective.target_gmacs))
+          last, logged, waited = now, i, 0.0
+        evaluated = i % config.eval.every == 0 or i == self.steps
+        top1 = self._evaluate(parallel.unreplicate(state, kind)) if evaluated else None
+        if i % config.checkpoint_every == 0 or i == self.steps or stopping:
+          self._check_finite(i, skipped)
+          self.checkpoints.save(parallel.unreplicate(state, kind), top1)
+        if stopping:
+          self.checkpoints.wait()
+          _log(f"told to stop: saved step {i} of {self.steps}; run the same command to go on")
+          return {"workdir": str(self.workdir), "step": i, "finished": False}
+        # Neither counts as training time.
+        if evaluated or i % config.checkpoint_every == 0:
+          last, logged, waited = time.perf_counter(), i, 0.0
+    self.checkpoints.wait()
+    last = metrics_lib.read(self.workdir, "eval")[-1] if hosts.is_first() else {}
+    return {"workdir": str(self.workdir), **last}
+
+  def _values(self, state, values):
+    values = _to_lists(parallel.unreplicate(values, self.config.parallel))
+    if self.arch.prune_before:
+      thresholds = parallel.unreplicate(state.params["thresholds"], self.config.parallel)
+      values["thresholds"] = _to_lists(thresholds)
+    return values
+
+  def _check_finite(self, step, values):
+    """Stops where too many steps in a row, up to this one, changed nothing."""
+    if values is None:
+      return
+    values = parallel.unreplicate(values, self.config.parallel)
+    if int(values["skipped"]) <= self.config.max_skipped_steps:
+      return
+    self.checkpoints.wait()
+    terms = ", ".join(f"{k} {float(v):.4g}" for k, v in values.items() if np.ndim(v) == 0)
+    raise DivergedError(
+      f"the loss or its gradient is not finite for {int(values['skipped'])} steps in a row, up to "
+      f"step {step} ({terms}); the last good checkpoint in {self.checkpoints.directory} is step "
+      f"{self.checkpoints.latest_step}; lower optimizer.lr or set optimizer.clip_norm, in another "
+      "--workdir"
+    )
+
+  def _evaluate(self, state):
+    """Evaluates the averaged weights, or the raw ones without; returns top-1."""
+    weights = state.ema if self.config.ema_decay else state.params
+    args = (self.config, self.eval_source)
+    result = evaluation.evaluate(self.eval_step, self.arch, weights, *args)
+    self._write(int(state.step), "eval", result)
+    _log(f"step {int(state.step)}/{self.steps}  evaluation: {_describe(result)}")
+    if self.config.ema_decay:
+      raw = evaluation.evaluate(self.eval_step, self.arch, state.params, *args)
+      self._write(int(state.step), "eval_raw", raw)
+      _log(f"step {int(state.step)}/{self.steps}  raw weights: {_describe(raw)}")
+    if self.arch.prune_before and hosts.is_first() and self.config.eval.pictures:
+      sample = sources.Sample(self.eval_source, self.config.eval.pictures)
+      figure = visualize.draw_tokens(self.arch, weights, self.config, sample)
+      path = pathlib.Path(self.workdir) / "pictures" / f"tokens_{int(state.step):07}.png"
+      visualize.save(figure, path)
+    return result["top1"]
+
+  def _write(self, step, kind, values):
+    if self.metrics is not None:
+      self.metrics.write(step, kind, values)
+
+
+def _objective(config, arch):
+  return Objective(
     **config.loss,
     target_gmacs=config.budget and config.budget * complexity.dense_gmacs(arch),
     temperature=config.temperature,
+    remat=config.model.remat,
   )
-  step = parallel.parallelize(
-    make_step(
-      graphdef, teacher_graphdef, objective, optimizer, config.label_smoothing, config.ema_decay
-    )
-  )
-  eval_step = evaluation.make_eval_step(
-    arch, "masked" if arch.prune_before else "dense", config.model.dtype
-  )
-  metrics = metrics_lib.Metrics(workdir, start)
-  _announce(config, arch, params, source, eval_source, steps)
 
-  def evaluate(state):
-    weights = state.ema if config.ema_decay else state.params
-    result = evaluation.evaluate(eval_step, arch, weights, config, eval_source)
-    metrics.write(int(state.step), "eval", result)
-    cli.log(f"step {int(state.step)}/{steps}  evaluation: {_describe(result)}")
 
-  state, teacher_params = parallel.replicate(state), parallel.replicate(teacher_params)
-  last, logged = time.perf_counter(), start
-  batches = loader.train_batches(config, source, start_step=start) if start < steps else ()
-  for i, batch in zip(range(start + 1, steps + 1), batches, strict=False):
-    state, values = step(state, teacher_params, parallel.shard(batch))
-    if i % config.log_every == 0 or i == steps:
-      values = _to_lists(parallel.unreplicate(values))
-      if arch.prune_before:
-        values["thresholds"] = _to_lists(state.params["thresholds"][0])
-      now = time.perf_counter()
-      rate = (i - logged) / (now - last)
-      values |= {"lr": float(schedule(i - 1)), "images_per_s": rate * config.batch_size}
-      metrics.write(i, "train", values)
-      cli.log(_progress(i, steps, rate, values, objective.target_gmacs))
-      last, logged = now, i
-    if i % config.eval.every == 0 or i == steps:
-      evaluate(parallel.unreplicate(state))
-    if i % config.checkpoint_every == 0 or i == steps:
-      checkpoints.save(parallel.unreplicate(state))
-      # Neither counts as training time.
-    if i % config.eval.every == 0 or i % config.checkpoint_every == 0:
-      last, logged = time.perf_counter(), i
-  checkpoints.wait()
-  return {"workdir": str(workdir), **metrics_lib.read(workdir, "eval")[-1]}
+def _log(message):
+  if hosts.is_first():
+    cli.log(message)
 
 
 def _initial(config, arch):
@@ -127,14 +225,23 @@ def _calibrated(config, arch, params, source):
   return calibration.calibrate(arch, params, batches, config.budget, config.model.dtype)
 
 
+def _check_freeze(config, params):
+  pattern = config.optimizer.freeze
+  if pattern and not optimizer_lib.frozen(params, pattern):
+    raise InputError(
+      f"optimizer.freeze {pattern!r} is found in no parameter: names are like "
+      "'blocks.0.attn.qkv.kernel'"
+    )
+
+
 def _announce(config, arch, params, source, eval_source, steps):
   aim = "" if config.budget is None else f", aiming at {config.budget:g} of them"
-  cli.log(
+  _log(
     f"{config.model.variant}: {vit.count_parameters(params):,} parameters, "
     f"{complexity.dense_gmacs(arch):.4f} GMACs dense{aim}\n"
     f"{config.data.name}: {len(source):,} images to train on, {len(eval_source):,} to evaluate on\n"
-    f"{steps:,} steps of {config.batch_size} images on {jax.local_device_count()} "
-    f"{jax.devices()[0].platform} device(s)"
+    f"{steps:,} steps of {config.batch_size} images on {jax.device_count()} "
+    f"{jax.devices()[0].platform} device(s) of {jax.process_count()} host(s)"
   )
 
 

@@ -1,5 +1,7 @@
 """AdamW with the paper's schedule and decay mask."""
 
+import re
+
 import jax
 import optax
 
@@ -47,8 +49,33 @@ def adamw(learning_rate, weight_decay, **moments):
 
 def create(config, steps):
   """The optimizer of a config and its learning-rate schedule."""
-  schedule = learning_rate(config, steps)
-  return adamw(schedule, config.optimizer.weight_decay), schedule
+  schedule, options = learning_rate(config, steps), config.optimizer
+  stages = [adamw(schedule, options.weight_decay)]
+  if options.clip_norm:
+    stages.insert(0, optax.clip_by_global_norm(options.clip_norm))
+  if options.thresholds_lr != 1 or options.freeze:
+    scale = _scales(options.thresholds_lr, options.freeze)
+    stages.append(optax.stateless(lambda updates, _: scale(updates)))
+  return optax.chain(*stages), schedule
+
+
+def frozen(params, pattern):
+  """Names of the parameters in which the regular expression `pattern` is found, sorted."""
+  paths = jax.tree_util.tree_leaves_with_path(params)
+  names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+  return sorted(name for name in names if pattern and re.search(pattern, name))
+
+
+def _scales(thresholds, freeze):
+  """Scales updates after AdamW: the thresholds' by a factor, those of frozen parameters by 0."""
+
+  def scale(path, update):
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    if freeze and re.search(freeze, name):
+      return update * 0
+    return update * thresholds if name == "thresholds" else update
+
+  return lambda updates: jax.tree_util.tree_map_with_path(scale, updates)
 
 
 def _without_key_biases(grads):

@@ -1,33 +1,70 @@
-"""Data parallelism: the per-device step as one program over all local devices, by `jax.pmap`."""
+"""Data parallelism: the per-device step as one program over all devices of all hosts.
+
+`pmap` (the default) keeps a copy a device, with a leading axis of the local devices; `shard_map`
+under `jit`, its successor, keeps global arrays on a mesh. Both run the same step with the same
+result.
+"""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from asvit_jax.training.step import AXIS
 
+KINDS = ("pmap", "shard_map")
 
-def parallelize(step):
-  """A per-device step as a program over devices; the arguments have a leading device axis.
+
+def parallelize(step, kind="pmap"):
+  """A per-device step as a program over devices, for what `replicate` and `shard` return.
 
   The old state's memory is reused, so a state must not be read after it went in.
   """
-  return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+  if kind == "pmap":
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+  everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+  # The step averages gradients itself, so the check, which would do it again, is off.
+  mapped = jax.shard_map(
+    step,
+    mesh=_mesh(),
+    in_specs=(everywhere, everywhere, split),
+    out_specs=everywhere,
+    check_vma=False,
+  )
+  return jax.jit(mapped, donate_argnums=0)
 
 
-def replicate(tree):
-  """A copy on every local device: leading axis of their number."""
-  devices = jnp.arange(jax.local_device_count())
-  # Under the step's axis name, so that the step finds its arguments as it leaves its results.
-  copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), axis_name=AXIS)
-  return copy(devices, tree)
+def replicate(tree, kind="pmap"):
+  """A copy on every device."""
+  if kind == "pmap":
+    devices = jnp.arange(jax.local_device_count())
+    # Under the step's axis name, so that the step finds its arguments as it leaves its results.
+    copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), axis_name=AXIS)
+    return copy(devices, tree)
+  sharding = NamedSharding(_mesh(), PartitionSpec())
+
+  def copy(x):
+    x = np.asarray(x)
+    return jax.make_array_from_process_local_data(sharding, x, x.shape)
+
+  return jax.tree.map(copy, tree)
 
 
-def unreplicate(tree):
-  """The first device's copy."""
-  return jax.tree.map(lambda x: x[0], tree)
+def unreplicate(tree, kind="pmap"):
+  """The first local device's copy."""
+  if kind == "pmap":
+    return jax.tree.map(lambda x: x[0], tree)
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
-def shard(batch):
-  """(b, …) arrays -> (devices, b / devices, …)."""
-  devices = jax.local_device_count()
-  return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+def shard(batch, kind="pmap"):
+  """This host's part of a batch, (b, …) arrays, over its devices."""
+  if kind == "pmap":
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+  sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def _mesh():
+  return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
