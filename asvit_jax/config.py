@@ -46,6 +46,11 @@ def base():
   config.data.crop_ratio = 0.875  # evaluation: side of the crop ÷ shorter side of the image
   config.data.hflip = True
   config.data.shift = 0  # random translation in training, pixels
+  config.data.rand_augment = 0.0  # mean magnitude of RandAugment, at most 10; 0: none
+  config.data.rand_augment_deviation = 0.5  # of the magnitude
+  config.data.rand_augment_operations = 2  # an image
+  config.data.color_jitter = 0.0  # change of brightness, contrast and saturation; 0: none
+  config.data.repeats = 1  # views of an image, one after the other; an epoch has no more views
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
 
@@ -53,6 +58,13 @@ def base():
   config.accumulate = 1  # parts that a device's share of them runs in, one after the other
   config.parallel = "pmap"  # or "shard_map": the same step, the same result
   config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
+  config.mix = ConfigDict()  # on the device
+  config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none
+  config.mix.cutmix = 0.0  # alpha of the Beta distribution; 0: none
+  config.mix.switch = 0.5  # probability of cutmix where both are on
+  config.mix.erasing = 0.0  # probability of an image to lose a rectangle; 0: none
+
+  config.batch_size = 512  # images a step, over all devices
   config.epochs = 30.0
   config.total_steps = config_dict.placeholder(int)  # instead of epochs
   config.label_smoothing = 0.1
@@ -176,6 +188,15 @@ def check(config):
       and 0 < config.data.crop_scale[0] <= config.data.crop_scale[1] <= 1,
       "two increasing numbers in (0, 1]",
     ),
+    ("data.rand_augment", 0 <= config.data.rand_augment <= 10, "in [0, 10]"),
+    ("data.rand_augment_deviation", config.data.rand_augment_deviation >= 0, "at least 0"),
+    ("data.rand_augment_operations", config.data.rand_augment_operations >= 1, "at least 1"),
+    ("data.color_jitter", 0 <= config.data.color_jitter <= 1, "in [0, 1]"),
+    ("data.repeats", config.data.repeats >= 1, "at least 1"),
+    ("mix.mixup", config.mix.mixup >= 0, "at least 0"),
+    ("mix.cutmix", config.mix.cutmix >= 0, "at least 0"),
+    ("mix.switch", 0 <= config.mix.switch <= 1, "in [0, 1]"),
+    ("mix.erasing", 0 <= config.mix.erasing <= 1, "in [0, 1]"),
   )
   if config.budget is not None and not config.init_from:
     raise InputError(

@@ -29,6 +29,11 @@ def make_config(**data):
         "crop_ratio": 0.8,
         "crop_scale": (0.2, 1.0),
         "hflip": True,
+        "rand_augment": 0.0,
+        "rand_augment_deviation": 0.5,
+        "rand_augment_operations": 2,
+        "color_jitter": 0.0,
+        "repeats": 1,
         "workers": 0,
         "shift": 0,
       },
@@ -404,6 +409,44 @@ def test_augmentation_differs_between_epochs_and_seeds(folder):
   other = {i.tobytes() for i in next(loader.train_batches(config, source))["image"]}
   assert not first & second
   assert not other & (first | second)
+
+
+AUGMENTED = {"rand_augment": 9.0, "color_jitter": 0.4, "repeats": 3}
+
+
+def test_repeats_are_views_of_one_image_in_a_row_across_batches(folder):
+  config = make_config(dir=folder, repeats=3)
+  source = open_folder(config)
+  config.data.update({"crop_scale": (1.0, 1.0), "hflip": False})
+  plain = take(loader.train_batches(config, source), 17)  # 68 views: six of each image, and two
+  views = [image.tobytes() for batch in plain for image in batch["image"]]
+  groups = [set(views[i : i + 3]) for i in range(0, 66, 3)]
+  assert {len(group) for group in groups} == {1}
+  order = [group.pop() for group in groups]
+  assert len(set(order[:11])) == 11
+  assert set(order[:11]) == set(order[11:])
+  assert order[:11] != order[11:]
+
+  config.data.update(AUGMENTED)
+  augmented = take(loader.train_batches(config, source), 17)
+  views = [image.tobytes() for batch in augmented for image in batch["image"]]
+  assert len(set(views)) > 60
+  labels = [np.concatenate([b["label"] for b in batches]) for batches in (plain, augmented)]
+  np.testing.assert_array_equal(*labels)
+
+
+def test_augmented_repeats_keep_the_contract(folder):
+  config = make_config(dir=folder, **AUGMENTED)
+  source = open_folder(config)
+  whole = take(loader.train_batches(config, source), 6)
+  assert_same_batches(take(loader.train_batches(config, source, start_step=2), 4), whole[2:])
+  shards = [take(loader.train_batches(config, source, 2, i, 2), 4) for i in (0, 1)]
+  joined = [
+    {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*shards, strict=True)
+  ]
+  assert_same_batches(joined, whole[2:])
+  config.data.workers = 2
+  assert_same_batches(take(loader.train_batches(config, source, start_step=2), 4), whole[2:])
 
 
 def test_batch_of_one_image_works(folder):

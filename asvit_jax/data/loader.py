@@ -15,14 +15,17 @@ import numpy as np
 from absl import flags
 
 from asvit_jax.data import transforms
+from asvit_jax.data.rand_augment import rand_augment
 from asvit_jax.errors import InputError
 
 
 def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
   """Iterates over training batches without end, shuffled anew every epoch.
 
-  Every epoch has every image once; a batch may straddle two.  Batch k of all shards, one after
-  the other, is batch k without sharding.
+  Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
+  augmentation, arXiv:1901.09335) every image comes that many times in a row, each time augmented
+  anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all shards,
+  one after the other, is batch k without sharding.
 
   Args:
     config: the configuration; `data`, `model.image_size`, `batch_size` and `seed` are read.
@@ -39,15 +42,11 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
   """
   check_classes(config, source)
   batch_size = _shard_batch_size(config.batch_size, "batch_size", shard_count)
-  batches = (
-    grain.MapDataset.source(source)
-    .seed(config.seed)
-    .shuffle()
-    .repeat()
-    .random_map(_TrainView(config))
-    # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
-    .batch(batch_size, drop_remainder=True)
-  )
+  examples = grain.MapDataset.source(source).seed(config.seed).shuffle().repeat()
+  if config.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
+    examples = _RepeatEach(examples, config.data.repeats)
+  # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
+  batches = examples.random_map(_TrainView(config)).batch(batch_size, drop_remainder=True)
   batches = batches[start_step * shard_count + shard_index :: shard_count]
   return _iterate(batches, config.data.workers)
 
@@ -82,6 +81,20 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
   return _iterate(batches[shard_index::shard_count], workers=0)
 
 
+class _RepeatEach(grain.MapDataset):
+  """Every element of a dataset `count` times in a row."""
+
+  def __init__(self, parent, count):
+    super().__init__(parent)
+    self._count = count
+
+  def __len__(self):
+    return len(self._parent)  # endless, as the parent is
+
+  def __getitem__(self, index):
+    return self.slice(index) if isinstance(index, slice) else self._parent[index // self._count]
+
+
 class _TrainView:
   """Decodes and augments one example."""
 
@@ -100,6 +113,12 @@ class _TrainView:
       image = transforms.random_shift(image, data.shift, rng)
     if data.hflip and rng.random() < 0.5:
       image = transforms.hflip(image)
+    if data.color_jitter:
+      image = transforms.color_jitter(image, data.color_jitter, rng)
+    if data.rand_augment:
+      image = rand_augment(
+        image, rng, data.rand_augment, data.rand_augment_deviation, data.rand_augment_operations
+      )
     return {"image": np.asarray(image), "label": np.int32(example["label"])}
 
 

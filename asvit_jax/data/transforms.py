@@ -8,7 +8,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from asvit_jax.errors import InputError
 
@@ -91,6 +91,23 @@ def random_shift(image, max_pixels, rng):
 def hflip(image):
   """Mirrors left and right."""
   return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def color_jitter(image, strength, rng):
+  """Changes brightness, contrast and saturation, in random order.
+
+  Args:
+    image: PIL RGB image.
+    strength: in [0, 1]; each factor is uniform in [1 - strength, 1 + strength], 1 changes nothing.
+    rng: np.random.Generator.
+
+  Returns:
+    PIL RGB image of the same size.
+  """
+  enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+  for i in rng.permutation(len(enhancers)):
+    image = enhancers[i](image).enhance(rng.uniform(1 - strength, 1 + strength))
+  return image
 
 
 def center_crop(image, size, crop_ratio):
