@@ -54,17 +54,16 @@ def base():
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
 
-  config.batch_size = 512  # images a step, over all devices of all hosts
-  config.accumulate = 1  # parts that a device's share of them runs in, one after the other
-  config.parallel = "pmap"  # or "shard_map": the same step, the same result
-  config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
   config.mix = ConfigDict()  # on the device
   config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none
   config.mix.cutmix = 0.0  # alpha of the Beta distribution; 0: none
   config.mix.switch = 0.5  # probability of cutmix where both are on
   config.mix.erasing = 0.0  # probability of an image to lose a rectangle; 0: none
 
-  config.batch_size = 512  # images a step, over all devices
+  config.batch_size = 512  # images a step, over all devices of all hosts
+  config.accumulate = 1  # parts that a device's share of them runs in, one after the other
+  config.parallel = "pmap"  # or "shard_map": the same step, the same result
+  config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
   config.epochs = 30.0
   config.total_steps = config_dict.placeholder(int)  # instead of epochs
   config.label_smoothing = 0.1
@@ -166,6 +165,7 @@ def check(config):
     ("epochs", config.epochs > 0, "more than 0"),
     ("total_steps", config.total_steps is None or config.total_steps >= 1, "at least 1"),
     ("accumulate", *_divides_a_batch(config)),
+    ("batch_size", *_pairs(config)),
     ("parallel", config.parallel in ("pmap", "shard_map"), "pmap or shard_map"),
     ("max_skipped_steps", config.max_skipped_steps >= 0, "at least 0"),
     ("optimizer.clip_norm", config.optimizer.clip_norm >= 0, "at least 0"),
@@ -274,6 +274,12 @@ def _divides_a_batch(config):
   share = config.batch_size // jax.device_count()
   fits = config.accumulate >= 1 and share % config.accumulate == 0
   return fits, f"a divisor of {share}, a device's share of batch_size"
+
+
+def _pairs(config):
+  share = config.batch_size // jax.device_count()
+  fits = share % 2 == 0 or not (config.mix.mixup or config.mix.cutmix)
+  return fits, "an even number for each device, as mixup and cutmix take pairs of images"
 
 
 def _is_pattern(text):

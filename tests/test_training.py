@@ -89,7 +89,14 @@ def teachers(monkeypatch):
 def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
   tmp_path, folder, dense_weights, monkeypatch, teachers
 ):
-  config = pruned_config(folder, dense_weights)
+  augmentation = {
+    "data.rand_augment": 9.0,
+    "data.repeats": 3,
+    "mix.mixup": 0.8,
+    "mix.cutmix": 1.0,
+    "mix.erasing": 0.5,
+  }
+  config = pruned_config(folder, dense_weights, **augmentation)
   loop.train(config, tmp_path / "whole")
   interrupted = tmp_path / "interrupted"
   train_batches = loop.loader.train_batches

@@ -23,7 +23,7 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
   """Iterates over training batches without end, shuffled anew every epoch.
 
   Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
-  augmentation, arXiv:1901.09335) every image comes that many times in a row, each time augmented
+  augmentation, arXiv:1901.09335) every image comes that many times close together, each time augmented
   anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all shards,
   one after the other, is batch k without sharding.
 
@@ -82,7 +82,10 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
 
 
 class _RepeatEach(grain.MapDataset):
-  """Every element of a dataset `count` times in a row."""
+  """Every element of a dataset `count` times, two elements in turn: a b a b a b, c d c d …
+
+  Mixing pairs neighbours, which should not be the same image.
+  """
 
   def __init__(self, parent, count):
     super().__init__(parent)
@@ -92,7 +95,9 @@ class _RepeatEach(grain.MapDataset):
     return len(self._parent)  # endless, as the parent is
 
   def __getitem__(self, index):
-    return self.slice(index) if isinstance(index, slice) else self._parent[index // self._count]
+    if isinstance(index, slice):
+      return self.slice(index)
+    return self._parent[2 * (index // (2 * self._count)) + index % 2]
 
 
 class _TrainView:

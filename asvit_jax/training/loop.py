@@ -13,6 +13,7 @@ from asvit_jax.errors import DivergedError, InputError
 from asvit_jax.training import hosts, parallel
 from asvit_jax.training import metrics as metrics_lib
 from asvit_jax.training import optimizer as optimizer_lib
+from asvit_jax.training.mixing import Mixing
 from asvit_jax.training.step import Objective, create_state, make_step
 
 
@@ -67,7 +68,8 @@ class _Run:
         optimizer,
         config.label_smoothing,
         config.ema_decay,
-        seed=config.seed,
+        Mixing(**config.mix),
+        config.seed,
         accumulate=config.accumulate,
       ),
       config.parallel,

@@ -113,7 +113,7 @@ def make_step(
   optimizer,
   label_smoothing,
   ema_decay,
-  augment=None,
+  mixing=None,
   seed=0,
   accumulate=1,
 ):
@@ -126,9 +126,8 @@ def make_step(
     optimizer: an optax optimizer.
     label_smoothing: in [0, 1).
     ema_decay: in [0, 1); 0 for no averaged weights.
-    augment: function of (key, images, targets, index of the first image in the global batch) that
-      returns (images, targets), or None.
-    seed: of `augment`.
+    mixing: a `Mixing`, or None.
+    seed: of `mixing`, which is a function of it, the step and the place in the global batch.
     accumulate: number of equal parts of the device's batch to run one after the other. The result
       is that of the whole batch, but for batch norms, which see a part at a time.
 
@@ -184,12 +183,13 @@ def make_step(
     return (loss, (terms, logits, kept, moved)), grads
 
   def step(state, teacher_params, batch):
-    images, labels = transforms.normalize(batch["image"]), batch["label"]
-    model = nnx.merge(graphdef, state.params)
-    targets = losses.smooth_labels(labels, model.arch.classes, label_smoothing)
-    if augment is not None:
+    images = transforms.normalize(batch["image"])
+    classes = nnx.merge(graphdef, state.params).arch.classes
+    targets = losses.smooth_labels(batch["label"], classes, label_smoothing)
+    if mixing is not None:
       key = jax.random.fold_in(jax.random.key(seed), state.step)
-      images, targets = augment(key, images, targets, jax.lax.axis_index(AXIS) * len(images))
+      first = jax.lax.axis_index(AXIS) * len(images)
+      images, targets = mixing(key, images, targets, first)
     if accumulate == 1:
       result = loss_and_grads(state.params, teacher_params, images, targets, None)
     else:
@@ -211,7 +211,7 @@ def make_step(
     metrics = {
       "loss": total,
       **terms,
-      "accuracy": 100 * (logits.argmax(axis=-1) == labels).mean(),
+      "accuracy": 100 * (logits.argmax(axis=-1) == targets.argmax(axis=-1)).mean(),
       "kept": kept.mean(axis=0),
       "grad_norm": norm,
     }

@@ -1,0 +1,161 @@
+"""Augmentation of whole batches on the device: random erasing, mixup and cutmix.
+
+All shapes are static, so everything here runs under jit, vmap and pmap; what is switched off leaves
+no trace in the program. The semantics are timm's: erasing in pixel mode, mixing in pairs, each with
+its own draw. Every draw follows from the image's place in the global batch, so the number of
+devices and hosts changes nothing.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+ERASED_AREA = (0.02, 1 / 3)  # share of the image
+ERASED_ASPECT = (0.3, 1 / 0.3)  # height ÷ width
+ERASING_DRAWS = 10  # of rectangles, until one fits
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+  """Erases, then mixes; the fields are those of the section `mix` of the config."""
+
+  mixup: float = 0.0
+  cutmix: float = 0.0
+  switch: float = 0.5
+  erasing: float = 0.0
+
+  def __call__(self, key, images, targets, first=0):
+    """Augments a batch, or the part of a global batch that starts at image `first`.
+
+    Args:
+      key: a PRNG key, of the global batch.
+      images: (b, height, width, channels) floating, normalised; b is even where images are mixed.
+      targets: (b, classes) floating.
+      first: index of the first image in the global batch, even.
+
+    Returns:
+      Images and targets of the same shapes and dtypes.
+    """
+    erase_key, mix_key = jax.random.split(key)
+    if self.erasing:
+      keys = _keys(erase_key, first + jnp.arange(len(images)))
+      images = jax.vmap(lambda k, x: erase(k, x[None], self.erasing)[0])(keys, images)
+    if not self.mixes:
+      return images, targets
+    pairs = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), (images, targets))
+    keys = _keys(mix_key, first // 2 + jnp.arange(len(images) // 2))
+    mixed = jax.vmap(lambda k, x, y: mix(k, x, y, self.mixup, self.cutmix, self.switch))(
+      keys, *pairs
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mixed)
+
+  @property
+  def mixes(self):
+    """Whether images are mixed in pairs."""
+    return bool(self.mixup or self.cutmix)
+
+
+def _keys(key, indices):
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
+
+
+def mix(key, images, targets, mixup_alpha, cutmix_alpha, switch):
+  """Mixes every image with its mirror in the batch: image i with image b - 1 - i.
+
+  One draw holds for the batch. Mixup (arXiv:1710.09412) adds the pair, weighted λ and 1 - λ; cutmix
+  (arXiv:1905.04899) pastes a box of the other image, of area 1 - λ before the image's border clips
+  it, around a centre that is anywhere in the image. λ is Beta(α, α) distributed.
+
+  Args:
+    key: a PRNG key.
+    images: (b, height, width, channels) floating.
+    targets: (b, classes) floating.
+    mixup_alpha: α of mixup; 0 for no mixup.
+    cutmix_alpha: α of cutmix; 0 for no cutmix.
+    switch: probability of cutmix where both are on, else not read.
+
+  Returns:
+    Images and targets of the same shapes and dtypes; targets mixed with the share of pixels that
+    stayed.  The arguments themselves where both are off.
+  """
+  if not mixup_alpha and not cutmix_alpha:
+    return images, targets
+  switch_key, mixup_key, cutmix_key = jax.random.split(key, 3)
+  if not cutmix_alpha:
+    weights, share = _mixup(mixup_key, mixup_alpha)
+  elif not mixup_alpha:
+    weights, share = _cutmix(cutmix_key, cutmix_alpha, images.shape[1:3])
+  else:
+    cut = jax.random.bernoulli(switch_key, switch)
+    weights, share = jax.tree.map(
+      functools.partial(jnp.where, cut),
+      _cutmix(cutmix_key, cutmix_alpha, images.shape[1:3]),
+      _mixup(mixup_key, mixup_alpha),
+    )
+  return _interpolate(images, weights[..., None]), _interpolate(targets, share)
+
+
+def _mixup(key, alpha):
+  """() weight of the first image at every pixel, and () of its target."""
+  weight = jax.random.beta(key, alpha, alpha)
+  return weight, weight
+
+
+def _cutmix(key, alpha, size):
+  """(height, width) weights of the first image, 0 or 1, and () of its target."""
+  area_key, center_key = jax.random.split(key)
+  side = jnp.sqrt(1 - jax.random.beta(area_key, alpha, alpha))  # of the box, relative
+  half = (jnp.asarray(size) * side).astype(jnp.int32) // 2
+  center = jax.random.randint(center_key, (2,), 0, jnp.asarray(size))
+  weights = 1 - _box(center - half, center + half, *size).astype(jnp.float32)
+  return weights, weights.mean()
+
+
+def _interpolate(x, weight):
+  weight = weight.astype(x.dtype)
+  return weight * x + (1 - weight) * x[::-1]
+
+
+def erase(key, images, probability):
+  """Replaces a rectangle of some images by noise (arXiv:1708.04896).
+
+  Area and aspect are those of the first of ten draws that is smaller than the image on both sides;
+  where none is, the image stays whole. The place is uniform among those inside the image.
+
+  Args:
+    key: a PRNG key.
+    images: (b, height, width, channels) floating, normalised: the noise is N(0, 1), drawn for every
+      pixel and channel.
+    probability: of an image to be chosen; 0 returns `images` itself.
+
+  Returns:
+    Images of the same shape and dtype.
+  """
+  if not probability:
+    return images
+  count, height, width, _ = images.shape
+  chosen_key, area_key, aspect_key, corner_key, noise_key = jax.random.split(key, 5)
+
+  draws = (count, ERASING_DRAWS)
+  low, high = ERASED_AREA
+  area = height * width * jax.random.uniform(area_key, draws, minval=low, maxval=high)
+  low, high = map(math.log, ERASED_ASPECT)
+  aspect = jnp.exp(jax.random.uniform(aspect_key, draws, minval=low, maxval=high))
+  sides = jnp.sqrt(jnp.stack([area * aspect, area / aspect], axis=-1)).round().astype(jnp.int32)
+  fits = (sides < jnp.asarray([height, width])).all(axis=-1)
+
+  sides = sides[jnp.arange(count), fits.argmax(axis=1)]  # the first that fits
+  corners = jax.random.randint(corner_key, (count, 2), 0, jnp.asarray([height, width]) - sides + 1)
+  chosen = jax.random.bernoulli(chosen_key, probability, (count,)) & fits.any(axis=1)
+  inside = jax.vmap(lambda low, high: _box(low, high, height, width))(corners, corners + sides)
+  erased = (chosen[:, None, None] & inside)[..., None]
+  return jnp.where(erased, jax.random.normal(noise_key, images.shape, images.dtype), images)
+
+
+def _box(low, high, height, width):
+  """(height, width) bool: the pixels from `low` up to `high`, (2,) int (y, x) each."""
+  y, x = jnp.arange(height)[:, None], jnp.arange(width)
+  return (y >= low[0]) & (y < high[0]) & (x >= low[1]) & (x < high[1])
