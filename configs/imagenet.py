@@ -1,8 +1,9 @@
 """What the recipes for ImageNet-1k share: the paper's (arXiv:2209.13802, section 4).
 
 30 epochs from the published dense weights, batch 512, AdamW, cosine from 2e-5 to 2e-6, weight decay
-1e-6, EMA 0.99996: the defaults of `config.base`. The recipes were not run here: their published
-results are the authors'.
+1e-6, EMA 0.99996: the defaults of `config.base`. The augmentation is DeiT's (arXiv:2012.12877):
+RandAugment, three views of an image in a row, mixup, cutmix and random erasing. The
+recipes were not run here: their published results are the authors'.
 """
 
 from asvit_jax import config as config_lib
@@ -24,6 +25,12 @@ def recipe(variant, budget, weights):
   config.model.variant = variant
   config.data.name = "tfds:imagenet2012"
   config.data.eval_split = "validation"
+  config.data.rand_augment = 9.0
+  config.data.rand_augment_deviation = 0.5
+  config.data.repeats = 3
+  config.mix.mixup = 0.8
+  config.mix.cutmix = 1.0
+  config.mix.erasing = 0.25
   config.init_from = weights
   if budget != "dense":
     config.budget = float(budget)
