@@ -45,7 +45,7 @@ if __name__ == "__main__":
   parser.add_argument("dir")
   parser.add_argument("out")
   parser.add_argument("--classes", default="", help="file with a class a line")
-  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--seed", type=int, default=10, help="10 shows mixup and cutmix")
   arguments = parser.parse_args()
   config = imagenet.recipe("deit_s", "dense", "")
   config.data.name, config.data.dir = "folder", arguments.dir
