@@ -107,8 +107,8 @@ class Checkpoints:
         continue
       return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
     raise InputError(
-      f"no checkpoint in {self.directory} can be restored ({'; '.join(problems)}): it is of another "
-      "network or damaged; use another --workdir or bring back a copy"
+      f"no checkpoint in {self.directory} can be restored ({'; '.join(problems)}): it is of "
+      "another network or damaged; use another --workdir or bring back a copy"
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asvit_jax import cli, complexity, inference, vit
 from asvit_jax.data import loader, transforms
@@ -41,12 +41,11 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
     _, top5 = jax.lax.top_k(outputs.logits, min(5, outputs.logits.shape[-1]))
     return {"top5": top5, "probability": probabilities.max(axis=-1), "keep": outputs.keep > 0.5}
 
-  mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
   data = PartitionSpec(AXIS)
   # Devices never talk to each other here, so there is nothing for its check to find; the loops of
   # the packed execution, whose counters are the same on all devices, would fail it.
   sharded = jax.shard_map(
-    step, mesh=mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False
+    step, mesh=_mesh(), in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False
   )
   return jax.jit(sharded)
 
@@ -76,6 +75,7 @@ def evaluate(step, arch, params, config, source, per_image=None):
   """
   hosts = jax.process_count()
   batches = loader.eval_batches(config, source, jax.process_index(), hosts)
+  params = jax.device_put(params, NamedSharding(_mesh(), PartitionSpec()))
   size, images = config.model.image_size, config.eval.batch_size // hosts
   jax.block_until_ready(step(params, np.zeros((images, size, size, 3), np.uint8)))
   columns = []  # a dictionary of arrays a batch
@@ -96,8 +96,12 @@ def evaluate(step, arch, params, config, source, per_image=None):
   return _summary(rows, arch) | {"images_per_s": len(rows["label"]) / seconds}
 
 
+def _mesh():
+  return Mesh(np.asarray(jax.local_devices()), (AXIS,))
+
+
 def _of_all_hosts(rows):
-  """The rows of all hosts; they have equally many, padding included. Names of files are left out."""
+  """The rows of all hosts, which have equally many, padding included; without names of files."""
   rows = {k: v for k, v in rows.items() if v.dtype.kind not in "UO"}
   gathered = multihost_utils.process_allgather(rows)
   return {k: np.asarray(v).reshape(-1, *v.shape[2:]) for k, v in gathered.items()}

@@ -414,13 +414,13 @@ def test_augmentation_differs_between_epochs_and_seeds(folder):
 AUGMENTED = {"rand_augment": 9.0, "color_jitter": 0.4, "repeats": 3}
 
 
-def test_repeats_are_views_of_one_image_in_a_row_across_batches(folder):
+def test_repeats_are_views_of_two_images_in_turn_across_batches(folder):
   config = make_config(dir=folder, repeats=3)
   source = open_folder(config)
   config.data.update({"crop_scale": (1.0, 1.0), "hflip": False})
   plain = take(loader.train_batches(config, source), 17)  # 68 views: six of each image, and two
   views = [image.tobytes() for batch in plain for image in batch["image"]]
-  groups = [set(views[i : i + 3]) for i in range(0, 66, 3)]
+  groups = [set(views[6 * i + j : 6 * i + 6 : 2]) for i in range(11) for j in (0, 1)]
   assert {len(group) for group in groups} == {1}
   order = [group.pop() for group in groups]
   assert len(set(order[:11])) == 11

@@ -1,4 +1,4 @@
-"""The same run on other numbers of devices and hosts, as pmap and as shard_map, in real processes."""
+"""The same run on other numbers of devices and hosts, by pmap and shard_map, in real processes."""
 
 import json
 import os

@@ -23,8 +23,8 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
   """Iterates over training batches without end, shuffled anew every epoch.
 
   Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
-  augmentation, arXiv:1901.09335) every image comes that many times close together, each time augmented
-  anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all shards,
+  augmentation, arXiv:1901.09335) every image comes that many times close together, each time
+  augmented anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all shards,
   one after the other, is batch k without sharding.
 
   Args:
@@ -82,7 +82,7 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
 
 
 class _RepeatEach(grain.MapDataset):
-  """Every element of a dataset `count` times, two elements in turn: a b a b a b, c d c d …
+  """Every element of a dataset `count` times, two elements in turn: a b a b a b and so on.
 
   Mixing pairs neighbours, which should not be the same image.
   """

@@ -15,8 +15,8 @@ _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def initialize():
   """Joins the other hosts where the environment says that there are some.
 
-  Either JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or a
-  launcher that JAX knows: Slurm, Open MPI, a TPU pod slice. Call it before anything else of JAX.
+  Either JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or
+  a launcher that JAX knows: Slurm, Open MPI, a TPU pod slice. Call it before anything else of JAX.
 
   Raises:
     InputError: only a part of the variables is set, or the other hosts cannot be reached.

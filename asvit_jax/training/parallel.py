@@ -52,8 +52,8 @@ def replicate(tree, kind="pmap"):
 
 def unreplicate(tree, kind="pmap"):
   """The first local device's copy."""
-  if kind == "pmap":
-    return jax.tree.map(lambda x: x[0], tree)
+  if kind == "pmap":  # not x[0], which is on the first host only
+    return jax.tree.map(lambda x: x.addressable_data(0).reshape(x.shape[1:]), tree)
   return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
