@@ -14,12 +14,13 @@ from asvit_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept.")
+_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
 
 
 def main(_):
   """Trains; returns the last evaluation."""
   hosts.initialize()
-  return train(_CONFIG.value, _WORKDIR.value)
+  return train(_CONFIG.value, _WORKDIR.value, _DRY_RUN.value)
 
 
 if __name__ == "__main__":

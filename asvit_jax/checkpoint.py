@@ -5,6 +5,7 @@ the run averages), `optimizer`, and the checksums of them all.
 """
 
 import pathlib
+import time
 import zlib
 
 import jax
@@ -59,10 +60,14 @@ class Checkpoints:
     )
 
   def restore(self, target):
-    """The latest good step, in the structure and shapes of `target`, a `TrainState`."""
+    """The latest good step, in the structure and shapes of `target`, a `TrainState`.
+
+    Damaged steps after it are moved to `damaged/`, out of the way of the run that goes on.
+    """
     items = {k: v for k, v in _items(target).items() if v is not None}
     restored = self._restore(items)
     optimizer = restored["optimizer"]
+    self._set_aside(int(optimizer["step"]))
     return TrainState(
       optimizer["step"],
       restored["params"],
@@ -79,6 +84,16 @@ class Checkpoints:
   def wait(self):
     """Blocks until everything saved is on disk."""
     self._manager.wait_until_finished()
+
+  def _set_aside(self, good):
+    later = [step for step in self._manager.all_steps() if step > good]
+    if later and jax.process_index() == 0:
+      damaged = self.directory.parent / "damaged"
+      damaged.mkdir(exist_ok=True)
+      for step in later:
+        (self.directory / str(step)).rename(damaged / f"{step}_{time.time_ns()}")
+    if later:
+      self._manager.reload()
 
   def _restore(self, items):
     targets = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), items)

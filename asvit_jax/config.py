@@ -7,6 +7,7 @@ misspelt one is an error that names the nearest.
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import re
 
@@ -210,8 +211,8 @@ def check(config):
     )
 
 
-def save(config, workdir):
-  """Writes the config beside the run; raises InputError if a run of another config is there."""
+def check_workdir(config, workdir):
+  """Raises InputError where a run of another config is there, or nothing could be written."""
   path = pathlib.Path(workdir) / "config.json"
   if path.exists():
     before, now = _flatten(load(workdir)), _flatten(config)
@@ -219,6 +220,17 @@ def save(config, workdir):
     if changed:
       listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in changed)
       raise InputError(f"{workdir} holds a run of another config ({listed}): use another --workdir")
+  place = path.parent
+  while not place.exists():
+    place = place.parent
+  if not (place.is_dir() and os.access(place, os.W_OK)):
+    raise InputError(f"cannot write to workdir {workdir}: {place} is not a writable directory")
+
+
+def save(config, workdir):
+  """Writes the config beside the run; raises InputError if a run of another config is there."""
+  check_workdir(config, workdir)
+  path = pathlib.Path(workdir) / "config.json"
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -47,7 +47,8 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
   sharded = jax.shard_map(
     step, mesh=_mesh(), in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False
   )
-  return jax.jit(sharded)
+  program = jax.jit(sharded)
+  return lambda params, images: program(_everywhere(params), images)
 
 
 def evaluate(step, arch, params, config, source, per_image=None):
@@ -75,7 +76,7 @@ def evaluate(step, arch, params, config, source, per_image=None):
   """
   hosts = jax.process_count()
   batches = loader.eval_batches(config, source, jax.process_index(), hosts)
-  params = jax.device_put(params, NamedSharding(_mesh(), PartitionSpec()))
+  params = _everywhere(params)
   size, images = config.model.image_size, config.eval.batch_size // hosts
   jax.block_until_ready(step(params, np.zeros((images, size, size, 3), np.uint8)))
   columns = []  # a dictionary of arrays a batch
@@ -94,6 +95,11 @@ def evaluate(step, arch, params, config, source, per_image=None):
   if per_image is not None:
     _write_per_image(per_image, rows)
   return _summary(rows, arch) | {"images_per_s": len(rows["label"]) / seconds}
+
+
+def _everywhere(params):
+  """A copy on each of this host's devices; nothing moves where it is there already."""
+  return jax.device_put(params, NamedSharding(_mesh(), PartitionSpec()))
 
 
 def _mesh():

@@ -93,14 +93,18 @@ def assert_same_run(ours, theirs):
       assert a["kept"] == b["kept"]
 
 
-@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
-def test_devices_hosts_and_accumulation_change_nothing(run, kind):
-  one = run("one", parallel="pmap")
+def test_devices_hosts_and_accumulation_change_nothing(run):
+  mixing = {"mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erasing": 0.25, "data.repeats": 3}
+  one = run("one", **mixing)
   assert len([line for line in one if line["kind"] == "train"]) == STEPS
   assert one[0]["loss"] != one[STEPS - 1]["loss"]
-  assert_same_run(run("four devices", devices=4, parallel=kind), one)
-  assert_same_run(run("two hosts", processes=2, devices=2, parallel=kind), one)
-  assert_same_run(run("accumulated", accumulate=4, parallel=kind), one)
+  for name, changes in {
+    "four devices": {"devices": 4, "parallel": "shard_map"},
+    "two hosts": {"processes": 2, "devices": 2, "parallel": "pmap"},
+    "two hosts, mapped": {"processes": 2, "devices": 2, "parallel": "shard_map"},
+    "accumulated": {"accumulate": 4},
+  }.items():
+    assert_same_run(run(name, **changes, **mixing), one)
 
 
 def test_a_part_of_the_variables_for_hosts_is_refused(monkeypatch):

@@ -24,8 +24,8 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
 
   Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
   augmentation, arXiv:1901.09335) every image comes that many times close together, each time
-  augmented anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all shards,
-  one after the other, is batch k without sharding.
+  augmented anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all
+  shards, one after the other, is batch k without sharding.
 
   Args:
     config: the configuration; `data`, `model.image_size`, `batch_size` and `seed` are read.

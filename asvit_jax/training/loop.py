@@ -17,15 +17,18 @@ from asvit_jax.training.mixing import Mixing
 from asvit_jax.training.step import Objective, create_state, make_step
 
 
-def train(config, workdir):
+def train(config, workdir, dry_run=False):
   """Trains a network, or goes on with a run that stopped.
 
   Args:
     config: see `config.base`.
-    workdir: gets `config.json`, `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+    workdir: gets `config.json`, `checkpoints/`, `metrics.jsonl`, `pictures/` and `tensorboard/`.
+    dry_run: check everything, write nothing, and say what would be run.
 
   Returns:
-    Dictionary: `workdir`, `step`, and the last evaluation.
+    Dictionary: `workdir`, `step`, and the last evaluation; where a SIGTERM ended the run,
+    `finished` is False. Of a dry run: `parameters`, `gmacs_dense`, `gmacs_target`, `images`, `eval_images`,
+    `devices`, `hosts`, `batch_a_device`, `steps`, `memory_mb` of a step and device.
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,
@@ -42,6 +45,24 @@ def train(config, workdir):
   for images in (source, eval_source):
     sources.check_images(images, config.data.check_images)
   _check_freeze(config, params)
+  if dry_run:
+    config_lib.check_workdir(config, workdir)
+    steps = config_lib.total_steps(config, len(source))
+    optimizer, _ = optimizer_lib.create(config, steps)
+    program, objective = _program(config, arch, graphdef, teacher_graphdef, optimizer)
+    _announce(config, arch, params, source, eval_source, steps)
+    return {
+      "parameters": vit.count_parameters(params),
+      "gmacs_dense": complexity.dense_gmacs(arch),
+      "gmacs_target": objective.target_gmacs,
+      "images": len(source),
+      "eval_images": len(eval_source),
+      "devices": jax.device_count(),
+      "hosts": jax.process_count(),
+      "batch_a_device": config.batch_size // jax.device_count(),
+      "steps": steps,
+      "memory_mb": _memory(config, program, params, teacher_params, optimizer),
+    }
   if hosts.is_first():
     config_lib.save(config, workdir)
   run = _Run(config, workdir, arch, graphdef, params, teacher_graphdef, source, eval_source)
@@ -59,21 +80,7 @@ class _Run:
     self.steps = config_lib.total_steps(config, len(source))
     optimizer, self.schedule = optimizer_lib.create(config, self.steps)
     self.checkpoints = checkpoint.Checkpoints(workdir)
-    self.objective = _objective(config, arch)
-    self.step = parallel.parallelize(
-      make_step(
-        graphdef,
-        teacher_graphdef,
-        self.objective,
-        optimizer,
-        config.label_smoothing,
-        config.ema_decay,
-        Mixing(**config.mix),
-        config.seed,
-        accumulate=config.accumulate,
-      ),
-      config.parallel,
-    )
+    self.step, self.objective = _program(config, arch, graphdef, teacher_graphdef, optimizer)
     execution = "masked" if arch.prune_before else "dense"
     self.eval_step = evaluation.make_eval_step(arch, execution, config.model.dtype)
     self.state = self._start(params, optimizer)
@@ -187,13 +194,48 @@ class _Run:
       self.metrics.write(step, kind, values)
 
 
-def _objective(config, arch):
-  return Objective(
+def _program(config, arch, graphdef, teacher_graphdef, optimizer):
+  """The step over all devices, and its objective."""
+  objective = Objective(
     **config.loss,
     target_gmacs=config.budget and config.budget * complexity.dense_gmacs(arch),
     temperature=config.temperature,
     remat=config.model.remat,
   )
+  step = make_step(
+    graphdef,
+    teacher_graphdef,
+    objective,
+    optimizer,
+    config.label_smoothing,
+    config.ema_decay,
+    Mixing(**config.mix),
+    config.seed,
+    accumulate=config.accumulate,
+  )
+  return parallel.parallelize(step, config.parallel), objective
+
+
+def _memory(config, program, params, teacher_params, optimizer):
+  """MiB that a step takes on a device, by the compiler's account; None where it gives none."""
+  state = jax.eval_shape(lambda: create_state(params, optimizer, config.ema_decay))
+  size, images = config.model.image_size, config.batch_size // jax.process_count()
+  batch = {
+    "image": jax.ShapeDtypeStruct((images, size, size, 3), np.uint8),
+    "label": jax.ShapeDtypeStruct((images,), np.int32),
+  }
+  if config.parallel == "pmap":
+    devices = jax.local_device_count()
+    state, teacher_params = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((devices, *x.shape), x.dtype), (state, teacher_params)
+    )
+    batch = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((devices, images // devices, *x.shape[1:]), x.dtype), batch
+    )
+  analysis = program.lower(state, teacher_params, batch).compile().memory_analysis()
+  if analysis is None:
+    return None
+  return (analysis.argument_size_in_bytes + analysis.temp_size_in_bytes) / 2**20
 
 
 def _log(message):

@@ -1,0 +1,166 @@
+"""Runs that are told to stop, that diverge, and checkpoints that are damaged."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from asvit_jax import checkpoint, weights
+from asvit_jax.errors import DivergedError, InputError
+from asvit_jax.training import loop, metrics
+from asvit_jax.training.step import create_state
+
+ARCH = tiny.TRAINED.dense
+
+pytestmark = pytest.mark.usefixtures("tiny_variant")
+
+
+@pytest.fixture
+def config(tmp_path, folder):
+  start = tmp_path / "dense.safetensors"
+  weights.save(start, tiny.params(ARCH))
+  return tiny.config(folder, init_from=str(start), **{"eval.pictures": 0})
+
+
+def trained(workdir):
+  """Everything a run says and everything it arrived at, but for how fast it was."""
+  lines = [
+    {k: v for k, v in line.items() if k not in ("images_per_s", "data_wait")}
+    for line in metrics.read(workdir)
+  ]
+  _, params = checkpoint.load_run(workdir)
+  return lines, jax.tree.map(np.asarray, params)
+
+
+def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
+  tmp_path, config, monkeypatch
+):
+  loop.train(config, tmp_path / "whole")
+  train_batches = loop.loader.train_batches
+
+  def terminated_in_the_third_step(*args, **kwargs):
+    for i, batch in enumerate(train_batches(*args, **kwargs)):
+      if i == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  before = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patched:
+    patched.setattr(loop.loader, "train_batches", terminated_in_the_third_step)
+    result = loop.train(config, tmp_path / "stopped")
+  assert result == {"workdir": str(tmp_path / "stopped"), "step": 3, "finished": False}
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert checkpoint.Checkpoints(tmp_path / "stopped").latest_step == 3
+
+  loop.train(config, tmp_path / "stopped")
+  ours, theirs = trained(tmp_path / "stopped"), trained(tmp_path / "whole")
+  assert ours[0] == theirs[0]
+  jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def flip_a_byte(step):
+  data = max((p for p in step.rglob("*") if p.is_file() and "/d/" in str(p)), key=size)
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 0x10
+  data.write_bytes(content)
+
+
+def truncate(step):
+  data = max((p for p in step.rglob("*") if p.is_file() and "/d/" in str(p)), key=size)
+  data.write_bytes(data.read_bytes()[: size(data) // 2])
+
+
+def delete(step):
+  max((p for p in step.rglob("*") if p.is_file() and "/d/" in str(p)), key=size).unlink()
+
+
+def size(path):
+  return path.stat().st_size
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, truncate, delete])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
+  tmp_path, config, damage, capsys
+):
+  loop.train(config, tmp_path / "whole")
+  run = tmp_path / "run"
+  shutil.copytree(tmp_path / "whole", run)
+  damage(run / "checkpoints" / "6")
+  loop.train(config, run)  # step 4 is the one before
+  errors = capsys.readouterr().err
+  assert "WARNING: checkpoint" in errors
+  assert "6 is damaged" in errors
+  assert f"resuming {run} from step 4 of 6" in errors
+  assert trained(run)[0] == trained(tmp_path / "whole")[0]
+  assert len(list((run / "damaged").iterdir())) == 1  # moved, not deleted
+
+
+def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, config):
+  run = tmp_path / "run"
+  loop.train(config, run)
+  for step in (run / "checkpoints").iterdir():
+    shutil.rmtree(step / "ema")
+  with pytest.raises(InputError, match=r"no checkpoint in .* can be restored"):
+    checkpoint.load_run(run)
+
+
+def test_the_best_step_is_kept_beside_the_latest_two(tmp_path, config):
+  optimizer, _ = loop.optimizer_lib.create(config, 6)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  state = create_state(tiny.params(ARCH), optimizer, 0.0)
+  for step, top1 in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None), (5, 40.0)):
+    checkpoints.save(dataclasses.replace(state, step=np.int32(step)), top1)
+    checkpoints.wait()
+  assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 4, 5]
+
+
+def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, config):
+  config.update({"checkpoint_every": 1, "max_skipped_steps": 1})
+  config.total_steps = 3
+  loop.train(config, tmp_path / "run")
+  good = trained(tmp_path / "run")[1]
+  other = tmp_path / "other"
+  config.total_steps = 6
+  config.optimizer.lr = 1e30  # the second step sees weights that overflow
+  with pytest.raises(DivergedError, match=r"not finite for 2 steps in a row.*last good checkpoint"):
+    loop.train(config, other)
+  _, params = checkpoint.load_run(other)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
+
+
+def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config):
+  plan = loop.train(config, tmp_path / "run", dry_run=True)
+  assert not (tmp_path / "run").exists()
+  json.dumps(plan)
+  assert plan["images"] == 24
+  assert plan["eval_images"] == 10
+  assert plan["steps"] == 6
+  assert plan["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(tiny.params(ARCH)))
+  assert plan["memory_mb"] > 0
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="cannot write to workdir"):
+    loop.train(config, tmp_path / "file" / "run", dry_run=True)
+  config.optimizer.freeze = "no such parameter"
+  with pytest.raises(InputError, match="is found in no parameter"):
+    loop.train(config, tmp_path / "run", dry_run=True)
+
+
+def test_frozen_parameters_stay_and_thresholds_have_their_own_rate(tmp_path, folder):
+  params = tiny.params(tiny.TRAINED)
+  config = tiny.config(folder, **{"optimizer.freeze": "patch_embed|blocks.0"})
+  config.optimizer.thresholds_lr = 3.0
+  optimizer, _ = loop.optimizer_lib.create(config, 6)
+  plain, _ = loop.optimizer_lib.create(tiny.config(folder), 6)
+  grads = jax.tree.map(jax.numpy.ones_like, params)
+  ours, _ = optimizer.update(grads, optimizer.init(params), params)
+  theirs, _ = plain.update(grads, plain.init(params), params)
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves((ours["patch_embed"], ours["blocks"][0])))
+  jax.tree.map(np.testing.assert_array_equal, ours["blocks"][1], theirs["blocks"][1])
+  np.testing.assert_allclose(ours["thresholds"], 3 * theirs["thresholds"], rtol=1e-6)
