@@ -27,8 +27,8 @@ def train(config, workdir, dry_run=False):
 
   Returns:
     Dictionary: `workdir`, `step`, and the last evaluation; where a SIGTERM ended the run,
-    `finished` is False. Of a dry run: `parameters`, `gmacs_dense`, `gmacs_target`, `images`, `eval_images`,
-    `devices`, `hosts`, `batch_a_device`, `steps`, `memory_mb` of a step and device.
+    `finished` is False. Of a dry run: `parameters`, `gmacs_dense`, `gmacs_target`, `images`,
+    `eval_images`, `devices`, `hosts`, `batch_a_device`, `steps`, `memory_mb` of a step and device.
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,

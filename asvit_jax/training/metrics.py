@@ -2,10 +2,16 @@
 
 import json
 import pathlib
+import sys
+import types
 
-from tensorboard import summary
+# TensorBoard takes this module's presence for "without TensorFlow"; otherwise it would load it,
+# where it is installed, for seconds and a gigabyte that nobody uses.
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
 
-from asvit_jax.errors import InputError
+from tensorboard import summary  # noqa: E402
+
+from asvit_jax.errors import InputError  # noqa: E402
 
 
 class Metrics:
