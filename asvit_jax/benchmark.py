@@ -11,7 +11,16 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
-from asvit_jax import attention, calibration, cli, complexity, executions, inference, vit
+from asvit_jax import (
+  attention,
+  calibration,
+  cli,
+  complexity,
+  executions,
+  inference,
+  prediction,
+  vit,
+)
 from asvit_jax.data import folder, transforms
 from asvit_jax.errors import InputError
 
@@ -152,11 +161,7 @@ def photographs(directory, count, arch):
   if not files:
     raise InputError(f"--images {directory}: no image files found; give a directory that has some")
   chosen = [files[i] for i in np.linspace(0, len(files) - 1, count).round().astype(int)]
-  views = [
-    transforms.center_crop(transforms.decode(f.read_bytes(), str(f)), arch.image_size, 0.875)
-    for f in chosen
-  ]
-  return np.stack([np.asarray(view) for view in views])
+  return np.stack([prediction.load_image(f, arch.image_size, 0.875) for f in chosen])
 
 
 def representative(arch, params, images, count, dtype=jnp.float32):

@@ -51,7 +51,7 @@ def base():
   config.data.rand_augment_deviation = 0.5  # of the magnitude
   config.data.rand_augment_operations = 2  # an image
   config.data.color_jitter = 0.0  # change of brightness, contrast and saturation; 0: none
-  config.data.repeats = 1  # views of an image, one after the other; an epoch has no more views
+  config.data.repeats = 1  # views of an image close together; an epoch has no more views
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
 

@@ -28,7 +28,7 @@ MAX_ROWS = 32  # of a picture; viewers give up on much taller ones
 FADED = 0.15  # what is left of a pruned patch, the rest is white
 _TEXT, _FRAME, _ACCENT = "#333333", "#bbbbbb", "#d1495b"
 _TERMS = {"loss": "#222222", "classification": "#0072b2", "distillation": "#009e73"}
-_TERMS |= {"budget": "#d55e00"}
+_TERMS |= {"budget": "#d55e00", "token_distillation": "#cc79a7"}
 _NAME = 18  # characters of a class name that fit under an image
 
 

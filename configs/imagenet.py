@@ -2,8 +2,8 @@
 
 30 epochs from the published dense weights, batch 512, AdamW, cosine from 2e-5 to 2e-6, weight decay
 1e-6, EMA 0.99996: the defaults of `config.base`. The augmentation is DeiT's (arXiv:2012.12877):
-RandAugment, three views of an image in a row, mixup, cutmix and random erasing. The
-recipes were not run here: their published results are the authors'.
+RandAugment, three views of an image close together, mixup, cutmix and random erasing. The recipes
+were not run here: their published results are the authors'.
 """
 
 from asvit_jax import config as config_lib

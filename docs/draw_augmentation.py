@@ -20,7 +20,7 @@ import imagenet
 
 
 def draw(config, columns=8):
-  """The sheet, a PIL image: a row for each of four batches, as mixing draws once a batch."""
+  """The sheet, a PIL image: a row for each of four batches; mixing takes pairs of neighbours."""
   source = sources.open_source(config.data, config.data.train_split)
   config.model.num_classes = len(source.classes)
   config.batch_size = columns
