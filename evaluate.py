@@ -37,7 +37,7 @@ def main(_):
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   params = checkpoint.load_weights(arch, _WORKDIR.value or _WEIGHTS.value)
-  sources.check_images(source, config.data.check_images)
+  sources.check_images(source, config.data.check_images, config.data.max_bad_images)
 
   if _CALIBRATE.value is not None:
     sample = sources.Sample(source, calibration.MAX_IMAGES)

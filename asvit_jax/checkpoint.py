@@ -4,6 +4,7 @@ A step is saved as items, so that weights can be read without the optimizer: `pa
 the run averages), `optimizer`, and the checksums of them all.
 """
 
+import contextlib
 import pathlib
 import time
 import zlib
@@ -46,18 +47,23 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, state, top1=None):
-    """Starts writing a `TrainState` of host or single-device arrays; `top1` ranks it, if known."""
+    """Starts writing a `TrainState` of host or single-device arrays; `top1` ranks it, if known.
+
+    Raises:
+      InputError: this or the last one cannot be written.
+    """
     items = _items(state)
     items = {k: jax.tree.map(np.asarray, v) for k, v in items.items() if v is not None}
     checksums = {name: _checksums(item) for name, item in items.items()}
-    self._manager.save(
-      int(state.step),
-      args=ocp.args.Composite(
-        **_each(ocp.args.StandardSave, items), checksums=ocp.args.JsonSave(checksums)
-      ),
-      metrics=None if top1 is None else {"top1": top1},
-      force=True,
-    )
+    with self._writing():
+      self._manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+          **_each(ocp.args.StandardSave, items), checksums=ocp.args.JsonSave(checksums)
+        ),
+        metrics=None if top1 is None else {"top1": top1},
+        force=True,
+      )
 
   def restore(self, target):
     """The latest good step, in the structure and shapes of `target`, a `TrainState`.
@@ -82,8 +88,28 @@ class Checkpoints:
     return self._restore({name: target})[name]
 
   def wait(self):
-    """Blocks until everything saved is on disk."""
-    self._manager.wait_until_finished()
+    """Blocks until everything saved is on disk; raises as `save` does."""
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  def check(self):
+    """Raises as `save` does where the last one has failed meanwhile."""
+    with self._writing():
+      self._manager.check_for_errors()
+
+  @contextlib.contextmanager
+  def _writing(self):
+    try:
+      yield
+    # What Orbax and its storage raise for a full or a lost disk has no common type.
+    except Exception as error:
+      self._manager.reload()  # it counts a step as there when its saving begins
+      good = "no step" if self.latest_step is None else f"step {self.latest_step}"
+      raise InputError(
+        f"a checkpoint cannot be written in {self.directory} ({type(error).__name__}: "
+        f"{str(error)[:300]}); {good} is there and good: make room or mend the disk, and run the "
+        "same command to go on"
+      ) from error
 
   def _set_aside(self, good):
     later = [step for step in self._manager.all_steps() if step > good]

@@ -54,6 +54,9 @@ def base():
   config.data.repeats = 1  # views of an image close together; an epoch has no more views
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
+  config.data.max_bad_images = (
+    0  # unreadable ones to leave out, of a split and host, before stopping
+  )
 
   config.mix = ConfigDict()  # on the device
   config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none
@@ -101,6 +104,7 @@ _FREE = (
   "data.classes",
   "data.workers",
   "data.check_images",
+  "data.max_bad_images",
   "eval.batch_size",
   "eval.every",
   "eval.pictures",
@@ -193,6 +197,7 @@ def check(config):
     ("data.rand_augment_deviation", config.data.rand_augment_deviation >= 0, "at least 0"),
     ("data.rand_augment_operations", config.data.rand_augment_operations >= 1, "at least 1"),
     ("data.color_jitter", 0 <= config.data.color_jitter <= 1, "in [0, 1]"),
+    ("data.max_bad_images", config.data.max_bad_images >= 0, "at least 0"),
     ("data.repeats", config.data.repeats >= 1, "at least 1"),
     ("mix.mixup", config.mix.mixup >= 0, "at least 0"),
     ("mix.cutmix", config.mix.cutmix >= 0, "at least 0"),

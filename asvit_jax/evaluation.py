@@ -67,7 +67,8 @@ def evaluate(step, arch, params, config, source, per_image=None):
   Returns:
     Dictionary: `top1` and `top5` in percent; `gmacs`, the mean over the images; `share` of the
     dense GMACs; `kept`, for each stage the `mean`, `std`, `min` and `max` of the patch tokens
-    kept; `images`; `images_per_s`, loading included and compilation not. Where the data has
+    kept; `images`, without the `bad_images` that `data.max_bad_images` allowed to leave out;
+    `images_per_s`, loading included and compilation not. Where the data has
     boxes, also `kept_in_box` and `kept_outside`: for each stage the share that it kept of all the
     patches whose centre lies in, or outside, their image's box.
 
@@ -94,7 +95,10 @@ def evaluate(step, arch, params, config, source, per_image=None):
   rows = {k: v[valid] for k, v in rows.items()}
   if per_image is not None:
     _write_per_image(per_image, rows)
-  return _summary(rows, arch) | {"images_per_s": len(rows["label"]) / seconds}
+  if not len(rows["label"]):
+    raise InputError(f"none of the {len(source)} images could be read: see the warnings above")
+  counts = {"bad_images": len(source) - len(rows["label"])}
+  return _summary(rows, arch) | counts | {"images_per_s": len(rows["label"]) / seconds}
 
 
 def _everywhere(params):

@@ -3,6 +3,7 @@ import io
 import itertools
 import os
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def make_config(**data):
         "repeats": 1,
         "workers": 0,
         "shift": 0,
+        "max_bad_images": 0,
       },
       "model": {"image_size": 16, "num_classes": 3},
       "batch_size": 4,
@@ -490,6 +492,53 @@ def test_unreadable_image_reaches_the_caller_by_name(folder, workers):
   config = make_config(dir=folder, workers=workers)
   with pytest.raises(InputError, match=r"b/0\.JPG is not a readable image"):
     take(loader.train_batches(config, open_folder(config)), 6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_left_out_and_counted_where_allowed(
+  folder, workers, tmp_path_factory, capsys
+):
+  replaced = tmp_path_factory.mktemp("replaced") / "images"
+  shutil.copytree(folder, replaced)
+  for file in ("a/1.png", "a/2.JPG"):  # in whose place a/3.png comes
+    shutil.copy(folder / "train/a/3.png", replaced / "train" / file)
+  (folder / "train/a/1.png").write_bytes(b"broken")
+  (folder / "train/a/2.JPG").write_bytes(b"")
+  (folder / "val/c/0.JPG").write_bytes(b"broken")
+
+  config = make_config(dir=folder, workers=workers, repeats=2, max_bad_images=2)
+  source, bad = open_folder(config), set()
+  clean = open_folder(make_config(dir=replaced))
+  ours = take(loader.train_batches(config, source, bad_images=bad), 8)
+  assert_same_batches(ours, take(loader.train_batches(config, clean), 8))
+  assert {message.split()[0] for message in bad} == {
+    str(folder / "train" / file) for file in ("a/1.png", "a/2.JPG")
+  }
+  warnings = capsys.readouterr().err
+  assert warnings.count("left out an unreadable image") == 2
+  assert "(2, data.max_bad_images is 2)" in warnings
+
+  val = open_folder(config, "val")
+  sources.check_images(val, 10, config.data.max_bad_images)
+  batches = list(loader.eval_batches(config, val))
+  assert [*map(bool, np.concatenate([b["valid"] for b in batches]))] == [
+    *(True, True, False, True),
+    *(True, False, False, False),
+  ]
+
+  config.data.max_bad_images = 1
+  with pytest.raises(InputError, match=r"a/[12]\.\w+ is not a readable image"):
+    take(loader.train_batches(config, source), 8)
+  with pytest.raises(InputError, match="2 of 11 checked images cannot be used"):
+    sources.check_images(source, 100, config.data.max_bad_images)
+
+
+def test_the_limit_of_unreadable_images_is_over_all_batches(folder):
+  for file in ("a/0.JPG", "b/0.JPG", "c/0.JPG"):
+    (folder / "train" / file).write_bytes(b"broken")
+  config = make_config(dir=folder, max_bad_images=2)
+  with pytest.raises(InputError, match=r"too many unreadable images \(3, data.max_bad_images is 2"):
+    take(loader.train_batches(config, open_folder(config)), 20)
 
 
 def test_batch_size_and_classes_must_fit(folder):

@@ -1,8 +1,10 @@
 """Runs that are told to stop, that diverge, and checkpoints that are damaged."""
 
 import dataclasses
+import errno
 import json
 import os
+import resource
 import shutil
 import signal
 
@@ -62,6 +64,43 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   ours, theirs = trained(tmp_path / "stopped"), trained(tmp_path / "whole")
   assert ours[0] == theirs[0]
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
+  tmp_path, config, monkeypatch
+):
+  loop.train(config, tmp_path / "whole")
+  save = checkpoint.Checkpoints.save
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+  def save_on_a_full_disk(self, state, top1=None):
+    if int(state.step) == 4:
+      self.wait()
+      # Files of a checkpoint grow larger than this; what else is written does not.
+      resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    save(self, state, top1)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(checkpoint.Checkpoints, "save", save_on_a_full_disk)
+    try:
+      with pytest.raises(InputError, match=r"checkpoint cannot be written.*; step 2 is there"):
+        loop.train(config, tmp_path / "run")
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert checkpoint.Checkpoints(tmp_path / "run").latest_step == 2
+  loop.train(config, tmp_path / "run")
+  ours, theirs = trained(tmp_path / "run"), trained(tmp_path / "whole")
+  assert ours[0] == theirs[0]
+  jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def test_metrics_that_cannot_be_written_end_the_run(tmp_path, config, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+
+  monkeypatch.setattr(metrics.Metrics, "write", full)
+  with pytest.raises(InputError, match=r"cannot write .*No space left on device: 'metrics.jsonl'"):
+    loop.train(config, tmp_path / "run")
 
 
 def flip_a_byte(step):

@@ -6,20 +6,27 @@ resumes by starting at its step, and neither threads nor worker processes change
 """
 
 import atexit
+import functools
 import math
+import multiprocessing
 import os
+import threading
 import weakref
 
 import grain
 import numpy as np
 from absl import flags
 
+from asvit_jax import cli
 from asvit_jax.data import transforms
 from asvit_jax.data.rand_augment import rand_augment
 from asvit_jax.errors import InputError
 
 
-def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
+_MAX_THREADS = 16
+
+
+def train_batches(config, source, start_step=0, shard_index=0, shard_count=1, bad_images=None):
   """Iterates over training batches without end, shuffled anew every epoch.
 
   Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
@@ -33,22 +40,28 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1):
     start_step: number of the first batch.
     shard_index: which part of every global batch, usually `jax.process_index()`.
     shard_count: number of parts, usually `jax.process_count()`.
+    bad_images: set that gets a message for each unreadable image, in whose place the next one of
+      the source comes.
 
   Returns:
     Iterator of {"image": (b, s, s, 3) uint8, "label": (b,) int32}, b = batch_size ÷ shard_count.
 
   Raises:
-    InputError: the batch size or the classes do not fit; from the iterator, an unreadable image.
+    InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
+      than `data.max_bad_images`, or a worker process that died.
   """
   check_classes(config, source)
   batch_size = _shard_batch_size(config.batch_size, "batch_size", shard_count)
-  examples = grain.MapDataset.source(source).seed(config.seed).shuffle().repeat()
+  decoded = _Decoded(source, config.data.max_bad_images)
+  examples = grain.MapDataset.source(decoded).seed(config.seed).shuffle().repeat()
   if config.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
     examples = _RepeatEach(examples, config.data.repeats)
   # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
-  batches = examples.random_map(_TrainView(config)).batch(batch_size, drop_remainder=True)
+  views = examples.random_map(_TrainView(config))
+  batches = views.batch(batch_size, drop_remainder=True, batch_fn=_collate)
   batches = batches[start_step * shard_count + shard_index :: shard_count]
-  return _iterate(batches, config.data.workers)
+  bad_images = set() if bad_images is None else bad_images
+  return _iterate(batches, config.data.workers, config.data.max_bad_images, bad_images)
 
 
 def eval_batches(config, source, shard_index=0, shard_count=1):
@@ -65,10 +78,12 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
   Returns:
     Iterator of {"image": (b, s, s, 3) uint8, "label": (b,) int32, "valid": (b,) bool, "file": b
     str} and, if the source has boxes, "box": (b, 4) float32 in the frame of the image as
-    returned; b = eval.batch_size ÷ shard_count.  Padding is zeros, not valid, and file "".
+    returned; b = eval.batch_size ÷ shard_count.  Padding is zeros, not valid, and file "";
+    an unreadable image, where some are allowed, is padding too.
 
   Raises:
-    InputError: the batch size or the classes do not fit; from the iterator, an unreadable image.
+    InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
+      than `data.max_bad_images`.
   """
   check_classes(config, source)
   batch_size = _shard_batch_size(config.eval.batch_size, "eval.batch_size", shard_count)
@@ -78,7 +93,34 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
     .map(_EvalView(config, source))
     .batch(batch_size, batch_fn=_collate)
   )
-  return _iterate(batches[shard_index::shard_count], workers=0)
+  return _iterate(batches[shard_index::shard_count], 0, config.data.max_bad_images, set())
+
+
+class _Decoded:
+  """A source whose images are decoded; the next one stands in for one that cannot be."""
+
+  def __init__(self, source, max_bad_images):
+    self._source = source
+    self._max_bad_images = max_bad_images
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, index):
+    bad = []
+    while True:
+      try:
+        example, image = _decode(self._source, (index + len(bad)) % len(self._source))
+        return {"image": image, "label": example["label"], "bad": bad}
+      except InputError as error:
+        bad.append(str(error))
+        if len(bad) > self._max_bad_images:
+          raise
+
+
+def _decode(source, index):
+  example = source[index]
+  return example, transforms.decode(example["image"], example["file"])
 
 
 class _RepeatEach(grain.MapDataset):
@@ -91,25 +133,29 @@ class _RepeatEach(grain.MapDataset):
     super().__init__(parent)
     self._count = count
 
+  @functools.cached_property
+  def _element(self):
+    # An element comes back within a few, so it need not be decoded again; two a thread are enough.
+    return functools.lru_cache(2 * _MAX_THREADS)(self._parent.__getitem__)
+
   def __len__(self):
     return len(self._parent)  # endless, as the parent is
 
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    return self._parent[2 * (index // (2 * self._count)) + index % 2]
+    return self._element(2 * (index // (2 * self._count)) + index % 2)
 
 
 class _TrainView:
-  """Decodes and augments one example."""
+  """Augments one decoded example."""
 
   def __init__(self, config):
     self._size = config.model.image_size
     self._data = config.data
 
   def __call__(self, example, rng):
-    data, size = self._data, self._size
-    image = transforms.decode(example["image"], example["file"])
+    data, size, image = self._data, self._size, example["image"]
     if tuple(data.crop_scale) == (1.0, 1.0):
       image = transforms.center_crop(image, size, data.crop_ratio)
     else:
@@ -124,7 +170,7 @@ class _TrainView:
       image = rand_augment(
         image, rng, data.rand_augment, data.rand_augment_deviation, data.rand_augment_operations
       )
-    return {"image": np.asarray(image), "label": np.int32(example["label"])}
+    return example | {"image": np.asarray(image), "label": np.int32(example["label"])}
 
 
 class _EvalView:
@@ -133,68 +179,107 @@ class _EvalView:
   def __init__(self, config, source):
     self._size = config.model.image_size
     self._crop_ratio = config.data.crop_ratio
+    self._max_bad_images = config.data.max_bad_images
     self._source = source
     self._boxes = "box" in source[0]
 
   def __call__(self, index):
-    size = self._size
-    if index < len(self._source):
-      example = self._source[index]
-      image = transforms.decode(example["image"], example["file"])
-      view = {
-        "image": np.asarray(transforms.center_crop(image, size, self._crop_ratio)),
-        "label": np.int32(example["label"]),
-        "valid": True,
-        "file": example["file"],
-      }
-      if self._boxes:
-        view["box"] = transforms.center_crop_box(
-          example["box"], (image.height, image.width), size, self._crop_ratio
-        )
-      return view
+    if index >= len(self._source):
+      return self._padding()
+    try:
+      example, image = _decode(self._source, index)
+    except InputError as error:
+      if not self._max_bad_images:
+        raise
+      return self._padding() | {"bad": [str(error)]}
     view = {
-      "image": np.zeros((size, size, 3), np.uint8),
+      "image": np.asarray(transforms.center_crop(image, self._size, self._crop_ratio)),
+      "label": np.int32(example["label"]),
+      "valid": True,
+      "file": example["file"],
+      "bad": [],
+    }
+    if self._boxes:
+      size = (image.height, image.width)
+      box = transforms.center_crop_box(example["box"], size, self._size, self._crop_ratio)
+      view["box"] = box
+    return view
+
+  def _padding(self):
+    view = {
+      "image": np.zeros((self._size, self._size, 3), np.uint8),
       "label": np.int32(0),
       "valid": False,
       "file": "",
+      "bad": [],
     }
-    if self._boxes:
-      view["box"] = np.zeros(4, np.float32)
-    return view
+    return view | {"box": np.zeros(4, np.float32)} if self._boxes else view
 
 
 def _collate(views):
   columns = {key: [view[key] for view in views] for key in views[0]}
-  return {key: value if key == "file" else np.stack(value) for key, value in columns.items()}
+  listed = ("file", "bad")
+  return {key: value if key in listed else np.stack(value) for key, value in columns.items()}
 
 
-def _iterate(batches, workers):
+def _iterate(batches, workers, max_bad_images, bad_images):
   """Makes batches ahead of need, in threads, or in as many worker processes as asked for."""
   # A thread or a worker makes whole batches, so read-ahead is counted, and kept small, in batches.
-  threads = 1 if workers else min(16, os.cpu_count() or 1)
+  threads = 1 if workers else min(_MAX_THREADS, os.cpu_count() or 1)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
   dataset = batches.to_iter_dataset(options)
   if workers:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, also where none are
     dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
+      worker_init_fn=_end_with_parent,
     )
-  stream = _stream(dataset, copy=bool(workers))
+  stream = _stream(dataset, bool(workers), max_bad_images, bad_images)
   if workers:  # still open at exit, they would complain of leaks
     alive = weakref.ref(stream)
     atexit.register(lambda: alive() and alive().close())
   return stream
 
 
-def _stream(dataset, copy):
+def _end_with_parent(*_):
+  """Lets a worker end where its parent is killed; it would otherwise wait for it for ever."""
+
+  def watch():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+def _stream(dataset, workers, max_bad_images, bad_images):
   iterator = iter(dataset)
   try:
-    for batch in iterator:
+    while (batch := _next(iterator, workers)) is not None:
+      for message in sum(batch.pop("bad"), []):
+        if message not in bad_images:
+          bad_images.add(message)
+          count = f"{len(bad_images)}, data.max_bad_images is {max_bad_images}"
+          if len(bad_images) > max_bad_images:
+            raise InputError(f"too many unreadable images ({count}): {message}")
+          cli.log(f"WARNING: left out an unreadable image ({count}): {message}")
       # A worker's arrays live in shared memory that goes when Grain drops them.
-      yield {key: np.array(value) for key, value in batch.items()} if copy else batch
+      yield {key: np.array(value) for key, value in batch.items()} if workers else batch
   finally:
     iterator.close()
+
+
+def _next(iterator, workers):
+  """The next batch, or None at the end."""
+  try:
+    return next(iterator, None)
+  except RuntimeError as error:  # Grain's, with the exit code
+    if not workers:
+      raise
+    raise InputError(
+      f"a data worker failed ({error}); killed with -9, most likely for too little memory: lower "
+      "data.workers and run the same command to go on"
+    ) from error
 
 
 def _shard_batch_size(batch_size, field, shard_count):

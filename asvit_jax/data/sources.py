@@ -97,12 +97,13 @@ class Sample:
     return self._source[self._indices[index]]
 
 
-def check_images(source, limit):
+def check_images(source, limit, max_bad_images=0):
   """Decodes images before a long run does, so that a broken one is found at once.
 
   Args:
     source: a `Source`.
     limit: how many to decode, evenly spaced; all when there are fewer.
+    max_bad_images: that many may be unreadable.
 
   Raises:
     InputError: names the first five that cannot be decoded, and says how many there are.
@@ -118,9 +119,9 @@ def check_images(source, limit):
   sample = Sample(source, limit)
   with concurrent.futures.ThreadPoolExecutor() as pool:
     problems = [message for message in pool.map(problem, range(len(sample))) if message]
-  if problems:
+  if len(problems) > max_bad_images:
     more = "" if len(problems) <= 5 else f"; and {len(problems) - 5} more"
     raise InputError(
       f"{len(problems)} of {len(sample)} checked images cannot be used: "
-      f"{'; '.join(problems[:5])}{more}"
+      f"{'; '.join(problems[:5])}{more}; data.max_bad_images, now {max_bad_images}, allows some"
     )

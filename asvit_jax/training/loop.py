@@ -32,7 +32,8 @@ def train(config, workdir, dry_run=False):
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,
-      before the first step where it can be known then.
+      before the first step where it can be known then; a disk that is full; more unreadable images
+      than allowed; a loss that stays not finite (`DivergedError`).
   """
   config_lib.check(config)
   arch = config_lib.architecture(config)
@@ -43,7 +44,7 @@ def train(config, workdir, dry_run=False):
   graphdef, params = _initial(config, arch)
   teacher_graphdef, teacher_params = _teacher(config, arch, params)
   for images in (source, eval_source):
-    sources.check_images(images, config.data.check_images)
+    sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   _check_freeze(config, params)
   if dry_run:
     config_lib.check_workdir(config, workdir)
@@ -65,8 +66,14 @@ def train(config, workdir, dry_run=False):
     }
   if hosts.is_first():
     config_lib.save(config, workdir)
-  run = _Run(config, workdir, arch, graphdef, params, teacher_graphdef, source, eval_source)
-  return run.train(teacher_params)
+  try:
+    run = _Run(config, workdir, arch, graphdef, params, teacher_graphdef, source, eval_source)
+    return run.train(teacher_params)
+  except OSError as error:
+    raise InputError(
+      f"the run in {workdir} cannot write ({error}): make room or mend the disk, and run the same "
+      "command to go on from its last checkpoint"
+    ) from error
 
 
 class _Run:
@@ -105,12 +112,8 @@ class _Run:
     state = parallel.replicate(self.state, kind)
     teacher_params = parallel.replicate(teacher_params, kind)
     last, logged, waited, skipped = time.perf_counter(), start, 0.0, None
-    shard = dict(shard_index=jax.process_index(), shard_count=jax.process_count())
-    batches = iter(
-      loader.train_batches(config, self.source, start_step=start, **shard)
-      if start < self.steps
-      else ()
-    )
+    shard, bad_images = (jax.process_index(), jax.process_count()), set()
+    batches = loader.train_batches(config, self.source, start, *shard, bad_images)
     with hosts.StopSignal() as stop:
       for i in range(start + 1, self.steps + 1):
         asked = time.perf_counter()
@@ -119,15 +122,16 @@ class _Run:
         state, values = self.step(state, teacher_params, parallel.shard(batch, kind))
         self._check_finite(i - 1, skipped)  # of the step before, so that this one need not be done
         skipped = values
+        self.checkpoints.check()
         stopping = i < self.steps and stop.received(i)
         if i % config.log_every == 0 or i == self.steps:
           values = self._values(state, values)
           now = time.perf_counter()
           rate = (i - logged) / (now - last)
-          values |= {
-            "lr": float(self.schedule(i - 1)),
+          values |= self._learning_rates(i - 1) | {
             "images_per_s": rate * config.batch_size,
             "data_wait": waited / (now - last),
+            "bad_images": len(bad_images),
           }
           self._write(i, "train", values)
           _log(_progress(i, self.steps, rate, values, self.objective.target_gmacs))
@@ -147,6 +151,13 @@ class _Run:
     self.checkpoints.wait()
     last = metrics_lib.read(self.workdir, "eval")[-1] if hosts.is_first() else {}
     return {"workdir": str(self.workdir), **last}
+
+  def _learning_rates(self, step):
+    """Of the groups of parameters that have their own."""
+    lr = float(self.schedule(step))
+    if not self.arch.prune_before:
+      return {"lr": lr}
+    return {"lr": lr, "lr_thresholds": lr * self.config.optimizer.thresholds_lr}
 
   def _values(self, state, values):
     values = _to_lists(parallel.unreplicate(values, self.config.parallel))
