@@ -54,9 +54,7 @@ def base():
   config.data.repeats = 1  # views of an image close together; an epoch has no more views
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
-  config.data.max_bad_images = (
-    0  # unreadable ones to leave out, of a split and host, before stopping
-  )
+  config.data.max_bad_images = 0  # unreadable ones to leave out, a split and host
 
   config.mix = ConfigDict()  # on the device
   config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none

@@ -7,6 +7,7 @@ resumes by starting at its step, and neither threads nor worker processes change
 
 import atexit
 import functools
+import itertools
 import math
 import multiprocessing
 import os
@@ -21,7 +22,6 @@ from asvit_jax import cli
 from asvit_jax.data import transforms
 from asvit_jax.data.rand_augment import rand_augment
 from asvit_jax.errors import InputError
-
 
 _MAX_THREADS = 16
 
@@ -256,7 +256,7 @@ def _stream(dataset, workers, max_bad_images, bad_images):
   iterator = iter(dataset)
   try:
     while (batch := _next(iterator, workers)) is not None:
-      for message in sum(batch.pop("bad"), []):
+      for message in itertools.chain.from_iterable(batch.pop("bad")):
         if message not in bad_images:
           bad_images.add(message)
           count = f"{len(bad_images)}, data.max_bad_images is {max_bad_images}"
