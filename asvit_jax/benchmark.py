@@ -64,10 +64,8 @@ def run(arch, params, images, kept, names=EXECUTIONS, rounds=7, dtype=jnp.float3
 
     programs[name] = jax.jit(forward).lower(params, images).compile()
     results[name] = {"compile_s": time.perf_counter() - start, "gmacs": gmacs[name]}
-    memory = programs[name].memory_analysis()
-    if memory is not None:
-      used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-      results[name]["memory_mb"] = used / 2**20
+    if (memory := complexity.memory_mb(programs[name])) is not None:
+      results[name]["memory_mb"] = memory
     cli.log(f"{name}: compiled in {results[name]['compile_s']:.1f} s")
     jax.block_until_ready(programs[name](params, images))
 

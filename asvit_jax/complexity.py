@@ -48,6 +48,21 @@ def check_budget(arch, budget):
     )
 
 
+def memory_mb(program):
+  """MiB of a device that a compiled program takes, by the compiler's account.
+
+  Args:
+    program: what `jax.jit(…).lower(…).compile()` returns.
+
+  Returns:
+    Arguments and temporaries together; None where the compiler does not say.
+  """
+  analysis = program.memory_analysis()
+  if analysis is None:
+    return None
+  return (analysis.argument_size_in_bytes + analysis.temp_size_in_bytes) / 2**20
+
+
 def _block_gmacs(arch, n):
   d, m = arch.width, arch.mlp_ratio * arch.width
   linear = 4 * d * d + 2 * d * m  # q, k, v, output projection; both layers of the MLP

@@ -7,7 +7,7 @@ Everything lands in `runs/`; what is there from an earlier call is used again.
 
 import pathlib
 
-from asvit_jax import checkpoint, cli, complexity, visualize
+from asvit_jax import checkpoint, cli, complexity, curves, visualize
 from asvit_jax import config as config_lib
 from asvit_jax.data import sources
 from asvit_jax.training import loop, metrics
@@ -31,7 +31,7 @@ def main(_):
   images = sources.Sample(sources.open_source(config.data, config.data.eval_split), 6)
   figures = {
     "tokens.png": visualize.draw_tokens(arch, params, config, images),
-    "curves.png": visualize.draw_curves(
+    "curves.png": curves.draw_curves(
       metrics.read(workdir), BUDGET * complexity.dense_gmacs(arch), workdir.name
     ),
   }

@@ -1,10 +1,9 @@
-"""Pictures: the tokens that a network keeps of an image, and the curves of a training run.
+"""Pictures of the tokens that a network keeps of an image; at the command line also curves.
 
 python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --out tokens.png [IMAGE ...]
 python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.png
 """
 
-import functools
 import math
 import os
 import pathlib
@@ -13,22 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from matplotlib import colormaps, ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from ml_collections import config_flags
 
-from asvit_jax import checkpoint, cli, complexity, evaluation
+from asvit_jax import checkpoint, cli, complexity, curves, evaluation
 from asvit_jax import config as config_lib
+from asvit_jax.curves import ACCENT, FRAME, TEXT
 from asvit_jax.data import folder, loader, sources
 from asvit_jax.errors import InputError
 from asvit_jax.training import metrics
 
 MAX_ROWS = 32  # of a picture; viewers give up on much taller ones
 FADED = 0.15  # what is left of a pruned patch, the rest is white
-_TEXT, _FRAME, _ACCENT = "#333333", "#bbbbbb", "#d1495b"
-_TERMS = {"loss": "#222222", "classification": "#0072b2", "distillation": "#009e73"}
-_TERMS |= {"budget": "#d55e00", "token_distillation": "#cc79a7"}
 _NAME = 18  # characters of a class name that fit under an image
 
 
@@ -89,16 +85,16 @@ def token_picture(images, keeps, titles, captions, boxes=None):
     for axes, view, text in zip(row, views, texts, strict=True):
       axes.imshow(view, interpolation="nearest")
       axes.set(xticks=[], yticks=[])
-      axes.spines[:].set(color=_FRAME, linewidth=0.5)
+      axes.spines[:].set(color=FRAME, linewidth=0.5)
       axes.set_xlabel(
-        text, fontsize=7.5, color=_TEXT, labelpad=3, linespacing=1.25, parse_math=False
+        text, fontsize=7.5, color=TEXT, labelpad=3, linespacing=1.25, parse_math=False
       )
   for axes, title in zip(grid[0], titles, strict=True):
-    axes.set_title(title, fontsize=9, color=_TEXT, pad=5)
+    axes.set_title(title, fontsize=9, color=TEXT, pad=5)
   for axes, box in zip(grid[:, 0], boxes if boxes is not None else (), strict=False):
     ymin, xmin, ymax, xmax = np.asarray(box) * size - 0.5  # imshow centres pixels on whole numbers
     axes.add_patch(
-      Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, fill=False, color=_ACCENT, linewidth=1.2)
+      Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, fill=False, color=ACCENT, linewidth=1.2)
     )
   return figure
 
@@ -157,48 +153,6 @@ def draw_files(arch, params, config, paths, out):
   save(draw_tokens(arch, params, config, _images(config, paths, 0)), out)
 
 
-def draw_curves(lines, target_gmacs=None, title=""):
-  """The curves of a training run; a panel for everything that its metrics hold.
-
-  Args:
-    lines: of `metrics.read`.
-    target_gmacs: the GMACs that training aims at, or None for a dense network.
-    title: of the picture: the name of the run.
-
-  Returns:
-    matplotlib `Figure`.
-
-  Raises:
-    InputError: no training step is among the lines.
-  """
-  train = [line for line in lines if line["kind"] == "train"]
-  evals = [line for line in lines if line["kind"] == "eval"]
-  if not train:
-    raise InputError(
-      f"run {title!r} has no training metrics yet: let train.py reach its first log_every steps"
-    )
-  panels = [functools.partial(_draw_loss, train=train)]
-  if evals:
-    panels += [functools.partial(_draw_top1, evals=evals)]
-  if "gmacs" in train[0]:
-    panels += [
-      functools.partial(_draw_gmacs, train=train, evals=evals, target=target_gmacs),
-      functools.partial(_draw_kept, train=train, evals=evals),
-      functools.partial(_draw_thresholds, train=train),
-    ]
-  panels += [functools.partial(_draw_learning_rate, train=train)]
-
-  columns = min(3, len(panels))
-  rows = math.ceil(len(panels) / columns)
-  figure = Figure((3.6 * columns, 2.7 * rows + 0.3), dpi=160, layout="constrained")
-  figure.suptitle(title, fontsize=11, color=_TEXT)
-  for i, draw in enumerate(panels, 1):
-    axes = figure.add_subplot(rows, columns, i)
-    draw(axes)
-    _tidy(axes, lines[-1]["step"])
-  return figure
-
-
 def save(figure, path):
   """Writes a figure as PNG; all of it or nothing."""
   path = pathlib.Path(path)
@@ -250,91 +204,6 @@ def _short(name):
   return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
 
 
-def _draw_loss(axes, train):
-  terms = [name for name in _TERMS if name in train[0]]
-  if len(terms) == 2:  # a dense network: the one term is the loss
-    terms = ["loss"]
-  for name in terms:
-    steps, values = _series(train, name)
-    axes.plot(steps, values, color=_TERMS[name], alpha=0.25, linewidth=0.8)
-    axes.plot(steps, _smooth(values), color=_TERMS[name], linewidth=1.4, label=name)
-  axes.set_title("training loss")
-  if len(terms) > 1:
-    axes.set_title("training loss and its terms, unweighted")
-    axes.set_yscale("log", nonpositive="mask")  # the terms are orders of magnitude apart
-
-
-def _draw_top1(axes, evals):
-  steps, values = _series(evals, "top1")
-  axes.plot(steps, values, "o-", color=_TERMS["classification"], linewidth=1.4, markersize=3.5)
-  axes.set_title(f"evaluation: top-1, % (last {values[-1]:.2f})")
-
-
-def _draw_gmacs(axes, train, evals, target):
-  axes.plot(*_series(train, "gmacs"), color=_TERMS["classification"], linewidth=1, label="training")
-  if evals:
-    axes.plot(*_series(evals, "gmacs"), "o", color=_TEXT, markersize=3.5, label="evaluation")
-  if target is not None:
-    axes.axhline(target, color=_ACCENT, linestyle="--", linewidth=1.2, label=f"target {target:.3g}")
-  axes.set_title("GMACs an image")
-
-
-def _draw_kept(axes, train, evals):
-  _draw_stages(axes, *_series(train, "kept"))
-  axes.set_title("patches kept by each stage")
-  if evals:
-    steps, kept = _series(evals, "kept")
-    means = np.array([[stage["mean"] for stage in stages] for stages in kept])
-    _draw_stages(axes, steps, means, "o")
-    axes.set_title("patches kept by each stage (dots: evaluation)")
-
-
-def _draw_thresholds(axes, train):
-  _draw_stages(axes, *_series(train, "thresholds"))
-  axes.set_title("threshold of each stage")
-
-
-def _draw_learning_rate(axes, train):
-  axes.plot(*_series(train, "lr"), color=_TEXT, linewidth=1.4)
-  axes.set_title("learning rate")
-
-
-def _draw_stages(axes, steps, values, style="-"):
-  """Draws every column of (steps, stages) values in the colour of its stage."""
-  colors = colormaps["viridis"](np.linspace(0.1, 0.8, values.shape[1]))
-  for stage, (column, color) in enumerate(zip(values.T, colors, strict=True), 1):
-    label = f"stage {stage}" if style == "-" else None
-    axes.plot(steps, column, style, color=color, linewidth=1.2, markersize=3.5, label=label)
-
-
-def _series(lines, name):
-  return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines])
-
-
-def _smooth(values):
-  """Mean over a centred window of a twentieth of the run, cut off at both ends."""
-  half = len(values) // 40
-  return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
-
-
-def _tidy(axes, last_step):
-  axes.title.set(fontsize=9, color=_TEXT)
-  axes.set_xlabel("step", fontsize=8, color=_TEXT)
-  axes.set_xlim(0, 1.02 * last_step)
-  if axes.get_yscale() == "linear":
-    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-    axes.yaxis.get_offset_text().set(size=8, color=_TEXT)
-  axes.spines[["top", "right"]].set_visible(False)
-  axes.spines[:].set_color(_FRAME)
-  axes.grid(color="#eeeeee", linewidth=0.8)
-  axes.set_axisbelow(True)
-  axes.tick_params(labelsize=8, color=_FRAME, labelcolor=_TEXT)
-  axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-  axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-  if axes.get_legend_handles_labels()[1]:
-    axes.legend(fontsize=8, frameon=False)
-
-
 def _images(config, paths, count):
   """The files given, or evenly spaced images of the evaluation split."""
   if not 1 <= (len(paths) or count) <= MAX_ROWS:
@@ -376,7 +245,8 @@ def main(paths):
       raise InputError("--curves draws the training of a run: give --workdir, no weights or images")
     lines = metrics.read(given.workdir)
     target = _target_gmacs(config_lib.load(given.workdir))
-    save(draw_curves(lines, target, pathlib.Path(given.workdir).resolve().name), given.out)
+    figure = curves.draw_curves(lines, target, pathlib.Path(given.workdir).resolve().name)
+    save(figure, given.out)
     return {"out": given.out, "steps": lines[-1]["step"]}
   config = config_lib.choose(given.config, given.workdir, given.weights)
   config_lib.check_evaluation(config)

@@ -8,7 +8,7 @@ import safetensors.numpy
 import tiny
 from PIL import Image
 
-from asvit_jax import complexity, visualize, vit, weights
+from asvit_jax import complexity, curves, visualize, vit, weights
 from asvit_jax import config as config_lib
 from asvit_jax.data import transforms
 from asvit_jax.errors import InputError
@@ -204,7 +204,7 @@ def metrics_lines(pruned):
   return lines
 
 
-def curves(axes):
+def plotted(axes):
   """{label: (x, y)} of an axes; unlabelled lines by their number."""
   lines = enumerate(axes.lines)
   return {
@@ -219,7 +219,7 @@ def panels(figure):
 
 def test_curves_are_the_values_of_the_metrics():
   lines = metrics_lines(pruned=True)
-  drawn = panels(visualize.draw_curves(lines, target_gmacs=0.6))
+  drawn = panels(curves.draw_curves(lines, target_gmacs=0.6))
   train = [line for line in lines if line["kind"] == "train"]
   steps = [line["step"] for line in train]
 
@@ -227,33 +227,33 @@ def test_curves_are_the_values_of_the_metrics():
     np.testing.assert_allclose(curve[0], x)
     np.testing.assert_allclose(curve[1], y)
 
-  loss = curves(drawn["training loss and its terms, unweighted"])
+  loss = plotted(drawn["training loss and its terms, unweighted"])
   for name in ("loss", "classification", "distillation", "budget"):
     check(loss[name], steps, [line[name] for line in train])  # too few to smooth
-  check(curves(drawn["evaluation: top-1, %"])[0], [50, 100], [25, 50])
-  gmacs = curves(drawn["GMACs an image"])
+  check(plotted(drawn["evaluation: top-1, %"])[0], [50, 100], [25, 50])
+  gmacs = plotted(drawn["GMACs an image"])
   check(gmacs["training"], steps, [line["gmacs"] for line in train])
   check(gmacs["evaluation"], [50, 100], [0.7, 0.7])
   np.testing.assert_allclose(gmacs["target 0.6"][1], 0.6)
-  kept = curves(drawn["patches kept by each stage"])
-  thresholds = curves(drawn["threshold of each stage"])
+  kept = plotted(drawn["patches kept by each stage"])
+  thresholds = plotted(drawn["threshold of each stage"])
   for stage in range(2):
     check(kept[f"stage {stage + 1}"], steps, [line["kept"][stage] for line in train])
     check(thresholds[f"stage {stage + 1}"], steps, [line["thresholds"][stage] for line in train])
   check(kept[3], [50, 100], [4, 2])
-  check(curves(drawn["learning rate"])[0], steps, [0.1] * 10)
+  check(plotted(drawn["learning rate"])[0], steps, [0.1] * 10)
 
 
 def test_a_dense_run_has_no_panels_of_pruning():
-  figure = visualize.draw_curves(metrics_lines(pruned=False))
+  figure = curves.draw_curves(metrics_lines(pruned=False))
   assert set(panels(figure)) == {"training loss", "evaluation: top-1, %", "learning rate"}
 
 
 def test_smoothing_is_a_centred_mean_that_keeps_straight_lines():
   values = np.arange(200.0)
-  np.testing.assert_allclose(visualize._smooth(values)[5:-5], values[5:-5])
+  np.testing.assert_allclose(curves._smooth(values)[5:-5], values[5:-5])
   noise = np.random.default_rng(0).standard_normal(200)
-  assert visualize._smooth(noise).std() < 0.5 * noise.std()
+  assert curves._smooth(noise).std() < 0.5 * noise.std()
 
 
 def test_the_tool_draws_the_curves_of_a_workdir(config, command_line, tmp_path):

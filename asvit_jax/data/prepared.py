@@ -29,7 +29,7 @@ class TfdsSource:
     except NotImplementedError as error:
       raise InputError(
         f"{name} in {builder.data_dir} is stored as {builder.info.file_format.value}, which has no "
-        "random access: prepare it again with file_format='array_record'"
+        f"random access: convert it with python -m asvit_jax.data.convert --name {name}"
       ) from error
     except ValueError as error:
       raise InputError(

@@ -243,10 +243,7 @@ def _memory(config, program, params, teacher_params, optimizer):
     batch = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((devices, images // devices, *x.shape[1:]), x.dtype), batch
     )
-  analysis = program.lower(state, teacher_params, batch).compile().memory_analysis()
-  if analysis is None:
-    return None
-  return (analysis.argument_size_in_bytes + analysis.temp_size_in_bytes) / 2**20
+  return complexity.memory_mb(program.lower(state, teacher_params, batch).compile())
 
 
 def _log(message):
