@@ -4,6 +4,8 @@ import collections
 import os
 from pathlib import Path
 
+import numpy as np
+
 from asvit_jax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -27,26 +29,28 @@ class FolderSource:
         f"{root} has {len(unknown)} directories that are not among the {len(classes)} classes: "
         f"{_listing(unknown)}; add them to the classes file (data.classes) or remove them"
       )
-    self._examples = [
-      (f"{name}/{file}", label)
+    examples = [
+      (os.fsencode(f"{name}/{file}"), label)
       for label, name in enumerate(classes)
       if name in present
       for file in _image_files(root / name)
     ]
-    if not self._examples:
+    if not examples:
       raise InputError(f"{root} has no images: expected <class>/*{{{','.join(SUFFIXES)}}} in it")
+    # Arrays, as every worker process has its own copy of this.
+    names, labels = zip(*examples, strict=True)
+    self._names, self._labels = np.array(names), np.array(labels, np.int32)
 
   def __len__(self):
-    return len(self._examples)
+    return len(self._names)
 
   def __getitem__(self, index):
-    name, label = self._examples[index]
-    file = os.path.join(self._root, name)
+    file = os.path.join(self._root, os.fsdecode(self._names[index]))
     try:
       image = Path(file).read_bytes()
     except OSError as error:
       raise InputError(f"{file} cannot be read ({error.strerror}): replace or remove it") from error
-    return {"image": image, "label": label, "file": file}
+    return {"image": image, "label": int(self._labels[index]), "file": file}
 
 
 def open_folder(data, split, allow_flat):

@@ -6,6 +6,7 @@ resumes by starting at its step, and neither threads nor worker processes change
 """
 
 import atexit
+import contextlib
 import functools
 import itertools
 import math
@@ -181,7 +182,7 @@ class _EvalView:
     self._crop_ratio = config.data.crop_ratio
     self._max_bad_images = config.data.max_bad_images
     self._source = source
-    self._boxes = "box" in source[0]
+    self._boxes = _has_boxes(source)
 
   def __call__(self, index):
     if index >= len(self._source):
@@ -214,6 +215,13 @@ class _EvalView:
       "bad": [],
     }
     return view | {"box": np.zeros(4, np.float32)} if self._boxes else view
+
+
+def _has_boxes(source):
+  for index in range(len(source)):
+    with contextlib.suppress(InputError):  # of an image that cannot be read, and may be allowed
+      return "box" in source[index]
+  return False
 
 
 def _collate(views):
