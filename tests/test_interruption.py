@@ -174,13 +174,21 @@ def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, 
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
 
 
-def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config):
+def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys):
+  config.optimizer.warmup = 0.5
   plan = loop.train(config, tmp_path / "run", dry_run=True)
   assert not (tmp_path / "run").exists()
   json.dumps(plan)
   assert plan["images"] == 24
   assert plan["eval_images"] == 10
   assert plan["steps"] == 6
+  assert (plan["batch_size"], plan["batch_a_device"], plan["devices"]) == (8, 8, 1)
+  assert (plan["evaluations"], plan["checkpoints"]) == (2, 3)  # every 3 and every 2 steps
+  assert plan["warmup_steps"] == 3
+  assert plan["lr_peak"] == pytest.approx(0.064 * 8 / 512)
+  assert plan["lr_end"] == pytest.approx(2e-6 * 8 / 512)
+  assert plan["gmacs_target"] is None
+  assert "learning rate 0.001 after 3 steps of warm-up" in capsys.readouterr().err
   assert plan["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(tiny.params(ARCH)))
   assert plan["memory_mb"] > 0
   (tmp_path / "file").write_text("")

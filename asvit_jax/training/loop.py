@@ -10,7 +10,7 @@ from asvit_jax import calibration, checkpoint, cli, complexity, evaluation, visu
 from asvit_jax import config as config_lib
 from asvit_jax.data import loader, sources
 from asvit_jax.errors import DivergedError, InputError
-from asvit_jax.training import hosts, parallel
+from asvit_jax.training import hosts, parallel, plan
 from asvit_jax.training import metrics as metrics_lib
 from asvit_jax.training import optimizer as optimizer_lib
 from asvit_jax.training.mixing import Mixing
@@ -27,8 +27,8 @@ def train(config, workdir, dry_run=False):
 
   Returns:
     Dictionary: `workdir`, `step`, and the last evaluation; where a SIGTERM ended the run,
-    `finished` is False. Of a dry run: `parameters`, `gmacs_dense`, `gmacs_target`, `images`,
-    `eval_images`, `devices`, `hosts`, `batch_a_device`, `steps`, `memory_mb` of a step and device.
+    `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step on a
+    device.
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,
@@ -48,22 +48,12 @@ def train(config, workdir, dry_run=False):
   _check_freeze(config, params)
   if dry_run:
     config_lib.check_workdir(config, workdir)
-    steps = config_lib.total_steps(config, len(source))
-    optimizer, _ = optimizer_lib.create(config, steps)
-    program, objective = _program(config, arch, graphdef, teacher_graphdef, optimizer)
-    _announce(config, arch, params, source, eval_source, steps)
-    return {
-      "parameters": vit.count_parameters(params),
-      "gmacs_dense": complexity.dense_gmacs(arch),
-      "gmacs_target": objective.target_gmacs,
-      "images": len(source),
-      "eval_images": len(eval_source),
-      "devices": jax.device_count(),
-      "hosts": jax.process_count(),
-      "batch_a_device": config.batch_size // jax.device_count(),
-      "steps": steps,
-      "memory_mb": _memory(config, program, params, teacher_params, optimizer),
-    }
+    planned = plan.plan(config, arch, params, source, eval_source)
+    _log(plan.describe(planned))
+    optimizer, _ = optimizer_lib.create(config, planned["steps"])
+    program, _ = _program(config, arch, graphdef, teacher_graphdef, optimizer)
+    memory = plan.memory_mb(config, program, params, teacher_params, optimizer)
+    return planned | {"memory_mb": memory}
   if hosts.is_first():
     config_lib.save(config, workdir)
   try:
@@ -92,7 +82,7 @@ class _Run:
     self.eval_step = evaluation.make_eval_step(arch, execution, config.model.dtype)
     self.state = self._start(params, optimizer)
     self.metrics = metrics_lib.Metrics(workdir, int(self.state.step)) if hosts.is_first() else None
-    _announce(config, arch, params, source, eval_source, self.steps)
+    _log(plan.describe(plan.plan(config, arch, params, source, eval_source)))
 
   def _start(self, params, optimizer):
     """The state to go on from: that of the latest checkpoint, or a new one."""
@@ -227,25 +217,6 @@ def _program(config, arch, graphdef, teacher_graphdef, optimizer):
   return parallel.parallelize(step, config.parallel), objective
 
 
-def _memory(config, program, params, teacher_params, optimizer):
-  """MiB that a step takes on a device, by the compiler's account; None where it gives none."""
-  state = jax.eval_shape(lambda: create_state(params, optimizer, config.ema_decay))
-  size, images = config.model.image_size, config.batch_size // jax.process_count()
-  batch = {
-    "image": jax.ShapeDtypeStruct((images, size, size, 3), np.uint8),
-    "label": jax.ShapeDtypeStruct((images,), np.int32),
-  }
-  if config.parallel == "pmap":
-    devices = jax.local_device_count()
-    state, teacher_params = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((devices, *x.shape), x.dtype), (state, teacher_params)
-    )
-    batch = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((devices, images // devices, *x.shape[1:]), x.dtype), batch
-    )
-  return complexity.memory_mb(program.lower(state, teacher_params, batch).compile())
-
-
 def _log(message):
   if hosts.is_first():
     cli.log(message)
@@ -284,17 +255,6 @@ def _check_freeze(config, params):
       f"optimizer.freeze {pattern!r} is found in no parameter: names are like "
       "'blocks.0.attn.qkv.kernel'"
     )
-
-
-def _announce(config, arch, params, source, eval_source, steps):
-  aim = "" if config.budget is None else f", aiming at {config.budget:g} of them"
-  _log(
-    f"{config.model.variant}: {vit.count_parameters(params):,} parameters, "
-    f"{complexity.dense_gmacs(arch):.4f} GMACs dense{aim}\n"
-    f"{config.data.name}: {len(source):,} images to train on, {len(eval_source):,} to evaluate on\n"
-    f"{steps:,} steps of {config.batch_size} images on {jax.device_count()} "
-    f"{jax.devices()[0].platform} device(s) of {jax.process_count()} host(s)"
-  )
 
 
 def _progress(step, steps, rate, values, target):
