@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from asvit_jax.data import digits, loader, prepared, sources, transforms
+from asvit_jax.data import benchmark, digits, loader, prepared, sources, transforms
 from asvit_jax.errors import InputError
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "imagenet_sample"
@@ -550,6 +550,17 @@ def test_batch_size_and_classes_must_fit(folder):
   config.model.num_classes = 1000
   with pytest.raises(InputError, match=r"has 3 classes, but model\.num_classes is 1000"):
     loader.eval_batches(config, source)
+
+
+def test_the_benchmark_accounts_for_all_the_time_of_a_core(folder):
+  config = make_config(dir=folder, rand_augment=9.0, repeats=2)
+  result = benchmark.measure(config, batches=2, rounds=1)
+  assert result["images_per_s_a_core"] > 0
+  assert result["images_per_s"] > 0
+  parts = {"decode", "random_resized_crop", "rand_augment", "other"}
+  assert set(result["shares"]) == parts
+  assert sum(result["shares"].values()) == pytest.approx(1)
+  assert min(result["shares"].values()) > 0
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="needs shared/data/imagenet_sample")

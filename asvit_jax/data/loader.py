@@ -51,6 +51,14 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1, ba
     InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
       than `data.max_bad_images`, or a worker process that died.
   """
+  batches = train_dataset(config, source, shard_count)
+  batches = batches[start_step * shard_count + shard_index :: shard_count]
+  bad_images = set() if bad_images is None else bad_images
+  return _iterate(batches, config.data.workers, config.data.max_bad_images, bad_images)
+
+
+def train_dataset(config, source, shard_count=1):
+  """The endless batches of all shards in turn, by random access; see `train_batches`."""
   check_classes(config, source)
   batch_size = _shard_batch_size(config.batch_size, "batch_size", shard_count)
   decoded = _Decoded(source, config.data.max_bad_images)
@@ -59,10 +67,7 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1, ba
     examples = _RepeatEach(examples, config.data.repeats)
   # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
   views = examples.random_map(_TrainView(config))
-  batches = views.batch(batch_size, drop_remainder=True, batch_fn=_collate)
-  batches = batches[start_step * shard_count + shard_index :: shard_count]
-  bad_images = set() if bad_images is None else bad_images
-  return _iterate(batches, config.data.workers, config.data.max_bad_images, bad_images)
+  return views.batch(batch_size, drop_remainder=True, batch_fn=_collate)
 
 
 def eval_batches(config, source, shard_index=0, shard_count=1):
