@@ -20,7 +20,8 @@ _DRY_RUN = flags.DEFINE_bool("dry-run", False, "Check everything, say what would
 def main(_):
   """Trains; returns the last evaluation."""
   hosts.initialize()
-  return train(_CONFIG.value, _WORKDIR.value, _DRY_RUN.value)
+  with hosts.failing_fast():
+    return train(_CONFIG.value, _WORKDIR.value, _DRY_RUN.value)
 
 
 if __name__ == "__main__":

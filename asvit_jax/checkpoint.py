@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 from asvit_jax import cli, vit, weights
 from asvit_jax import config as config_lib
 from asvit_jax.errors import InputError
+from asvit_jax.training import hosts
 from asvit_jax.training.step import TrainState
 
 
@@ -45,6 +46,11 @@ class Checkpoints:
   def latest_step(self):
     """The last complete step, or None."""
     return self._manager.latest_step()
+
+  @property
+  def steps(self):
+    """The complete steps, in order."""
+    return sorted(self._manager.all_steps())
 
   def save(self, state, top1=None):
     """Starts writing a `TrainState` of host or single-device arrays; `top1` ranks it, if known.
@@ -112,25 +118,27 @@ class Checkpoints:
       ) from error
 
   def _set_aside(self, good):
-    later = [step for step in self._manager.all_steps() if step > good]
+    later = [step for step in self.steps if step > good]
     if later and jax.process_index() == 0:
       damaged = self.directory.parent / "damaged"
       damaged.mkdir(exist_ok=True)
       for step in later:
         (self.directory / str(step)).rename(damaged / f"{step}_{time.time_ns()}")
     if later:
+      hosts.wait_for_all("damaged checkpoints are set aside")
       self._manager.reload()
 
   def _restore(self, items):
     targets = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), items)
     problems = []
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    for step in reversed(self.steps):
       requests = _each(ocp.args.StandardRestore, targets)
       verified = (self.directory / str(step) / "checksums").is_dir()
       if verified:
         requests["checksums"] = ocp.args.JsonRestore()
       else:
         cli.log(f"WARNING: checkpoint {self.directory / str(step)} has no checksums to verify")
+      problem = None
       try:
         restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
         damaged = [
@@ -140,13 +148,14 @@ class Checkpoints:
           if verified and restored["checksums"][name][leaf] != value
         ]
         if damaged:
-          raise ValueError(f"checksums differ: {', '.join(damaged[:3])}")
+          problem = f"checksums differ: {', '.join(damaged[:3])}"
       # What Orbax and its storage raise for a damaged file has no common type.
       except Exception as error:
-        problems.append(f"step {step}: {type(error).__name__}, {str(error)[:200]}")
-        cli.log(f"WARNING: checkpoint {self.directory / str(step)} is damaged ({problems[-1]})")
-        continue
-      return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
+        problem = f"{type(error).__name__}, {str(error)[:200]}"
+      if hosts.all_true(problem is None):
+        return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
+      problems.append(f"step {step}: {problem or 'another host cannot read it'}")
+      cli.log(f"WARNING: checkpoint {self.directory / str(step)} is damaged ({problems[-1]})")
     raise InputError(
       f"no checkpoint in {self.directory} can be restored ({'; '.join(problems)}): it is of "
       "another network or damaged; use another --workdir or bring back a copy"
@@ -164,6 +173,11 @@ def _checksums(tree):
     jax.tree_util.keystr(path, simple=True, separator="."): _checksum(np.asarray(leaf))
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
+
+
+def fingerprint(tree):
+  """A number that differs between trees of arrays which differ."""
+  return zlib.crc32(repr(sorted(_checksums(tree).items())).encode())
 
 
 def _checksum(array):

@@ -89,9 +89,8 @@ def _draw_kept(axes, train, evals):
   _draw_stages(axes, *_series(train, "kept"))
   axes.set_title("patches kept by each stage")
   if evals:
-    steps, kept = _series(evals, "kept")
-    means = np.array([[stage["mean"] for stage in stages] for stages in kept])
-    _draw_stages(axes, steps, means, "o")
+    means = np.array([[stage["mean"] for stage in line["kept"]] for line in evals])
+    _draw_stages(axes, [line["step"] for line in evals], means, "o")
     axes.set_title("patches kept by each stage (dots: evaluation)")
 
 
@@ -114,7 +113,8 @@ def _draw_stages(axes, steps, values, style="-"):
 
 
 def _series(lines, name):
-  return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines])
+  # As floats, which turns the null of a step that was skipped into NaN.
+  return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines], float)
 
 
 def _smooth(values):

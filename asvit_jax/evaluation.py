@@ -51,7 +51,7 @@ def make_eval_step(arch, execution, dtype=jnp.float32):
   return lambda params, images: program(_everywhere(params), images)
 
 
-def evaluate(step, arch, params, config, source, per_image=None):
+def evaluate(step, arch, params, config, source, per_image=None, stopped=None):
   """Accuracy, compute and kept tokens of a network on a data set, each image counted once.
 
   Of several hosts each runs its own part of the images, and all return the same.
@@ -63,12 +63,13 @@ def evaluate(step, arch, params, config, source, per_image=None):
     config: a config; `data`, `model` and `eval.batch_size` are read.
     source: where the images come from.
     per_image: file to write a line of JSON an image to, or None.
+    stopped: function asked before every batch whether to stop, or None.
 
   Returns:
-    Dictionary: `top1` and `top5` in percent; `gmacs`, the mean over the images; `share` of the
-    dense GMACs; `kept`, for each stage the `mean`, `std`, `min` and `max` of the patch tokens
-    kept; `images`, without the `bad_images` that `data.max_bad_images` allowed to leave out;
-    `images_per_s`, loading included and compilation not. Where the data has
+    None where `stopped` said so, else a dictionary: `top1` and `top5` in percent; `gmacs`, the mean
+    over the images; `share` of the dense GMACs; `kept`, for each stage the `mean`, `std`, `min` and
+    `max` of the patch tokens kept; `images`, without the `bad_images` that `data.max_bad_images`
+    allowed to leave out; `images_per_s`, loading included and compilation not. Where the data has
     boxes, also `kept_in_box` and `kept_outside`: for each stage the share that it kept of all the
     patches whose centre lies in, or outside, their image's box.
 
@@ -84,6 +85,8 @@ def evaluate(step, arch, params, config, source, per_image=None):
   progress = cli.Progress("evaluating, images", len(source))
   start = time.perf_counter()
   for batch in batches:
+    if stopped is not None and stopped():
+      return None
     outputs = jax.device_get(step(params, batch["image"]))
     columns.append(_per_image(batch | outputs, arch))
     progress.update(min(len(columns) * config.eval.batch_size, len(source)))
@@ -114,7 +117,8 @@ def _of_all_hosts(rows):
   """The rows of all hosts, which have equally many, padding included; without names of files."""
   rows = {k: v for k, v in rows.items() if v.dtype.kind not in "UO"}
   gathered = multihost_utils.process_allgather(rows)
-  return {k: np.asarray(v).reshape(-1, *v.shape[2:]) for k, v in gathered.items()}
+  # (hosts, b, …) -> (hosts · b, …), also where it is empty as a dense network's `kept`.
+  return {k: np.concatenate(np.asarray(v)) for k, v in gathered.items()}
 
 
 def _per_image(batch, arch):

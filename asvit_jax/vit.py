@@ -8,6 +8,7 @@ it. Module names follow timm's, which keeps `weights.py` a plain table.
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -270,10 +271,18 @@ def split(model):
   return graphdef, nnx.to_pure_dict(state)
 
 
-def train_mode(model, axis_name=None):
-  """Makes batch norms use the batch they see, of all devices along `axis_name`."""
+def train_mode(model, axis_name=None, freeze=""):
+  """Makes batch norms use the batch they see, of all devices along `axis_name`.
+
+  Those whose statistics the regular expression `freeze` is found in go on using these.
+  """
+
+  def learns(path, module):
+    name = ".".join(map(str, (*path, "mean")))
+    return isinstance(module, BatchNorm) and not (freeze and re.search(freeze, name))
+
   model.set_attributes(
-    BatchNorm, use_running_average=False, axis_name=axis_name, raise_if_not_found=False
+    learns, use_running_average=False, axis_name=axis_name, raise_if_not_found=False
   )
 
 

@@ -83,11 +83,11 @@ def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
   with monkeypatch.context() as patched:
     patched.setattr(checkpoint.Checkpoints, "save", save_on_a_full_disk)
     try:
-      with pytest.raises(InputError, match=r"checkpoint cannot be written.*; step 2 is there"):
+      with pytest.raises(InputError, match=r"checkpoint cannot be written.*; step 3 is there"):
         loop.train(config, tmp_path / "run")
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, before)
-  assert checkpoint.Checkpoints(tmp_path / "run").latest_step == 2
+  assert checkpoint.Checkpoints(tmp_path / "run").latest_step == 3
   loop.train(config, tmp_path / "run")
   ours, theirs = trained(tmp_path / "run"), trained(tmp_path / "whole")
   assert ours[0] == theirs[0]
@@ -100,6 +100,47 @@ def test_metrics_that_cannot_be_written_end_the_run(tmp_path, config, monkeypatc
 
   monkeypatch.setattr(metrics.Metrics, "write", full)
   with pytest.raises(InputError, match=r"cannot write .*No space left on device: 'metrics.jsonl'"):
+    loop.train(config, tmp_path / "run")
+
+
+def test_sigterm_in_an_evaluation_saves_at_once_and_the_next_run_evaluates(
+  tmp_path, config, monkeypatch
+):
+  loop.train(config, tmp_path / "whole")
+  eval_batches, calls = loop.evaluation.loader.eval_batches, []
+
+  def terminated_in_the_raw_evaluation(*args):
+    calls.append(args)
+    for i, batch in enumerate(eval_batches(*args)):
+      if len(calls) == 2 and i == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  with monkeypatch.context() as patched:
+    patched.setattr(loop.evaluation.loader, "eval_batches", terminated_in_the_raw_evaluation)
+    result = loop.train(config, tmp_path / "run")
+  assert (result["step"], result["finished"]) == (3, False)
+  assert {line["kind"] for line in metrics.read(tmp_path / "run")} == {"train"}
+  assert checkpoint.Checkpoints(tmp_path / "run").latest_step == 3
+  loop.train(config, tmp_path / "run")
+  ours, theirs = trained(tmp_path / "run"), trained(tmp_path / "whole")
+  assert ours[0] == theirs[0]
+  jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_path, folder):
+  teacher = tmp_path / "dense.safetensors"
+  weights.save(teacher, tiny.params(ARCH))
+  config = tiny.config(folder, init_from=str(teacher), budget=0.6, **{"eval.pictures": 0})
+  config.total_steps = 2
+  loop.train(config, tmp_path / "run")
+  weights.save(teacher, tiny.params(ARCH, seed=1))
+  for dry_run in (True, False):
+    with pytest.raises(InputError, match="began with another teacher"):
+      loop.train(config, tmp_path / "run", dry_run)
+  weights.save(teacher, tiny.params(ARCH))
+  next(folder.glob("train/*/*.jpg")).unlink()
+  with pytest.raises(InputError, match="began with 24 images to train on, now there are 23"):
     loop.train(config, tmp_path / "run")
 
 
@@ -138,6 +179,15 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
   assert f"resuming {run} from step 4 of 6" in errors
   assert trained(run)[0] == trained(tmp_path / "whole")[0]
   assert len(list((run / "damaged").iterdir())) == 1  # moved, not deleted
+
+
+def test_every_evaluated_step_can_be_the_best(tmp_path, config):
+  config.checkpoint_every = 4
+  loop.train(config, tmp_path)
+  assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())[-2:] == [4, 6]
+  top1 = {line["step"]: line["top1"] for line in metrics.read(tmp_path, "eval")}
+  assert set(top1) == {3, 6}
+  assert (tmp_path / "checkpoints" / str(max(top1, key=top1.get))).is_dir()
 
 
 def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, config):
@@ -183,7 +233,7 @@ def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys
   assert plan["eval_images"] == 10
   assert plan["steps"] == 6
   assert (plan["batch_size"], plan["batch_a_device"], plan["devices"]) == (8, 8, 1)
-  assert (plan["evaluations"], plan["checkpoints"]) == (2, 3)  # every 3 and every 2 steps
+  assert (plan["evaluations"], plan["checkpoints"]) == (2, 4)  # at 3, 6 and at 2, 3, 4, 6
   assert plan["warmup_steps"] == 3
   assert plan["lr_peak"] == pytest.approx(0.064 * 8 / 512)
   assert plan["lr_end"] == pytest.approx(2e-6 * 8 / 512)

@@ -26,16 +26,19 @@ TESTS = Path(__file__).parent
 KILLS = int(os.environ.get("KILLS", 4))
 MOMENTS = ("save", "step", "evaluation", "workers")
 
-# Trains; in the `count`-th save, step or evaluation, or once `count` steps are done in the data
-# workers, and `delay` seconds later, kills itself or one of its workers.
+# Trains; in the `count`-th save, evaluation or step, and `delay` seconds later, kills itself or one
+# of its workers, or asks itself and all of them to stop.
 SCRIPT = """
-import json, multiprocessing, os, signal, sys, threading
+import json, multiprocessing, os, signal, sys, threading, time
 import tiny
 from asvit_jax import checkpoint, evaluation, vit
+from asvit_jax.data import transforms
 from asvit_jax.training import loop, parallel
 
 def kill():
-  if moment == "workers":
+  if moment == "terminate":
+    os.killpg(0, signal.SIGTERM)
+  elif moment == "workers":
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
   else:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -50,7 +53,11 @@ def killing(function):
     return function(*args, **kwargs)
   return call
 
-if __name__ == "__main__":  # workers import this file too
+if os.environ.get("SLOW_DATA"):  # workers import this file too
+  decode = transforms.decode
+  transforms.decode = lambda *args: time.sleep(0.1) or decode(*args)
+
+if __name__ == "__main__":
   folder, workdir, changes, plan = sys.argv[1:]
   moment, count, delay = json.loads(plan)
   vit.VARIANTS["tiny"] = tiny.TRAINED
@@ -91,6 +98,17 @@ def run(script, folder, workdir, changes, plan=("", 0, 0)):
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
   return process.returncode, said
+
+
+def test_sigterm_to_all_processes_of_a_run_that_waits_for_data_still_saves(
+  tmp_path, folder, script, tiny_variant, monkeypatch
+):
+  monkeypatch.setenv("SLOW_DATA", "1")
+  changes = {"data.workers": 2, "total_steps": 20, "eval.every": 100, "checkpoint_every": 100}
+  code, said = run(script, folder, tmp_path / "run", changes, ("terminate", 5, 0.15))
+  assert code == 0, said[-3000:]
+  assert "told to stop" in said
+  assert 5 <= checkpoint.Checkpoints(tmp_path / "run").latest_step < 20
 
 
 def arrived_at(workdir, changes):

@@ -209,6 +209,23 @@ def test_a_step_moves_statistics_by_the_batch_and_not_by_the_optimizer(trained):
     np.testing.assert_allclose(value, (before[name] + after[name]) / 2, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("freeze", "stay"), [("patch_embed", 3), (r"bn2", 1)])
+def test_frozen_batch_norms_stay_as_in_evaluation(lvvit, freeze, stay):
+  params, images = lvvit
+
+  @jax.jit
+  def forward(params):
+    model = tiny.model(ARCH, params)
+    vit.train_mode(model, freeze=freeze)
+    return model.patch_embed(images), vit.update_statistics(params, model)
+
+  embedded, moved = forward(params)
+  same = jax.tree.map(lambda a, b: bool((a == b).all()), moved, params)["patch_embed"]
+  assert sum(norm["mean"] and norm["var"] for norm in map(same.get, ("bn1", "bn2", "bn3"))) == stay
+  in_evaluation = jax.jit(lambda p: tiny.model(ARCH, p).patch_embed(images))(params)
+  assert np.allclose(embedded, in_evaluation, atol=1e-5) == (stay == 3)
+
+
 def test_no_gradient_and_no_decay_reaches_statistics(trained):
   _, state, _ = trained
   adam = next(s for s in jax.tree.leaves(state.opt_state, is_leaf=_is_adam) if _is_adam(s))

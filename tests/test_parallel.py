@@ -28,6 +28,13 @@ hosts.initialize()
 import jax
 changes = json.loads(changes)
 assert jax.device_count() == changes.pop("devices"), jax.devices()
+if jax.process_index() == changes.pop("blind"):  # takes the newest checkpoint for damaged
+  from asvit_jax import checkpoint
+  checksums, calls = checkpoint._checksums, []
+  def wrong(tree):
+    calls.append(tree)
+    return {name: sum + (len(calls) == 2) for name, sum in checksums(tree).items()}
+  checkpoint._checksums = wrong  # the first is of the teacher
 if jax.process_index() == changes.pop("victim"):
   received = hosts.StopSignal.received
   def killed(self, step):
@@ -49,7 +56,7 @@ def run(folder, tmp_path):
   start = tmp_path / "dense.safetensors"
   weights.save(start, tiny.params(tiny.TRAINED.dense))
 
-  def run(name, processes=1, devices=1, victim=None, **changes):
+  def run(name, processes=1, devices=1, victim=None, blind=None, **changes):
     changes = {
       "init_from": str(start),
       "budget": 0.6,
@@ -62,6 +69,7 @@ def run(folder, tmp_path):
       "eval.pictures": 0,
       "devices": processes * devices,
       "victim": victim,
+      "blind": blind,
     } | changes
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
@@ -90,6 +98,7 @@ def run(folder, tmp_path):
       return codes
     for i, code in enumerate(codes):
       assert code == 0, (tmp_path / f"{name}.{i}.log").read_text()[-3000:]
+    run.said = (tmp_path / f"{name}.0.log").read_text()
     return metrics.read(tmp_path / name)
 
   return run
@@ -136,6 +145,22 @@ def test_where_one_host_is_killed_the_other_ends_and_the_pair_goes_on_to_the_bit
     for name in ("killed", "whole")
   )
   assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
+def test_a_dense_network_trains_on_two_hosts(run, kind):
+  changes = {"budget": None, "total_steps": 4, "eval.every": 2, "parallel": kind}
+  one = run("one", **changes)
+  assert_same_run(run("two", processes=2, **changes), one)
+
+
+def test_where_one_host_cannot_read_a_checkpoint_all_take_the_one_before(run):
+  changes = {"processes": 2, "total_steps": 4, "checkpoint_every": 1}
+  whole = run("run", **changes)
+  again = run("run", blind=1, **changes)
+  assert "4 is damaged (step 4: another host cannot read it)" in run.said
+  assert "from step 3 of 4" in run.said
+  assert_same_run(again, whole)
 
 
 def test_a_part_of_the_variables_for_hosts_is_refused(monkeypatch):

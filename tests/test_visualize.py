@@ -256,6 +256,13 @@ def test_smoothing_is_a_centred_mean_that_keeps_straight_lines():
   assert curves._smooth(noise).std() < 0.5 * noise.std()
 
 
+def test_curves_have_a_gap_where_a_step_was_skipped():
+  lines = metrics_lines(pruned=True)
+  lines[2]["loss"] = lines[2]["gmacs"] = None  # what is not finite is written as null
+  drawn = panels(curves.draw_curves(lines))
+  assert np.isnan(plotted(drawn["GMACs an image"])["training"][1]).sum() == 1
+
+
 def test_the_tool_draws_the_curves_of_a_workdir(config, command_line, tmp_path):
   config_lib.save(config, tmp_path)
   text = "".join(json.dumps(line) + "\n" for line in metrics_lines(pruned=False))

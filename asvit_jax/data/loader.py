@@ -12,6 +12,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 
@@ -246,7 +247,7 @@ def _iterate(batches, workers, max_bad_images, bad_images):
       flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, also where none are
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
-      worker_init_fn=_end_with_parent,
+      worker_init_fn=_follow_parent,
     )
   stream = _stream(dataset, bool(workers), max_bad_images, bad_images)
   if workers:  # still open at exit, they would complain of leaks
@@ -255,8 +256,13 @@ def _iterate(batches, workers, max_bad_images, bad_images):
   return stream
 
 
-def _end_with_parent(*_):
-  """Lets a worker end where its parent is killed; it would otherwise wait for it for ever."""
+def _follow_parent(*_):
+  """Lets a worker live as long as its parent: it ends with it, and not before.
+
+  A worker whose parent was killed would wait for it for ever. One that gets the SIGTERM which
+  launchers send to all processes would end before its parent has saved.
+  """
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
   def watch():
     multiprocessing.parent_process().join()
@@ -290,8 +296,8 @@ def _next(iterator, workers):
     if not workers:
       raise
     raise InputError(
-      f"a data worker failed ({error}); killed with -9, most likely for too little memory: lower "
-      "data.workers and run the same command to go on"
+      f"a data worker failed ({error}); exit code -9 means killed, most likely for too little "
+      "memory: lower data.workers, and run the same command to go on"
     ) from error
 
 

@@ -78,38 +78,34 @@ def _enhance(enhancer):
 
 def _rotate(image, magnitude, rng):
   degrees = _signed(30 * magnitude, rng)
-  return image.rotate(degrees, resample=_interpolation(rng), fillcolor=FILL)
+  return image.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=FILL)
 
 
 def _shear_x(image, magnitude, rng):
-  return _affine(image, (1, _signed(0.3 * magnitude, rng), 0, 0, 1, 0), rng)
+  return _affine(image, (1, _signed(0.3 * magnitude, rng), 0, 0, 1, 0))
 
 
 def _shear_y(image, magnitude, rng):
-  return _affine(image, (1, 0, 0, _signed(0.3 * magnitude, rng), 1, 0), rng)
+  return _affine(image, (1, 0, 0, _signed(0.3 * magnitude, rng), 1, 0))
 
 
 def _translate_x(image, magnitude, rng):
-  return _affine(image, (1, 0, _signed(0.45 * magnitude * image.width, rng), 0, 1, 0), rng)
+  return _affine(image, (1, 0, _signed(0.45 * magnitude * image.width, rng), 0, 1, 0))
 
 
 def _translate_y(image, magnitude, rng):
-  return _affine(image, (1, 0, 0, 0, 1, _signed(0.45 * magnitude * image.height, rng)), rng)
+  return _affine(image, (1, 0, 0, 0, 1, _signed(0.45 * magnitude * image.height, rng)))
 
 
-def _affine(image, coefficients, rng):
+def _affine(image, coefficients):
   """Takes the pixel at (x, y) from (a·x + b·y + c, d·x + e·y + f)."""
   return image.transform(
-    image.size, Image.Transform.AFFINE, coefficients, _interpolation(rng), fillcolor=FILL
+    image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC, fillcolor=FILL
   )
 
 
 def _signed(value, rng):
   return value if rng.random() < 0.5 else -value
-
-
-def _interpolation(rng):
-  return Image.Resampling.BILINEAR if rng.random() < 0.5 else Image.Resampling.BICUBIC
 
 
 # Functions of (image, magnitude in [0, 1], rng).

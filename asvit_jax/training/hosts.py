@@ -1,9 +1,14 @@
 """Several hosts, and being told to stop."""
 
+import contextlib
 import os
 import signal
+import sys
+import traceback
+import zlib
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from asvit_jax.errors import InputError
@@ -40,6 +45,46 @@ def initialize():
     raise InputError(f"the hosts cannot meet ({str(error)[:300]}): check the addresses") from error
 
 
+def agree(value):
+  """Whether all hosts have the same value, anything with a `repr`; all must ask."""
+  if jax.process_count() == 1:
+    return True
+  everyone = multihost_utils.process_allgather(np.uint32(zlib.crc32(repr(value).encode())))
+  return bool((everyone == everyone[0]).all())
+
+
+def all_true(value):
+  """Whether a boolean is true on all hosts; all must ask."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.process_allgather(np.bool_(value)).all())
+
+
+def wait_for_all(what):
+  """Returns once every host has come here; `what` is a name for it."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
+@contextlib.contextmanager
+def failing_fast():
+  """Of several hosts, ends this process at once where an error is raised, having said it.
+
+  The others wait for this one, and it would wait for them at its exit, for minutes and in silence.
+  """
+  try:
+    yield
+  except Exception as error:
+    if jax.process_count() == 1:
+      raise
+    if isinstance(error, InputError):
+      print(f"error: {error}", file=sys.stderr, flush=True)
+      os._exit(2)
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
+
+
 def is_first():
   """Whether this host writes logs, metrics and pictures."""
   return jax.process_index() == 0
@@ -66,6 +111,10 @@ class StopSignal:
 
   def _receive(self, *_):
     self._received = True
+
+  def noticed(self):
+    """Whether to stop now, in the middle of a step or an evaluation; never of several hosts."""
+    return self._received
 
   def received(self, step):
     """Whether to stop after this step; all hosts answer the same."""

@@ -10,7 +10,7 @@ from asvit_jax import calibration, checkpoint, cli, complexity, evaluation, visu
 from asvit_jax import config as config_lib
 from asvit_jax.data import loader, sources
 from asvit_jax.errors import DivergedError, InputError
-from asvit_jax.training import hosts, parallel, plan
+from asvit_jax.training import hosts, inputs, parallel, plan
 from asvit_jax.training import metrics as metrics_lib
 from asvit_jax.training import optimizer as optimizer_lib
 from asvit_jax.training.mixing import Mixing
@@ -46,17 +46,20 @@ def train(config, workdir, dry_run=False):
   for images in (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   _check_freeze(config, params)
+  config_lib.check_workdir(config, workdir)
+  began_with = inputs.describe(source, teacher_params)
+  inputs.check(began_with, workdir)
   if dry_run:
-    config_lib.check_workdir(config, workdir)
     planned = plan.plan(config, arch, params, source, eval_source)
     _log(plan.describe(planned))
     optimizer, _ = optimizer_lib.create(config, planned["steps"])
     program, _ = _program(config, arch, graphdef, teacher_graphdef, optimizer)
     memory = plan.memory_mb(config, program, params, teacher_params, optimizer)
     return planned | {"memory_mb": memory}
-  if hosts.is_first():
-    config_lib.save(config, workdir)
   try:
+    if hosts.is_first():
+      config_lib.save(config, workdir)
+      inputs.save(began_with, workdir)
     run = _Run(config, workdir, arch, graphdef, params, teacher_graphdef, source, eval_source)
     return run.train(teacher_params)
   except OSError as error:
@@ -86,8 +89,13 @@ class _Run:
 
   def _start(self, params, optimizer):
     """The state to go on from: that of the latest checkpoint, or a new one."""
-    config = self.config
-    if self.checkpoints.latest_step is None:
+    config, steps = self.config, self.checkpoints.steps
+    if not hosts.agree(steps):
+      raise InputError(
+        f"the hosts see different checkpoints in {self.checkpoints.directory}, this one {steps}: "
+        "give a --workdir that all of them share"
+      )
+    if not steps:
       if self.arch.prune_before and config.thresholds == "calibrated":
         params = _calibrated(config, self.arch, params, self.source)
       return create_state(params, optimizer, config.ema_decay)
@@ -105,6 +113,8 @@ class _Run:
     shard, bad_images = (jax.process_index(), jax.process_count()), set()
     batches = loader.train_batches(config, self.source, start, *shard, bad_images)
     with hosts.StopSignal() as stop:
+      if self._evaluation_is_missing(start) and self._evaluate(self.state, stop) is None:
+        return self._stopped(start)
       for i in range(start + 1, self.steps + 1):
         asked = time.perf_counter()
         batch = next(batches)
@@ -126,21 +136,34 @@ class _Run:
           self._write(i, "train", values)
           _log(_progress(i, self.steps, rate, values, self.objective.target_gmacs))
           last, logged, waited = now, i, 0.0
-        evaluated = i % config.eval.every == 0 or i == self.steps
-        top1 = self._evaluate(parallel.unreplicate(state, kind)) if evaluated else None
-        if i % config.checkpoint_every == 0 or i == self.steps or stopping:
+        evaluating, top1 = self._evaluation_is_due(i), None
+        if evaluating and not stopping:
+          top1 = self._evaluate(parallel.unreplicate(state, kind), stop)
+          stopping = top1 is None
+        if i % config.checkpoint_every == 0 or evaluating or stopping:
           self._check_finite(i, skipped)
           self.checkpoints.save(parallel.unreplicate(state, kind), top1)
-        if stopping:
-          self.checkpoints.wait()
-          _log(f"told to stop: saved step {i} of {self.steps}; run the same command to go on")
-          return {"workdir": str(self.workdir), "step": i, "finished": False}
-        # Neither counts as training time.
-        if evaluated or i % config.checkpoint_every == 0:
-          last, logged, waited = time.perf_counter(), i, 0.0
+          if stopping:
+            return self._stopped(i)
+          last, logged, waited = time.perf_counter(), i, 0.0  # neither counts as training time
     self.checkpoints.wait()
     last = metrics_lib.read(self.workdir, "eval")[-1] if hosts.is_first() else {}
     return {"workdir": str(self.workdir), **last}
+
+  def _stopped(self, step):
+    self.checkpoints.wait()
+    _log(f"told to stop: saved step {step} of {self.steps}; run the same command to go on")
+    return {"workdir": str(self.workdir), "step": step, "finished": False}
+
+  def _evaluation_is_due(self, step):
+    return step % self.config.eval.every == 0 or step == self.steps
+
+  def _evaluation_is_missing(self, step):
+    """Whether the run was told to stop before it had evaluated the step it goes on from."""
+    if step == 0 or not self._evaluation_is_due(step):
+      return False
+    lines = metrics_lib.read(self.workdir, "eval") if hosts.is_first() else []
+    return hosts.all_true(not hosts.is_first() or step not in [line["step"] for line in lines])
 
   def _learning_rates(self, step):
     """Of the groups of parameters that have their own."""
@@ -172,23 +195,26 @@ class _Run:
       "--workdir"
     )
 
-  def _evaluate(self, state):
-    """Evaluates the averaged weights, or the raw ones without; returns top-1."""
-    weights = state.ema if self.config.ema_decay else state.params
-    args = (self.config, self.eval_source)
-    result = evaluation.evaluate(self.eval_step, self.arch, weights, *args)
-    self._write(int(state.step), "eval", result)
-    _log(f"step {int(state.step)}/{self.steps}  evaluation: {_describe(result)}")
-    if self.config.ema_decay:
-      raw = evaluation.evaluate(self.eval_step, self.arch, state.params, *args)
-      self._write(int(state.step), "eval_raw", raw)
-      _log(f"step {int(state.step)}/{self.steps}  raw weights: {_describe(raw)}")
+  def _evaluate(self, state, stop):
+    """Evaluates the averaged weights, and the raw ones; returns top-1, None where told to stop."""
+    step, results = int(state.step), {}
+    weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}
+    for kind, params in weights.items():
+      results[kind] = evaluation.evaluate(
+        self.eval_step, self.arch, params, self.config, self.eval_source, stopped=stop.noticed
+      )
+      if results[kind] is None:
+        return None
+    for kind, result in results.items():
+      self._write(step, kind, result)
+      name = {"eval": "evaluation", "eval_raw": "raw weights"}[kind]
+      _log(f"step {step}/{self.steps}  {name}: {_describe(result)}")
     if self.arch.prune_before and hosts.is_first() and self.config.eval.pictures:
       sample = sources.Sample(self.eval_source, self.config.eval.pictures)
-      figure = visualize.draw_tokens(self.arch, weights, self.config, sample)
-      path = pathlib.Path(self.workdir) / "pictures" / f"tokens_{int(state.step):07}.png"
+      figure = visualize.draw_tokens(self.arch, weights["eval"], self.config, sample)
+      path = pathlib.Path(self.workdir) / "pictures" / f"tokens_{step:07}.png"
       visualize.save(figure, path)
-    return result["top1"]
+    return results["eval"]["top1"]
 
   def _write(self, step, kind, values):
     if self.metrics is not None:
@@ -213,6 +239,7 @@ def _program(config, arch, graphdef, teacher_graphdef, optimizer):
     Mixing(**config.mix),
     config.seed,
     accumulate=config.accumulate,
+    freeze=config.optimizer.freeze,
   )
   return parallel.parallelize(step, config.parallel), objective
 

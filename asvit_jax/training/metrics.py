@@ -1,6 +1,7 @@
 """Metrics of a run: JSON lines and TensorBoard, in its workdir."""
 
 import json
+import math
 import pathlib
 import sys
 import types
@@ -9,6 +10,7 @@ import types
 # where it is installed, for seconds and a gigabyte that nobody uses.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
 
+import jax  # noqa: E402
 from tensorboard import summary  # noqa: E402
 
 from asvit_jax.errors import InputError  # noqa: E402
@@ -33,13 +35,19 @@ class Metrics:
   def write(self, step, kind, values):
     """One line: the step, its kind ("train" or "eval") and a dictionary of numbers and lists."""
     with self.path.open("a") as file:
-      file.write(json.dumps({"step": step, "kind": kind} | values) + "\n")
+      line = {"step": step, "kind": kind} | jax.tree.map(_finite, values)
+      file.write(json.dumps(line, allow_nan=False) + "\n")
     for name, value in values.items():
       for i, scalar in enumerate(value) if isinstance(value, list) else ((None, value),):
         if isinstance(scalar, (int, float)):
           tag = f"{kind}/{name}" if i is None else f"{kind}/{name}/{i}"
           self._tensorboard.add_scalar(tag, scalar, step)
     self._tensorboard.flush()
+
+
+def _finite(value):
+  """Null for what JSON has no number for: the loss of a step that was skipped."""
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def metrics_path(workdir):

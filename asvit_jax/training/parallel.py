@@ -36,6 +36,8 @@ def parallelize(step, kind="pmap"):
 
 def replicate(tree, kind="pmap"):
   """A copy on every device."""
+  if not jax.tree.leaves(tree):  # no teacher; a program without outputs would fail
+    return tree
   if kind == "pmap":
     devices = jnp.arange(jax.local_device_count())
     # Under the step's axis name, so that the step finds its arguments as it leaves its results.

@@ -26,6 +26,8 @@ def plan(config, arch, params, source, eval_source):
   """
   steps = config_lib.total_steps(config, len(source))
   warmup = int(config.optimizer.warmup * steps)
+  evaluated = {*range(config.eval.every, steps, config.eval.every), steps}  # and saved, too
+  saved = {*range(config.checkpoint_every, steps, config.checkpoint_every)}
   schedule, gmacs = learning_rate(config, steps), complexity.dense_gmacs(arch)
   return {
     "variant": config.model.variant,
@@ -45,8 +47,8 @@ def plan(config, arch, params, source, eval_source):
     "warmup_steps": warmup,
     "lr_peak": float(schedule(warmup)),
     "lr_end": float(schedule(steps)),
-    "evaluations": -(-steps // config.eval.every),
-    "checkpoints": -(-steps // config.checkpoint_every),
+    "evaluations": len(evaluated),
+    "checkpoints": len(evaluated | saved),
   }
 
 
@@ -80,7 +82,9 @@ def memory_mb(config, program, params, teacher_params, optimizer):
     optimizer: an optax optimizer.
   """
   state = jax.eval_shape(lambda: create_state(params, optimizer, config.ema_decay))
-  size, images = config.model.image_size, config.batch_size // jax.process_count()
+  size, images = config.model.image_size, config.batch_size
+  if config.parallel == "pmap":  # takes the arrays of its host, shard_map those of all
+    images //= jax.process_count()
   batch = {
     "image": jax.ShapeDtypeStruct((images, size, size, 3), np.uint8),
     "label": jax.ShapeDtypeStruct((images,), np.int32),

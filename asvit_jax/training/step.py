@@ -116,6 +116,7 @@ def make_step(
   mixing=None,
   seed=0,
   accumulate=1,
+  freeze="",
 ):
   """Builds the step of one device.
 
@@ -130,6 +131,7 @@ def make_step(
     seed: of `mixing`, which is a function of it, the step and the place in the global batch.
     accumulate: number of equal parts of the device's batch to run one after the other. The result
       is that of the whole batch, but for batch norms, which see a part at a time.
+    freeze: regular expression of the parameters that stay; their batch norms stay as in evaluation.
 
   Returns:
     Function of (state, teacher_params, batch) that returns (state, metrics). The batch has `image`
@@ -146,7 +148,7 @@ def make_step(
 
     def loss(params):
       model = nnx.merge(graphdef, params)
-      vit.train_mode(model, AXIS)
+      vit.train_mode(model, AXIS, freeze)
       total, (terms, outputs) = objective(model, images, targets, teacher, _global_mean, totals)
       moved = vit.update_statistics(params, model)
       return total, (terms, outputs.logits, outputs.kept, moved)
@@ -163,7 +165,7 @@ def make_step(
 
       def measure(images):
         model = nnx.merge(graphdef, params)
-        vit.train_mode(model, AXIS)
+        vit.train_mode(model, AXIS, freeze)
         return objective.measure(model, images)
 
       totals = jax.tree.map(_global_mean, jax.lax.map(measure, parts["images"]))
