@@ -5,7 +5,7 @@ python evaluate.py --config configs/as_deit_t.py:dense --config.data.dir=DIR \
   --weights hf:timm/deit_tiny_patch16_224.fb_in1k
 
 Published (ImageNet-1k, 224²): dense 72.2 top-1 at 1.25 GMACs; none pruned.
-Meant for one host of 4 or more accelerators. Not yet run here.
+Meant for one host of 4 or more accelerators. Run here on a sample of ImageNet only, see README.md.
 """
 
 from configs import imagenet
