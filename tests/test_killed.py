@@ -1,6 +1,6 @@
 """Runs that are killed outright, again and again: nothing of them may show in what they arrive at.
 
-`KILLS=20 python -m pytest tests/test_killed.py` kills at twenty moments instead of four.
+`KILLS=20 python -m pytest tests/test_killed.py` kills at twenty moments instead of two.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from asvit_jax.training import loop, metrics
 from asvit_jax.training.step import create_state
 
 TESTS = Path(__file__).parent
-KILLS = int(os.environ.get("KILLS", 4))
-MOMENTS = ("save", "step", "evaluation", "workers")
+KILLS = int(os.environ.get("KILLS", 2))
+MOMENTS = ("save", "workers", "evaluation", "step")
 
 # Trains; in the `count`-th save, evaluation or step, and `delay` seconds later, kills itself or one
 # of its workers, or asks itself and all of them to stop.
