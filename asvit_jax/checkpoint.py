@@ -119,7 +119,7 @@ class Checkpoints:
 
   def _set_aside(self, good):
     later = [step for step in self.steps if step > good]
-    if later and jax.process_index() == 0:
+    if later and hosts.is_first():
       damaged = self.directory.parent / "damaged"
       damaged.mkdir(exist_ok=True)
       for step in later:

@@ -16,6 +16,11 @@ def decay_mask(params):
   )
 
 
+def warmup_steps(config, steps):
+  """How many of a run's steps the learning rate rises for."""
+  return int(config.optimizer.warmup * steps)
+
+
 def learning_rate(config, steps):
   """Linear warm-up, then half a cosine from the peak to `end_lr`.
 
@@ -29,7 +34,7 @@ def learning_rate(config, steps):
   """
   scale = config.batch_size / 512
   peak, end = config.optimizer.lr * scale, config.optimizer.end_lr * scale
-  warmup = int(config.optimizer.warmup * steps)
+  warmup = warmup_steps(config, steps)
   return optax.warmup_cosine_decay_schedule(
     init_value=peak if warmup == 0 else 0.0,
     peak_value=peak,

@@ -12,8 +12,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from asvit_jax.training.step import AXIS
 
-KINDS = ("pmap", "shard_map")
-
 
 def parallelize(step, kind="pmap"):
   """A per-device step as a program over devices, for what `replicate` and `shard` return.

@@ -5,7 +5,7 @@ import numpy as np
 
 from asvit_jax import complexity, vit
 from asvit_jax import config as config_lib
-from asvit_jax.training.optimizer import learning_rate
+from asvit_jax.training.optimizer import learning_rate, warmup_steps
 from asvit_jax.training.step import create_state
 
 
@@ -25,7 +25,7 @@ def plan(config, arch, params, source, eval_source):
     `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`, `evaluations`, `checkpoints`.
   """
   steps = config_lib.total_steps(config, len(source))
-  warmup = int(config.optimizer.warmup * steps)
+  warmup = warmup_steps(config, steps)
   evaluated = {*range(config.eval.every, steps, config.eval.every), steps}  # and saved, too
   saved = {*range(config.checkpoint_every, steps, config.checkpoint_every)}
   schedule, gmacs = learning_rate(config, steps), complexity.dense_gmacs(arch)
