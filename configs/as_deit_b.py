@@ -8,7 +8,7 @@ Published (ImageNet-1k, 224²): dense 81.8 top-1 at 17.6 GMACs; none pruned.
 Meant for one host of 8 accelerators or more. Not yet run here.
 """
 
-from configs import imagenet
+from asvit_jax.config import imagenet
 
 
 def get_config(budget="0.65"):

@@ -8,7 +8,7 @@ Published (ImageNet-1k, 224²): dense 79.8 top-1 at 4.6 GMACs; 65 %: 79.6 at 3.0
 Meant for one host of 8 accelerators. Not yet run here.
 """
 
-from configs import imagenet
+from asvit_jax.config import imagenet
 
 
 def get_config(budget="0.65"):

@@ -8,7 +8,7 @@ Published (ImageNet-1k, 224²): dense 72.2 top-1 at 1.25 GMACs; none pruned.
 Meant for one host of 4 or more accelerators. Run here on a sample of ImageNet only, see README.md.
 """
 
-from configs import imagenet
+from asvit_jax.config import imagenet
 
 
 def get_config(budget="0.65"):

@@ -5,12 +5,12 @@ python train.py --config configs/as_digits.py:0.5 --workdir runs/as_digits
 Two CPU cores, 3 minutes. Measured at 0.5: 95.2 top-1 at 0.503 of the dense GMACs (dense: 95.55).
 """
 
-from configs import digits
+from asvit_jax.config import recipes
 
 
 def get_config(budget="0.5"):
   """The config for a share of the dense GMACs."""
-  config = digits.get_config()
+  config = recipes.load("digits")
   config.budget = float(budget)
   config.init_from = "runs/digits"
   config.thresholds = "calibrated"

@@ -10,7 +10,7 @@ Published (ImageNet-1k, 224²): dense 84.1 top-1 at 12.7 GMACs; 76 %: 84.0 at 9.
 Meant for one host of 8 accelerators or more. Not yet run here.
 """
 
-from configs import imagenet
+from asvit_jax.config import imagenet
 
 
 def get_config(budget="0.76"):

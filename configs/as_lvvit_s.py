@@ -10,7 +10,7 @@ Published (ImageNet-1k, 224²): dense 83.3 top-1 at 6.6 GMACs; 70 %: 83.1 at 4.6
 Meant for one host of 8 accelerators. Not yet run here.
 """
 
-from configs import imagenet
+from asvit_jax.config import imagenet
 
 
 def get_config(budget="0.7"):

@@ -1,22 +1,23 @@
-"""Draws views as a step of training gets them: python docs/draw_augmentation.py DIR OUT.png.
+"""Draws views as a step of training gets them.
 
-DIR is a folder of `train/<class>/<image>`; the augmentation is that of `configs/imagenet.py`.
+PYTHONPATH=. python docs/draw_augmentation.py DIR OUT.png
+
+DIR is a folder of `train/<class>/<image>`; the augmentation is that of the recipes for ImageNet.
 """
 
 import argparse
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from asvit_jax.data import loader, sources, transforms
+from asvit_jax.config import imagenet
+from asvit_jax.data import loader, sources
+from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.training.mixing import Mixing
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "configs"))
-import imagenet
+PREPROCESSING = Preprocessing()
 
 
 def draw(config, columns=8):
@@ -26,17 +27,18 @@ def draw(config, columns=8):
   config.batch_size = columns
   mixing = jax.jit(Mixing(**config.mix))
   rows = []
-  for step, batch in zip(range(4), loader.train_batches(config, source), strict=False):
+  batches = loader.train_batches(config, source, PREPROCESSING)
+  for step, batch in zip(range(4), batches, strict=False):
     targets = jax.nn.one_hot(batch["label"], config.model.num_classes)
     key = jax.random.fold_in(jax.random.key(config.seed), step)
-    images, _ = mixing(key, transforms.normalize(batch["image"]), targets)
+    images, _ = mixing(key, PREPROCESSING.normalize(batch["image"]), targets)
     rows.append(np.concatenate(_pixels(images), axis=1))
   return Image.fromarray(np.concatenate(rows))
 
 
 def _pixels(images):
-  """Undoes `transforms.normalize`, but for the noise beyond black and white."""
-  mean, std = jnp.asarray(transforms.IMAGENET_MEAN), jnp.asarray(transforms.IMAGENET_STD)
+  """Undoes `Preprocessing.normalize`, but for the noise beyond black and white."""
+  mean, std = jnp.asarray(PREPROCESSING.mean), jnp.asarray(PREPROCESSING.std)
   return np.asarray(255 * jnp.clip(images * std + mean, 0, 1)).round().astype(np.uint8)
 
 

@@ -11,9 +11,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-# Programs here run for milliseconds and compile for seconds.
+# Programs here run for milliseconds and compile for seconds. What must hold for the programs that
+# users run is marked `optimized`, and runs by itself: XLA's flags are those of a process.
 _FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if _FAST not in os.environ.get("XLA_FLAGS", ""):
+if not os.environ.get("OPTIMIZED") and _FAST not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAST}"
 
 import pytest  # noqa: E402
@@ -21,6 +22,15 @@ import tiny  # noqa: E402
 from absl import flags  # noqa: E402
 
 from asvit_jax import vit  # noqa: E402
+from asvit_jax.sparsity.executions import packed  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository():
+  """The root of the checkout."""
+  return REPOSITORY
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,10 +41,19 @@ def parsed_flags():
 @pytest.fixture(scope="session")
 def shared():
   """The directory of reference files beside the repository."""
-  directory = Path(__file__).parents[2] / "shared"
+  directory = REPOSITORY.parent / "shared"
   if not directory.is_dir():
     pytest.skip(f"{directory} is not there; it is not part of the repository")
   return directory
+
+
+@pytest.fixture(scope="module")
+def short_ladders():
+  """Few compiled lengths compile fast; test_packing tries them all."""
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(packed, "LENGTHS", 4)
+    patched.setattr(packed, "WIDTHS", 2)
+    yield
 
 
 @pytest.fixture(scope="session")

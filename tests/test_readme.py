@@ -1,17 +1,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-
-from asvit_jax import packing
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys, short_ladders):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(packing, "LENGTHS", 2)  # compile fast
-  monkeypatch.setattr(packing, "WIDTHS", 2)
   examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
   assert len(examples) == 4
   names = {}
@@ -19,6 +16,10 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, caps
     exec(compile(example, str(README), "exec"), names)
   assert names["outputs"].logits.shape == (8, 10)
   assert "(8, 10)" in capsys.readouterr().out
+  assert names["same"].prunes
+  np.testing.assert_allclose(
+    names["probabilities"](names["same"], names["images"]).sum(-1), 1, 1e-5
+  )
   assert (tmp_path / "digits.zip").is_file()
   assert (tmp_path / "digits.zip.json").is_file()
 

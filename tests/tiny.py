@@ -5,11 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from PIL import Image
 
 from asvit_jax import config as config_lib
-from asvit_jax import executions, pruning, vit
+from asvit_jax import vit
+from asvit_jax.core import leaves
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.network import Network
+from asvit_jax.sparsity import gates
+from asvit_jax.sparsity.executions import in_place
 
 # For the training loop: registered as a variant by the fixture `tiny_variant`.
 TRAINED = vit.Architecture(
@@ -24,7 +28,16 @@ TRAINED = vit.Architecture(
 )
 
 # What makes an `arch` one of LV-ViT's family.
-LV = dict(stem="lv", qkv_bias=False, residual_divisor=2.0, aux_head=True, norm_epsilon=1e-5)
+LV = dict(
+  stem="lv",
+  qkv_bias=False,
+  residual_divisor=2.0,
+  aux_head=True,
+  norm_epsilon=1e-5,
+  count_elementwise=True,
+)
+
+normalize = Preprocessing().normalize
 
 
 def arch(**changes):
@@ -43,8 +56,7 @@ def params(arch, seed=0):
   """
   rng = np.random.default_rng(seed)
 
-  def draw(path, spec):
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
+  def draw(name, spec):
     noise = rng.standard_normal(spec.shape)
     if name.endswith("kernel"):
       noise /= np.sqrt(np.prod(spec.shape[:-1]))
@@ -58,16 +70,12 @@ def params(arch, seed=0):
       noise *= 0.5 if name in ("cls_token", "pos_embed") else 0.1
     return jnp.asarray(noise, jnp.float32)
 
-  _, specs = _abstract(arch)
-  return jax.tree_util.tree_map_with_path(draw, specs)
+  return leaves.map_named(draw, vit.specs(arch))
 
 
-def model(arch, params):
-  """A `VisionTransformer` with these parameters."""
-  return nnx.merge(_abstract(arch)[0], params)
-
-
-_abstract = functools.cache(vit.abstract)
+def network(arch, seed=0, **fields):
+  """A `Network` with `params`."""
+  return Network(arch, params(arch, seed), **fields)
 
 
 def images(arch, count, seed=1):
@@ -77,15 +85,15 @@ def images(arch, count, seed=1):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def run_masked(arch, params, images, gate=pruning.straight_through_gate):
-  """`executions.masked` of a network in parts."""
-  return executions.masked(model(arch, params), images, gate)
+def run_masked(arch, params, images, gate=gates.straight_through_gate):
+  """`in_place.masked` of a network in parts."""
+  return in_place.masked(vit.model(arch, params), images, gate)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def run_dense(arch, params, images):
-  """`executions.dense` of a network in parts."""
-  return executions.dense(model(arch, params), images)
+  """`in_place.dense` of a network in parts."""
+  return in_place.dense(vit.model(arch, params), images)
 
 
 def with_thresholds(arch, params, images, shares):

@@ -6,120 +6,9 @@ python train.py … --config.data.name=tfds:imagenet2012 --config.data.dir=DIR
 Without network, TensorFlow or Beam. A conversion that was interrupted goes on where it stopped.
 """
 
-import concurrent.futures
-import json
-import os
-import pathlib
-
-import grain
 from absl import flags
-from tensorflow_datasets.core import file_adapters
 
-from asvit_jax import cli
-from asvit_jax.data.prepared import prepared_builder
-from asvit_jax.errors import InputError
-
-
-def convert(name, data_dir, out):
-  """Writes the data set again as array_record: the same examples, in the same order and shards.
-
-  Every shard is complete or not there, and `dataset_info.json`, without which nobody finds the
-  data set, comes last.
-
-  Args:
-    name: NAME[/CONFIG][:VERSION]; without a version, the newest.
-    data_dir: TFDS data directory that has it; None for TFDS's own default.
-    out: TFDS data directory for the copy, another one.
-
-  Returns:
-    Dictionary: `directory` of the copy, `splits` {name: examples}, `shards` and `gigabytes` read.
-
-  Raises:
-    InputError: nothing to convert there, a damaged shard, or `out` cannot be written.
-  """
-  builder = prepared_builder(name, data_dir)
-  source = pathlib.Path(builder.data_path)
-  info = json.loads((source / "dataset_info.json").read_text())
-  stored = info.get("fileFormat", "tfrecord")  # which TFDS once did not say
-  if stored != "tfrecord":
-    raise InputError(f"{source} is stored as {stored}: expected tfrecord")
-  target = pathlib.Path(out).expanduser() / source.relative_to(_root(source, info))
-  if target.resolve() == source.resolve():
-    raise InputError(f"--out {out} is where the data set is: give another directory")
-  shards = [
-    (pathlib.Path(path), target / pathlib.Path(path).name.replace(".tfrecord", ".array_record"), n)
-    for split in builder.info.splits.values()
-    for path, n in zip(split.filepaths, split.shard_lengths, strict=True)
-  ]
-  missing = [str(path) for path, _, _ in shards if not path.is_file()]
-  if missing:
-    raise InputError(f"{len(missing)} of {len(shards)} shards are missing, first {missing[0]}")
-  try:
-    target.mkdir(parents=True, exist_ok=True)
-    _convert_shards(shards)
-    for file in source.iterdir():  # features and names of classes
-      if file.suffix in (".json", ".txt") and file.name != "dataset_info.json":
-        _write(target / file.name, file.read_bytes())
-    info["fileFormat"] = "array_record"
-    _write(target / "dataset_info.json", json.dumps(info, indent=2).encode())
-  except OSError as error:
-    raise InputError(
-      f"cannot write to {target} ({error}): make room, or give another --out, and run it again"
-    ) from error
-  return {
-    "directory": str(target),
-    "splits": {split.name: split.num_examples for split in builder.info.splits.values()},
-    "shards": len(shards),
-    "gigabytes": sum(path.stat().st_size for path, _, _ in shards) / 1e9,
-  }
-
-
-def _root(source, info):
-  """The data directory that holds …/NAME[/CONFIG]/VERSION."""
-  return source.parents[2 if info.get("configName") else 1]
-
-
-def _convert_shards(shards):
-  todo = [shard for shard in shards if not shard[1].exists()]
-  if len(todo) < len(shards):
-    cli.log(f"{len(shards) - len(todo)} of {len(shards)} shards are there already")
-  progress = cli.Progress("converting, shards", len(todo))
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    converted = [pool.submit(_convert_shard, *shard) for shard in todo]
-    try:
-      for done, future in enumerate(concurrent.futures.as_completed(converted), 1):
-        future.result()
-        progress.update(done)
-    finally:  # an error, or the user, ends it after the shards that are being written
-      pool.shutdown(cancel_futures=True)
-
-
-def _convert_shard(source, target, examples):
-  partial = target.with_name(target.name + ".partial")
-  records = enumerate(grain.experimental.TFRecordIterDataset(str(source)))
-  counted = 0
-
-  def counting():
-    nonlocal counted
-    for record in records:
-      counted += 1
-      yield record
-
-  try:
-    file_adapters.ArrayRecordFileAdapter.write_examples(partial, counting())
-  except ValueError as error:  # Grain's, for a record that is cut short
-    raise InputError(f"{source} is damaged ({error}): bring back a good copy of it") from error
-  if counted != examples:
-    raise InputError(
-      f"{source} has {counted} examples, its data set says {examples}: bring back a good copy of it"
-    )
-  partial.replace(target)
-
-
-def _write(path, content):
-  partial = path.with_name(path.name + ".partial")
-  partial.write_bytes(content)
-  partial.replace(path)
+from asvit_jax.core import command
 
 
 def define_flags():
@@ -131,10 +20,12 @@ def define_flags():
 
 def main(_):
   """Converts; returns what was converted."""
+  from asvit_jax.data.tfrecord import convert
+
   return convert(flags.FLAGS.name, flags.FLAGS["data-dir"].value, flags.FLAGS.out)
 
 
 if __name__ == "__main__":
   define_flags()
   flags.mark_flags_as_required(["name", "out"])
-  cli.run(main)
+  command.run(main)

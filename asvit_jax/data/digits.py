@@ -10,14 +10,14 @@ import contextlib
 import dataclasses
 import functools
 import io
-import sys
 import time
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from asvit_jax.errors import InputError
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 
 CANVAS = 48  # pixels a side
 DIGIT_SIZES = (22, 29)  # smallest and largest side of a digit, pixels
@@ -158,7 +158,8 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
   """Builds the data set as array_record under `data_dir`, unless it is there.
 
   It is written beside its final place and renamed when complete, so an interrupted preparation
-  starts again.  The same versions of NumPy and Pillow give the same bytes.
+  starts again.  The same versions of NumPy and Pillow give the same examples to the byte; their
+  files differ between processes, as protocol buffers order the fields anew in each.
 
   Args:
     data_dir: TFDS data directory.
@@ -176,7 +177,7 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
   directory = builder.data_path
   if not directory.exists():
     start = time.perf_counter()
-    print(f"preparing {train_images:,} + {val_images:,} digits in {directory}", file=sys.stderr)
+    log(f"preparing {train_images:,} + {val_images:,} digits in {directory}")
     tfds.disable_progress_bar()
     try:
       with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
@@ -188,6 +189,6 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
           f"data.dir {str(data_dir)!r} cannot hold the digits data set ({error}): give a directory "
           "that can be written"
         ) from error
-    print(f"prepared in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    log(f"prepared in {time.perf_counter() - start:.1f} s")
   # Unlike the builder that wrote it, one that only reads survives pickling into a worker.
   return tfds.builder_from_directory(directory)

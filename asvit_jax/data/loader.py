@@ -20,15 +20,17 @@ import grain
 import numpy as np
 from absl import flags
 
-from asvit_jax import cli
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 from asvit_jax.data import transforms
 from asvit_jax.data.rand_augment import rand_augment
-from asvit_jax.errors import InputError
 
 _MAX_THREADS = 16
 
 
-def train_batches(config, source, start_step=0, shard_index=0, shard_count=1, bad_images=None):
+def train_batches(
+  config, source, preprocessing, start_step=0, shard_index=0, shard_count=1, bad_images=None
+):
   """Iterates over training batches without end, shuffled anew every epoch.
 
   Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
@@ -39,6 +41,7 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1, ba
   Args:
     config: the configuration; `data`, `model.image_size`, `batch_size` and `seed` are read.
     source: a `Source`.
+    preprocessing: a `Preprocessing`: how the network expects its images to be cut to size.
     start_step: number of the first batch.
     shard_index: which part of every global batch, usually `jax.process_index()`.
     shard_count: number of parts, usually `jax.process_count()`.
@@ -52,13 +55,13 @@ def train_batches(config, source, start_step=0, shard_index=0, shard_count=1, ba
     InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
       than `data.max_bad_images`, or a worker process that died.
   """
-  batches = train_dataset(config, source, shard_count)
+  batches = train_dataset(config, source, preprocessing, shard_count)
   batches = batches[start_step * shard_count + shard_index :: shard_count]
   bad_images = set() if bad_images is None else bad_images
   return _iterate(batches, config.data.workers, config.data.max_bad_images, bad_images)
 
 
-def train_dataset(config, source, shard_count=1):
+def train_dataset(config, source, preprocessing, shard_count=1):
   """The endless batches of all shards in turn, by random access; see `train_batches`."""
   check_classes(config, source)
   batch_size = _shard_batch_size(config.batch_size, "batch_size", shard_count)
@@ -67,11 +70,11 @@ def train_dataset(config, source, shard_count=1):
   if config.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
     examples = _RepeatEach(examples, config.data.repeats)
   # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
-  views = examples.random_map(_TrainView(config))
+  views = examples.random_map(_TrainView(config.model.image_size, preprocessing, config.data))
   return views.batch(batch_size, drop_remainder=True, batch_fn=_collate)
 
 
-def eval_batches(config, source, shard_index=0, shard_count=1):
+def eval_batches(config, source, preprocessing, shard_index=0, shard_count=1):
   """Iterates once over all images, in order; the last batches are padded.
 
   Every shard gives the same number of batches.
@@ -79,6 +82,7 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
   Args:
     config: the configuration; `data`, `model.image_size` and `eval.batch_size` are read.
     source: a `Source`.
+    preprocessing: a `Preprocessing`: how the network expects its images to be cut to size.
     shard_index: which part of every global batch.
     shard_count: number of parts.
 
@@ -95,11 +99,8 @@ def eval_batches(config, source, shard_index=0, shard_count=1):
   check_classes(config, source)
   batch_size = _shard_batch_size(config.eval.batch_size, "eval.batch_size", shard_count)
   padded = math.ceil(len(source) / config.eval.batch_size) * config.eval.batch_size
-  batches = (
-    grain.MapDataset.range(padded)
-    .map(_EvalView(config, source))
-    .batch(batch_size, batch_fn=_collate)
-  )
+  view = _EvalView(config.model.image_size, preprocessing, config.data, source)
+  batches = grain.MapDataset.range(padded).map(view).batch(batch_size, batch_fn=_collate)
   return _iterate(batches[shard_index::shard_count], 0, config.data.max_bad_images, set())
 
 
@@ -157,16 +158,17 @@ class _RepeatEach(grain.MapDataset):
 class _TrainView:
   """Augments one decoded example."""
 
-  def __init__(self, config):
-    self._size = config.model.image_size
-    self._data = config.data
+  def __init__(self, size, preprocessing, data):
+    self._size, self._preprocessing, self._data = size, preprocessing, data
 
   def __call__(self, example, rng):
     data, size, image = self._data, self._size, example["image"]
     if tuple(data.crop_scale) == (1.0, 1.0):
-      image = transforms.center_crop(image, size, data.crop_ratio)
+      image = transforms.center_crop(image, size, self._preprocessing)
     else:
-      image = transforms.random_resized_crop(image, size, rng, scale=data.crop_scale)
+      image = transforms.random_resized_crop(
+        image, size, rng, scale=data.crop_scale, interpolation=self._preprocessing.interpolation
+      )
     if data.get("shift", 0):
       image = transforms.random_shift(image, data.shift, rng)
     if data.hflip and rng.random() < 0.5:
@@ -183,10 +185,9 @@ class _TrainView:
 class _EvalView:
   """Reads and decodes the example at an index; past the end, padding."""
 
-  def __init__(self, config, source):
-    self._size = config.model.image_size
-    self._crop_ratio = config.data.crop_ratio
-    self._max_bad_images = config.data.max_bad_images
+  def __init__(self, size, preprocessing, data, source):
+    self._size, self._preprocessing = size, preprocessing
+    self._max_bad_images = data.max_bad_images
     self._source = source
     self._boxes = _has_boxes(source)
 
@@ -200,16 +201,16 @@ class _EvalView:
         raise
       return self._padding() | {"bad": [str(error)]}
     view = {
-      "image": np.asarray(transforms.center_crop(image, self._size, self._crop_ratio)),
+      "image": np.asarray(transforms.center_crop(image, self._size, self._preprocessing)),
       "label": np.int32(example["label"]),
       "valid": True,
       "file": example["file"],
       "bad": [],
     }
     if self._boxes:
-      size = (image.height, image.width)
-      box = transforms.center_crop_box(example["box"], size, self._size, self._crop_ratio)
-      view["box"] = box
+      view["box"] = transforms.center_crop_box(
+        example["box"], (image.height, image.width), self._size, self._preprocessing.crop_ratio
+      )
     return view
 
   def _padding(self):
@@ -281,7 +282,7 @@ def _stream(dataset, workers, max_bad_images, bad_images):
           count = f"{len(bad_images)}, data.max_bad_images is {max_bad_images}"
           if len(bad_images) > max_bad_images:
             raise InputError(f"too many unreadable images ({count}): {message}")
-          cli.log(f"WARNING: left out an unreadable image ({count}): {message}")
+          log(f"WARNING: left out an unreadable image ({count}): {message}")
       # A worker's arrays live in shared memory that goes when Grain drops them.
       yield {key: np.array(value) for key, value in batch.items()} if workers else batch
   finally:

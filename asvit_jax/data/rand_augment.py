@@ -6,11 +6,11 @@ with: "inc1" says that every operation gets stronger with the magnitude.
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from asvit_jax.data import transforms
+from asvit_jax.data.preprocessing import IMAGENET_MEAN
 
 PROBABILITY = 0.5  # that an operation, once drawn, is applied
 MAX_MAGNITUDE = 10.0
-FILL = tuple(round(255 * mean) for mean in transforms.IMAGENET_MEAN)  # 124, 116, 104
+FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # 124, 116, 104
 
 
 def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2):

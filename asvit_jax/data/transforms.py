@@ -1,19 +1,15 @@
 """Image transforms on the host: PIL images of uint8 in and out, one at a time.
 
-Normalisation is left to the device: uint8 is a quarter of the bytes to send.
+Normalisation is left to the device, see `Preprocessing`: uint8 is a quarter of the bytes to send.
 """
 
 import io
 import math
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from asvit_jax.errors import InputError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from asvit_jax.core.errors import InputError
 
 
 def decode(encoded, file):
@@ -44,8 +40,10 @@ def _reason(error):
   return "no known image format" if unknown else str(error) or type(error).__name__
 
 
-def random_resized_crop(image, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
-  """Crops a random part and resizes it (bicubic): the crop of Inception, arXiv:1409.4842.
+def random_resized_crop(
+  image, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"
+):
+  """Crops a random part and resizes it: the crop of Inception, arXiv:1409.4842.
 
   Args:
     image: PIL image.
@@ -53,6 +51,7 @@ def random_resized_crop(image, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3
     rng: np.random.Generator.
     scale: smallest and largest share of the image's area to crop.
     ratio: smallest and largest width ÷ height of the crop, drawn uniformly in its logarithm.
+    interpolation: of `preprocessing.INTERPOLATIONS`.
 
   Returns:
     (size, size) PIL image.  When ten draws do not fit into the image, its largest centre crop
@@ -70,7 +69,7 @@ def random_resized_crop(image, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3
     w = min(width, max(1, round(height * ratio[1])))
     h = min(height, max(1, round(width / ratio[0])))
     x, y = (width - w) // 2, (height - h) // 2
-  return _resize(image.crop((x, y, x + w, y + h)), size, size)
+  return _resize(image.crop((x, y, x + w, y + h)), size, size, interpolation)
 
 
 def random_shift(image, max_pixels, rng):
@@ -110,20 +109,22 @@ def color_jitter(image, strength, rng):
   return image
 
 
-def center_crop(image, size, crop_ratio):
-  """The evaluation view: resizes the shorter side (bicubic), then crops the centre.
+def center_crop(image, size, preprocessing):
+  """The evaluation view: resizes the shorter side, then crops the centre.
 
   Args:
     image: PIL image.
     size: side of the result, pixels.
-    crop_ratio: in (0, 1], side of the crop ÷ shorter side before it; 224 at 0.875 is the usual
-      "resize to 256, crop 224", pixel for pixel that of torchvision.
+    preprocessing: a `Preprocessing`; 224 at its default crop ratio of 0.875 is the usual "resize to
+      256, crop 224", pixel for pixel that of torchvision.
 
   Returns:
     (size, size) PIL image.
   """
-  (height, width), (y, x) = _crop_geometry((image.height, image.width), size, crop_ratio)
-  return _resize(image, height, width).crop((x, y, x + size, y + size))
+  original_hw = (image.height, image.width)
+  (height, width), (y, x) = _crop_geometry(original_hw, size, preprocessing.crop_ratio)
+  resized = _resize(image, height, width, preprocessing.interpolation)
+  return resized.crop((x, y, x + size, y + size))
 
 
 def center_crop_box(box, original_hw, size, crop_ratio):
@@ -133,7 +134,7 @@ def center_crop_box(box, original_hw, size, crop_ratio):
     box: (4,) (ymin, xmin, ymax, xmax) relative to the whole image.
     original_hw: height and width of the whole image, pixels.
     size: as for `center_crop`.
-    crop_ratio: as for `center_crop`.
+    crop_ratio: that of the `Preprocessing`.
 
   Returns:
     (4,) float32 box relative to the crop, clipped to [0, 1]; of no area where it lies outside.
@@ -150,22 +151,7 @@ def _crop_geometry(original_hw, size, crop_ratio):
   return resized, tuple(round((side - size) / 2) for side in resized)
 
 
-def _resize(image, height, width):
+def _resize(image, height, width, interpolation):
   if image.size == (width, height):
     return image
-  return image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def normalize(images, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-  """Scales pixels to the network's input; for the device.
-
-  Args:
-    images: (b, h, w, 3) uint8.
-    mean: of each channel, of pixels in [0, 1].
-    std: of each channel, of pixels in [0, 1].
-
-  Returns:
-    (b, h, w, 3) float32.
-  """
-  mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-  return (images.astype(jnp.float32) / 255 - mean) / std
+  return image.resize((width, height), Image.Resampling[interpolation.upper()])

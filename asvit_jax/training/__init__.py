@@ -1,1 +1,1 @@
-"""Training: the optimizer, the step, its parallel forms, the loop."""
+"""Training: the optimizer, the step, its parallel forms, and the run that repeats it."""

@@ -1,9 +1,10 @@
 """Augmentation of whole batches on the device: random erasing, mixup and cutmix.
 
 All shapes are static, so everything here runs under jit, vmap and pmap; what is switched off leaves
-no trace in the program. The semantics are timm's: erasing in pixel mode, mixing in pairs, each with
-its own draw. Every draw follows from the image's place in the global batch, so the number of
-devices and hosts changes nothing.
+no trace in the program. Erasing is timm's in pixel mode. Neighbours in the batch are mixed with
+each other, and every pair has a draw of its own; timm, by default, draws once for a batch, whose
+images it mixes with their mirrors. Every draw follows from the image's place in the global batch,
+so the number of devices and hosts changes nothing.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ ERASING_DRAWS = 10  # of rectangles, until one fits
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-  """Erases, then mixes; the fields are those of the section `mix` of the config."""
+  """Erases images, then mixes pairs; the fields are those of the section `mix` of the config."""
 
   mixup: float = 0.0
   cutmix: float = 0.0
@@ -63,11 +64,12 @@ def _keys(key, indices):
 
 
 def mix(key, images, targets, mixup_alpha, cutmix_alpha, switch):
-  """Mixes every image with its mirror in the batch: image i with image b - 1 - i.
+  """Mixes every image with its mirror among those given: image i with image b - 1 - i.
 
-  One draw holds for the batch. Mixup (arXiv:1710.09412) adds the pair, weighted λ and 1 - λ; cutmix
-  (arXiv:1905.04899) pastes a box of the other image, of area 1 - λ before the image's border clips
-  it, around a centre that is anywhere in the image. λ is Beta(α, α) distributed.
+  One draw holds for all; `Mixing` gives two images at a time. Mixup (arXiv:1710.09412) adds the
+  pair, weighted λ and 1 - λ; cutmix (arXiv:1905.04899) pastes a box of the other image, of area
+  1 - λ before the image's border clips it, around a centre that is anywhere in the image. λ is
+  Beta(α, α) distributed.
 
   Args:
     key: a PRNG key.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from asvit_jax.training.step import AXIS
+from asvit_jax.core.devices import AXIS, global_mesh
 
 
 def parallelize(step, kind="pmap"):
@@ -24,7 +24,7 @@ def parallelize(step, kind="pmap"):
   # The step averages gradients itself, so the check, which would do it again, is off.
   mapped = jax.shard_map(
     step,
-    mesh=_mesh(),
+    mesh=global_mesh(),
     in_specs=(everywhere, everywhere, split),
     out_specs=everywhere,
     check_vma=False,
@@ -41,7 +41,7 @@ def replicate(tree, kind="pmap"):
     # Under the step's axis name, so that the step finds its arguments as it leaves its results.
     copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), axis_name=AXIS)
     return copy(devices, tree)
-  sharding = NamedSharding(_mesh(), PartitionSpec())
+  sharding = NamedSharding(global_mesh(), PartitionSpec())
 
   def copy(x):
     x = np.asarray(x)
@@ -51,10 +51,16 @@ def replicate(tree, kind="pmap"):
 
 
 def unreplicate(tree, kind="pmap"):
-  """The first local device's copy."""
-  if kind == "pmap":  # not x[0], which is on the first host only
-    return jax.tree.map(lambda x: x.addressable_data(0).reshape(x.shape[1:]), tree)
-  return jax.tree.map(lambda x: x.addressable_data(0), tree)
+  """The first local device's copy, on the host.
+
+  A slice on the device would be another program there, which waits for the step that is under way.
+  """
+
+  def copy(x):
+    array = np.array(x.addressable_data(0))  # a copy: the next step reuses the device's memory
+    return array.reshape(x.shape[1:]) if kind == "pmap" else array
+
+  return jax.tree.map(copy, tree)
 
 
 def shard(batch, kind="pmap"):
@@ -62,9 +68,31 @@ def shard(batch, kind="pmap"):
   if kind == "pmap":
     devices = jax.local_device_count()
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
-  sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+  sharding = NamedSharding(global_mesh(), PartitionSpec(AXIS))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def _mesh():
-  return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+def shapes(state, teacher_params, batch, kind="pmap"):
+  """Of what `replicate` and `shard` return, for this host: the arguments of the program.
+
+  Args:
+    state: a `TrainState` of arrays or shapes.
+    teacher_params: likewise.
+    batch: of the global batch, (b, …) shapes.
+    kind: as above.
+
+  Returns:
+    The three, as `jax.ShapeDtypeStruct`s.
+  """
+  if kind != "pmap":  # takes the arrays of all hosts
+    return state, teacher_params, batch
+  devices, hosts = jax.local_device_count(), jax.process_count()
+
+  def split(x):
+    images = x.shape[0] // hosts // devices
+    return jax.ShapeDtypeStruct((devices, images, *x.shape[1:]), x.dtype)
+
+  state, teacher_params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((devices, *x.shape), x.dtype), (state, teacher_params)
+  )
+  return state, teacher_params, jax.tree.map(split, batch)

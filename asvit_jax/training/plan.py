@@ -3,19 +3,19 @@
 import jax
 import numpy as np
 
-from asvit_jax import complexity, vit
-from asvit_jax import config as config_lib
-from asvit_jax.training.optimizer import learning_rate, warmup_steps
-from asvit_jax.training.step import create_state
+from asvit_jax.core import devices, leaves
+from asvit_jax.training import parallel
+from asvit_jax.training.schedule import learning_rate, total_steps, warmup_steps
+from asvit_jax.training.step import state_shapes
+from asvit_jax.vit.complexity import target_gmacs
 
 
-def plan(config, arch, params, source, eval_source):
+def plan(config, network, source, eval_source):
   """Counts what a run of a config would do.
 
   Args:
     config: see `config.base`.
-    arch: the `Architecture` it trains.
-    params: its parameters.
+    network: the `Network` it trains.
     source: images to train on.
     eval_source: images to evaluate on.
 
@@ -24,16 +24,16 @@ def plan(config, arch, params, source, eval_source):
     `data`, `images`, `eval_images`; `devices`, `platform`, `hosts`, `batch_size`, `batch_a_device`,
     `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`, `evaluations`, `checkpoints`.
   """
-  steps = config_lib.total_steps(config, len(source))
+  steps = total_steps(config, len(source))
   warmup = warmup_steps(config, steps)
   evaluated = {*range(config.eval.every, steps, config.eval.every), steps}  # and saved, too
   saved = {*range(config.checkpoint_every, steps, config.checkpoint_every)}
-  schedule, gmacs = learning_rate(config, steps), complexity.dense_gmacs(arch)
+  schedule = learning_rate(config, steps)
   return {
     "variant": config.model.variant,
-    "parameters": vit.count_parameters(params),
-    "gmacs_dense": gmacs,
-    "gmacs_target": config.budget and config.budget * gmacs,
+    "parameters": leaves.count(network.params),
+    "gmacs_dense": network.dense_gmacs,
+    "gmacs_target": target_gmacs(network.arch, config.budget),
     "data": config.data.name,
     "images": len(source),
     "eval_images": len(eval_source),
@@ -71,30 +71,21 @@ def describe(plan):
   )
 
 
-def memory_mb(config, program, params, teacher_params, optimizer):
+def memory_mb(config, program, network, optimizer):
   """MiB that a step takes on a device, by the compiler's account; None where it gives none.
 
   Args:
     config: see `config.base`.
     program: of `parallel.parallelize`.
-    params: of the network.
-    teacher_params: of its teacher.
+    network: the `Network` it trains.
     optimizer: an optax optimizer.
   """
-  state = jax.eval_shape(lambda: create_state(params, optimizer, config.ema_decay))
-  size, images = config.model.image_size, config.batch_size
-  if config.parallel == "pmap":  # takes the arrays of its host, shard_map those of all
-    images //= jax.process_count()
+  state = state_shapes(network.params, optimizer, config.ema_decay)
+  teacher_params = network.dense.params if network.prunes else ()
+  size = network.arch.image_size
   batch = {
-    "image": jax.ShapeDtypeStruct((images, size, size, 3), np.uint8),
-    "label": jax.ShapeDtypeStruct((images,), np.int32),
+    "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), np.uint8),
+    "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32),
   }
-  if config.parallel == "pmap":
-    devices = jax.local_device_count()
-    state, teacher_params = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((devices, *x.shape), x.dtype), (state, teacher_params)
-    )
-    batch = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((devices, images // devices, *x.shape[1:]), x.dtype), batch
-    )
-  return complexity.memory_mb(program.lower(state, teacher_params, batch).compile())
+  shapes = parallel.shapes(state, teacher_params, batch, config.parallel)
+  return devices.memory_mb(program.lower(*shapes).compile())

@@ -1,0 +1,67 @@
+"""The command lines, a module each.
+
+A module has `define_flags()`, `main(arguments)`, which returns the result for the last line of
+stdout, and how many positional arguments it takes, `ARGUMENTS = (least, most)`. It is light to
+import, so that `--help` is quick; `main` imports what it needs.
+"""
+
+import importlib
+import sys
+
+from absl import flags
+
+from asvit_jax.config import recipes
+from asvit_jax.core import command
+
+# Name: what it does, for `asvit --help`.
+COMMANDS = {
+  "train": "trains a dense or a pruned network; again, goes on where it stopped",
+  "evaluate": "accuracy, GMACs and kept tokens of a run or a weights file; calibrates thresholds",
+  "predict": "classifies image files",
+  "export": "writes an artifact that others run",
+  "benchmark": "times dense, masked and packed execution",
+  "visualize": "draws the tokens that a network keeps, or the curves of a run",
+  "parity": "holds the implementation against reference numbers of the authors' code",
+  "quickstart": "trains a dense and a pruned network on the embedded data and shows both",
+}
+
+
+def run(name):
+  """Runs the command line `name` with the arguments of this process."""
+  module = importlib.import_module(f"asvit_jax.commands.{name}")
+  sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
+  before = set(flags.FLAGS)
+  module.define_flags()
+  for flag in set(flags.FLAGS) - before:  # and lists these
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
+  sys.argv[1:] = _with_recipes(sys.argv[1:])
+  command.run(module.main, *module.ARGUMENTS)
+
+
+def main():
+  """`asvit NAME …`: runs the command line of that name."""
+  if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+    lines = [f"  {name:11}{what}" for name, what in COMMANDS.items()]
+    asked = len(sys.argv) > 1 and sys.argv[1] in ("--help", "-h", "help")
+    out = sys.stdout if asked else sys.stderr
+    print("usage: asvit COMMAND [--help] …", *lines, sep="\n", file=out)
+    print(f"\nrecipes for --config: {', '.join(recipes.names())}", file=out)
+    if len(sys.argv) > 1 and not asked:
+      print(f"error: command {sys.argv[1]!r} is not known", file=out)
+    sys.exit(0 if asked else 2)
+  name = sys.argv.pop(1)
+  sys.argv[0] = f"{sys.argv[0]} {name}"
+  run(name)
+
+
+def _with_recipes(arguments):
+  """Arguments with the file in place of a recipe's name after --config."""
+  found = []
+  for i, argument in enumerate(arguments):
+    name, equals, value = argument.partition("=")
+    if name in ("--config", "-config") and equals:
+      argument = f"{name}={recipes.find(value)}"
+    elif i and arguments[i - 1] in ("--config", "-config"):
+      argument = recipes.find(argument)
+    found.append(argument)
+  return found

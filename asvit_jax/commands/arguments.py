@@ -1,0 +1,93 @@
+"""Flags that several command lines share, and what they lead to."""
+
+from absl import flags
+from ml_collections import config_flags
+
+from asvit_jax.core.errors import InputError
+
+
+def define_config(help_="A file of configs/, its name, or one of yours; by default --workdir's."):
+  """The flag --config, whose keys are flags too: --config.batch_size=128."""
+  config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
+
+
+def define_source(what):
+  """The flags --workdir and --weights: what to load."""
+  flags.DEFINE_string("workdir", None, f"The run to {what}, or")
+  flags.DEFINE_string("weights", None, "the weights: a .safetensors file, a .pth file or hf:NAME.")
+
+
+def define_execution():
+  """The flag --execution."""
+  from asvit_jax.sparsity.executions import EXECUTIONS
+
+  flags.DEFINE_enum(
+    "execution", None, EXECUTIONS.names, "Default: packed where there are thresholds."
+  )
+
+
+def source():
+  """What to load, of --workdir and --weights.
+
+  Raises:
+    InputError: both or neither are given.
+  """
+  workdir, weights = flags.FLAGS.workdir, flags.FLAGS.weights
+  if (workdir is None) == (weights is None):
+    raise InputError("give either --workdir or --weights: what to load")
+  return workdir if weights is None else weights
+
+
+def config():
+  """The config given, else that of the run, else one for the network that the weights describe.
+
+  Checked as far as an evaluation needs it.
+
+  Raises:
+    InputError: both or neither of --workdir and --weights; no workdir; weights that do not say what
+      they are, without a config; a value that cannot work.
+  """
+  from asvit_jax.config import rules
+  from asvit_jax.run import identity
+
+  where, given = source(), flags.FLAGS.config
+  if flags.FLAGS.workdir is not None:
+    of_run = identity.load(where)  # in any case: it says so where this is no workdir
+    given = of_run if given is None else given
+  elif given is None:
+    given = _config_of_weights(where)
+  rules.check_evaluation(given)
+  return given
+
+
+def network(config):
+  """The `Network` of --workdir or --weights as a config wants it.
+
+  Class names are those that it knows, else those that the config's data leads to.
+
+  Raises:
+    InputError: see `network.load_configured`.
+  """
+  import dataclasses
+
+  from asvit_jax.data import sources
+  from asvit_jax.network import load_configured
+
+  loaded = load_configured(source(), config)
+  if loaded.classes is not None:
+    return loaded
+  names = sources.class_names(config.data)
+  return dataclasses.replace(loaded, classes=None if names is None else tuple(names))
+
+
+def _config_of_weights(weights):
+  from asvit_jax.config import base
+  from asvit_jax.config.model import describe_in
+  from asvit_jax.vit import Architecture
+  from asvit_jax.weights import formats
+
+  description = formats.read(weights).description
+  if "architecture" not in description:
+    raise InputError("--weights needs --config: it says which network they are of and which data")
+  arch = Architecture.from_json(description["architecture"], f"weights {weights}")
+  return describe_in(base(), arch, description.get("variant", ""))

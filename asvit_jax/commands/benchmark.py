@@ -1,0 +1,108 @@
+"""Times dense, masked and packed execution, a fixed top-k and the authors' batch-mean count.
+
+python benchmark.py --variant deit_s --budget 0.65 --batch 32
+python benchmark.py --variant deit_t --budget 0.5 --weights FILE --images DIR --plot speed.png
+"""
+
+from absl import flags
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+
+ARGUMENTS = (0, 0)
+
+# At least so many images set the thresholds; the batch is drawn from them by cost.
+_SAMPLE = 32
+
+
+def define_flags():
+  """Defines them."""
+  from asvit_jax.evaluation.speed import TIMED
+  from asvit_jax.vit.architecture import VARIANTS
+
+  flags.DEFINE_enum("variant", "deit_s", list(VARIANTS), "The network.")
+  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
+  flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
+  flags.DEFINE_string("weights", None, "A weights file of that network; random ones without.")
+  flags.DEFINE_string("images", None, "A directory of images; noise without.")
+  flags.DEFINE_multi_enum(
+    "execution", None, TIMED, "Which to time besides dense; may be repeated. All."
+  )
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", lower_bound=1)
+  flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
+  flags.DEFINE_string("plot", None, "PNG file for images/s against GMACs.")
+
+
+def main(_):
+  """Measures; returns the numbers."""
+  import jax
+
+  from asvit_jax import vit
+  from asvit_jax.evaluation import speed
+  from asvit_jax.vit.complexity import check_budget
+
+  given = flags.FLAGS
+  check_budget(vit.VARIANTS[given.variant], given.budget)
+  if (given.weights is None) != (given.images is None):
+    raise InputError("give --weights and --images together: each means little without the other")
+  network, images = _with_photographs() if given.weights else _with_noise()
+  network = network.calibrate([{"image": image[None]} for image in images], given.budget)
+  images, kept = speed.representative(network, images, given.batch)
+  results = speed.run(network, images, kept, given.execution or speed.TIMED, given.rounds)
+
+  device = jax.devices()[0]
+  title = f"{given.variant} at {given.budget:g}, batch {given.batch}, {given.dtype}"
+  log(f"\n{title}, {device.device_kind}, jax {jax.__version__}\n{_table(results)}")
+  if given.plot is not None:
+    from asvit_jax.report.speed import draw_speed
+    from asvit_jax.report.tokens import save
+
+    save(draw_speed(results, title), given.plot)
+  summary = {
+    "variant": given.variant,
+    "budget": given.budget,
+    "batch": given.batch,
+    "dtype": given.dtype,
+    "device": device.device_kind,
+    "jax": jax.__version__,
+    "kept": [{"mean": float(k.mean()), "std": float(k.std())} for k in kept.T],
+    "macs_ratio": results["dense"]["gmacs"] / float(network.gmacs(kept).mean()),
+    "images_per_s": {name: result["images_per_s"] for name, result in results.items()},
+    "results": results,
+  }
+  if "packed" in results:
+    summary["speedup"] = results["packed"]["speedup"]
+  return summary
+
+
+def _with_photographs():
+  from asvit_jax.evaluation import speed
+  from asvit_jax.network import load
+
+  given = flags.FLAGS
+  network = load(given.weights, given.variant, dtype=given.dtype)
+  return network, speed.photographs(given.images, max(given.batch, _SAMPLE), network)
+
+
+def _with_noise():
+  from asvit_jax.evaluation import speed
+  from asvit_jax.network import create
+  from asvit_jax.vit.complexity import target_gmacs, uniform_ratio
+
+  given = flags.FLAGS
+  network = speed.sharpened(create(given.variant, dtype=given.dtype))
+  ratio = uniform_ratio(network.arch, target_gmacs(network.arch, given.budget))
+  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), ratio)
+
+
+def _table(results):
+  """The results as text, a line an execution."""
+  columns = "".join(f"{c:>10}" for c in ("images/s", "speed-up", "compile s", "MB"))
+  lines = [f"{'':12}{'GMACs':>8}{'ms a batch':>16}{columns}"]
+  for name, r in results.items():
+    timing = f"{r['ms']:.1f} ± {r['spread_ms']:.1f}"
+    lines.append(
+      f"{name:12}{r['gmacs']:8.3f}{timing:>16}{r['images_per_s']:10.1f}{r['speedup']:10.2f}"
+      f"{r['compile_s']:10.1f}{r.get('memory_mb', float('nan')):10.0f}"
+    )
+  return "\n".join(lines)

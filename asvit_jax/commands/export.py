@@ -1,0 +1,43 @@
+"""Exports a run or a weights file for others to run: safetensors, StableHLO, SavedModel, ONNX.
+
+python export.py --workdir runs/as_deit_t_65 --format stablehlo --out deit_t_65.stablehlo.zip
+python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out deit_t_65.onnx
+"""
+
+from absl import flags
+
+from asvit_jax.commands import arguments
+from asvit_jax.core.progress import log
+
+ARGUMENTS = (0, 0)
+
+
+def define_flags():
+  """Defines them."""
+  from asvit_jax.export.formats import FORMATS
+
+  arguments.define_config()
+  arguments.define_source("export")
+  names = ", ".join(FORMATS.names)
+  flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
+  flags.DEFINE_string("out", None, "File to write, or directory where the format is one.")
+  flags.DEFINE_multi_integer(
+    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", lower_bound=1
+  )
+  flags.mark_flags_as_required(["format", "out"])
+
+
+def main(_):
+  """Exports and verifies; returns the artifact's description."""
+  from asvit_jax.export.formats import FORMATS
+  from asvit_jax.export.writing import check_libraries, check_path
+
+  given = flags.FLAGS
+  FORMATS.check(given.format)
+  config = arguments.config()
+  check_path(given.format, given.out)
+  check_libraries(given.format)
+  network = arguments.network(config)
+  log(f"writing {given.format} and verifying it: a minute or two")
+  note = network.export(given.out, given.format, sorted(set(given.batch)), config.budget)
+  return {"out": str(given.out), **note}

@@ -1,0 +1,24 @@
+"""Holds this implementation against reference numbers of the authors' PyTorch code.
+
+python -m asvit_jax.parity tests/golden/deit_parity.npz
+
+Ends with one line of JSON: the largest errors and `"ok"`; exit status 1 where the numbers differ.
+"""
+
+from asvit_jax.core.progress import log
+
+ARGUMENTS = (1, 1)
+
+
+def define_flags():
+  """None."""
+
+
+def main(arguments):
+  """Compares with one file; returns the errors."""
+  from asvit_jax.reference.check import TOLERANCES, check
+
+  errors = check(arguments[0])
+  for name, tolerance in TOLERANCES.items():
+    log(f"{name:12} {errors[name]:.2e}  allowed {tolerance:g}")
+  return errors

@@ -1,0 +1,69 @@
+"""Classifies images: top-5 with probabilities, kept tokens, GMACs, and a picture if asked for.
+
+python predict.py --workdir runs/as_deit_t_65 a.jpg b.jpg --picture tokens.png
+python predict.py --config configs/as_deit_t.py --weights W65 a.jpg
+python predict.py --artifact deit_t_65.stablehlo.zip a.jpg
+"""
+
+from absl import flags
+
+from asvit_jax.commands import arguments
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+
+ARGUMENTS = (1, None)
+
+
+def define_flags():
+  """Defines them."""
+  arguments.define_config()
+  arguments.define_source("use")
+  flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
+  arguments.define_execution()
+  flags.DEFINE_string("picture", None, "PNG file for the tokens kept of each image.")
+
+
+def main(paths):
+  """Predicts; returns the results by image."""
+  from asvit_jax.data.images import check_files
+
+  check_files(paths)
+  run = _with_network if flags.FLAGS.artifact is None else _with_artifact
+  results, patches = run(paths)
+  for result in results:
+    best = result["top5"][0]
+    log(
+      f"{result['file']}: {best.get('class', best['label'])} {100 * best['probability']:.1f} %, "
+      f"kept {result['kept']} of {patches}, {result['gmacs']:.3f} GMACs"
+    )
+  return {"predictions": results}
+
+
+def _with_artifact(paths):
+  from asvit_jax.evaluation.prediction import predict_by_artifact
+  from asvit_jax.export.artifacts import load_artifact
+
+  given = flags.FLAGS
+  if given.workdir or given.weights or given.picture or given.execution:
+    raise InputError(
+      "--artifact goes by itself: --picture and --execution need the network, with --workdir or "
+      "--weights"
+    )
+  artifact = load_artifact(given.artifact)
+  return predict_by_artifact(artifact, paths), artifact.arch.patches
+
+
+def _with_network(paths):
+  from asvit_jax.evaluation.prediction import predict
+
+  given = flags.FLAGS
+  config = arguments.config()
+  network = arguments.network(config)
+  if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
+    raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
+  results = predict(network, paths, given.execution)
+  if given.picture is not None:
+    from asvit_jax.report.tokens import draw_files
+
+    draw_files(network, config, paths, given.picture)
+  return results, network.arch.patches

@@ -1,0 +1,69 @@
+"""Draws the tokens that a network keeps of images, or the curves of a run.
+
+python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --out tokens.png [IMAGE ...]
+python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.png
+"""
+
+import pathlib
+
+from absl import flags
+
+from asvit_jax.commands import arguments
+from asvit_jax.core.errors import InputError
+
+ARGUMENTS = (0, None)
+
+
+def define_flags():
+  """Defines them."""
+  arguments.define_config()
+  arguments.define_source("draw")
+  flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
+  flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
+  flags.DEFINE_string("out", None, "PNG file to write.")
+
+
+def main(paths):
+  """Draws; returns where to and how much."""
+  out = flags.FLAGS.out
+  if out is None or not out.lower().endswith(".png"):
+    raise InputError(f"--out {out!r}: give the .png file to write the picture to")
+  return {"out": out} | (_curves(paths, out) if flags.FLAGS.curves else _tokens(paths, out))
+
+
+def _curves(paths, out):
+  from asvit_jax.config.model import architecture
+  from asvit_jax.report import curves, tokens
+  from asvit_jax.run import identity, metrics
+  from asvit_jax.vit.complexity import target_gmacs
+
+  workdir = flags.FLAGS.workdir
+  if workdir is None or flags.FLAGS.weights is not None or paths:
+    raise InputError("--curves draws the training of a run: give --workdir, no weights or images")
+  lines, config = metrics.read(workdir), identity.load(workdir)
+  target = target_gmacs(architecture(config), config.budget)
+  figure = curves.draw_curves(lines, target, pathlib.Path(workdir).resolve().name)
+  tokens.save(figure, out)
+  return {"steps": lines[-1]["step"]}
+
+
+def _tokens(paths, out):
+  from asvit_jax.data import sources
+  from asvit_jax.report import tokens
+
+  config = arguments.config()
+  tokens.check_rows(len(paths) or flags.FLAGS.count)
+  if not paths:
+    source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
+    source = sources.Sample(source, flags.FLAGS.count)
+  network = arguments.network(config)
+  if not network.prunes:
+    raise InputError(
+      f"{arguments.source()} has no thresholds, so it prunes nothing: set them with evaluate.py "
+      "--calibrate BUDGET --save-weights FILE and draw that file with --weights"
+    )
+  if paths:
+    tokens.draw_files(network, config, paths, out)
+  else:
+    tokens.save(tokens.draw_tokens(network, config, source), out)
+  return {"images": len(paths) or len(source)}

@@ -1,0 +1,105 @@
+"""The configuration: every key with its default.
+
+A file in `configs/` starts from `base()` and changes what its recipe needs. Keys are locked, so a
+misspelt one is an error that names the nearest.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from asvit_jax.losses import WEIGHTS
+
+
+def base():
+  """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
+  config = ConfigDict()
+  config.seed = 0
+  config.init_from = ""  # dense weights to start from, also the teacher: a file, a workdir or hf:…
+  config.init_resize = False  # take weights of another image size: interpolate their positions
+  config.init_new_head = False  # take weights of another number of classes: with a new head
+  config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
+  config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
+  config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
+
+  config.model = ConfigDict()
+  config.model.variant = "deit_s"  # a key of vit.VARIANTS; any name where all below are given
+  config.model.num_classes = 1000
+  config.model.image_size = 224  # pixels
+  config.model.patch_size = 16  # pixels
+  config.model.dtype = "float32"  # compute type; parameters stay float32
+  config.model.remat = False  # compute blocks again in the backward pass: less memory, more time
+  # Each overrides the variant's; see vit.Architecture. None: as the variant has it.
+  config.model.width = config_dict.placeholder(int)
+  config.model.heads = config_dict.placeholder(int)
+  config.model.depth = config_dict.placeholder(int)
+  config.model.mlp_ratio = config_dict.placeholder(float)
+  config.model.stem = config_dict.placeholder(str)
+  config.model.norm_epsilon = config_dict.placeholder(float)
+  config.model.qkv_bias = config_dict.placeholder(bool)
+  config.model.residual_divisor = config_dict.placeholder(float)
+  config.model.aux_head = config_dict.placeholder(bool)
+  config.model.count_elementwise = config_dict.placeholder(bool)
+  config.model.prune_before = config_dict.placeholder(tuple)
+  config.model.attention = config_dict.placeholder(str)
+  config.model.score = config_dict.placeholder(str)
+  config.model.reduction = config_dict.placeholder(str)
+
+  config.data = ConfigDict()
+  config.data.name = "folder"  # a key of data.sources.SOURCES: "folder", "digits", "tfds:NAME"
+  config.data.dir = ""
+  config.data.classes = ""  # file with a class a line, in label order; "": sorted directory names
+  config.data.train_split = "train"
+  config.data.eval_split = "val"
+  config.data.crop_scale = (0.08, 1.0)  # share of the image's area; (1.0, 1.0): the centre crop
+  # What the network expects of its images, see data.Preprocessing. None: as its weights say, or
+  # where they say nothing 0.875, ImageNet's mean and std, and bicubic.
+  config.data.crop_ratio = config_dict.placeholder(float)  # side of the crop ÷ shorter side
+  config.data.mean = config_dict.placeholder(tuple)  # of each channel, of pixels in [0, 1]
+  config.data.std = config_dict.placeholder(tuple)
+  config.data.interpolation = config_dict.placeholder(str)
+  config.data.hflip = True
+  config.data.shift = 0  # random translation in training, pixels
+  config.data.rand_augment = 0.0  # mean magnitude of RandAugment, at most 10; 0: none
+  config.data.rand_augment_deviation = 0.5  # of the magnitude
+  config.data.rand_augment_operations = 2  # an image
+  config.data.color_jitter = 0.0  # change of brightness, contrast and saturation; 0: none
+  config.data.repeats = 1  # views of an image close together; an epoch has no more views
+  config.data.workers = 0  # processes that decode; 0: threads
+  config.data.check_images = 2000  # decoded before training starts; all when there are fewer
+  config.data.max_bad_images = 0  # unreadable ones to leave out, a split and host
+
+  config.mix = ConfigDict()  # on the device
+  config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none
+  config.mix.cutmix = 0.0  # alpha of the Beta distribution; 0: none
+  config.mix.switch = 0.5  # probability of cutmix where both are on
+  config.mix.erasing = 0.0  # probability of an image to lose a rectangle; 0: none
+
+  config.batch_size = 512  # images a step, over all devices of all hosts
+  config.accumulate = 1  # parts that a device's share of them runs in, one after the other
+  config.parallel = "pmap"  # or "shard_map": the same step, the same result
+  config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
+  config.epochs = 30.0
+  config.total_steps = config_dict.placeholder(int)  # instead of epochs
+  config.label_smoothing = 0.1
+  config.ema_decay = 0.99996  # averaged weights, the ones evaluated; 0: none
+
+  config.optimizer = ConfigDict()
+  config.optimizer.name = "adamw"  # of training.optimizers.OPTIMIZERS, or any of optax
+  config.optimizer.arguments = ""  # of it, besides the learning rate: "b1=0.9,b2=0.95"
+  config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
+  config.optimizer.end_lr = 2e-6
+  config.optimizer.warmup = 0.0  # share of all steps
+  config.optimizer.weight_decay = 1e-6
+  config.optimizer.clip_norm = 0.0  # of the gradient; 0: none
+  config.optimizer.thresholds_lr = 1.0  # the thresholds' learning rate ÷ that of the rest
+  config.optimizer.freeze = ""  # regular expression: parameters that stay, "patch_embed|blocks.0"
+
+  config.loss = ConfigDict(WEIGHTS)  # the weight of each term of losses.LOSSES
+
+  config.eval = ConfigDict()
+  config.eval.batch_size = 256
+  config.eval.every = 1000  # steps
+  config.eval.pictures = 6  # images whose kept tokens every evaluation draws; 0: none
+
+  config.log_every = 50  # steps
+  config.checkpoint_every = 1000  # steps
+  return config.lock()

@@ -1,0 +1,38 @@
+"""What the recipes for ImageNet-1k share: the paper's (arXiv:2209.13802, section 4).
+
+30 epochs from the published dense weights, batch 512, AdamW, cosine from 2e-5 to 2e-6, weight decay
+1e-6, EMA 0.99996: the defaults of `config.base`. The augmentations are those of DeiT
+(arXiv:2012.12877): RandAugment, three views of an image close together, mixup, cutmix and random
+erasing; but each pair of images draws its own mixup or cutmix, where DeiT draws one a batch and
+GPU. The recipes were not run here: their published results are the authors'.
+"""
+
+from asvit_jax.config.defaults import base
+
+
+def recipe(variant, budget, weights):
+  """The config of a recipe.
+
+  Args:
+    variant: a key of `vit.VARIANTS`.
+    budget: share of the dense GMACs as text, or "dense" for the network without pruning, to
+      evaluate published weights or to move them to other data.
+    weights: where the dense weights come from.
+
+  Returns:
+    The config, for ImageNet as TFDS prepares it; `data.dir` is left to the user.
+  """
+  config = base()
+  config.model.variant = variant
+  config.data.name = "tfds:imagenet2012"
+  config.data.eval_split = "validation"
+  config.data.rand_augment = 9.0
+  config.data.rand_augment_deviation = 0.5
+  config.data.repeats = 3
+  config.mix.mixup = 0.8
+  config.mix.cutmix = 1.0
+  config.mix.erasing = 0.25
+  config.init_from = weights
+  if budget != "dense":
+    config.budget = float(budget)
+  return config

@@ -1,0 +1,14 @@
+"""Keys of a config, dotted."""
+
+from ml_collections import ConfigDict
+
+
+def flatten(config, prefix=""):
+  """{dotted key: value}; lists are tuples, as JSON knows no tuples."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+  return flat

@@ -1,0 +1,81 @@
+"""The network that a config describes."""
+
+import dataclasses
+
+from asvit_jax import vit
+from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.vit.complexity import check_budget
+
+# Keys of config.model that are fields of `Architecture` by another name, and always set.
+_ALWAYS = {"num_classes": "classes", "image_size": "image_size", "patch_size": "patch_size"}
+# Those of the same name, None for what the variant has.
+OVERRIDES = tuple(
+  field.name for field in dataclasses.fields(vit.Architecture) if field.name not in _ALWAYS.values()
+)
+# Those that say how it prunes: they may be chosen anew for weights without thresholds.
+PRUNING = ("prune_before", "attention", "score", "reduction")
+
+
+def architecture(config, described=None):
+  """The `Architecture` that the model's keys describe, with the stages that it could prune at.
+
+  Args:
+    config: see `config.base`.
+    described: that of the weights, if they say so: what the config leaves open of how it prunes is
+      theirs.
+
+  Raises:
+    InputError: an unknown variant of which not all dimensions are given, or keys that do not fit
+      each other.
+  """
+  model = config.model
+  given = {name: model[name] for name in OVERRIDES if model.get(name) is not None}
+  given |= {field: model[key] for key, field in _ALWAYS.items()}
+  if "prune_before" in given:
+    given["prune_before"] = tuple(given["prune_before"])
+  if described is not None:
+    given = {name: getattr(described, name) for name in PRUNING} | given
+  base = vit.VARIANTS.get(model.variant)
+  if base is not None:
+    return dataclasses.replace(base, **given)
+  missing = [name for name in ("width", "heads", "depth", "prune_before") if name not in given]
+  if missing:
+    raise InputError(
+      f"model.variant {model.variant!r} is not known: choose from {', '.join(vit.VARIANTS)}, or "
+      f"describe your own: {', '.join(f'model.{name}' for name in missing)} must be given, too"
+    )
+  return vit.Architecture(**given)
+
+
+def describe_in(config, arch, variant):
+  """Sets the keys of `config.model` to those of an `Architecture`; returns the config."""
+  config.model.variant = variant
+  for key, field in _ALWAYS.items():
+    config.model[key] = getattr(arch, field)
+  for name in OVERRIDES:
+    value = getattr(arch, name)
+    config.model[name] = float(value) if name == "mlp_ratio" else value
+  return config
+
+
+def trained_architecture(config):
+  """The `Architecture` to train: pruned where there is a budget, which is checked, else dense."""
+  arch = architecture(config)
+  if config.budget is None:
+    return arch.dense
+  check_budget(arch, config.budget)
+  return arch
+
+
+def preprocessing(config, described=None):
+  """The `Preprocessing` that the config asks for.
+
+  Args:
+    config: see `config.base`.
+    described: that of the weights, for what the config leaves open; None for the defaults.
+
+  Raises:
+    InputError: a value that cannot work.
+  """
+  return (described or Preprocessing()).overridden(config.data)

@@ -1,0 +1,121 @@
+"""What the values of a config must be: checked before anything is opened."""
+
+import re
+
+import jax
+
+from asvit_jax.config.keys import flatten
+from asvit_jax.config.model import architecture, preprocessing, trained_architecture
+from asvit_jax.core.errors import InputError
+from asvit_jax.sparsity.attentions import ATTENTIONS
+from asvit_jax.sparsity.reductions import REDUCTIONS
+from asvit_jax.sparsity.scores import SCORES
+from asvit_jax.vit.stems import STEMS
+
+
+def check_evaluation(config):
+  """Raises InputError for the first value that cannot work in an evaluation."""
+  arch = architecture(config)
+  for table, name in (
+    (ATTENTIONS, arch.attention),
+    (SCORES, arch.score),
+    (REDUCTIONS, arch.reduction),
+    (STEMS, arch.stem),
+  ):
+    table.check(name)
+  preprocessing(config)
+  _expect(
+    config,
+    ("eval.batch_size", *_divides_over_devices(config.eval.batch_size)),
+    ("model.dtype", config.model.dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
+  )
+
+
+def check(config):
+  """Raises InputError for the first value that cannot work, before anything is opened."""
+  check_evaluation(config)
+  trained_architecture(config)
+  _expect(
+    config,
+    ("batch_size", *_divides_over_devices(config.batch_size)),
+    ("epochs", config.epochs > 0, "more than 0"),
+    ("total_steps", config.total_steps is None or config.total_steps >= 1, "at least 1"),
+    ("accumulate", *_divides_a_batch(config)),
+    ("batch_size", *_pairs(config)),
+    ("parallel", config.parallel in ("pmap", "shard_map"), "pmap or shard_map"),
+    ("max_skipped_steps", config.max_skipped_steps >= 0, "at least 0"),
+    ("optimizer.clip_norm", config.optimizer.clip_norm >= 0, "at least 0"),
+    ("optimizer.thresholds_lr", config.optimizer.thresholds_lr >= 0, "at least 0"),
+    ("optimizer.freeze", _is_pattern(config.optimizer.freeze), "a regular expression"),
+    ("log_every", config.log_every >= 1, "at least 1"),
+    ("eval.every", config.eval.every >= 1, "at least 1"),
+    ("checkpoint_every", config.checkpoint_every >= 1, "at least 1"),
+    ("label_smoothing", 0 <= config.label_smoothing < 1, "in [0, 1)"),
+    ("ema_decay", 0 <= config.ema_decay < 1, "in [0, 1)"),
+    ("optimizer.lr", config.optimizer.lr > 0, "more than 0"),
+    ("optimizer.end_lr", config.optimizer.end_lr >= 0, "at least 0"),
+    ("optimizer.warmup", 0 <= config.optimizer.warmup < 1, "in [0, 1)"),
+    ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "at least 0"),
+    ("temperature", config.temperature > 0, "more than 0"),
+    ("thresholds", config.thresholds in ("fixed", "calibrated"), "fixed or calibrated"),
+    (
+      "data.crop_scale",
+      len(config.data.crop_scale) == 2
+      and 0 < config.data.crop_scale[0] <= config.data.crop_scale[1] <= 1,
+      "two increasing numbers in (0, 1]",
+    ),
+    ("data.rand_augment", 0 <= config.data.rand_augment <= 10, "in [0, 10]"),
+    ("data.rand_augment_deviation", config.data.rand_augment_deviation >= 0, "at least 0"),
+    ("data.rand_augment_operations", config.data.rand_augment_operations >= 1, "at least 1"),
+    ("data.color_jitter", 0 <= config.data.color_jitter <= 1, "in [0, 1]"),
+    ("data.max_bad_images", config.data.max_bad_images >= 0, "at least 0"),
+    ("data.repeats", config.data.repeats >= 1, "at least 1"),
+    ("mix.mixup", config.mix.mixup >= 0, "at least 0"),
+    ("mix.cutmix", config.mix.cutmix >= 0, "at least 0"),
+    ("mix.switch", 0 <= config.mix.switch <= 1, "in [0, 1]"),
+    ("mix.erasing", 0 <= config.mix.erasing <= 1, "in [0, 1]"),
+  )
+  if config.budget is not None and not config.init_from:
+    raise InputError(
+      "init_from is empty: a pruned network starts from the dense one, which also teaches it; "
+      "give a .safetensors file or the workdir of a dense run"
+    )
+  if config.budget is not None and config.init_new_head:
+    raise InputError(
+      "init_new_head with a budget: the dense network teaches the pruned one, and a new head knows "
+      "nothing yet; train a dense network with the new head first and start from its workdir"
+    )
+
+
+def _expect(config, *expectations):
+  """Raises InputError for the first (key, whether it fits, what was expected) that does not fit."""
+  flat = flatten(config)
+  for key, fits, expected in expectations:
+    if not fits:
+      raise InputError(f"{key} {flat[key]!r} is not valid: expected {expected}")
+
+
+def _divides_a_batch(config):
+  share = config.batch_size // jax.device_count()
+  fits = config.accumulate >= 1 and share % config.accumulate == 0
+  return fits, f"a divisor of {share}, a device's share of batch_size"
+
+
+def _pairs(config):
+  share = config.batch_size // jax.device_count()
+  fits = share % 2 == 0 or not (config.mix.mixup or config.mix.cutmix)
+  return fits, "an even number for each device, as mixup and cutmix take pairs of images"
+
+
+def _is_pattern(text):
+  try:
+    re.compile(text)
+  except re.error:
+    return False
+  return True
+
+
+def _divides_over_devices(batch_size):
+  devices = jax.device_count()
+  fits = batch_size >= 1 and batch_size % devices == 0
+  return fits, f"a multiple of {devices}, the number of devices"

@@ -1,0 +1,56 @@
+"""What all command lines share: clear errors, progress on stderr, one JSON line on stdout."""
+
+import json
+import sys
+
+from absl import app, flags, logging
+
+from asvit_jax.core.errors import InputError
+
+
+def run(main, least=0, most=0):
+  """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
+
+  Bad input ends with one line on stderr and exit status 2, before any traceback; a result that
+  says `"ok": false` with exit status 1.
+
+  Args:
+    main: function of the positional arguments that returns a JSON-serialisable dictionary.
+    least: number of positional arguments it needs.
+    most: number it takes; None for any.
+  """
+
+  def parse(argv):
+    try:
+      rest = flags.FLAGS(argv)
+      if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+        _ = flags.FLAGS.config.is_locked  # a file that does not load says so at its first use
+      return rest
+    except InputError as error:
+      _fail(error)
+    # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
+    except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+      text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
+      # ml_collections hands on the quoted form of its own message.
+      _fail(" ".join(text.replace("\\n", " ").replace("\\'", "'").split()))
+
+  def guarded(argv):
+    logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
+    given = len(argv) - 1
+    if given < least or (most is not None and given > most):
+      _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
+    try:
+      result = main(argv[1:])
+    except InputError as error:
+      _fail(error)
+    sys.stderr.flush()
+    print(json.dumps(result), flush=True)
+    if result.get("ok") is False:
+      sys.exit(1)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def _fail(error):
+  print(f"error: {error}", file=sys.stderr, flush=True)
+  sys.exit(2)

@@ -1,0 +1,43 @@
+"""Names of the leaves of a tree of arrays, "blocks.0.attn.qkv.kernel", and what goes by them."""
+
+import zlib
+
+import jax
+import numpy as np
+
+
+def name(path):
+  """The name of a leaf; `path` is of `jax.tree_util`."""
+  return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def named(tree):
+  """[(name, leaf)] in the order of `jax.tree.leaves`."""
+  return [(name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def map_named(function, tree, *rest):
+  """Maps a function of (name, leaf, *leaves of `rest`) over trees of one structure."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, *leaves: function(name(path), *leaves), tree, *rest
+  )
+
+
+def count(tree):
+  """Number of scalars in a tree of arrays."""
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def checksums(tree):
+  """{name of a leaf: CRC-32 of its bytes, shape and type}."""
+  return {leaf_name: _checksum(np.asarray(leaf)) for leaf_name, leaf in named(tree)}
+
+
+def fingerprint(tree):
+  """A number that differs between trees of arrays which differ."""
+  return zlib.crc32(repr(sorted(checksums(tree).items())).encode())
+
+
+def _checksum(array):
+  header = f"{array.shape}{array.dtype}".encode()
+  return zlib.crc32(np.ascontiguousarray(array).tobytes(), zlib.crc32(header))

@@ -1,0 +1,60 @@
+"""Tables of parts that a config chooses by name."""
+
+import importlib
+
+from asvit_jax.core.errors import InputError
+
+
+class Table:
+  """Parts of one kind by name, each imported when it is first asked for.
+
+  So listing the names costs no import, and a part may need what others do without. A name with a
+  colon, `package.module:object`, is imported as it is: your own part needs no entry here.
+
+  Args:
+    kind: what they are, for the error: "score".
+    key: of the config that chooses one, or the flag: "model.score".
+    places: {name: "package.module:object"}.
+  """
+
+  def __init__(self, kind, key, places):
+    self.kind, self.key = kind, key
+    self._places = dict(places)
+
+  @property
+  def names(self):
+    """The names, in the order of the table."""
+    return tuple(self._places)
+
+  def check(self, name):
+    """Raises InputError unless `name` leads to a part, naming those there are."""
+    self[name]
+
+  def __getitem__(self, name):
+    """The part of that name; raises InputError where there is none."""
+    place = self._places.get(name, name if ":" in str(name) else None)
+    if place is None:
+      raise InputError(
+        f"{self.key} {name!r} is not known: choose from {', '.join(self.names)}, or give your own "
+        f"{self.kind} as package.module:object"
+      )
+    module, _, attribute = place.partition(":")
+    try:
+      return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+      if name in self._places:  # ours: what is missing is a library, and the error names it
+        raise
+      raise InputError(f"{self.key} {name!r} cannot be imported: {error}") from error
+
+  def __setitem__(self, name, place):
+    """Adds a part, for this process."""
+    self._places[name] = place
+
+  def __contains__(self, name):
+    return name in self._places
+
+  def __iter__(self):
+    return iter(self._places)
+
+  def __len__(self):
+    return len(self._places)

@@ -1,0 +1,57 @@
+"""Image files that are not part of a data set."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.storage import read_image
+from asvit_jax.data import transforms
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of image files, in lower case
+
+
+class ImageFiles:
+  """Image files without labels, as a `Source`.
+
+  Args:
+    paths: of the files.
+    classes: names of the network's classes in label order.
+  """
+
+  def __init__(self, paths, classes):
+    self.classes = tuple(classes)
+    self._paths = tuple(paths)
+
+  def __len__(self):
+    return len(self._paths)
+
+  def __getitem__(self, index):
+    path = self._paths[index]
+    return {"image": read_image(path), "label": -1, "file": path}
+
+
+def load_image(path, size, preprocessing):
+  """An image file as the network sees it, (size, size, 3) uint8; InputError if unreadable."""
+  image = transforms.decode(read_image(path), str(path))
+  return np.asarray(transforms.center_crop(image, size, preprocessing))
+
+
+def check_files(paths):
+  """Raises InputError for the first path that is not a readable image, judged by its header."""
+  for path in paths:
+    try:
+      with Image.open(path):
+        pass
+    except Image.DecompressionBombError as error:
+      raise InputError(f"image {path} is too large ({error}): make it smaller") from error
+    except OSError as error:  # PIL's own errors are among them
+      reason = error.strerror or "no known image format"
+      raise InputError(f"image {path} cannot be read ({reason}): check the path") from error
+
+
+def find(directory):
+  """The image files in a directory and all below it, sorted paths."""
+  found = pathlib.Path(directory).rglob("*")
+  return sorted(path for path in found if path.suffix.lower() in SUFFIXES)

@@ -1,0 +1,152 @@
+"""Where images come from: random access to encoded images, their labels and their files.
+
+| data.name | data |
+|---|---|
+| `folder` | a directory of images, `data.dir`/split/class/image |
+| `digits` | the embedded digits, which `data.dir` gets when they are first asked for |
+| `tfds:NAME[/CONFIG][:VERSION]` | what TFDS has prepared under `data.dir` |
+| `package.module:object` | a source of your own |
+
+A kind of source is an object with
+
+  open(data, split, allow_flat): a `Source`; see `open_source`.
+  class_names(data): names of the classes in label order, or None; see `class_names`.
+"""
+
+import concurrent.futures
+from typing import Any, Protocol
+
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.parts import Table
+from asvit_jax.data import transforms
+
+SOURCES = Table(
+  "data source",
+  "data.name",
+  {
+    "folder": "asvit_jax.data.sources.folder:folder",
+    "digits": "asvit_jax.data.sources.digits:digits",
+    "tfds": "asvit_jax.data.sources.tfds:tfds",
+  },
+)
+
+
+class Source(Protocol):
+  """A labelled set of images; picklable, so that Grain's workers can read it too.
+
+  An example is a dict with `image` (encoded bytes), `label` (int), `file` (str: the path, or an
+  id) and, where the data has one, `box` ((4,) float32 (ymin, xmin, ymax, xmax), relative).
+
+  Attributes:
+    classes: names of the classes in label order.
+  """
+
+  classes: tuple[str, ...]
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def open_source(data, split, allow_flat=False):
+  """Opens the split of the data set that the configuration names.
+
+  Args:
+    data: config.data: `name`, which chooses the kind, and what that kind reads: `dir`; for folders
+      `classes`, a file whose lines start with the class directories in label order (default: the
+      sorted directories of `train_split`).
+    split: name of the split; for TFDS also an expression such as "train[:90%]".
+    allow_flat: a folder may hold the class directories directly, with no directory `split`.
+
+  Returns:
+    A `Source`.
+
+  Raises:
+    InputError: the data is not there, or is not what was asked for.
+  """
+  return _kind(data.name).open(data, split, allow_flat)
+
+
+def class_names(data):
+  """Names of the classes in label order, or None where the configuration does not lead to them.
+
+  Args:
+    data: config.data; where `classes` is a file, the words after the class directory are its name.
+
+  Raises:
+    InputError: an unknown kind of source, or a classes file that cannot be read.
+  """
+  return _kind(data.name).class_names(data)
+
+
+def _kind(name):
+  """The kind of source that `data.name` chooses by what stands before its first colon."""
+  before = name.partition(":")[0]
+  try:
+    kind = SOURCES[before if before in SOURCES else name]
+  except InputError as error:
+    raise InputError(f"{error}; data of TFDS is tfds:NAME, such as tfds:imagenet2012") from error
+  missing = [part for part in ("open", "class_names") if not callable(getattr(kind, part, None))]
+  if missing:
+    raise InputError(
+      f"data.name {name!r} is not a data source, it has no {' and no '.join(missing)}: see "
+      "asvit_jax.data.sources"
+    )
+  return kind
+
+
+def check_directory(data):
+  """For a kind that reads `data.dir` and whose name is one word; raises InputError."""
+  word, colon, _ = data.name.partition(":")
+  if colon:
+    raise InputError(f"data.name {data.name!r} is not known: give {word!r}, with nothing after it")
+  if not data.dir:
+    raise InputError(f"data.dir is not set: data.name {data.name!r} needs a directory")
+
+
+class Sample:
+  """At most `limit` examples of a source, evenly spaced; itself a `Source`."""
+
+  def __init__(self, source, limit):
+    count = min(limit, len(source))
+    self.classes = source.classes
+    self._source = source
+    self._indices = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
+
+  def __len__(self):
+    return len(self._indices)
+
+  def __getitem__(self, index):
+    return self._source[self._indices[index]]
+
+
+def check_images(source, limit, max_bad_images=0):
+  """Decodes images before a long run does, so that a broken one is found at once.
+
+  Args:
+    source: a `Source`.
+    limit: how many to decode, evenly spaced; all when there are fewer.
+    max_bad_images: that many may be unreadable.
+
+  Raises:
+    InputError: names the first five that cannot be decoded, and says how many there are.
+  """
+
+  def problem(index):
+    try:
+      example = sample[index]
+      transforms.decode(example["image"], example["file"])
+    except InputError as error:
+      return str(error)
+
+  sample = Sample(source, limit)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    problems = [message for message in pool.map(problem, range(len(sample))) if message]
+  if len(problems) > max_bad_images:
+    more = "" if len(problems) <= 5 else f"; and {len(problems) - 5} more"
+    raise InputError(
+      f"{len(problems)} of {len(sample)} checked images cannot be used: "
+      f"{'; '.join(problems[:5])}{more}; data.max_bad_images, now {max_bad_images}, allows some"
+    )

@@ -1,0 +1,200 @@
+"""How fast every execution is, in turn with our own dense one in the same process."""
+
+import functools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.core import leaves
+from asvit_jax.core.devices import memory_mb
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import Progress, log
+from asvit_jax.data import images as image_files
+from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
+from asvit_jax.sparsity.executions.fixed_count import fixed_count
+from asvit_jax.vit import complexity
+
+# Standard deviation ÷ mean of the patches that the first stage keeps: DeiT-T at 65 % of its GMACs
+# keeps 130 ± 22 of the patches of ImageNet validation images.
+REAL_SPREAD = 0.17
+TIMED = ("dense", "plain", "masked", "packed", "top_k", "batch_mean")
+
+
+def run(network, images, kept, names=TIMED, rounds=7):
+  """Times executions in turn.
+
+  `plain` is dense without regard for a CPU's cache: the whole batch at once, as most code does.
+  `top_k` keeps the same number of tokens in every image, by the geometric schedule, at the GMACs
+  that the thresholds spend on these images; `batch_mean` keeps the mean number of tokens of this
+  batch in every image, as the authors' code does.
+
+  Args:
+    network: a `Network` that prunes.
+    images: (b, s, s, 3) uint8.
+    kept: (b, stages) patches that the thresholds keep of them.
+    names: of `TIMED`; dense is always among those timed.
+    rounds: number of times that each is timed.
+
+  Returns:
+    {name: dictionary of `ms` (median a batch), `spread_ms` (half the range of the middle half of
+    the rounds), `images_per_s`, `speedup` (median over the rounds of dense ÷ this), `compile_s`,
+    `memory_mb` (parameters, inputs and temporaries), `gmacs` (mean an image)}.
+  """
+  forwards, gmacs = _forwards(network.arch, kept)
+  names = [name for name in TIMED if name in names or name == "dense"]
+  programs, results = {}, {}
+  for name in names:
+    start = time.perf_counter()
+
+    def forward(network, images, name=name):
+      return forwards[name](network.model, network.preprocessing.normalize(images)).logits
+
+    programs[name] = jax.jit(forward).lower(network, images).compile()
+    results[name] = {"compile_s": time.perf_counter() - start, "gmacs": gmacs[name]}
+    if (memory := memory_mb(programs[name])) is not None:
+      results[name]["memory_mb"] = memory
+    log(f"{name}: compiled in {results[name]['compile_s']:.1f} s")
+    jax.block_until_ready(programs[name](network, images))
+
+  seconds = {name: [] for name in names}
+  progress = Progress("timing, rounds", rounds)
+  for done in range(rounds):
+    for name in names:
+      start = time.perf_counter()
+      jax.block_until_ready(programs[name](network, images))
+      seconds[name].append(time.perf_counter() - start)
+    progress.update(done + 1)
+  for name, times in seconds.items():
+    middle = statistics.median(times)
+    low, high = np.percentile(times, [25, 75])
+    results[name] |= {
+      "ms": 1e3 * middle,
+      "spread_ms": 1e3 * float(high - low) / 2,
+      "images_per_s": len(images) / middle,
+      "speedup": statistics.median(d / t for d, t in zip(seconds["dense"], times, strict=True)),
+    }
+  return results
+
+
+def synthetic_images(network, count, share):
+  """Noise whose kept counts spread over the images as those of photographs do.
+
+  A random network spreads its attention evenly over faint patches and unevenly over strong ones,
+  so the images differ in contrast; by how much is tried out until the counts of the first stage
+  spread by `REAL_SPREAD`.
+
+  Args:
+    network: a `Network` whose architecture prunes.
+    count: number of images.
+    share: of the patches that the first stage keeps.
+
+  Returns:
+    (count, s, s, 3) uint8.
+  """
+  rng = np.random.default_rng(0)
+  side, patch = network.arch.side, network.arch.patch_size
+  noise = np.kron(rng.standard_normal((count, side, side, 3)), np.ones((1, patch, patch, 1)))
+  noise += 0.5 * rng.standard_normal(noise.shape)
+  strength = rng.permutation(np.linspace(-1, 1, count))[:, None, None, None]
+
+  @jax.jit
+  def first_scores(network, image):
+    return network.apply(image, "masked").scores[:, 0]
+
+  candidates = []
+  for width in (0.0, 0.5, 1.0, 1.5, 2.0):
+    images = np.clip(128 + 24 * np.exp(width * strength) * noise, 0, 255).astype(np.uint8)
+    sample = images[:: max(1, count // 32)]
+    scores = np.concatenate([np.asarray(first_scores(network, image[None])) for image in sample])
+    kept = (scores > np.quantile(scores, 1 - share)).sum(axis=1)
+    candidates.append((abs(kept.std() / kept.mean() - REAL_SPREAD), width, images))
+  return min(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def sharpened(network):
+  """A random network whose attention is uneven enough to have something to prune by."""
+
+  def sharpen(name, value):
+    if name.endswith("qkv.kernel"):
+      return value.at[:, : 2 * network.arch.width].multiply(4.0)  # queries and keys
+    return value
+
+  return network.with_params(leaves.map_named(sharpen, network.params))
+
+
+def photographs(directory, count, network):
+  """Image files below a directory, evenly spaced, as the network sees them.
+
+  Args:
+    directory: searched with everything below it.
+    count: number of images; repeated where there are fewer.
+    network: a `Network`.
+
+  Returns:
+    (count, s, s, 3) uint8.
+
+  Raises:
+    InputError: no images there, or one that cannot be read.
+  """
+  files = image_files.find(directory)
+  if not files:
+    raise InputError(f"--images {directory}: no image files found; give a directory that has some")
+  chosen = [files[i] for i in np.linspace(0, len(files) - 1, count).round().astype(int)]
+  size = network.arch.image_size
+  return np.stack([image_files.load_image(f, size, network.preprocessing) for f in chosen])
+
+
+def representative(network, images, count):
+  """The images whose costs are evenly spaced quantiles of all: for one image, the median.
+
+  Args:
+    network: a `Network` that prunes.
+    images: (b, s, s, 3) uint8.
+    count: number of images to choose.
+
+  Returns:
+    (count, s, s, 3) uint8 images and (count, stages) float32 patches kept of each.
+  """
+
+  @jax.jit
+  def kept_of(network, image):
+    return network.apply(image, "masked").kept
+
+  kept = np.concatenate([np.asarray(kept_of(network, image[None])) for image in images])
+  ranks = np.floor((np.arange(count) + 0.5) / count * len(images)).astype(int)
+  chosen = np.sort(np.argsort(network.gmacs(kept))[ranks])
+  return images[chosen], kept[chosen]
+
+
+def _forwards(arch, kept):
+  """Every execution as a function of (model, images), and its mean GMACs where so much is kept."""
+  pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
+  ratio = complexity.uniform_ratio(arch, pruned)
+  uniform = [round(arch.patches * ratio ** (i + 1)) for i in range(arch.stages)]
+  mean = kept.mean(axis=0).round().astype(int).tolist()
+
+  def fixed(counts):
+    forward = functools.partial(fixed_count, counts=counts)
+    return cache_sized.cache_sized(forward, cache_sized.CACHED_PACKED)
+
+  def at(counts):
+    return float(complexity.gmacs(arch, jnp.asarray(counts, jnp.float32)))
+
+  dense = complexity.dense_gmacs(arch)
+  forwards = {name: EXECUTIONS[name] for name in EXECUTIONS} | {
+    "plain": in_place.dense,
+    "top_k": fixed(uniform),
+    "batch_mean": fixed(mean),
+  }
+  gmacs = {
+    "dense": dense,
+    "plain": dense,
+    "masked": dense,
+    "packed": pruned,
+    "top_k": at(uniform),
+    "batch_mean": at(mean),
+  }
+  return forwards, gmacs

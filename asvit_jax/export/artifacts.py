@@ -1,0 +1,139 @@
+"""Exported artifacts, each run with the library that it is made for."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from asvit_jax import vit
+from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.export.formats import FORMATS
+from asvit_jax.export.formats.base import Format
+from asvit_jax.export.programs import Programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+  """A loaded artifact: call it with images.
+
+  Attributes:
+    programs: what it runs.
+    note: what is written of it, the content of `NAME.json`.
+    arch: the `Architecture` of its network, with the stages at which it prunes or could.
+    preprocessing: what it expects of its images.
+    classes: names by label, or None where they are not known.
+  """
+
+  programs: Programs
+  note: dict[str, Any]
+  arch: vit.Architecture
+  preprocessing: Preprocessing
+  classes: tuple[str, ...] | None
+
+  @property
+  def packed_sizes(self):
+    """Batch sizes that it is fast at, increasing; empty where it runs packed at none."""
+    return self.programs.packed_sizes
+
+  def __call__(self, images):
+    """Runs it.
+
+    Args:
+      images: (b, s, s, 3) uint8, of any number.
+
+    Returns:
+      (b, classes) logits and (b, stages) patches kept, NumPy arrays of float32.
+
+    Raises:
+      InputError: images of another shape or type.
+    """
+    expected = (self.arch.image_size, self.arch.image_size, 3)
+    if images.ndim != 4 or images.shape[1:] != expected or images.dtype != "uint8":
+      raise InputError(
+        f"images of shape {images.shape}, {images.dtype}: expected "
+        f"(b, {', '.join(map(str, expected))}), uint8"
+      )
+    return self.programs(images)
+
+
+def load_artifact(path):
+  """Loads an artifact.
+
+  Args:
+    path: of the artifact; its `NAME.json` stands beside it.
+
+  Returns:
+    `Artifact`.
+
+  Raises:
+    InputError: nothing there, or damaged; a missing library; or a format that cannot be run.
+  """
+  note = read_note(path)
+  programs = _format(note["format"], path).load(path)
+  arch = architecture(note)
+  try:
+    classes = None if note["classes"] is None else tuple(note["classes"])
+    return Artifact(programs, note, arch, Preprocessing.from_json(note["preprocessing"]), classes)
+  except KeyError as error:
+    raise _lacks(error) from error
+
+
+def architecture(note):
+  """The `Architecture` of an artifact, from its note.
+
+  Raises:
+    InputError: a note of another version.
+  """
+  if "architecture" in note:
+    return vit.Architecture.from_json(note["architecture"], "the artifact's description")
+  try:  # written before architectures were
+    return dataclasses.replace(
+      vit.VARIANTS[note["variant"]],
+      image_size=note["image_size"],
+      patch_size=note["patch_size"],
+      classes=note["num_classes"],
+    )
+  except KeyError as error:
+    raise _lacks(error) from error
+
+
+def note_path(path):
+  """Where the note of an artifact stands."""
+  path = pathlib.Path(path)
+  return path.with_name(path.name + ".json")
+
+
+def read_note(path):
+  """The note of an artifact, a dictionary.
+
+  Raises:
+    InputError: no artifact there, or no note beside it.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
+  try:
+    note = json.loads(note_path(path).read_text())
+    note["format"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f"artifact {path}: {note_path(path).name}, which says what it is, is missing or damaged "
+      f"({type(error).__name__}); keep the two together"
+    ) from error
+  return note
+
+
+def _format(name, path):
+  """The `Format` of that name; a file that comes from elsewhere names it, so it must be one."""
+  try:
+    form = FORMATS[name]
+  except InputError as error:
+    raise InputError(f"artifact {path}: {error}") from error
+  if not isinstance(form, Format):
+    raise InputError(f"artifact {path}: {name!r} is no export format: export it again")
+  return form
+
+
+def _lacks(error):
+  return InputError(f"the artifact's description lacks or does not know {error}: export it again")

@@ -1,0 +1,88 @@
+"""What formats share."""
+
+import importlib
+import os
+import pathlib
+from typing import ClassVar
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.export import verification
+from asvit_jax.export.programs import Programs
+
+
+class Format:
+  """See `formats`; a subclass sets the attributes and has write, load and verify."""
+
+  name: str
+  needs: ClassVar[dict[str, str]] = {}
+  directory: str | None = None
+
+  def write(self, network, path, batch_sizes):
+    """See `formats`."""
+    raise NotImplementedError
+
+  def load(self, path):
+    """See `formats`."""
+    raise NotImplementedError
+
+  def verify(self, network, path):
+    """See `formats`."""
+    raise NotImplementedError
+
+  def require(self, library):
+    """Imports a library of `needs`, or raises InputError with the command that installs it."""
+    try:
+      return importlib.import_module(library)
+    except ImportError as error:
+      raise InputError(
+        f"{library} is needed for this format and is not installed: "
+        f"`pip install -r requirements-export.txt` (or {self.needs[library]} alone)"
+      ) from error
+
+  def check_libraries(self):
+    """Raises InputError where a library of `needs` is missing."""
+    for library in self.needs:
+      self.require(library)
+
+  def check_path(self, path):
+    """Raises InputError where a directory is in the place of a file, or a file of a directory."""
+    # Of os.path: what cannot be looked at, for a name too long, is an error of the writing.
+    if not self.directory and os.path.isdir(path):
+      raise InputError(f"--out {path} is a directory: give the name of a file")
+    if self.directory and os.path.isfile(path):
+      raise InputError(f"--out {path} is a file: {self.directory} is a directory")
+
+
+class ProgramFormat(Format):
+  """A format that holds programs; a subclass has `write` and `read`.
+
+  The programs of an artifact take (b, s, s, 3) uint8 images and return `logits` (b, classes) and
+  `kept` (b, stages) float32, the patches that each stage keeps.
+  """
+
+  def read(self, path):
+    """The programs of an artifact, whatever error a damaged one raises.
+
+    Args:
+      path: a `pathlib.Path`.
+
+    Returns:
+      {batch size, or None for any: function of images that returns (logits, kept)}.
+    """
+    raise NotImplementedError
+
+  def load(self, path):
+    """See `formats`."""
+    try:
+      return Programs(self.read(pathlib.Path(path)))
+    except InputError:
+      raise
+    except Exception as error:  # each library raises its own types; the cause is always the file
+      raise InputError(
+        f"artifact {path} cannot be loaded as {self.name} "
+        f"({type(error).__name__}: {str(error)[:200]}); it may be truncated: export it again"
+      ) from error
+
+  def verify(self, network, path):
+    """See `formats`."""
+    return verification.largest_difference(network, self.load(path), self.name)

@@ -1,0 +1,41 @@
+"""Weights as safetensors, with timm's names: for timm, as a dense network, and for this package."""
+
+import jax
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.export.formats.base import Format
+from asvit_jax.weights.formats.safetensors import safetensors as reader
+from asvit_jax.weights.names import from_timm
+
+
+class Safetensors(Format):
+  """See `formats`; the thresholds stand in the header."""
+
+  name = "safetensors"
+
+  def write(self, network, path, batch_sizes):
+    """See `formats`."""
+    del batch_sizes
+    network.save(path, thresholds_as_metadata=True)
+
+  def load(self, path):
+    """See `formats`; there are no programs."""
+    raise InputError(f"artifact {path}: {self.name} holds weights only; give it as --weights")
+
+  def verify(self, network, path):
+    """See `formats`; weights and description are the same to the bit, or it is an error."""
+    stored = reader.read(str(path))
+    arch = network.arch if network.prunes else network.arch.dense
+    params = from_timm(arch, stored.tensors, f"weights {path}")
+    if not _identical(params, network.params) or stored.description != network.describe():
+      raise InputError(f"{path} does not hold the weights that were written; nothing was exported")
+    return 0.0
+
+
+safetensors = Safetensors()
+
+
+def _identical(a, b):
+  same = jax.tree.map(np.array_equal, a, b)
+  return jax.tree.structure(a) == jax.tree.structure(b) and all(jax.tree.leaves(same))

@@ -1,0 +1,66 @@
+"""SavedModel: TensorFlow runs it."""
+
+import functools
+from typing import ClassVar
+
+from asvit_jax.export.formats.base import ProgramFormat
+from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, programs
+
+
+class SavedModel(ProgramFormat):
+  """See `formats`; packed at given batch sizes, masked at any.
+
+  An artifact has a signature a program; `serving_default` takes any number of images.
+  """
+
+  name = "savedmodel"
+  needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
+  directory = "a SavedModel"
+
+  def write(self, network, path, batch_sizes):
+    """See `formats`."""
+    tf = self.require("tensorflow")
+    from jax.experimental import jax2tf
+
+    module = tf.Module()
+    module.weights = {name: tf.Variable(value) for name, value in flat_params(network).items()}
+
+    def signature(program, count):
+      converted = jax2tf.convert(
+        program,
+        polymorphic_shapes=[None, f"({count or 'b'}, _, _, _)"],
+        native_serialization_platforms=PLATFORMS,
+        with_gradient=False,
+      )
+      shape = (count, network.arch.image_size, network.arch.image_size, 3)
+      return tf.function(
+        lambda images: converted(dict(module.weights), images),
+        input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")],
+        autograph=False,
+      )
+
+    signatures = {
+      name if count else "serving_default": signature(program, count)
+      for name, (program, count) in programs(network, batch_sizes).items()
+    }
+    try:
+      tf.saved_model.save(module, str(path), signatures=signatures)
+    except tf.errors.OpError as error:
+      raise OSError(str(error)) from error
+
+  def read(self, path):
+    """See `ProgramFormat`."""
+    tf = self.require("tensorflow")
+    module = tf.saved_model.load(str(path))
+
+    def run(signature, images):
+      outputs = signature(images=tf.constant(images))
+      return outputs["logits"].numpy(), outputs["kept"].numpy()
+
+    return {
+      batch_size(name): functools.partial(run, signature)
+      for name, signature in module.signatures.items()
+    }
+
+
+savedmodel = SavedModel()

@@ -1,0 +1,64 @@
+"""StableHLO, XLA's portable form of programs: jax alone runs them, on CPU, CUDA and TPU."""
+
+import functools
+import io
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.export.formats.base import ProgramFormat
+from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, programs
+
+_WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
+
+
+class StableHLO(ProgramFormat):
+  """See `formats`; packed at given batch sizes, masked at any.
+
+  An artifact is a zip archive of `weights.npz`, and a `NAME.stablehlo` a program.
+  """
+
+  name = "stablehlo"
+
+  def write(self, network, path, batch_sizes):
+    """See `formats`."""
+    from jax import export  # needs flatbuffers, which it does not declare
+
+    flat, size = flat_params(network), network.arch.image_size
+    specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), flat)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+      buffer = io.BytesIO()
+      np.savez(buffer, **flat)
+      archive.writestr(_WEIGHTS, buffer.getvalue())
+      for name, (program, count) in programs(network, batch_sizes).items():
+        batch = count or export.symbolic_shape("b")[0]
+        images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+        exported = export.export(jax.jit(program), platforms=PLATFORMS)(specs, images)
+        archive.writestr(name + _SUFFIX, exported.serialize())
+
+  def read(self, path):
+    """See `ProgramFormat`."""
+    from jax import export
+
+    with zipfile.ZipFile(path) as archive:
+      weights = dict(np.load(io.BytesIO(archive.read(_WEIGHTS))))
+      exported = {
+        name.removesuffix(_SUFFIX): export.deserialize(archive.read(name))
+        for name in archive.namelist()
+        if name.endswith(_SUFFIX)
+      }
+    weights = jax.device_put(weights)
+
+    def run(program, images):
+      outputs = program(weights, images)
+      return outputs["logits"], outputs["kept"]
+
+    return {
+      batch_size(name): functools.partial(run, jax.jit(program.call))
+      for name, program in exported.items()
+    }
+
+
+stablehlo = StableHLO()

@@ -1,0 +1,131 @@
+"""Writes artifacts. None gets its name before it was reloaded, run and held against the network."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+
+from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
+from asvit_jax.export.artifacts import note_path
+from asvit_jax.export.formats import FORMATS
+from asvit_jax.vit import complexity
+
+BATCH_SIZES = (1, 32)
+_LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact
+
+
+def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None):
+  """Writes an artifact, `NAME.json` beside it, which says what it is, and verifies it.
+
+  Args:
+    network: a `Network`. An artifact computes in float32, whatever the network's compute type.
+    path: of the artifact: a file, or for some formats a directory. Replaced where it exists.
+    form: a name of `FORMATS`.
+    batch_sizes: of the packed programs.
+    budget: share of the dense GMACs that the thresholds are for, if one is known.
+
+  Returns:
+    Dictionary: the content of `NAME.json`, with the largest difference of logits found.
+
+  Raises:
+    InputError: an unknown format, a missing library, a path that cannot be written, or an artifact
+      that does not do what the network in memory does. Nothing is left under `path` then but what
+      was there before.
+  """
+  path = pathlib.Path(path)
+  sizes = sorted(set(batch_sizes))
+  if any(size < 1 for size in sizes):
+    raise InputError(f"batch sizes {sizes}: expected numbers of images, at least 1 each")
+  check_path(form, path)
+  check_libraries(form)
+  network = dataclasses.replace(network, dtype="float32")
+  with _replacing(path, FORMATS[form].name) as (artifact, note):
+    FORMATS[form].write(network, artifact, sizes)
+    difference = FORMATS[form].verify(network, artifact)
+    content = _describe(network, budget) | {
+      "format": form,
+      "prune_before": list(network.arch.prune_before) if network.prunes else [],
+      "versions": _versions(form),
+      "sha256": _checksums(artifact),
+      "largest_logit_difference": difference,
+    }
+    note.write_text(json.dumps(content, indent=2) + "\n")
+  return content
+
+
+def check_libraries(form):
+  """Raises InputError where a library that the format of that name needs is missing."""
+  FORMATS[form].check_libraries()
+
+
+def check_path(form, path):
+  """Raises InputError where an artifact of that format cannot have the path: see `Format`."""
+  FORMATS[form].check_path(path)
+
+
+@contextlib.contextmanager
+def _replacing(path, what):
+  """Paths to write an artifact and its note to, which then take their places: both or neither."""
+  note = note_path(path)
+  before = _content(note)
+  try:
+    with storage.replacing(path, what) as partial, storage.replacing(note) as note_partial:
+      yield partial, note_partial
+  except BaseException:
+    # The note takes its place first: where the artifact then cannot, the earlier one comes back.
+    if _content(note) != before:
+      storage.remove(note) if before is None else storage.write(note, before)
+    raise
+
+
+def _content(file):
+  try:
+    return file.read_bytes()
+  except OSError:
+    return None
+
+
+def _describe(network, budget):
+  """What a note says of a network, apart from the artifact itself."""
+  arch, preprocessing = network.arch, network.preprocessing
+  resize = f"shorter side to image_size ÷ crop_ratio, {preprocessing.interpolation}"
+  return network.describe() | {
+    "budget": budget,
+    "gmacs_dense": network.dense_gmacs,
+    "gmacs_target": complexity.target_gmacs(arch, budget),
+    "image_size": arch.image_size,
+    "patch_size": arch.patch_size,
+    "num_classes": arch.classes,
+    "preprocessing": preprocessing.to_json()
+    | {
+      "resize": f"{resize}; centre crop of image_size",
+      "input": "uint8 RGB, (b, image_size, image_size, 3); normalised inside",
+    },
+  }
+
+
+def _versions(form):
+  """{package: version} of what is installed and could have had a part in an artifact."""
+  forms = [*(FORMATS[name] for name in FORMATS), FORMATS[form]]
+  needed = [name for f in forms for pair in f.needs.items() for name in reversed(pair)]
+  found = {}
+  for package in dict.fromkeys((*_LIBRARIES, *needed)):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[package] = importlib.metadata.version(package)
+  return found
+
+
+def _checksums(path):
+  """SHA-256 of a file, or {relative name: SHA-256} of the files of a directory."""
+  if path.is_file():
+    return _sha256(path)
+  files = sorted(p for p in path.rglob("*") if p.is_file())
+  return {str(p.relative_to(path)): _sha256(p) for p in files}
+
+
+def _sha256(path):
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""Divergence from the dense teacher: of predictions, and of what patch tokens say."""
+
+import jax
+import jax.numpy as jnp
+
+
+class Distillation:
+  """Of the class head, the mean over the batch."""
+
+  def applies(self, arch, prunes):
+    """Where there is a teacher."""
+    return prunes
+
+  def __call__(self, outputs, batch):
+    """See `losses`."""
+    return divergence(outputs.class_logits, batch.teacher.class_logits).mean()
+
+
+class TokenDistillation:
+  """Of the auxiliary head, the mean over all patch tokens that the last stage keeps."""
+
+  def applies(self, arch, prunes):
+    """Where there are a teacher and an auxiliary head."""
+    return prunes and arch.aux_head
+
+  def __call__(self, outputs, batch):
+    """See `losses`."""
+    of_tokens = divergence(outputs.aux_logits, batch.teacher.aux_logits)  # (b, n)
+    keep = jax.lax.stop_gradient(outputs.keep[:, -1])
+    kept = jnp.maximum(jax.lax.stop_gradient(batch.mean_kept), 1e-6)
+    return batch.mean((of_tokens * keep).sum(axis=-1)) / kept
+
+
+distillation = Distillation()
+token_distillation = TokenDistillation()
+
+
+def divergence(logits, teacher_logits):
+  """KL(teacher ‖ student), (..., classes) -> (...)."""
+  student = jax.nn.log_softmax(logits)
+  teacher = jax.nn.log_softmax(teacher_logits)
+  return (jnp.exp(teacher) * (teacher - student)).sum(axis=-1)

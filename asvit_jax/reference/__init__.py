@@ -1,0 +1,1 @@
+"""Holds the implementation against reference numbers of the authors' PyTorch code."""

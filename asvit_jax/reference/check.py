@@ -1,0 +1,193 @@
+"""Holds this implementation against reference numbers of the authors' PyTorch code.
+
+The file has a small random network, a batch, and what the reference computed with them: evaluation,
+one training step with every loss term and gradient, the batch norm's statistics after it, and the
+first steps of a trajectory. `meta` has the hyper-parameters. Evaluation is held against the masked
+and the packed execution, the latter for each image alone and for the batch. Ends with one line of
+JSON: the largest errors and `"ok"`.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.losses.objective import Objective
+from asvit_jax.network import Network
+from asvit_jax.reference.files import architecture, read, subset
+from asvit_jax.sparsity.executions import in_place
+from asvit_jax.sparsity.executions.packed import packed
+from asvit_jax.training.optimizers.building import build
+from asvit_jax.vit import batch_norm
+from asvit_jax.vit.complexity import dense_gmacs, gmacs
+from asvit_jax.weights import from_timm, to_timm
+
+TOLERANCES = {
+  "logits": 1e-4,  # absolute: evaluation, the dense teacher and the training forward
+  "masks": 0,  # tokens kept differently, in evaluation and in training
+  "gmacs": 1e-4,  # relative, by image
+  "loss": 1e-4,  # relative, by term
+  "statistics": 1e-4,  # relative, in the norm of a running mean or variance
+  "gradient": 1e-3,  # relative, in the norm of a parameter
+  "trajectory": 1e-4,  # relative, the losses of the first two steps
+  "trajectory_later": 10,  # the losses of the later steps, in multiples of what rounding does
+}
+_ROUNDING = 1e-5  # relative, of the losses of later steps, at least
+_PERTURBATIONS = 3
+# Names of the loss terms in the file, and ours.
+_TERMS = {
+  "total": "total",
+  "classification": "classification",
+  "budget": "budget",
+  "logit_distillation": "distillation",
+  "token_distillation": "token_distillation",
+}
+
+
+def check(path):
+  """Compares with one file.
+
+  Args:
+    path: an .npz file of the format in the module's docstring.
+
+  Returns:
+    Dictionary of the largest error by kind (the keys of `TOLERANCES`), and `ok`.
+
+  Raises:
+    InputError: a missing file, or one of another format.
+  """
+  reference = read(path)
+  meta = json.loads(str(reference["meta"]))
+  arch = architecture(meta, reference)
+  params = from_timm(arch, subset(reference, "student/"), f"{path}, student")
+  student = Network(arch, params)
+  teacher = Network(arch, from_timm(arch.dense, subset(reference, "teacher/"), f"{path}, teacher"))
+  images = jnp.asarray(reference["images"], jnp.float32).transpose(0, 2, 3, 1)
+  targets = jnp.asarray(reference["labels"])
+  objective = Objective(
+    {
+      "budget": meta["ratio_weight"],
+      "distillation": meta["distill_weight"],
+      "token_distillation": meta["distill_weight"],
+    },
+    target_gmacs=meta["keep_ratio"] * dense_gmacs(arch),
+    temperature=meta["temperature"],
+  )
+  taught = jax.jit(in_place.dense)(teacher.model, images)
+
+  @jax.jit
+  def loss_and_grads(params):
+    def loss(params):
+      model = student.with_params(params).model
+      batch_norm.train_mode(model)
+      total, (terms, outputs) = objective(model, images, targets, taught)
+      return total, (terms, outputs, batch_norm.update_statistics(params, model))
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+  run_packed = jax.jit(packed)
+  alone = [run_packed(student.model, image[None]) for image in images]
+  runs = [
+    jax.jit(in_place.masked)(student.model, images),
+    run_packed(student.model, images),
+    jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *alone),
+  ]
+  (total, (terms, outputs, moved)), grads = loss_and_grads(params)
+  terms = terms | {"total": total}
+  early, later = _trajectory_errors(loss_and_grads, params, meta["optimizer"], reference)
+
+  errors = {
+    "logits": max(
+      *(_absolute(run.logits, reference["eval/logits"]) for run in runs),
+      _absolute(taught.class_logits, reference["teacher_eval/logits"]),
+      _absolute(outputs.class_logits, reference["train/logits"]),
+      _absolute(
+        outputs.aux_logits if arch.aux_head else outputs.tokens[:, 1:], reference["train/tokens"]
+      ),
+    ),
+    "masks": sum(int((run.keep != reference["eval/kept"]).sum()) for run in runs)
+    + int((outputs.keep != reference["train/masks"]).sum())
+    + int((outputs.keep[:, -1] != reference["train/final_mask"]).sum()),
+    "gmacs": max(
+      _relative(gmacs(arch, outputs.kept), reference["train/gflops"]),
+      _relative(dense_gmacs(arch), reference["teacher_gflops"]),
+      _relative(objective.target_gmacs, reference["loss/target_gflops"]),
+    ),
+    "loss": max(
+      _relative(terms[o], reference[f"loss/{r}"]) for r, o in _TERMS.items() if o in terms
+    ),
+    "statistics": _statistics_error(moved, subset(reference, "after_forward/")),
+    "gradient": _gradient_error(grads, subset(reference, "grad/")),
+    "trajectory": early,
+    "trajectory_later": later,
+  }
+  return errors | {"ok": all(errors[k] <= TOLERANCES[k] for k in TOLERANCES)}
+
+
+def _trajectory_errors(loss_and_grads, params, hyper, reference):
+  """How far the losses of the first steps are from the reference's.
+
+  Steps amplify rounding: where the weights that a trajectory starts from are moved by 1e-7 of their
+  size, its losses move, from the third on, by up to percents. So only the first two are held
+  tightly, and the later ones to a multiple of how far such moves carry them.
+
+  Returns:
+    The largest relative error of the first two losses, and the largest of the later ones as a
+    multiple of their spread, which is at least `_ROUNDING`.
+  """
+  theirs = reference["trajectory/loss"]
+  ours = _trajectory(loss_and_grads, params, hyper, len(theirs))
+  spread = np.full(len(theirs), _ROUNDING)
+  for seed in range(_PERTURBATIONS):
+    moved = _trajectory(loss_and_grads, _perturbed(params, seed), hyper, len(theirs))
+    spread = np.maximum(spread, np.abs(moved - ours) / np.abs(theirs))
+  errors = np.abs(ours - theirs) / np.abs(theirs)
+  return float(errors[:2].max()), float((errors / spread)[2:].max())
+
+
+def _trajectory(loss_and_grads, params, hyper, steps):
+  """(steps,) the loss before each step."""
+  b1, b2 = hyper["betas"]
+  optimizer = build("adamw", hyper["lr"], hyper["weight_decay"], b1=b1, b2=b2, eps=hyper["eps"])
+  opt_state, losses = optimizer.init(params), []
+  for _ in range(steps):
+    (total, _), grads = loss_and_grads(params)
+    losses.append(float(total))
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+  return np.array(losses)
+
+
+def _perturbed(params, seed):
+  """Parameters moved at random by 1e-7 of their size, about their rounding in float32."""
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: x * (1 + 1e-7 * rng.standard_normal(x.shape)).astype(np.float32), params
+  )
+
+
+def _statistics_error(params, theirs):
+  ours = to_timm(params)
+  return max((_norm_error(ours[name], value) for name, value in theirs.items()), default=0.0)
+
+
+def _gradient_error(grads, theirs):
+  ours = {k: v for k, v in to_timm(grads).items() if ".running_" not in k}
+  if set(ours) != set(theirs):
+    raise InputError(f"gradients of other parameters: {sorted(set(ours) ^ set(theirs))}")
+  return max(_norm_error(ours[name], g) for name, g in theirs.items())
+
+
+def _absolute(ours, theirs):
+  return float(np.abs(np.asarray(ours) - theirs).max())
+
+
+def _norm_error(ours, theirs):
+  return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12))
+
+
+def _relative(ours, theirs):
+  return float((np.abs(np.asarray(ours) - theirs) / np.abs(theirs)).max())

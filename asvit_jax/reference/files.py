@@ -1,0 +1,52 @@
+"""Files of reference numbers: a network, a batch, and what the authors' code computed with them."""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from asvit_jax import vit
+from asvit_jax.core.errors import InputError
+
+
+def architecture(meta, reference):
+  """The `Architecture` of the network in a file; raises InputError for a kind not known."""
+  family = {"vit": {}, "lvvit": dict(stem="lv", aux_head=True, count_elementwise=True)}
+  if meta["kind"] not in family:
+    raise InputError(f"network kind {meta['kind']!r}: expected one of {', '.join(family)}")
+  patch = reference["student/patch_embed.proj.weight"].shape[-1]
+  return vit.Architecture(
+    width=meta["embed_dim"],
+    heads=meta["num_heads"],
+    depth=meta["depth"],
+    mlp_ratio=meta["mlp_ratio"],
+    image_size=reference["images"].shape[-1],
+    patch_size=2 * patch if meta["kind"] == "lvvit" else patch,  # the stem halves the image
+    classes=meta["num_classes"],
+    norm_epsilon=meta["layer_norm_eps"],
+    qkv_bias=meta["qkv_bias"],
+    residual_divisor=meta.get("skip_lam", 1.0),
+    prune_before=tuple(meta["prune_at"]),
+    **family[meta["kind"]],
+  )
+
+
+def read(path):
+  """{name: array} of a file; raises InputError for one that is missing or of another format."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise InputError(f"{path}: no such file; expected an .npz file of reference numbers")
+  try:
+    with np.load(path) as file:
+      reference = {name: file[name] for name in file.files}
+  except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise InputError(f"{path}: not a readable .npz file ({error})") from error
+  if "meta" not in reference:
+    raise InputError(f"{path}: no `meta` entry; expected an .npz file of reference numbers")
+  return reference
+
+
+def subset(arrays, prefix):
+  """The arrays whose names begin with `prefix`, by the rest of the names."""
+  return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""What people look at: tokens kept, curves of a run, speed."""

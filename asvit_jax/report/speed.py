@@ -1,0 +1,37 @@
+"""Images per second against GMACs."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def draw_speed(results, title):
+  """Images per second against GMACs, a point an execution.
+
+  Args:
+    results: of `evaluation.speed.run`.
+    title: of the picture.
+
+  Returns:
+    matplotlib `Figure`.
+  """
+  figure = Figure((6, 4), dpi=160, layout="constrained")
+  axes = figure.add_subplot()
+  dense = results["dense"]
+  limit = max(dense["gmacs"] / result["gmacs"] for result in results.values())
+  ratios = np.linspace(1, 1.05 * limit, 50)
+  axes.plot(
+    dense["gmacs"] / ratios,
+    dense["images_per_s"] * ratios,
+    "--",
+    color="#bbbbbb",
+    label="dense, sped up by the ratio of MACs",
+  )
+  for name, result in results.items():
+    axes.plot(
+      result["gmacs"], result["images_per_s"], "o", label=f"{name} {result['speedup']:.2f}x"
+    )
+  axes.set(xlabel="GMACs an image", ylabel="images/s", title=title)
+  axes.set_ylim(bottom=0)
+  axes.legend(frameon=False, fontsize=8)
+  axes.spines[["top", "right"]].set_visible(False)
+  return figure

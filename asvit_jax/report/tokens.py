@@ -1,0 +1,170 @@
+"""Pictures of the tokens that a network keeps of an image."""
+
+import math
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
+from asvit_jax.data import loader
+from asvit_jax.data.images import ImageFiles
+from asvit_jax.evaluation.accuracy import classify
+from asvit_jax.report.colors import ACCENT, FRAME, TEXT
+
+MAX_ROWS = 32  # of a picture; viewers give up on much taller ones
+FADED = 0.15  # what is left of a pruned patch, the rest is white
+_NAME = 18  # characters of a class name that fit under an image
+
+
+def fade_pruned(image, keep):
+  """Blends the pruned patches of an image with white.
+
+  Args:
+    image: (s, s, 3) uint8.
+    keep: (n,) bool, the patches kept, row by row; n is a square whose side divides s.
+
+  Returns:
+    (s, s, 3) uint8; the kept patches are as they were.
+  """
+  side = math.isqrt(keep.size)
+  patch = image.shape[0] // side
+  kept = np.kron(keep.reshape(side, side), np.ones((patch, patch), bool))  # (s, s)
+  faded = np.round(255 - FADED * (255.0 - image)).astype(np.uint8)
+  return np.where(kept[..., None], image, faded)
+
+
+def token_picture(images, keeps, titles, captions, boxes=None):
+  """A row an image: the image, and what is left of it after every stage.
+
+  Args:
+    images: (b, s, s, 3) uint8, as the network sees them.
+    keeps: (b, stages, n) bool, the patches that each stage keeps.
+    titles: texts to stand above the 1 + stages columns.
+    captions: for each image 1 + stages texts to stand under its row.
+    boxes: (b, 4) relative (ymin, xmin, ymax, xmax) to draw on the images, or None.
+
+  Returns:
+    matplotlib `Figure` of b x (1 + stages) axes.
+  """
+  rows, columns, size = len(images), len(titles), images.shape[1]
+  # In inches. Every pixel of an image becomes as many whole pixels of the picture, so that nearest
+  # neighbours draw patches with sharp edges.
+  cell, gap, margin, heading = 1.8, 0.12, 0.1, 0.28
+  dpi = size * max(1, round(400 / size)) / cell
+  caption = 0.12 + 0.14 * max(text.count("\n") + 1 for texts in captions for text in texts)
+  width = columns * cell + (columns - 1) * gap + 2 * margin
+  height = heading + rows * (cell + caption) + margin
+  figure = Figure((width, height), dpi=dpi)
+  grid = figure.subplots(
+    rows,
+    columns,
+    squeeze=False,
+    gridspec_kw=dict(
+      left=margin / width,
+      right=1 - margin / width,
+      top=1 - heading / height,
+      bottom=(margin + caption) / height,
+      wspace=gap / cell,
+      hspace=caption / cell,
+    ),
+  )
+  for row, image, keep, texts in zip(grid, images, keeps, captions, strict=True):
+    views = [image, *(fade_pruned(image, k) for k in keep)]
+    for axes, view, text in zip(row, views, texts, strict=True):
+      axes.imshow(view, interpolation="nearest")
+      axes.set(xticks=[], yticks=[])
+      axes.spines[:].set(color=FRAME, linewidth=0.5)
+      axes.set_xlabel(
+        text, fontsize=7.5, color=TEXT, labelpad=3, linespacing=1.25, parse_math=False
+      )
+  for axes, title in zip(grid[0], titles, strict=True):
+    axes.set_title(title, fontsize=9, color=TEXT, pad=5)
+  for axes, box in zip(grid[:, 0], boxes if boxes is not None else (), strict=False):
+    ymin, xmin, ymax, xmax = np.asarray(box) * size - 0.5  # imshow centres pixels on whole numbers
+    axes.add_patch(
+      Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, fill=False, color=ACCENT, linewidth=1.2)
+    )
+  return figure
+
+
+def draw_tokens(network, config, source):
+  """Runs a pruned network on images and draws what it keeps of them.
+
+  Args:
+    network: a `Network` that prunes.
+    config: a config; `data` is read.
+    source: a `Source` of at most `MAX_ROWS` images; a label of -1 stands for unknown. Its classes
+      name the labels.
+
+  Returns:
+    The `Figure` of `token_picture`.
+
+  Raises:
+    InputError: an image that cannot be read, or classes that do not fit the network.
+  """
+  config = config.copy_and_resolve_references()
+  devices = jax.local_device_count()
+  config.eval.batch_size = math.ceil(len(source) / devices) * devices
+  (batch,) = loader.eval_batches(config, source, network.preprocessing)
+  outputs = classify(network, batch["image"], "masked")
+  rows = {k: np.asarray(v)[batch["valid"]] for k, v in (batch | outputs).items()}
+  captions = [
+    _captions(source.classes, *values, network.dense_gmacs)
+    for values in zip(
+      rows["top5"][:, 0],
+      rows["probability"],
+      rows["label"],
+      rows["keep"],
+      network.gmacs(rows["keep"].sum(axis=-1)),
+      strict=True,
+    )
+  ]
+  titles = [f"stage {i} (before block {b})" for i, b in enumerate(network.arch.prune_before, 1)]
+  return token_picture(rows["image"], rows["keep"], ["input", *titles], captions, rows.get("box"))
+
+
+def draw_files(network, config, paths, out):
+  """Draws the tokens that a pruned network keeps of image files into a PNG file.
+
+  Args:
+    network: a `Network` that prunes.
+    config: a config; `data` is read.
+    paths: of at most `MAX_ROWS` images.
+    out: the PNG file.
+
+  Raises:
+    InputError: too many images, one that cannot be read, or a file that cannot be written.
+  """
+  check_rows(len(paths))
+  classes = network.classes or map(str, range(network.arch.classes))
+  save(draw_tokens(network, config, ImageFiles(paths, classes)), out)
+
+
+def check_rows(count):
+  """Raises InputError where so many images do not go into one picture."""
+  if not 1 <= count <= MAX_ROWS:
+    raise InputError(f"{count} images: expected 1 to {MAX_ROWS} in one picture")
+
+
+def save(figure, path):
+  """Writes a figure as PNG; all of it or nothing."""
+  with storage.replacing(path, "the picture") as partial:
+    figure.savefig(partial, format="png")
+
+
+def _captions(classes, prediction, probability, label, keep, gmacs, dense_gmacs):
+  """The texts of a row: the prediction, and the label where it differs; patches kept; the cost."""
+  mark = "" if label < 0 else "✓ " if prediction == label else "✗ "
+  answer = f"{mark}{_short(classes[prediction])}  {100 * probability:.0f} %"
+  if mark == "✗ ":
+    answer += f"\nlabel {_short(classes[label])}"
+  kept = [f"{stage.sum()} of {stage.size} patches" for stage in keep]
+  kept[-1] += f"\n{gmacs:.3g} GMACs, {100 * gmacs / dense_gmacs:.0f} % of dense"
+  return [answer, *kept]
+
+
+def _short(name):
+  return name if len(name) <= _NAME else name[: _NAME - 1] + "…"

@@ -1,0 +1,1 @@
+"""What makes the transformer sparse: scores, gates, reductions, attention, executions, budgets."""

@@ -1,0 +1,61 @@
+"""Softmax attention, and its masked form of DynamicViT and Adaptive Sparse ViT."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The mass that pruned tokens share, so that the softmax of a token that sees nothing is defined.
+EPSILON = 1e-6
+# Bounds exp() at pruned keys, which may exceed every kept one. They are multiplied by zero, so the
+# bound changes no output; it only keeps inf · 0 and its gradient away.
+MAX_LOGIT = 20.0
+
+
+class Softmax:
+  """See `attentions`."""
+
+  def dense(self, q, k, v):
+    """JAX's own attention, fused where the platform has it."""
+    context = jax.nn.dot_product_attention(q, k, v)
+    class_attention = jax.nn.softmax(_logits(q[:, :1], k), axis=-1)  # (b, h, 1, n)
+    return context, _class_row(class_attention)
+
+  def masked(self, q, k, v, keep):
+    """Shapes stay fixed and gradients reach the mask.
+
+    The mask multiplies the numerators of the softmax, `(e·m + ε/n) / (Σ e·m + ε)`, which is how
+    DynamicViT (arXiv:2106.02034, Eq. 11) and Adaptive Sparse ViT train. The exponent is taken
+    relative to the largest *kept* logit, so a pruned token never moves a kept one by more than ε
+    however large its own logit is. A pruned token still sees itself: its row stays finite.
+    """
+    n = q.shape[1]
+    logits = _logits(q, k)  # (b, h, n, n)
+    visible = jnp.where(np.eye(n, dtype=bool), 1.0, keep[:, None, None, :])
+    peak = jnp.max(jnp.where(visible > 0, logits, -jnp.inf), axis=-1, keepdims=True)
+    peak = jax.lax.stop_gradient(peak)
+    mass = jnp.exp(jnp.minimum(logits - peak, MAX_LOGIT)) * visible
+    attention = (mass + EPSILON / n) / (mass.sum(axis=-1, keepdims=True) + EPSILON)
+    context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
+    return context, _class_row(attention)
+
+  def prefix(self, q, k, v, count):
+    """Keys past the count are masked out."""
+    valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
+    logits = jnp.where(valid[:, None, None, :], _logits(q, k), -jnp.inf)
+    attention = jax.nn.softmax(logits, axis=-1)
+    context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
+    return context, _class_row(attention)
+
+
+softmax = Softmax()
+
+
+def _logits(q, k):
+  """(b, q, h, c), (b, k, h, c) -> (b, h, q, k), float32 whatever the compute type."""
+  scale = q.shape[-1] ** -0.5
+  return jnp.einsum("bqhc,bkhc->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+
+
+def _class_row(attention):
+  """(b, h, q, n) attention whose first row is the class token's -> (b, n, h)."""
+  return jnp.swapaxes(attention[:, :, 0], 1, 2)

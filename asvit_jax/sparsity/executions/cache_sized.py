@@ -1,0 +1,56 @@
+"""The three executions as inference runs them: on a CPU, as many images at once as its cache holds.
+
+A block's hidden tokens of 32 images at 224² take 39 MB in DeiT-S. A CPU that runs the whole batch
+layer by layer waits for its memory; a few images at a time, all layers, take two thirds of the time
+(docs/benchmarks.md). An accelerator wants the whole batch at once, and gets it.
+"""
+
+import functools
+
+import jax
+
+from asvit_jax.sparsity.executions import in_place
+from asvit_jax.sparsity.executions.packed import packed as whole_batch_packed
+
+# Bytes of hidden tokens, (images, n, hidden width) in float32, that stay in the cache: the best of
+# several on DeiT-T, DeiT-S and the digits. Packed counts dense tokens too, but drops half of them.
+CACHED = 5 * 2**19
+CACHED_PACKED = 2 * CACHED
+
+
+def cache_sized(execution, cached=CACHED):
+  """An execution that, on a CPU, takes only so many images at a time.
+
+  Args:
+    execution: function of (model, images (b, height, width, 3)) that returns `Outputs`.
+    cached: bytes of hidden tokens to run at a time, at least one image.
+
+  Returns:
+    Function like `execution`, with the same results.
+  """
+
+  def run(model, images):
+    whole = functools.partial(execution, model)
+    group = images_at_once(model.arch, len(images), cached)
+    if group == len(images):
+      return whole(images)
+
+    def in_groups(images):
+      outputs = jax.lax.map(whole, images.reshape(-1, group, *images.shape[1:]))
+      return jax.tree.map(lambda x: x.reshape(len(images), *x.shape[2:]), outputs)
+
+    return jax.lax.platform_dependent(images, cpu=in_groups, default=whole)
+
+  return run
+
+
+dense = cache_sized(in_place.dense)
+masked = cache_sized(in_place.masked)
+packed = cache_sized(whole_batch_packed, CACHED_PACKED)
+
+
+def images_at_once(arch, batch, cached):
+  """The largest divisor of `batch` whose hidden tokens fit."""
+  image = 4 * (1 + arch.patches) * arch.hidden
+  fitting = max(1, min(batch, cached // image))
+  return max(group for group in range(1, fitting + 1) if batch % group == 0)

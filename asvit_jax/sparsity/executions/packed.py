@@ -1,0 +1,274 @@
+"""Packed execution: the kept tokens of a whole batch, back to back, in one compiled program.
+
+Every image keeps its own number of tokens, so a pruned batch is ragged. After each stage the kept
+tokens move to the front of one buffer, and the next blocks run on its used rows:
+
+    image 0   c a b . d                  c a b d | c e | c f g          c a class token
+    image 1   c . e . .    packed to     start 0       4     6          . a pruned token
+    image 2   c f . g .                  count 4       2     3          9 rows instead of 15
+
+Everything in a block acts on single tokens, except attention, which gathers the rows of each image
+to (b, width), and its result back. XLA needs static shapes, so the rows in use are rounded up to a
+rung of a ladder of lengths, and the longest image to one of widths; `lax.switch` picks the branch
+that was compiled for the rung. The top rung holds every token, so nothing can overflow.
+
+A single image needs no buffer: it is compacted to a rung by itself.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from asvit_jax.sparsity.attending import Attending
+from asvit_jax.sparsity.executions.outputs import Outputs
+from asvit_jax.sparsity.reductions import REDUCTIONS
+
+# Rungs of the ladders, evenly spaced. More of them round up less and compile longer.
+LENGTHS = 16
+WIDTHS = 6
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Which row of the buffer is which token; rows from `count.sum()` on are not in use.
+
+  Attributes:
+    image: (rows,) the image of every row.
+    position: (rows,) the row's place in its image, 0 for the class token.
+    start: (b,) the first row of every image, its class token.
+    count: (b,) the rows of every image.
+  """
+
+  image: jax.Array
+  position: jax.Array
+  start: jax.Array
+  count: jax.Array
+
+
+def packed(model, images, lengths=None, widths=None):
+  """Runs the kept tokens only; equals `in_place.masked` image by image, whatever the batch.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    images: (b, height, width, 3) normalised images.
+    lengths: rungs of the ladder of lengths; `LENGTHS` by default.
+    widths: rungs of the ladder of widths; `WIDTHS` by default.
+
+  Returns:
+    `Outputs` without tokens and scores.
+  """
+  attend = Attending.of(model.arch).dense
+  x = model.embed(images)
+  for block in model.blocks[: model.arch.prune_before[0]]:
+    x, scores = block(x, attend)
+  run = run_one if len(images) == 1 else run_batch
+  logits, keep = run(model, x, scores, lengths or LENGTHS, widths or WIDTHS)
+  return Outputs(logits, keep=keep, kept=keep.sum(axis=-1))
+
+
+def run_batch(model, x, scores, lengths, widths):
+  """The blocks after the first threshold, for a batch.
+
+  All stages are one `lax.scan`, and the blocks of a stage a loop over stacked parameters, so that
+  every branch of the ladder is compiled once.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    x: (b, n, d) tokens before the first threshold, the class token first.
+    scores: (b, n) their scores, those of class tokens infinite.
+    lengths: rungs of the ladder of lengths.
+    widths: rungs of the ladder of widths.
+
+  Returns:
+    (b, classes) logits and (b, stages, n - 1) keep mask.
+  """
+  b, n, d = x.shape
+  row = jnp.arange(b * n)
+  layout = Layout(row // n, row % n, start=jnp.arange(b) * n, count=jnp.full(b, n))
+  lengths, widths = ladder(b * n, lengths), ladder(n, widths)
+  attending, reduction = Attending.of(model.arch), REDUCTIONS[model.arch.reduction]
+  bounds = jnp.array([*model.arch.prune_before, model.arch.depth]) - model.arch.prune_before[0]
+  graphdef, stacked = _stack(model.blocks[model.arch.prune_before[0] :])
+
+  def run_blocks(length, shortest, x, source, layout, begin, end):
+    """Blocks `begin` to `end` on `length` rows, of which more than `shortest` are in use."""
+    # The longest image is no shorter than the mean one: narrower attention is never asked for.
+    fitting = [w for w in widths if w * b > shortest]
+    attend = functools.partial(
+      _attend, attending, layout=layout, widths=fitting, rung=rung(layout.count.max(), fitting)
+    )
+
+    def run_block(i, carry):
+      params = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), stacked)
+      return nnx.merge(graphdef, params)(carry[0], attend)
+
+    x, scores = jax.lax.fori_loop(begin, end, run_block, (x[source[:length]], jnp.zeros(length)))
+    return _lengthen(x, b * n), _lengthen(scores, b * n)
+
+  branches = [
+    functools.partial(run_blocks, length, shortest)
+    for shortest, length in itertools.pairwise([0, *lengths])
+  ]
+
+  def run_stage(carry, stage):
+    x, scores, layout = carry
+    threshold, begin, end = stage
+    keep = (scores > threshold) & (row < layout.count.sum())
+    if reduction.changes_tokens:
+      x = _reduce(reduction, x, keep, layout, n)
+    source, layout = _pack(keep, layout)
+    total = layout.count.sum()
+    x, scores = jax.lax.switch(rung(total, lengths), branches, x, source, layout, begin, end)
+    keep = _mask(layout.image * n + layout.position, total, b * n)
+    return (x, scores, layout), keep.reshape(b, n)[:, 1:]
+
+  (x, _, layout), keep = jax.lax.scan(
+    run_stage,
+    (x.reshape(b * n, d), scores.reshape(b * n), layout),
+    (model.thresholds[...], bounds[:-1], bounds[1:]),
+  )
+  return _classify(model, x, layout, lengths), jnp.swapaxes(keep, 0, 1)
+
+
+def run_one(model, x, scores, lengths, widths):
+  """The blocks after the first threshold, for a single image: nothing to pack, only to compact.
+
+  Args and results are those of `run_batch` with b = 1; widths are not read. There is no gather
+  inside attention, and the blocks are unrolled, because with few rows a copy of the parameters
+  would cost as much as using them.
+  """
+  del widths
+  n = x.shape[1]
+  row = jnp.arange(n)
+  position, count = row, n
+  x, scores = x[0], scores[0]
+  lengths = ladder(n, lengths)
+  attending, reduction = Attending.of(model.arch), REDUCTIONS[model.arch.reduction]
+  keeps = []
+
+  def run_blocks(length, blocks, x, source, count):
+    x = x[source[:length]][None]
+    attend = functools.partial(attending.prefix, count=count[None])
+    for block in blocks:
+      x, scores = block(x, attend)
+    return _lengthen(x[0], n), _lengthen(scores[0], n)
+
+  bounds = itertools.pairwise([*model.arch.prune_before, model.arch.depth])
+  for (begin, end), threshold in zip(bounds, model.thresholds[...], strict=True):
+    present = row < count
+    keep = (scores > threshold) & present
+    if reduction.changes_tokens:
+      x = reduction(x[None], present[None], keep[None])[0]
+    source, count = _kept_first(keep), keep.sum()
+    position = position[source]
+    branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
+    x, scores = jax.lax.switch(rung(count, lengths), branches, x, source, count)
+    keeps.append(_mask(position, count, n)[1:])
+  layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
+  return _classify(model, x, layout, lengths), jnp.stack(keeps)[None]
+
+
+def _attend(attending, q, k, v, layout, widths, rung):
+  """Attention within every image of a packed batch.
+
+  Args:
+    attending: an `Attending`.
+    q: (rows, h, c) queries of all images, back to back.
+    k: (rows, h, c) keys.
+    v: (rows, h, c) values.
+    layout: a `Layout`.
+    widths: ladder of static widths.
+    rung: () int32, index of the smallest of them that holds the longest image.
+
+  Returns:
+    (rows, h, c) context and (rows,) float32 scores; those of the class tokens are infinite.
+  """
+  rows = len(q)
+  image = layout.image[:rows]
+  place = jnp.arange(rows) - layout.start[image]  # in its image
+
+  def attend(width, q, k, v):
+    index = _rows_of_images(layout, width, rows)
+    context, scores = attending.prefix(q[index], k[index], v[index], layout.count)
+    back = image * width + jnp.minimum(place, width - 1)
+    return context.reshape(-1, *context.shape[2:])[back], scores.reshape(-1)[back]
+
+  branches = [functools.partial(attend, width) for width in widths]
+  return jax.lax.switch(rung, branches, q, k, v)
+
+
+def _reduce(reduction, x, keep, layout, width):
+  """(rows, d) tokens before a stage -> what the reduction makes of them, in the same rows."""
+  index = _rows_of_images(layout, width, len(x))
+  present = jnp.arange(width) < layout.count[:, None]
+  reduced = reduction(x[index], present, keep[index] & present)  # (b, width, d)
+  place = jnp.arange(len(x)) - layout.start[layout.image]
+  return reduced[layout.image, jnp.minimum(place, width - 1)]
+
+
+def _rows_of_images(layout, width, rows):
+  """(b, width) the rows of every image; past its count, rows of others or the last one."""
+  return jnp.minimum(layout.start[:, None] + jnp.arange(width), rows - 1)
+
+
+def _classify(model, x, layout, lengths):
+  """(rows, d) tokens after the last block -> (b, classes) logits."""
+  total = layout.count.sum()
+  is_patch = (layout.position > 0) & (jnp.arange(len(x)) < total)
+
+  def best_of(length):
+    logits = model.classify_patches(x[:length])
+    logits = jnp.where(is_patch[:length, None], logits, -jnp.inf)
+    return jax.ops.segment_max(logits, layout.image[:length], num_segments=len(layout.start))
+
+  branches = [functools.partial(best_of, length) for length in lengths]
+  return model.predict(
+    model.classify(x[layout.start]), lambda: jax.lax.switch(rung(total, lengths), branches)
+  )
+
+
+def rung(size, ladder):
+  """Index of the smallest rung that holds `size`, a scalar array."""
+  return jnp.searchsorted(jnp.array(ladder), size)
+
+
+def ladder(top, rungs):
+  """Evenly spaced sizes up to `top`, which is the last."""
+  return sorted({-(-top * (i + 1) // rungs) for i in range(rungs)})
+
+
+def _pack(keep, layout):
+  """The layout after dropping rows; also, for every new row, the row that it was."""
+  source = _kept_first(keep)
+  count = jnp.zeros_like(layout.count).at[layout.image].add(keep)
+  start = jnp.cumsum(count) - count
+  return source, Layout(layout.image[source], layout.position[source], start, count)
+
+
+def _mask(token, used, tokens):
+  """(rows,) token of every row -> (tokens,) float32, 1 for those of the first `used` rows."""
+  token = jnp.where(jnp.arange(len(token)) < used, token, tokens)
+  return jnp.zeros(tokens).at[token].set(1, mode="drop")
+
+
+def _kept_first(keep):
+  """(rows,) keep -> (rows,) indices of the kept rows, in order; 0 after them."""
+  rows = len(keep)
+  destination = jnp.where(keep, jnp.cumsum(keep) - 1, rows)
+  return jnp.zeros(rows, jnp.int32).at[destination].set(jnp.arange(rows), mode="drop")
+
+
+def _lengthen(x, rows):
+  """Pads the first axis to `rows`: the branches of a switch must agree in shape."""
+  return jnp.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+def _stack(blocks):
+  """(graphdef, parameters stacked along a new first axis) of blocks of the same shape."""
+  splits = [nnx.split(block) for block in blocks]
+  return splits[0][0], jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s for _, s in splits])

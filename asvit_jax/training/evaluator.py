@@ -1,0 +1,73 @@
+"""Evaluations of a run under way, and pictures of what it keeps."""
+
+import pathlib
+
+from asvit_jax.core import hosts
+from asvit_jax.data import sources
+from asvit_jax.evaluation import accuracy
+from asvit_jax.run import metrics
+from asvit_jax.training.reporting import describe_evaluation, log
+
+_NAMES = {"eval": "evaluation", "eval_raw": "raw weights"}
+
+
+class Evaluator:
+  """Evaluates the averaged weights of a run, and the raw ones.
+
+  Args:
+    config: see `config.base`.
+    workdir: of the run.
+    network: the `Network` in training; what it is, not its parameters.
+    source: images to evaluate on.
+    steps: number of steps of the whole run.
+    reporter: a `Reporter`.
+  """
+
+  def __init__(self, config, workdir, network, source, steps, reporter):
+    self._config, self._workdir, self._network = config, pathlib.Path(workdir), network
+    self._source, self._steps, self._reporter = source, steps, reporter
+
+  def is_due(self, step):
+    """Whether a step is one that is evaluated."""
+    return step % self._config.eval.every == 0 or step == self._steps
+
+  def is_missing(self, step):
+    """Whether the run was told to stop before it had evaluated the step it goes on from."""
+    if step == 0 or not self.is_due(step):
+      return False
+    lines = metrics.read(self._workdir, "eval") if hosts.is_first() else []
+    return hosts.all_true(not hosts.is_first() or step not in [line["step"] for line in lines])
+
+  def __call__(self, state, stopped):
+    """Evaluates a `TrainState` and writes the results.
+
+    Args:
+      state: it, on the host.
+      stopped: function that says whether to stop in the middle of it.
+
+    Returns:
+      Top-1 of the weights that count, the averaged ones; None where `stopped` said so.
+    """
+    step, results = int(state.step), {}
+    weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}
+    execution = "masked" if self._network.prunes else "dense"
+    for kind, params in weights.items():
+      network = self._network.with_params(params)
+      results[kind] = accuracy.evaluate(
+        network, self._config, self._source, execution, stopped=stopped
+      )
+      if results[kind] is None:
+        return None
+    for kind, result in results.items():
+      self._reporter.write(step, kind, result)
+      log(f"step {step}/{self._steps}  {_NAMES[kind]}: {describe_evaluation(result)}")
+    if self._network.prunes and hosts.is_first() and self._config.eval.pictures:
+      self._draw(step, self._network.with_params(weights["eval"]))
+    return results["eval"]["top1"]
+
+  def _draw(self, step, network):
+    from asvit_jax.report import tokens  # matplotlib takes a second to import
+
+    sample = sources.Sample(self._source, self._config.eval.pictures)
+    figure = tokens.draw_tokens(network, self._config, sample)
+    tokens.save(figure, self._workdir / "pictures" / f"tokens_{step:07}.png")

@@ -1,0 +1,186 @@
+"""The optimizer that a config asks for, with what surrounds it."""
+
+import ast
+import inspect
+
+import jax
+import numpy as np
+import optax
+
+from asvit_jax import vit
+from asvit_jax.core.errors import InputError
+from asvit_jax.training.optimizers import OPTIMIZERS, groups
+from asvit_jax.training.schedule import learning_rate
+
+# Names of keyword arguments that are set here, in the words of optax.
+_MASKS = ("mask", "weight_decay_mask")
+_OURS = {
+  "learning_rate": "optimizer.lr is its key",
+  "weight_decay": "optimizer.weight_decay is its key",
+  "weight_decay_rate": "optimizer.weight_decay is its key",
+  "mask": "kernels alone decay",
+  "weight_decay_mask": "kernels alone decay",
+}
+
+# Every kind of parameter that a network has, small.
+_TRIED_ON = vit.Architecture(
+  width=4, heads=2, depth=2, mlp_ratio=2, image_size=4, patch_size=2, classes=2, prune_before=(1,)
+)
+
+
+def create(config, steps):
+  """The optimizer of a config, which clips, descends, and lets stay what is frozen.
+
+  Args:
+    config: see `config.base`; its section `optimizer` is read.
+    steps: number of steps of the whole run.
+
+  Returns:
+    An optax optimizer, and its learning rate, a function of the step.
+
+  Raises:
+    InputError: as `build`.
+  """
+  schedule, options = learning_rate(config, steps), config.optimizer
+  arguments = parse_arguments(options.arguments)
+  stages = [build(options.name, schedule, options.weight_decay, **arguments)]
+  if options.clip_norm:
+    stages.insert(0, optax.clip_by_global_norm(options.clip_norm))
+  if options.thresholds_lr != 1 or options.freeze:
+    stages.append(groups.scaled(options.thresholds_lr, options.freeze))
+  return optax.chain(*stages), schedule
+
+
+def build(name, learning_rate, weight_decay, /, **arguments):
+  """An optimizer that decays kernels alone and leaves key biases where they are.
+
+  One that knows weight decay and a mask decays in its own way: AdamW, Lion and LAMB beside the
+  gradient. For any other, the decay is added to the gradient, as PyTorch's SGD and Adam do it: with
+  plain SGD that is the same; with momentum, or Adam's scaling, the decay goes through these too.
+
+  Args:
+    name: of `OPTIMIZERS`, of a function of optax, or `package.module:object`.
+    learning_rate: a number, or a function of the step.
+    weight_decay: share of a kernel, times the learning rate, that a step takes away.
+    **arguments: of the optimizer, besides.
+
+  Returns:
+    An `optax.GradientTransformation`.
+
+  Raises:
+    InputError: an unknown name, what is no optimizer, or arguments that it does not take.
+  """
+  function, parameters = _resolve(name)
+  _check_arguments(name, parameters, arguments)
+  mask = next((key for key in _MASKS if key in parameters), None)
+  stages = [groups.without_key_biases()]
+  if "weight_decay" in parameters and mask:
+    arguments |= {"weight_decay": weight_decay, mask: groups.decay_mask}
+  else:
+    stages.append(optax.add_decayed_weights(weight_decay, groups.decay_mask))
+    if "weight_decay" in parameters:  # of all parameters alike, thresholds too
+      arguments |= {"weight_decay": 0.0}
+  try:
+    stages.append(function(learning_rate, **arguments))
+    return optax.chain(*stages)
+  except Exception as error:  # there is no saying what a value that does not fit raises
+    raise InputError(
+      f"optimizer.name {name!r} cannot be made with these arguments ({_said(error)}): check "
+      "optimizer.arguments, or choose another"
+    ) from error
+
+
+def check(config):
+  """Raises InputError unless the step can run the optimizer of a config; it is tried on shapes."""
+  optimizer, _ = create(config, 1)
+  name, params = config.optimizer.name, vit.specs(_TRIED_ON)
+  try:
+    state = jax.eval_shape(optimizer.init, params)
+    updates, after = jax.eval_shape(optimizer.update, params, state, params)
+  except Exception as error:  # as above
+    raise InputError(
+      f"optimizer.name {name!r} cannot be used here ({_said(error)}): the step gives it gradients "
+      "and parameters, and no more; choose another"
+    ) from error
+  if _shapes(updates) != _shapes(params) or _shapes(after) != _shapes(state):
+    raise InputError(
+      f"optimizer.name {name!r} cannot be used here: its updates differ from the parameters in "
+      "shape or type, or its state does not keep its own; choose another"
+    )
+  if not all(isinstance(leaf.dtype, np.dtype) for leaf in jax.tree.leaves(state)):
+    raise InputError(
+      f"optimizer.name {name!r} cannot be used here: its state is not of numbers alone, as a "
+      "checkpoint is; choose another"
+    )
+
+
+def parse_arguments(text):
+  """Keyword arguments from text.
+
+  Args:
+    text: "b1=0.9,b2=0.95", with values that `ast.literal_eval` reads.
+
+  Returns:
+    Dictionary.
+
+  Raises:
+    InputError: it is not of this form.
+  """
+  try:
+    call = ast.parse(f"_({text})", mode="eval").body
+    names = [keyword.arg for keyword in call.keywords]
+    if not isinstance(call.func, ast.Name) or call.args or None in names:
+      raise ValueError(text)
+    if len(names) != len(set(names)):
+      raise ValueError(text)
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+  except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+    raise InputError(
+      f"optimizer.arguments {text!r} cannot be read: expected names and values as in "
+      "'b1=0.9,b2=0.95'"
+    ) from error
+
+
+def _resolve(name):
+  """The function of that name, and the names of its parameters."""
+  if name in OPTIMIZERS or ":" in name:
+    function = OPTIMIZERS[name]
+  elif name.isidentifier() and callable(getattr(optax, name, None)):
+    function = getattr(optax, name)
+  else:
+    raise InputError(
+      f"optimizer.name {name!r} is not known: choose from {', '.join(OPTIMIZERS.names)}, any other "
+      "of optax, or give your own as package.module:object"
+    )
+  try:
+    parameters = inspect.signature(function).parameters
+  except (TypeError, ValueError) as error:
+    raise InputError(f"optimizer.name {name!r} is no function: {error}") from error
+  if next(iter(parameters), None) != "learning_rate":
+    raise InputError(
+      f"optimizer.name {name!r} is no optimizer: its first argument is not learning_rate"
+    )
+  return function, parameters
+
+
+def _check_arguments(name, parameters, arguments):
+  """Raises InputError for arguments that are not to be set, or that an optimizer does not take."""
+  for key in arguments:
+    if key in _OURS:
+      raise InputError(f"optimizer.arguments sets {key}: {_OURS[key]}")
+  free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+  unknown = [key for key in arguments if key not in parameters and not free]
+  if unknown:
+    taken = ", ".join(key for key in parameters if key not in _OURS) or "none"
+    raise InputError(
+      f"optimizer.arguments: {', '.join(unknown)} is not known to optimizer {name!r}; it takes "
+      f"{taken}"
+    )
+
+
+def _shapes(tree):
+  return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def _said(error):
+  return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,57 @@
+"""Parameters that an optimizer treats apart, by their names."""
+
+import re
+
+import optax
+
+from asvit_jax.core import leaves
+from asvit_jax.core.errors import InputError
+
+
+def decay_mask(params):
+  """True for what weight decay shrinks: the kernels of linear layers and convolutions.
+
+  Biases, norms, the class token, the position embedding and the thresholds are left alone.
+  """
+  return leaves.map_named(lambda name, _: name.rpartition(".")[2] == "kernel", params)
+
+
+def check_frozen(params, pattern):
+  """Raises InputError where `optimizer.freeze`, a regular expression, is found in no parameter."""
+  if pattern and not any(re.search(pattern, name) for name, _ in leaves.named(params)):
+    raise InputError(
+      f"optimizer.freeze {pattern!r} is found in no parameter: names are like "
+      "'blocks.0.attn.qkv.kernel'"
+    )
+
+
+def without_key_biases():
+  """Takes out the gradients of key biases, as an optax transformation.
+
+  A key bias moves all logits of a query alike, which softmax ignores. What is left of its gradient
+  is rounding, which Adam would scale up to full steps that differ between numbers of devices.
+  """
+
+  def still(name, grad):
+    if name.endswith("qkv.bias"):
+      third = grad.shape[0] // 3  # query, key and value biases
+      return grad.at[third : 2 * third].set(0)
+    return grad
+
+  return optax.stateless(lambda updates, _: leaves.map_named(still, updates))
+
+
+def scaled(thresholds, freeze):
+  """Scales updates, as an optax transformation.
+
+  Args:
+    thresholds: factor of the thresholds' update.
+    freeze: regular expression; the updates of parameters that it is found in become 0.
+  """
+
+  def scale(name, update):
+    if freeze and re.search(freeze, name):
+      return update * 0
+    return update * thresholds if name == "thresholds" else update
+
+  return optax.stateless(lambda updates, _: leaves.map_named(scale, updates))

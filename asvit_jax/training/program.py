@@ -1,0 +1,28 @@
+"""The program of a run: its step over all devices, as a config wants it."""
+
+from asvit_jax.losses.objective import Objective
+from asvit_jax.training import parallel
+from asvit_jax.training.step import Options, make_step
+from asvit_jax.vit.complexity import target_gmacs
+
+
+def make_program(config, network, optimizer):
+  """Builds it.
+
+  Args:
+    config: see `config.base`.
+    network: the `Network` to train; what it is, not its parameters.
+    optimizer: an optax optimizer.
+
+  Returns:
+    What `parallel.parallelize` returns, and the `Objective`.
+  """
+  objective = Objective(
+    weights=dict(config.loss),
+    target_gmacs=target_gmacs(network.arch, config.budget),
+    temperature=config.temperature,
+    remat=config.model.remat,
+  )
+  teacher = network.dense if network.prunes else None
+  step = make_step(network, teacher, objective, optimizer, Options.of(config))
+  return parallel.parallelize(step, config.parallel), objective

@@ -1,0 +1,93 @@
+"""What a run begins with: its data and its network, opened and checked."""
+
+import dataclasses
+from typing import Any
+
+from asvit_jax import vit
+from asvit_jax.config.model import architecture, preprocessing
+from asvit_jax.core.errors import InputError
+from asvit_jax.data import loader, sources
+from asvit_jax.network import Network, load_configured
+from asvit_jax.sparsity.calibration import MAX_IMAGES
+from asvit_jax.training.optimizers import groups
+from asvit_jax.vit.complexity import check_budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """See `set_up`.
+
+  Attributes:
+    network: the `Network` to train, with its first parameters; it prunes where there is a budget.
+    source: images to train on.
+    eval_source: images to evaluate on.
+  """
+
+  network: Network
+  source: Any
+  eval_source: Any
+
+  @property
+  def teacher_params(self):
+    """Of the frozen dense network with the same weights; () for a dense network."""
+    return self.network.dense.params if self.network.prunes else ()
+
+
+def set_up(config):
+  """Opens the data and the weights of a config.
+
+  Args:
+    config: see `config.base`; its values are checked.
+
+  Returns:
+    A `Setup`.
+
+  Raises:
+    InputError: data that is not there, images that cannot be read, weights that do not fit.
+  """
+  source = sources.open_source(config.data, config.data.train_split)
+  eval_source = sources.open_source(config.data, config.data.eval_split)
+  loader.check_classes(config, source)
+  loader.check_classes(config, eval_source)
+  names = sources.class_names(config.data) or source.classes
+  network = _first_network(config, tuple(names))
+  for images in (source, eval_source):
+    sources.check_images(images, config.data.check_images, config.data.max_bad_images)
+  groups.check_frozen(network.params, config.optimizer.freeze)
+  return Setup(network, source, eval_source)
+
+
+def calibrated(config, network, source):
+  """The network with thresholds that meet the budget on a sample of the images to train on."""
+  sample = sources.Sample(source, MAX_IMAGES)
+  return network.calibrate(
+    loader.eval_batches(config, sample, network.preprocessing), config.budget
+  )
+
+
+def _first_network(config, classes):
+  """The weights of `init_from` over random ones; thresholds stay where these are dense."""
+  if config.init_from:
+    network = load_configured(
+      config.init_from, config, resize=config.init_resize, new_head=config.init_new_head
+    )
+  else:
+    network = Network(
+      architecture(config),
+      {},
+      config.model.dtype,
+      preprocessing(config),
+      variant=config.model.variant,
+    )
+  arch = network.arch
+  if config.budget is not None:
+    check_budget(arch, config.budget)  # it may prune elsewhere than the config's variant does
+  else:
+    if network.prunes:
+      raise InputError(
+        f"weights {config.init_from} does not fit this model: it has thresholds, and a network "
+        "that is trained without a budget has none; give a budget, or dense weights"
+      )
+    arch = arch.dense
+  params = vit.initial_params(arch, seed=config.seed) | network.params
+  return dataclasses.replace(network, params=params, classes=classes)

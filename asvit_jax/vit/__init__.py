@@ -1,0 +1,24 @@
+"""The plain vision transformer: dimensions, stems, layers, parameters, and what it costs."""
+
+from asvit_jax.vit.architecture import VARIANTS, Architecture
+from asvit_jax.vit.transformer import (
+  VisionTransformer,
+  initial_params,
+  initial_thresholds,
+  model,
+  prunes,
+  specs,
+  without_thresholds,
+)
+
+__all__ = [
+  "VARIANTS",
+  "Architecture",
+  "VisionTransformer",
+  "initial_params",
+  "initial_thresholds",
+  "model",
+  "prunes",
+  "specs",
+  "without_thresholds",
+]

@@ -1,0 +1,160 @@
+"""The dimensions of a network, and those of the published ones."""
+
+import dataclasses
+import itertools
+
+from asvit_jax.core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """The dimensions of a network, and the parts that it prunes with.
+
+  Attributes:
+    width: of a token, d.
+    heads: of an attention; they share the width.
+    depth: number of blocks.
+    mlp_ratio: width of a block's hidden layer ÷ d.
+    image_size: side of the images, pixels.
+    patch_size: side of a patch, pixels.
+    classes: number of them.
+    stem: a name of `stems.STEMS`.
+    norm_epsilon: of the layer norms.
+    qkv_bias: whether queries, keys and values have biases.
+    residual_divisor: of what a block adds to its tokens.
+    aux_head: whether a second head, for patch tokens, helps to predict.
+    count_elementwise: whether element-wise work counts as MACs, as LV-ViT's authors do it.
+    prune_before: the blocks, counted from 0, before which tokens go; empty for a dense network.
+    attention: a name of `attentions.ATTENTIONS`.
+    score: a name of `scores.SCORES`.
+    reduction: a name of `reductions.REDUCTIONS`.
+  """
+
+  width: int
+  heads: int
+  depth: int = 12
+  mlp_ratio: float = 4
+  image_size: int = 224
+  patch_size: int = 16
+  classes: int = 1000
+  stem: str = "patch"
+  norm_epsilon: float = 1e-6
+  qkv_bias: bool = True
+  residual_divisor: float = 1.0
+  aux_head: bool = False
+  count_elementwise: bool = False
+  prune_before: tuple[int, ...] = (4, 7, 10)
+  attention: str = "softmax"
+  score: str = "class_attention"
+  reduction: str = "drop"
+
+  def __post_init__(self):
+    """Raises InputError where the dimensions do not fit each other."""
+    if self.image_size < 1 or self.patch_size < 1 or self.image_size % self.patch_size:
+      raise InputError(
+        f"image size {self.image_size} is not a multiple of patch size {self.patch_size}: "
+        "set model.image_size or model.patch_size so that whole patches tile the image"
+      )
+    if self.classes < 1:
+      raise InputError(f"{self.classes} classes: model.num_classes must be at least 1")
+    for name in ("width", "heads", "depth"):
+      if getattr(self, name) < 1:
+        raise InputError(f"model.{name} {getattr(self, name)} is not valid: expected at least 1")
+    if self.hidden < 1 or self.hidden != self.mlp_ratio * self.width:
+      raise InputError(
+        f"mlp_ratio {self.mlp_ratio} of width {self.width}: model.mlp_ratio must give a whole "
+        "number of hidden units"
+      )
+    if self.width % self.heads:
+      raise InputError(f"width {self.width} does not divide into {self.heads} heads")
+    stages = (0, *self.prune_before, self.depth)
+    if any(a >= b for a, b in itertools.pairwise(stages)):
+      raise InputError(
+        f"prune_before {self.prune_before}: expected increasing blocks between 1 and "
+        f"{self.depth - 1}"
+      )
+
+  @property
+  def side(self):
+    """Patches along a side of the image."""
+    return self.image_size // self.patch_size
+
+  @property
+  def patches(self):
+    """Number of patch tokens, the class token not counted."""
+    return self.side**2
+
+  @property
+  def hidden(self):
+    """Width of a block's hidden layer."""
+    return int(self.mlp_ratio * self.width)
+
+  @property
+  def stages(self):
+    """Number of thresholds."""
+    return len(self.prune_before)
+
+  @property
+  def dense(self):
+    """The same network without pruning."""
+    return dataclasses.replace(self, prune_before=())
+
+  def to_json(self):
+    """As a dictionary for JSON."""
+    return dataclasses.asdict(self) | {"prune_before": list(self.prune_before)}
+
+  @classmethod
+  def from_json(cls, values, source):
+    """From a dictionary of `to_json`.
+
+    Args:
+      values: the dictionary.
+      source: where it comes from, for the error.
+
+    Raises:
+      InputError: keys that are missing, or that this version does not know.
+    """
+    fields = {field.name: field.default for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    missing = [k for k, default in fields.items() if default is dataclasses.MISSING]
+    missing = [k for k in missing if k not in values]
+    if unknown or missing:
+      raise InputError(
+        f"{source} describes a network that this version does not know "
+        f"({', '.join([*(f'unknown {k}' for k in unknown), *(f'missing {k}' for k in missing)])}): "
+        "use the version of asvit_jax that wrote it, or a newer one"
+      )
+    return cls(**values | {"prune_before": tuple(values.get("prune_before", (4, 7, 10)))})
+
+
+# Published for LV-ViT (arXiv:2104.10858, table 1), in both sizes.
+_LVVIT = dict(
+  mlp_ratio=3,
+  stem="lv",
+  norm_epsilon=1e-5,
+  qkv_bias=False,
+  residual_divisor=2.0,
+  aux_head=True,
+  count_elementwise=True,
+)
+
+VARIANTS = {
+  # DeiT (arXiv:2012.12877, table 1).
+  "deit_t": Architecture(width=192, heads=3),
+  "deit_s": Architecture(width=384, heads=6),
+  "deit_b": Architecture(width=768, heads=12),
+  "lvvit_s": Architecture(width=384, heads=6, depth=16, prune_before=(5, 9, 13), **_LVVIT),
+  "lvvit_m": Architecture(width=512, heads=8, depth=20, prune_before=(6, 11, 16), **_LVVIT),
+  # For the embedded data set: 64 tokens of 6x6 pixels.
+  "digits": Architecture(
+    width=64,
+    heads=2,
+    depth=6,
+    mlp_ratio=2,
+    image_size=48,
+    patch_size=6,
+    classes=10,
+    stem="conv",
+    prune_before=(1, 2, 4),
+  ),
+}

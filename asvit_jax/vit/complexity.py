@@ -1,0 +1,99 @@
+"""GMACs from token counts: the one place that knows what a network costs.
+
+Multiply-accumulates of the linear layers, the attention products and the stem, as the paper counts
+them: the dense network by its patch tokens, a pruned one by its kept tokens and the class token.
+For LV-ViT the authors also count element-wise work.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.vit.stems import STEMS
+
+
+def gmacs(arch, kept):
+  """GMACs of a pruned network, differentiable in the kept counts.
+
+  Args:
+    arch: an `Architecture` with s stages.
+    kept: (..., s) patch tokens that each stage keeps.
+
+  Returns:
+    (...) float32 GMACs.
+  """
+  blocks = jnp.diff(jnp.array([0, *arch.prune_before, arch.depth]))  # blocks run by each stage
+  before = jnp.full((*kept.shape[:-1], 1), arch.patches, kept.dtype)
+  tokens = jnp.concatenate([before, kept], axis=-1) + 1
+  return _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
+
+
+def dense_gmacs(arch):
+  """GMACs of the dense network, a float."""
+  return _stem_gmacs(arch) + arch.depth * _block_gmacs(arch, arch.patches)
+
+
+def cost(arch, kept):
+  """GMACs of images that ran.
+
+  Args:
+    arch: an `Architecture`.
+    kept: (..., stages) patch tokens kept; (..., 0) of images that ran dense.
+
+  Returns:
+    (...) float64 NumPy array.
+  """
+  if not kept.shape[-1]:
+    return np.full(kept.shape[:-1], dense_gmacs(arch))
+  return np.asarray(gmacs(arch, jnp.asarray(kept, jnp.float32)), np.float64)
+
+
+def target_gmacs(arch, budget):
+  """GMACs that a budget, a share of the dense ones, allows; None for None."""
+  return None if budget is None else budget * dense_gmacs(arch)
+
+
+def check_budget(arch, budget):
+  """Raises InputError where a budget, a share of the dense GMACs, cannot be met."""
+  if not 0 < budget <= 1:
+    raise InputError(
+      f"budget {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
+    )
+  if not arch.prune_before:
+    raise InputError(f"budget {budget:g} for a network that prunes nowhere: prune_before is empty")
+  least = float(gmacs(arch, jnp.zeros(arch.stages))) / dense_gmacs(arch)
+  if budget < least:
+    raise InputError(
+      f"budget {budget:g} cannot be met: with every patch pruned from block "
+      f"{arch.prune_before[0]} on, {least:.3f} of the dense GMACs remain; ask for more, or prune "
+      "earlier"
+    )
+
+
+def uniform_ratio(arch, gmacs):
+  """The ratio r whose geometric schedule, r^(i+1) of the patches after stage i, costs so much."""
+  low, high = 0.0, 1.0
+  for _ in range(30):
+    middle = (low + high) / 2
+    low, high = (middle, high) if uniform_gmacs(arch, middle) < gmacs else (low, middle)
+  return (low + high) / 2
+
+
+def uniform_gmacs(arch, ratio):
+  """GMACs if every image kept the same share, by the geometric schedule of `uniform_ratio`."""
+  kept = arch.patches * ratio ** np.arange(1, arch.stages + 1)
+  return float(gmacs(arch, jnp.asarray(kept, jnp.float32)))
+
+
+def _block_gmacs(arch, n):
+  d, m = arch.width, arch.hidden
+  linear = 4 * d * d + 2 * d * m  # q, k, v, output projection; both layers of the MLP
+  if not arch.count_elementwise:
+    return 1e-9 * (linear * n + 2 * d * n * n)
+  softmax = 6 * arch.heads  # 5 for a logit, 1 for its scale
+  pointwise = 14 * d + 9 * m  # twice layer norm 5, residual 1 and bias 1; GELU 8 and bias 1
+  return 1e-9 * ((linear + pointwise) * n + (2 * d + softmax) * n * n)
+
+
+def _stem_gmacs(arch):
+  return 1e-9 * STEMS[arch.stem].macs(arch)

@@ -1,0 +1,71 @@
+"""The layers of a block. They act on the last axis only, so any arrangement of tokens runs.
+
+What mixes tokens is handed in: `attend`, a function of (q, k, v), each (..., h, c), that returns
+(context, scores); `sparsity.attending` has those of the executions.
+"""
+
+from flax import nnx
+
+from asvit_jax.vit.architecture import Architecture
+
+truncated_normal = nnx.initializers.truncated_normal(0.02)
+
+
+def layer_norm(arch: Architecture, *, dtype, rngs):
+  """A layer norm over the width."""
+  return nnx.LayerNorm(arch.width, epsilon=arch.norm_epsilon, dtype=dtype, rngs=rngs)
+
+
+class Attention(nnx.Module):
+  """Projections around the function that mixes tokens."""
+
+  def __init__(self, arch: Architecture, *, dtype, rngs):
+    linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
+    self.qkv = nnx.Linear(arch.width, 3 * arch.width, use_bias=arch.qkv_bias, **linear)
+    self.proj = nnx.Linear(arch.width, arch.width, **linear)
+    self.heads = arch.heads
+
+  def __call__(self, x, attend):
+    """(..., d) -> (..., d) and the scores that `attend` returns."""
+    qkv = self.qkv(x)
+    qkv = qkv.reshape(*x.shape[:-1], 3, self.heads, -1)  # (..., 3, h, c)
+    context, scores = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :])
+    return self.proj(context.reshape(x.shape)), scores
+
+
+class Mlp(nnx.Module):
+  """Two linear layers with a GELU between them."""
+
+  def __init__(self, arch: Architecture, *, dtype, rngs):
+    linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
+    self.fc1 = nnx.Linear(arch.width, arch.hidden, **linear)
+    self.fc2 = nnx.Linear(arch.hidden, arch.width, **linear)
+
+  def __call__(self, x):
+    """(..., d) -> (..., d)."""
+    return self.fc2(nnx.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+  """A pre-norm transformer block."""
+
+  def __init__(self, arch: Architecture, *, dtype, rngs):
+    self.norm1 = layer_norm(arch, dtype=dtype, rngs=rngs)
+    self.attn = Attention(arch, dtype=dtype, rngs=rngs)
+    self.norm2 = layer_norm(arch, dtype=dtype, rngs=rngs)
+    self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
+    self.residual_divisor = arch.residual_divisor
+
+  def __call__(self, x, attend):
+    """One block.
+
+    Args:
+      x: (..., d) tokens, in any arrangement that `attend` understands.
+      attend: what mixes them.
+
+    Returns:
+      (..., d) tokens and the scores of `attend`.
+    """
+    y, scores = self.attn(self.norm1(x), attend)
+    x = x + y / self.residual_divisor
+    return x + self.mlp(self.norm2(x)) / self.residual_divisor, scores

@@ -1,0 +1,44 @@
+"""Safetensors files, with timm's names or the authors'; what we add stands in the header."""
+
+import json
+import pathlib
+
+import numpy as np
+import safetensors as library
+import safetensors.numpy
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.weights.names import THRESHOLD
+from asvit_jax.weights.stored import Stored, cleaned
+
+# Keys of the header, besides those of others.
+THRESHOLDS, DESCRIPTION = "thresholds", "asvit_jax"
+
+
+class Safetensors:
+  """See `formats`."""
+
+  expects = "a .safetensors file"
+
+  def recognizes(self, source):
+    """Any file."""
+    return pathlib.Path(source).is_file()
+
+  def read(self, source):
+    """See `formats`."""
+    try:
+      tensors = library.numpy.load_file(source)
+      with library.safe_open(source, "numpy") as file:
+        metadata = file.metadata() or {}
+      thresholds = json.loads(metadata.get(THRESHOLDS, "[]"))
+      description = json.loads(metadata.get(DESCRIPTION, "{}"))
+    except (library.SafetensorError, OSError, KeyError, ValueError) as error:
+      raise InputError(
+        f"weights {source}: not a readable safetensors file ({error}); it may be truncated or of "
+        "another format: fetch or export it again"
+      ) from error
+    named = {THRESHOLD.format(i): np.float32(value) for i, value in enumerate(thresholds)}
+    return Stored(cleaned(tensors | named), description)
+
+
+safetensors = Safetensors()

@@ -1,0 +1,103 @@
+"""Published weights in and out, strict both ways.
+
+The parameter names are timm's for DeiT and the original ones for LV-ViT. The thresholds of a pruned
+network stand beside them under the names of the authors' code. Our modules have the same names, so
+one table serves both families.
+
+| ours | timm | layout |
+|---|---|---|
+| `….kernel` of a linear layer | `….weight` | (in, out) -> (out, in) |
+| `….kernel` of a convolution | `….weight` | (height, width, in, out) -> (out, in, height, width) |
+| `….scale` of a norm | `….weight` | as it is |
+| `….mean`, `….var` of a batch norm | `….running_mean`, `….running_var` | as they are |
+| `thresholds` (stages,) | `score_predictor.<stage>.keep_threshold` () | one scalar a stage |
+| everything else | the same name | as it is |
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax import vit
+from asvit_jax.core import leaves
+from asvit_jax.core.errors import InputError
+
+# Axes that turn our kernels into timm's weights, by number of axes.
+_TO_TIMM = {2: (1, 0), 4: (3, 2, 0, 1)}
+_LEAVES = {
+  "kernel": "weight",
+  "scale": "weight",
+  "mean": "running_mean",
+  "var": "running_var",
+}
+# The authors' name of a stage's threshold.
+THRESHOLD = "score_predictor.{}.keep_threshold"
+
+
+def to_timm(params):
+  """Parameters as {timm name: array in timm's layout}."""
+  tensors = {}
+  for name, value in leaves.named(params):
+    value = np.asarray(value)
+    if name == "thresholds":
+      tensors |= {THRESHOLD.format(i): np.asarray(x) for i, x in enumerate(value)}
+    else:
+      # safetensors writes the memory as it lies, so a transposed view must be made contiguous.
+      tensors[_timm_name(name)] = np.ascontiguousarray(value.transpose(_axes(name, value.ndim)))
+  return tensors
+
+
+def from_timm(arch, tensors, source):
+  """The parameters of `arch` from timm's tensors.
+
+  Args:
+    arch: an `Architecture`; with `prune_before`, the thresholds are read too.
+    tensors: {timm name: array}. Every one must be used.
+    source: where they come from, for the error.
+
+  Returns:
+    Nested dictionary of float32 arrays.
+
+  Raises:
+    InputError: names every missing, unexpected and misshapen tensor at once.
+  """
+  expected = vit.specs(arch)
+  problems, values, used = [], [], set()
+
+  def take(name, shape):
+    used.add(name)
+    if name not in tensors:
+      problems.append(f"missing {name}")
+    elif tensors[name].shape != shape:
+      problems.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
+    else:
+      return tensors[name]
+    return np.zeros(shape, np.float32)
+
+  for name, spec in leaves.named(expected):
+    if name == "thresholds":
+      names = [THRESHOLD.format(i) for i in range(spec.shape[0])]
+      value = np.stack([take(n, ()) for n in names])
+    else:
+      axes = _axes(name, len(spec.shape))
+      value = take(_timm_name(name), tuple(spec.shape[a] for a in axes))
+      value = value.transpose(np.argsort(axes))
+    values.append(jnp.asarray(value, jnp.float32))
+  problems += [f"unexpected {name}" for name in tensors if name not in used]
+  if problems:
+    listed = "\n  ".join(problems[:20] + [f"… and {len(problems) - 20} more"][: len(problems) > 20])
+    raise InputError(
+      f"{source} does not fit this model ({len(problems)} problems); check the variant, number of "
+      "classes, image size and patch size (another image size or another number of classes is "
+      f"taken when asked for: resize, new_head):\n  {listed}"
+    )
+  return jax.tree.unflatten(jax.tree.structure(expected), values)
+
+
+def _timm_name(name):
+  stem, _, leaf = name.rpartition(".")
+  return f"{stem}.{_LEAVES[leaf]}" if leaf in _LEAVES else name
+
+
+def _axes(name, ndim):
+  return _TO_TIMM[ndim] if name.endswith("kernel") else tuple(range(ndim))

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+from command_lines import answer, assert_one_error, call
+
+from asvit_jax import vit
+from asvit_jax.network import load
+
+CLASSES = [f"class{i}" for i in range(10)]
+TRAIN = ("train.py", "--config", "configs/digits.py")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    ((*TRAIN, "--config.batchsize=3"), ("batchsize", "batch_size")),
+    ((*TRAIN, "--wrkdir=x"), ("wrkdir",)),
+    (("train.py", "--config", "configs/none.py"), ("configs/none.py",)),
+    ((*TRAIN, "--config.budget=1.3", "--config.init_from=x"), ("budget 1.3 is not in (0, 1]",)),
+  ],
+  ids=["unknown key", "unknown flag", "missing config", "budget"],
+)
+def test_bad_input_to_train_is_one_error(tmp_path, arguments, said):
+  assert_one_error(call(*arguments, "--workdir", tmp_path / "run"), *said)
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def digits_like(tmp_path_factory):
+  """Flags that evaluate random weights on 20 images of 10 classes, with no split level."""
+  root = tmp_path_factory.mktemp("cli")
+  tiny.write_folder(root / "images", CLASSES, train=1, val=(2,), size=(48, 48))
+  tiny.network(vit.VARIANTS["digits"]).dense.save(root / "w.safetensors")
+  data = root / "images" / "val"
+  return (
+    *("--config", "configs/digits.py", "--weights", root / "w.safetensors"),
+    *("--config.data.name=folder", f"--config.data.dir={data}"),
+  )
+
+
+def test_evaluate_ends_with_the_line_of_the_contract(tmp_path, digits_like):
+  lines, calibrated = tmp_path / "lines.jsonl", tmp_path / "calibrated.safetensors"
+  result = answer(
+    *("evaluate.py", *digits_like, "--config.eval.batch_size=8", "--per-image", lines),
+    *("--calibrate", 0.6, "--save-weights", calibrated),
+    devices=4,
+  )
+  keys = {"top1", "top5", "gmacs", "share", "kept", "images", "images_per_s"}
+  assert keys <= set(result)
+  assert result["images"] == 20
+  assert 0 <= result["top1"] <= result["top5"] <= 100
+  assert [set(stage) for stage in result["kept"]] == [{"mean", "std", "min", "max"}] * 3
+  assert result["share"] == pytest.approx(0.6, rel=5e-3)
+
+  rows = [json.loads(line) for line in lines.read_text().splitlines()]
+  assert [set(row) for row in rows] == [{"file", "label", "prediction", "kept"}] * 20
+  assert [row["label"] for row in rows] == [label for label in range(10) for _ in range(2)]
+  assert all(Path(row["file"]).is_file() for row in rows)
+  top1 = 100 * sum(row["prediction"] == row["label"] for row in rows) / 20
+  assert result["top1"] == pytest.approx(top1)
+  for i, stage in enumerate(result["kept"]):
+    assert stage["mean"] == pytest.approx(sum(row["kept"][i] for row in rows) / 20)
+  network = load(calibrated)
+  assert network.prunes
+  assert (network.arch, network.variant) == (vit.VARIANTS["digits"], "digits")
+
+
+def test_an_evaluation_batch_that_does_not_divide_over_devices_is_one_error(digits_like):
+  process = call("evaluate.py", *digits_like, "--config.eval.batch_size=6", devices=4)
+  assert_one_error(process, "eval.batch_size 6", "a multiple of 4, the number of devices")

@@ -1,0 +1,27 @@
+import processes
+import pytest
+from image_sets import PREPROCESSING, make_config
+
+from asvit_jax.data import throughput
+
+
+def test_the_benchmark_accounts_for_all_the_time_of_a_core(folder):
+  config = make_config(dir=folder, rand_augment=9.0, repeats=2)
+  result = throughput.measure(config, PREPROCESSING, batches=2, rounds=1)
+  assert result["images_per_s_a_core"] > 0
+  assert result["images_per_s"] > 0
+  parts = {"decode", "random_resized_crop", "rand_augment", "other"}
+  assert set(result["shares"]) == parts
+  assert sum(result["shares"].values()) == pytest.approx(1)
+  assert min(result["shares"].values()) > 0
+
+
+def test_the_command_says_what_it_needs(repository):
+  recipe = repository / "configs" / "digits.py"
+  for flags, message in (
+    (["--config.data.dir="], "data.dir is not set"),
+    (["--config.data.crop_ratio=1.5"], "data.crop_ratio 1.5 is not valid"),
+  ):
+    process = processes.run("-m", "asvit_jax.data.benchmark", "--config", recipe, *flags)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert f"error: {message}" in process.stderr

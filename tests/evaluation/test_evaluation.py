@@ -1,0 +1,186 @@
+import io
+import json
+
+import numpy as np
+import processes
+import pytest
+import tiny
+from PIL import Image
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.evaluation import accuracy
+from asvit_jax.evaluation.accuracy import evaluate
+from asvit_jax.vit import complexity
+
+COUNT = 10
+ARCH = tiny.TRAINED
+WHOLE = Preprocessing(crop_ratio=1.0)  # sees all of an image of the network's size
+
+
+class Images:
+  """A `Source` of PNG noise in memory, with boxes if asked for."""
+
+  classes = ("ant", "bee", "cat")
+
+  def __init__(self, count=COUNT, boxes=None):
+    rng = np.random.default_rng(7)
+    self.pixels = rng.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    self.labels = rng.integers(0, 3, count)
+    self.boxes = boxes
+
+  def __len__(self):
+    return len(self.pixels)
+
+  def __getitem__(self, index):
+    file = io.BytesIO()
+    Image.fromarray(self.pixels[index]).save(file, "PNG")
+    example = {"image": file.getvalue(), "label": int(self.labels[index]), "file": f"{index}.png"}
+    return example if self.boxes is None else example | {"box": self.boxes[index]}
+
+
+def make_config(batch_size=4):
+  return tiny.config("", **{"eval.batch_size": batch_size})
+
+
+def make_network():
+  images = tiny.normalize(Images().pixels)
+  params = tiny.with_thresholds(ARCH, tiny.params(ARCH), images, (0.7, 0.5, 0.3))
+  return tiny.network(ARCH, preprocessing=WHOLE).with_params(params)
+
+
+@pytest.fixture(scope="module")
+def network():
+  return make_network()
+
+
+def without_speed(result):
+  return {k: v for k, v in result.items() if k != "images_per_s"}
+
+
+def test_the_summary_and_every_line_equal_a_computation_by_hand(tmp_path, network):
+  source, file = Images(), tmp_path / "new" / "lines.jsonl"
+  result = evaluate(network, make_config(), source, "masked", file)
+  outputs = tiny.run_masked(ARCH, network.params, tiny.normalize(source.pixels))
+  predictions = np.argmax(outputs.logits, axis=1)
+  kept = np.asarray(outputs.kept).astype(int)
+  gmacs = complexity.gmacs(ARCH, outputs.kept).mean()
+
+  assert result["images"] == COUNT
+  assert result["top1"] == pytest.approx(100 * (predictions == source.labels).mean())
+  assert result["top5"] == 100  # three classes
+  assert result["gmacs"] == pytest.approx(float(gmacs), rel=1e-6)
+  assert result["share"] == pytest.approx(float(gmacs) / complexity.dense_gmacs(ARCH), rel=1e-6)
+  assert result["images_per_s"] > 0
+  for stage, counts in zip(result["kept"], kept.T, strict=True):
+    expected = {
+      "mean": counts.mean(),
+      "std": counts.std(),
+      "min": counts.min(),
+      "max": counts.max(),
+    }
+    assert stage == pytest.approx(expected)
+    assert stage["min"] < stage["max"]  # or the test could not tell them apart
+
+  lines = [json.loads(text) for text in file.read_text().splitlines()]
+  assert lines == [
+    {
+      "file": f"{i}.png",
+      "label": int(source.labels[i]),
+      "prediction": int(predictions[i]),
+      "kept": kept[i].tolist(),
+    }
+    for i in range(COUNT)
+  ]
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_the_batch_size_changes_nothing(tmp_path, network, batch_size):
+  def run(batch_size):
+    file = tmp_path / f"{batch_size}.jsonl"
+    result = evaluate(network, make_config(batch_size), Images(), "masked", file)
+    return without_speed(result), file.read_text()
+
+  assert run(batch_size) == run(COUNT)
+
+
+def test_packed_is_what_runs_and_gives_the_summary_of_masked(network, short_ladders):
+  executions = ("packed", "masked", None)
+  packed, masked, default = (
+    without_speed(evaluate(network, make_config(), Images(), execution)) for execution in executions
+  )
+  assert packed == masked == default
+  assert packed["kept"][0]["std"] > 0
+
+
+def test_dense_execution_gives_the_summary_of_the_network_without_thresholds(network):
+  dense, without = (
+    without_speed(evaluate(net, make_config(), Images(), execution))
+    for net, execution in ((network, "dense"), (network.dense, None))
+  )
+  assert dense == without
+  assert (dense["kept"], dense["share"]) == ([], 1.0)
+
+
+def test_top5_counts_a_label_among_the_five_best():
+  arch = tiny.arch(depth=1, prune_before=(), width=12, image_size=16, classes=8)
+  source = Images(20)
+  source.classes = tuple("abcdefgh")
+  source.labels = np.random.default_rng(1).integers(0, 8, 20)
+  network = tiny.network(arch, preprocessing=WHOLE)
+  config = make_config()
+  config.model.num_classes = 8
+  result = evaluate(network, config, source, "dense")
+  logits = np.asarray(tiny.run_dense(arch, network.params, tiny.normalize(source.pixels)).logits)
+  best = np.argsort(-logits, axis=1)[:, :5]
+  assert result["top5"] == pytest.approx(100 * (best == source.labels[:, None]).any(1).mean())
+  assert result["top1"] < result["top5"] < 100
+  assert (result["gmacs"], result["share"]) == (complexity.dense_gmacs(arch), 1.0)
+  assert result["kept"] == []
+
+
+def test_shares_kept_in_and_outside_boxes_by_hand(monkeypatch):
+  # 4x4 patches. The first image's box holds the centres of the top left four patches, the second's
+  # of the bottom row; the network keeps the first eight patches, then the first two.
+  boxes = np.array([[0, 0, 0.5, 0.5], [0.8, 0.0, 1.0, 1.0]], np.float32)
+
+  def classify(network, images, execution):
+    keep = np.zeros((len(images), 2, 16), bool)
+    keep[:, 0, :8] = keep[:, 1, :2] = True
+    return {"top5": np.zeros((len(images), 3), int), "keep": keep}
+
+  monkeypatch.setattr(accuracy, "classify", classify)
+  arch = tiny.arch(image_size=16, patch_size=4, prune_before=(2, 3))
+  result = evaluate(tiny.network(arch, preprocessing=WHOLE), make_config(), Images(2, boxes))
+  # In boxes: 4 + 0 of 8 patches, then 2 + 0. Outside: 4 + 8 of 24, then 0 + 2.
+  assert result["kept_in_box"] == pytest.approx([4 / 8, 2 / 8])
+  assert result["kept_outside"] == pytest.approx([12 / 24, 2 / 24])
+
+
+def test_lines_that_cannot_be_written_are_an_input_error(tmp_path, network):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="cannot write per-image results"):
+    evaluate(network, make_config(), Images(), "masked", tmp_path / "file" / "lines.jsonl")
+
+
+def test_it_stops_before_the_next_batch_where_it_is_told_to(network, tmp_path):
+  asked = []
+
+  def stopped():
+    asked.append(None)
+    return len(asked) > 2
+
+  file = tmp_path / "lines.jsonl"
+  assert evaluate(network, make_config(), Images(), "masked", file, stopped) is None
+  assert len(asked) == 3
+  assert not file.exists()
+
+
+def test_four_devices_give_the_summary_of_one(network):
+  script = (
+    "import json, jax; from test_evaluation import *; assert jax.device_count() == 4\n"
+    "result = evaluate(make_network(), make_config(8), Images(), 'masked')\n"
+    "print(json.dumps(without_speed(result)))"
+  )
+  theirs = json.loads(processes.succeed("-c", script, devices=4).splitlines()[-1])
+  assert theirs == without_speed(evaluate(network, make_config(8), Images(), "masked"))

@@ -1,0 +1,245 @@
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import tiny
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.export import verification
+from asvit_jax.export.artifacts import load_artifact
+from asvit_jax.export.formats import FORMATS
+from asvit_jax.export.programs import Programs
+from asvit_jax.network import load
+from asvit_jax.vit import complexity
+from asvit_jax.weights import to_timm
+
+ARCH = tiny.TRAINED
+NAMES = {
+  "safetensors": "w.safetensors",
+  "stablehlo": "net.stablehlo.zip",
+  "savedmodel": "net",
+  "onnx": "net.onnx",
+}
+PROGRAMS = ["stablehlo", "savedmodel", "onnx"]
+PREPROCESSING = Preprocessing(crop_ratio=0.9, interpolation="bilinear")
+CLASSES = ("ant", "bee", "cat")
+
+pytestmark = pytest.mark.usefixtures("short_ladders")
+
+
+@pytest.fixture(scope="module")
+def network():
+  """Its thresholds prune differently in each of `sample_images`."""
+  images = PREPROCESSING.normalize(verification.sample_images(ARCH.image_size))
+  params = tiny.with_thresholds(ARCH, tiny.params(ARCH), images, (0.7, 0.5, 0.3))
+  fields = dict(preprocessing=PREPROCESSING, classes=CLASSES, variant="tiny")
+  return tiny.network(ARCH, **fields).with_params(params)
+
+
+@pytest.fixture(scope="module")
+def images():
+  return verification.sample_images(ARCH.image_size)
+
+
+@pytest.fixture(scope="module")
+def exported(network, short_ladders, tmp_path_factory):
+  """Function of a format that exports the network once: (path, what `export` returned)."""
+  done = {}
+
+  def of(form):
+    for library in FORMATS[form].needs:
+      pytest.importorskip(library)
+    if form not in done:
+      path = tmp_path_factory.mktemp(form) / "new" / NAMES.get(form, "net")
+      done[form] = path, network.export(path, form, (1, 3), budget=0.6)
+    return done[form]
+
+  return of
+
+
+def in_memory(network, images):
+  images = network.preprocessing.normalize(images)
+  outputs = tiny.run_masked(network.arch, network.params, images)
+  return np.asarray(outputs.logits), np.asarray(outputs.kept)
+
+
+@pytest.mark.parametrize("form", PROGRAMS)
+def test_an_artifact_agrees_with_memory_at_any_number_of_images(exported, network, images, form):
+  path, note = exported(form)
+  artifact = load_artifact(path)
+  assert (artifact.arch, artifact.preprocessing) == (ARCH, PREPROCESSING)
+  assert artifact.classes == CLASSES
+  assert artifact.packed_sizes == (() if form == "onnx" else (1, 3))
+  assert artifact.note == note
+  logits, kept = in_memory(network, images)
+  assert len(np.unique(kept, axis=0)) > 2
+  for count in (1, 2, 3, 5):  # the packed programs are of 1 and 3
+    ours = artifact(images[-count:])
+    np.testing.assert_allclose(ours[0], logits[-count:], atol=1e-4)
+    np.testing.assert_array_equal(ours[1], kept[-count:])
+    assert (ours[0].dtype, ours[1].dtype) == (np.float32, np.float32)
+  assert 0 < note["largest_logit_difference"] < 1e-4
+
+
+def test_packed_programs_run_at_their_sizes_and_the_masked_one_at_all_others():
+  calls = []
+
+  def program(name):
+    return lambda images: (calls.append(name), (images, images))[1]
+
+  programs = Programs({size: program(size) for size in (32, None, 1)})
+  for count in (1, 2, 32, 33):
+    programs(np.zeros(count))
+  assert calls == [1, None, 32, None]
+  assert programs.packed_sizes == (1, 32)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_note_says_what_an_artifact_is(exported, form):
+  path, summary = exported(form)
+  assert sorted(p.name for p in path.parent.iterdir()) == sorted([path.name, path.name + ".json"])
+  note = json.loads(path.with_name(path.name + ".json").read_text())
+  assert note == summary
+  said = {"format": form, "variant": "tiny", "budget": 0.6, "image_size": 16, "patch_size": 4}
+  said |= {"num_classes": 3, "classes": list(CLASSES), "prune_before": [1, 2, 3]}
+  said |= {"architecture": ARCH.to_json()}
+  assert said.items() <= note.items()
+  assert note["gmacs_target"] == pytest.approx(0.6 * complexity.dense_gmacs(ARCH))
+  assert note["gmacs_dense"] == pytest.approx(complexity.dense_gmacs(ARCH))
+  assert note["preprocessing"] == {
+    "resize": "shorter side to image_size ÷ crop_ratio, bilinear; centre crop of image_size",
+    "crop_ratio": 0.9,
+    "interpolation": "bilinear",
+    "input": "uint8 RGB, (b, image_size, image_size, 3); normalised inside",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+  }
+  assert note["versions"]["jax"] == importlib.metadata.version("jax")
+  if FORMATS[form].directory:
+    found = {str(p.relative_to(path)): sha256(p) for p in path.rglob("*") if p.is_file()}
+    assert found
+  else:
+    found = sha256(path)
+  if form == "savedmodel":
+    assert {"saved_model.pb", "fingerprint.pb"} <= found.keys()
+  assert note["sha256"] == found
+
+
+def sha256(path):
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_safetensors_are_the_weights_to_the_bit_under_timms_names(exported, network):
+  path, note = exported("safetensors")
+  loaded = load(path)
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, network.params)
+  assert loaded.describe() == network.describe()
+  dense = to_timm(network.dense.params)
+  assert safetensors.numpy.load_file(path).keys() == dense.keys()
+  assert note["largest_logit_difference"] == 0
+  with pytest.raises(InputError, match="holds weights only; give it as --weights"):
+    load_artifact(path)
+
+
+def test_stablehlo_runs_with_jax_alone(exported, network, images, tmp_path):
+  path, _ = exported("stablehlo")
+  np.save(tmp_path / "images.npy", images[:3])
+  script = (
+    "import io, sys, zipfile, numpy as np, jax\n"
+    "from jax import export\n"
+    "archive = zipfile.ZipFile(sys.argv[1])\n"
+    "weights = dict(np.load(io.BytesIO(archive.read('weights.npz'))))\n"
+    "images = np.load('images.npy')\n"
+    "for name in ('masked', 'packed_3'):\n"
+    "  program = export.deserialize(archive.read(name + '.stablehlo'))\n"
+    "  assert set(program.platforms) == {'cpu', 'cuda', 'tpu'}\n"
+    "  np.savez(name, **program.call(weights, images))\n"
+    "assert not {'asvit_jax', 'flax', 'tensorflow', 'torch'} & set(sys.modules)\n"
+  )
+  environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+  process = subprocess.run(
+    [sys.executable, "-c", script, path],
+    cwd=tmp_path,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert process.returncode == 0, process.stderr
+  logits, kept = in_memory(network, images[:3])
+  for name in ("masked", "packed_3"):
+    outputs = np.load(tmp_path / f"{name}.npz")
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
+    np.testing.assert_array_equal(outputs["kept"], kept)
+
+
+@pytest.mark.parametrize("form", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("lv", [False, True], ids=["deit", "lvvit"])
+def test_a_dense_network_is_exported_as_one_program(tmp_path, form, lv):
+  for library in FORMATS[form].needs:
+    pytest.importorskip(library)
+  arch = tiny.arch(depth=5, **(tiny.LV if lv else {}))
+  network = tiny.network(arch).dense
+  path = tmp_path / NAMES[form]
+  note = network.export(path, form)
+  assert note["prune_before"] == []
+  artifact = load_artifact(path)
+  assert artifact.packed_sizes == ()
+  images = verification.sample_images(arch.image_size)[:2]
+  outputs = tiny.run_dense(arch.dense, network.params, tiny.normalize(images))
+  logits, kept = artifact(images)
+  np.testing.assert_allclose(logits, outputs.logits, atol=2e-4)
+  assert kept.shape == (2, 0)
+
+
+def test_an_artifact_computes_in_float32_whatever_the_network_does(tmp_path, images):
+  network = tiny.network(ARCH, dtype="bfloat16").dense
+  note = network.export(tmp_path / "net.zip", "stablehlo")
+  assert note["largest_logit_difference"] < 1e-4
+  exact = tiny.run_dense(ARCH.dense, network.params, tiny.normalize(images)).logits
+  np.testing.assert_allclose(load_artifact(tmp_path / "net.zip")(images)[0], exact, atol=1e-4)
+  assert np.abs(network(images).logits - exact).max() > 1e-3
+
+
+def test_every_program_is_verified_whatever_the_batch_sizes(network, images):
+  # As many images as the verification has must not keep it from the program for any number.
+  def right(images):
+    outputs = verification.reference(network, images)
+    return outputs["logits"], outputs["kept"]
+
+  def wrong(images):
+    logits, kept = right(images)
+    return logits + 1, kept
+
+  programs = Programs({len(images): right, None: wrong})
+  with pytest.raises(InputError, match=r"stablehlo artifact.*does not do what the network does"):
+    verification.largest_difference(network, programs, "stablehlo")
+
+
+def test_an_artifact_that_keeps_other_tokens_does_not_verify(network, images):
+  outputs = verification.reference(network, images)
+  assert outputs["certain"].all()
+  programs = Programs({None: lambda images: (outputs["logits"], outputs["kept"])})
+  assert verification.largest_difference(network, programs, "onnx") == 0
+  more = outputs["kept"].at[2, 1].add(1)
+  programs = Programs({None: lambda images: (outputs["logits"], more)})
+  with pytest.raises(InputError, match="1 images keep other tokens"):
+    verification.largest_difference(network, programs, "onnx")
+
+
+def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
+  pytest.importorskip("tensorflow")
+  path = tmp_path / "net"
+  path.mkdir()
+  (path / "old").write_text("")
+  tiny.network(ARCH).dense.export(path, "savedmodel")
+  assert not (path / "old").exists()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "net.json"]
+  assert load_artifact(path)(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)

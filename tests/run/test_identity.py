@@ -1,0 +1,105 @@
+"""What makes a run the same run."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+
+from asvit_jax.config.model import trained_architecture
+from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.run import identity
+
+ARCH = tiny.TRAINED
+
+
+def test_a_workdir_holds_one_run(tmp_path, tiny_variant):
+  config = tiny.config("here", seed=3)
+  identity.save(config, tmp_path)
+  assert identity.load(tmp_path).to_dict() == config.to_dict()
+  for changes in ({"seed": 4}, {"total_steps": 7}, {"model.variant": "deit_t"}, {"budget": 0.5}):
+    key, value = next(iter(changes.items()))
+    with pytest.raises(InputError, match=f"another config \\({key} was .*, is {value!r}\\)"):
+      identity.save(tiny.config("here", **{"seed": 3} | changes), tmp_path)
+  # Where the data lies and how often to report may change.
+  identity.save(tiny.config("there", seed=3, log_every=2), tmp_path)
+  assert identity.load(tmp_path).data.dir == "there"
+
+
+def test_what_is_no_workdir_is_refused(tmp_path):
+  with pytest.raises(InputError, match=r"no config\.json"):
+    identity.load(tmp_path)
+  (tmp_path / "config.json").write_text('{"seed": 0, "sead": 1}')
+  with pytest.raises(InputError, match="not a config of this version"):
+    identity.load(tmp_path)
+  (tmp_path / "config.json").write_text('{"seed": ')
+  with pytest.raises(InputError, match="not a config of this version"):
+    identity.load(tmp_path)
+
+
+def test_a_config_of_your_own_network_comes_back_as_it_was(tmp_path):
+  changes = {"model.variant": "mine", "model.width": 12, "model.heads": 3, "model.depth": 3}
+  changes |= {"model.prune_before": (1, 2), "model.mlp_ratio": 2.0, "data.mean": (0.5, 0.4, 0.3)}
+  config = tiny.config("", **changes)
+  identity.save(config, tmp_path)
+  loaded = identity.load(tmp_path)
+  assert loaded.to_dict() == config.to_dict()
+  assert trained_architecture(loaded) == trained_architecture(config)
+  identity.check_config(config, tmp_path)
+
+
+def test_a_config_of_before_has_the_defaults_of_what_came_later(tmp_path):
+  config = tiny.config("", **{"data.crop_ratio": 0.875})
+  identity.save(config, tmp_path)
+  path = tmp_path / "config.json"
+  before = json.loads(path.read_text())
+  for key in ("name", "arguments"):
+    del before["optimizer"][key]
+  for key in ("mean", "std", "interpolation"):
+    del before["data"][key]
+  before["model"] = {k: v for k, v in before["model"].items() if v is not None}
+  path.write_text(json.dumps(before))
+  assert identity.load(tmp_path).to_dict() == config.to_dict()
+  identity.check_config(tiny.config(""), tmp_path)  # which leaves open what is the default
+  changed = tiny.config("", **{"optimizer.name": "sgd"})
+  with pytest.raises(InputError, match=r"optimizer\.name was 'adamw', is 'sgd'"):
+    identity.check_config(changed, tmp_path)
+
+
+def test_a_run_is_of_one_network(tmp_path):
+  network = tiny.network(ARCH, variant="tiny", classes=("ant", "bee", "cat"))
+  assert identity.load_description(tmp_path) == {}
+  identity.check_network(network.describe(), tmp_path)  # nothing is there yet
+  identity.save(tiny.config(""), tmp_path, network.describe())
+  assert identity.load_description(tmp_path) == network.describe()
+  identity.check_network(network.describe(), tmp_path)
+  other = dataclasses.replace(network, arch=dataclasses.replace(ARCH, prune_before=(1, 2)))
+  with pytest.raises(
+    InputError, match=r"another network \(prune_before was \[1, 2, 3\], is \[1, 2\]"
+  ):
+    identity.check_network(other.describe(), tmp_path)
+  other = dataclasses.replace(network, preprocessing=Preprocessing(crop_ratio=0.9))
+  with pytest.raises(InputError, match=r"another network \(crop_ratio was 0.875, is 0.9\)"):
+    identity.check_network(other.describe(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["network.json", "inputs.json"])
+def test_damaged_files_of_a_run_are_named(tmp_path, name):
+  (tmp_path / name).write_text('{"images": ')
+  with pytest.raises(InputError, match=rf"{name} is damaged"):
+    identity.check_network(tiny.network(ARCH).describe(), tmp_path)
+    identity.check_inputs({"images": 1, "teacher": 2}, tmp_path)
+
+
+def test_a_run_is_of_the_images_and_the_teacher_it_began_with(tmp_path):
+  began = identity.describe_inputs([None] * 24, tiny.params(ARCH.dense))
+  identity.check_inputs(began, tmp_path)
+  identity.save_inputs(began, tmp_path)
+  identity.check_inputs(began, tmp_path)
+  for source, params, message in (
+    ([None] * 23, tiny.params(ARCH.dense), "began with 24 images to train on, now there are 23"),
+    ([None] * 24, tiny.params(ARCH.dense, 1), "began with another teacher"),
+  ):
+    with pytest.raises(InputError, match=message):
+      identity.check_inputs(identity.describe_inputs(source, params), tmp_path)

@@ -1,0 +1,66 @@
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.vit import complexity
+
+ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3))
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def batches():
+  """120 images in two batches of 64; the last rows are padding."""
+  images = np.random.default_rng(4).integers(0, 256, (128, 32, 32, 3), dtype=np.uint8)
+  valid = np.arange(128) < COUNT
+  return [{"image": images[i : i + 64], "valid": valid[i : i + 64]} for i in (0, 64)]
+
+
+def measure(params, batches):
+  """(images, stages) kept tokens, one by one image of the data."""
+  kept = [
+    np.asarray(tiny.run_masked(ARCH, params, tiny.normalize(batch["image"])).kept)
+    for batch in batches
+  ]
+  return np.concatenate(kept)[np.concatenate([batch["valid"] for batch in batches])]
+
+
+@pytest.mark.parametrize("budget", [0.9, 0.5])
+def test_measured_gmacs_meet_the_budget_with_a_geometric_schedule(batches, budget):
+  params = tiny.network(ARCH).calibrate(batches, budget).params
+  kept = measure(params, batches)
+  share = complexity.gmacs(ARCH, kept).mean() / complexity.dense_gmacs(ARCH)
+  assert abs(share - budget) < 2e-3 * budget
+  assert kept.std(axis=0).min() > 0.2  # images differ in what they keep
+
+  ratios = kept.mean(axis=0) / ARCH.patches
+  r = ratios[0]
+  np.testing.assert_allclose(ratios, [r, r**2, r**3], atol=2e-3)
+
+
+def test_only_thresholds_change_and_those_of_before_are_not_read(batches):
+  params = tiny.params(ARCH)
+  before = jax.tree.map(np.array, params)
+  ours = tiny.network(ARCH).calibrate(batches, 0.65).params
+  assert np.abs(ours["thresholds"] - before["thresholds"]).min() > 0
+  jax.tree.map(np.testing.assert_array_equal, params, before)  # the argument is left alone
+  same = ours | {"thresholds": before["thresholds"]}
+  jax.tree.map(np.testing.assert_array_equal, same, before)
+  from_dense = tiny.network(ARCH).dense.calibrate(batches, 0.65).params
+  np.testing.assert_array_equal(from_dense["thresholds"], ours["thresholds"])
+
+
+def test_padding_is_not_calibrated_on(batches):
+  network = tiny.network(ARCH)
+  ours = network.calibrate(batches, 0.65).params
+  other = [b | {"image": np.where(b["valid"][:, None, None, None], b["image"], 0)} for b in batches]
+  again = network.calibrate(other, 0.65).params
+  np.testing.assert_allclose(again["thresholds"], ours["thresholds"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("budget", "message"), [(1.3, "not in"), (0.01, "cannot be met")])
+def test_an_impossible_budget_is_refused(batches, budget, message):
+  with pytest.raises(InputError, match=f"budget {budget:g} .*{message}"):
+    tiny.network(ARCH).calibrate(batches, budget)

@@ -1,0 +1,161 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asvit_jax import vit
+from asvit_jax.sparsity.executions import in_place, packed
+from asvit_jax.sparsity.executions.fixed_count import fixed_count
+
+pytestmark = pytest.mark.optimized
+
+STAGES = 3
+
+
+# Few rungs compile fast; that every rung is right is shown by the many counts tried.
+LADDERS = (5, 3)
+
+
+def program(arch, params, images):
+  return packed.packed(vit.model(arch, params), images, *LADDERS)
+
+
+run_packed = jax.jit(program, static_argnums=0)
+
+
+def assert_same(packed, masked, rows=slice(None)):
+  np.testing.assert_array_equal(packed.keep, masked.keep[rows])
+  np.testing.assert_array_equal(packed.kept, masked.kept[rows])
+  np.testing.assert_allclose(packed.logits, masked.logits[rows], atol=2e-5)
+
+
+@pytest.mark.parametrize("images_in_batch", [1, 2, 6])
+def test_packed_equals_masked(pruned, images_in_batch):
+  arch, params, images = pruned
+  masked = tiny.run_masked(arch, params, images)
+  ours = run_packed(arch, params, images[:images_in_batch])
+  assert_same(ours, masked, slice(images_in_batch))
+  assert len(np.unique(np.asarray(masked.kept), axis=0)) > 2  # images keep different numbers
+
+
+@pytest.mark.parametrize("images_in_batch", [1, 6])
+@pytest.mark.parametrize("threshold", [-1.0, 1.0], ids=["every token", "the class token alone"])
+def test_packed_equals_masked_when_it_keeps(pruned, threshold, images_in_batch):
+  arch, params, images = pruned
+  params = params | {"thresholds": jnp.full(STAGES, threshold)}
+  ours = run_packed(arch, params, images[:images_in_batch])
+  assert_same(ours, tiny.run_masked(arch, params, images), slice(images_in_batch))
+  assert (ours.kept == (arch.patches if threshold < 0 else 0)).all()
+
+
+def test_a_batch_mate_never_changes_an_image(pruned):
+  arch, params, images = pruned
+  easy, hard = np.zeros_like(images), 5 * tiny.images(arch, len(images), seed=9)
+  alone = run_packed(arch, params, images[:1])
+  for mates in (easy, hard, images[::-1]):
+    for place in (0, 3, 5):
+      batch = mates.copy()
+      batch[place] = images[0]
+      outputs = run_packed(arch, params, batch)
+      np.testing.assert_array_equal(outputs.keep[place], alone.keep[0])
+      np.testing.assert_allclose(outputs.logits[place], alone.logits[0], atol=2e-5)
+
+
+@settings(
+  deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(0, 16), min_size=4, max_size=4), st.integers(0, 2**31))
+def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, counts, seed):
+  # Scores made up so that the images keep exactly these numbers of patches: all, none, anything.
+  arch, params, _ = pruned
+  rng = np.random.default_rng(seed)
+  rank = rng.permuted(np.tile(np.arange(arch.patches), (len(counts), 1)), axis=1)
+  scores = np.where(rank < np.array(counts)[:, None], 1.0, -2.0)
+  scores = np.pad(scores, ((0, 0), (1, 0)), constant_values=np.inf).astype(np.float32)
+  x = rng.standard_normal((len(counts), 1 + arch.patches, arch.width)).astype(np.float32)
+  # A first threshold of zero decides by the scores above; the later ones keep what is left.
+  params = params | {"thresholds": jnp.asarray([0.0, -1.0, -1.0])}
+  tokens, keep = run_batch(arch, params, x, scores)
+  np.testing.assert_array_equal(keep.sum(axis=-1), np.repeat(np.array(counts)[:, None], 3, axis=1))
+  for i in range(len(counts)):
+    token, kept = run_one(arch, params, x[i : i + 1], scores[i : i + 1])
+    np.testing.assert_array_equal(keep[i], kept[0])
+    np.testing.assert_allclose(tokens[i], token[0], atol=3e-5)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_batch(arch, params, x, scores):
+  return packed.run_batch(vit.model(arch, params), x, scores, *LADDERS)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_one(arch, params, x, scores):
+  return packed.run_one(vit.model(arch, params), x, scores, *LADDERS)
+
+
+def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
+  arch, params, images = pruned
+  traces = []
+
+  @jax.jit
+  def counted(params, images):
+    traces.append(None)
+    return program(arch, params, images).kept
+
+  kept = [counted(params | {"thresholds": jnp.full(STAGES, t)}, images) for t in (-1.0, 0.05, 1.0)]
+  assert len({int(k.sum()) for k in kept}) == 3
+  assert len(traces) == 1
+
+
+def test_every_size_is_held_by_the_smallest_rung_that_can():
+  for top in (1, 5, 17, 197, 32 * 197):
+    ladder = packed.ladder(top, 16)
+    assert ladder[-1] == top
+    assert ladder == sorted(set(ladder))
+    for size in {1, top // 3 or 1, top // 2 or 1, top}:
+      rung = int(packed.rung(jnp.asarray(size), ladder))
+      assert ladder[rung] >= size
+      assert rung == 0 or ladder[rung - 1] < size
+
+
+def test_bfloat16_keeps_what_masked_keeps(pruned):
+  arch, params, images = pruned
+
+  def run(execution, *arguments):
+    def forward(p, x):
+      return execution(vit.model(arch, p, dtype=jnp.bfloat16), x, *arguments)
+
+    return jax.jit(forward)(params, images)
+
+  masked, ours = run(in_place.masked), run(packed.packed, *LADDERS)
+  # The order of summation differs, and bfloat16 has three digits: a score near its threshold may
+  # go either way, but hardly ever.
+  assert (np.asarray(ours.keep) != np.asarray(masked.keep)).mean() < 0.02
+  assert ours.logits.dtype == jnp.float32
+  same = (np.asarray(ours.keep) == np.asarray(masked.keep)).all(axis=(1, 2))
+  assert same.sum() >= 3
+  np.testing.assert_allclose(ours.logits[same], masked.logits[same], atol=0.15)
+
+
+def test_a_fixed_count_of_all_patches_is_the_dense_network(pruned):
+  arch, params, images = pruned
+  everything = (arch.patches,) * STAGES
+  fixed = jax.jit(lambda p, x: fixed_count(vit.model(arch, p), x, everything).logits)(
+    params, images
+  )
+  np.testing.assert_allclose(fixed, tiny.run_dense(arch, params, images).logits, atol=2e-5)
+
+
+def test_a_fixed_count_keeps_the_highest_scores(pruned):
+  arch, params, images = pruned
+  masked = tiny.run_masked(arch, params, images[:1])
+  counts = tuple(int(k) for k in masked.kept[0])  # what thresholds keep of one image are its best
+  fixed = jax.jit(lambda p, x: fixed_count(vit.model(arch, p), x, counts).logits)(
+    params, images[:1]
+  )
+  np.testing.assert_allclose(fixed, masked.logits, atol=2e-5)

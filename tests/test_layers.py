@@ -1,0 +1,83 @@
+"""The structure of the package: imports run one way, and what is installed is what is there."""
+
+import ast
+import re
+import tomllib
+
+import pytest
+
+# From the bottom up; a module may import from its own layer and from those before it.
+LAYERS = (
+  "core",
+  "data",
+  "vit",
+  "sparsity",
+  "losses",
+  "config",
+  "run",
+  "weights",
+  "export",
+  "network",
+  "evaluation",
+  "report",
+  "training",
+  "reference",
+  "commands",
+)
+# `python -m asvit_jax.NAME`.
+TOP = {"__main__", "parity", "quickstart", "visualize"}
+
+
+@pytest.fixture(scope="module")
+def edges(repository):
+  """[(file, its layer, layer that it imports)], imports inside functions and names included."""
+  found = []
+  package = repository / "asvit_jax"
+  for path in sorted(package.rglob("*.py")):
+    layer = path.relative_to(package).parts[0].removesuffix(".py")
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree):
+      if isinstance(node, ast.ImportFrom) and node.module == "asvit_jax":
+        names |= {f"asvit_jax.{alias.name}" for alias in node.names}
+      elif isinstance(node, ast.ImportFrom) and node.module:
+        names.add(node.module)
+      elif isinstance(node, ast.Import):
+        names |= {alias.name for alias in node.names}
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        # The places of parts in tables.
+        names |= set(re.findall(r"^(asvit_jax[\w.]+):\w+$", node.value))
+    for name in names:
+      if name.startswith("asvit_jax."):
+        found.append((str(path.relative_to(package)), layer, name.split(".")[1]))
+  assert len(found) > 100
+  return found
+
+
+def test_no_import_runs_upward(edges):
+  order = {layer: i for i, layer in enumerate(LAYERS)}
+  upward = [edge for edge in edges if edge[1] in order and order[edge[2]] > order[edge[1]]]
+  assert upward == []
+
+
+def test_every_file_is_in_a_layer(edges):
+  assert {layer for _, layer, _ in edges} - TOP - {"__init__"} <= set(LAYERS)
+  assert {target for _, _, target in edges} <= set(LAYERS)
+
+
+def test_what_is_installed_is_what_is_there(repository):
+  project = tomllib.loads((repository / "pyproject.toml").read_text())
+  listed = set(project["tool"]["setuptools"]["packages"])
+  package = repository / "asvit_jax"
+  there = {
+    ".".join(path.parent.relative_to(repository).parts) for path in package.rglob("__init__.py")
+  }
+  assert listed == there | {"asvit_jax.recipes"}
+  assert project["tool"]["setuptools"]["package-dir"] == {"asvit_jax.recipes": "configs"}
+
+
+def test_files_can_be_read_at_one_sitting(repository):
+  lines = {
+    path: len(path.read_text().splitlines()) for path in (repository / "asvit_jax").rglob("*.py")
+  }
+  assert {path.name: count for path, count in lines.items() if count > 330} == {}
