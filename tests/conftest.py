@@ -24,6 +24,18 @@ from absl import flags  # noqa: E402
 from asvit_jax import vit  # noqa: E402
 from asvit_jax.sparsity.executions import packed  # noqa: E402
 
+
+def pytest_collection_modifyitems(items):
+  """Marks `external` the tests of formats that need a library beyond requirements-dev.txt."""
+  from asvit_jax.export.formats import FORMATS
+
+  needy = {name for name in FORMATS if FORMATS[name].needs}
+  for item in items:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if "torch" in item.fixturenames or params.get("form") in needy:
+      item.add_marker(pytest.mark.external)
+
+
 REPOSITORY = Path(__file__).parents[1]
 
 

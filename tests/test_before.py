@@ -20,7 +20,7 @@ from asvit_jax.network import load, load_configured
 from asvit_jax.run import identity, metrics
 from asvit_jax.training.loop import train
 
-pytestmark = pytest.mark.usefixtures("tiny_variant")
+pytestmark = [pytest.mark.usefixtures("tiny_variant"), pytest.mark.optimized]
 
 
 @pytest.fixture

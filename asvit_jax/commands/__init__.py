@@ -6,12 +6,12 @@ import, so that `--help` is quick; `main` imports what it needs.
 """
 
 import importlib
+import os
 import sys
 
 from absl import flags
 
-from asvit_jax.config import recipes
-from asvit_jax.core import command
+from asvit_jax.core import command, recipes
 
 # Name: what it does, for `asvit --help`.
 COMMANDS = {
@@ -34,7 +34,6 @@ def run(name):
   module.define_flags()
   for flag in set(flags.FLAGS) - before:  # and lists these
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
-  sys.argv[1:] = _with_recipes(sys.argv[1:])
   command.run(module.main, *module.ARGUMENTS)
 
 
@@ -49,19 +48,8 @@ def main():
     if len(sys.argv) > 1 and not asked:
       print(f"error: command {sys.argv[1]!r} is not known", file=out)
     sys.exit(0 if asked else 2)
+  if os.getcwd() not in sys.path:  # parts of your own, `my_parts:score`, as `python -m` finds them
+    sys.path.insert(0, os.getcwd())
   name = sys.argv.pop(1)
   sys.argv[0] = f"{sys.argv[0]} {name}"
   run(name)
-
-
-def _with_recipes(arguments):
-  """Arguments with the file in place of a recipe's name after --config."""
-  found = []
-  for i, argument in enumerate(arguments):
-    name, equals, value = argument.partition("=")
-    if name in ("--config", "-config") and equals:
-      argument = f"{name}={recipes.find(value)}"
-    elif i and arguments[i - 1] in ("--config", "-config"):
-      argument = recipes.find(argument)
-    found.append(argument)
-  return found

@@ -20,7 +20,7 @@ def define_flags():
 
 def main(_):
   """Runs it all; returns both evaluations and where the pictures are."""
-  from asvit_jax.config import recipes
+  from asvit_jax.core import recipes
   from asvit_jax.data import sources
   from asvit_jax.network import load
   from asvit_jax.report import curves, tokens

@@ -35,7 +35,10 @@ def architecture(config, described=None):
   if "prune_before" in given:
     given["prune_before"] = tuple(given["prune_before"])
   if described is not None:
-    given = {name: getattr(described, name) for name in PRUNING} | given
+    theirs = {name: getattr(described, name) for name in PRUNING}
+    if not described.prune_before:  # it says that it is dense, not where it could prune
+      del theirs["prune_before"]
+    given = theirs | given
   base = vit.VARIANTS.get(model.variant)
   if base is not None:
     return dataclasses.replace(base, **given)

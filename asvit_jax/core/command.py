@@ -5,6 +5,7 @@ import sys
 
 from absl import app, flags, logging
 
+from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
 
 
@@ -48,6 +49,7 @@ def run(main, least=0, most=0):
     if result.get("ok") is False:
       sys.exit(1)
 
+  sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
   app.run(guarded, flags_parser=parse)
 
 

@@ -14,7 +14,9 @@ from asvit_jax.data.preprocessing import Preprocessing
 
 def define_flags():
   """The flags of the command line; not at import, where they would meet those of other tools."""
-  config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+  config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, its name, or one of yours.", lock_config=True
+  )
   flags.DEFINE_integer("batches", 8, "Batches to time at once.", lower_bound=1)
 
 

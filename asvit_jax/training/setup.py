@@ -82,12 +82,12 @@ def _first_network(config, classes):
   arch = network.arch
   if config.budget is not None:
     check_budget(arch, config.budget)  # it may prune elsewhere than the config's variant does
-  else:
-    if network.prunes:
-      raise InputError(
-        f"weights {config.init_from} does not fit this model: it has thresholds, and a network "
-        "that is trained without a budget has none; give a budget, or dense weights"
-      )
-    arch = arch.dense
-  params = vit.initial_params(arch, seed=config.seed) | network.params
+  elif network.prunes:
+    raise InputError(
+      f"weights {config.init_from} does not fit this model: it has thresholds, and a network "
+      "that is trained without a budget has none; give a budget, or dense weights"
+    )
+  # A dense network remembers where it could prune, but has no thresholds.
+  params = vit.initial_params(arch.dense if config.budget is None else arch, seed=config.seed)
+  params |= network.params
   return dataclasses.replace(network, params=params, classes=classes)

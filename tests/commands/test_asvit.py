@@ -8,7 +8,7 @@ import pytest
 from command_lines import assert_one_error, call
 
 from asvit_jax.commands import COMMANDS
-from asvit_jax.config import recipes
+from asvit_jax.core import recipes
 
 HEAVY = ("jax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "tensorboard")
 # The flags of each command besides absl's own.

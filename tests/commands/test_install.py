@@ -14,7 +14,7 @@ from command_lines import assert_one_error
 from PIL import Image
 
 from asvit_jax import vit
-from asvit_jax.config import recipes
+from asvit_jax.core import recipes
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def test_every_module_and_recipe_is_there(installed):
 def test_recipes_are_found_without_a_checkout(call, installed):
   script = (
     "import json, sys, asvit_jax\n"
-    "from asvit_jax.config import recipes\n"
+    "from asvit_jax.core import recipes\n"
     "loaded = {name: recipes.load(name).to_json() for name in recipes.names()}\n"
     "print(json.dumps([asvit_jax.__file__, str(recipes.directory()), sys.path, loaded]))\n"
   )

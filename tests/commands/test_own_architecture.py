@@ -77,7 +77,7 @@ VALUES = {
 }
 FLAGS = ("--config.model.width=20", "--config.model.prune_before=(1,2)")
 
-pytestmark = pytest.mark.usefixtures("short_ladders")
+pytestmark = [pytest.mark.usefixtures("short_ladders"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from absl import flags
 from command_lines import assert_one_error, call
 from ml_collections import config_flags
 
-from asvit_jax import commands
-from asvit_jax.config import recipes
+from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
 
 # Name: an argument that it takes, or None.
@@ -28,7 +27,7 @@ def load(monkeypatch, *arguments):
   """The config that a command line gets."""
   values = flags.FlagValues()
   config_flags.DEFINE_config_file("config", None, flag_values=values, lock_config=True)
-  monkeypatch.setattr(sys, "argv", ["asvit", *commands._with_recipes(arguments)])
+  monkeypatch.setattr(sys, "argv", ["asvit", *recipes.in_place_of_names(arguments)])
   values(sys.argv)
   return values.config
 

@@ -234,6 +234,7 @@ def test_an_artifact_that_keeps_other_tokens_does_not_verify(network, images):
     verification.largest_difference(network, programs, "onnx")
 
 
+@pytest.mark.external
 def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
   pytest.importorskip("tensorflow")
   path = tmp_path / "net"

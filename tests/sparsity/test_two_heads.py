@@ -83,6 +83,7 @@ def test_without_a_kept_patch_the_class_head_predicts_alone(lvvit):
     np.testing.assert_allclose(ours.logits, masked.class_logits[: len(ours.logits)], atol=3e-5)
 
 
+@pytest.mark.external
 def test_a_pytorch_forward_of_the_published_names_gives_the_same_logits(lvvit):
   pytest.importorskip("torch")
   import torch_lvvit

@@ -24,7 +24,7 @@ from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED.dense
 
-pytestmark = pytest.mark.usefixtures("tiny_variant")
+pytestmark = [pytest.mark.usefixtures("tiny_variant"), pytest.mark.optimized]
 
 
 @pytest.fixture

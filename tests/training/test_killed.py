@@ -23,6 +23,8 @@ from asvit_jax.training.optimizers.building import create
 from asvit_jax.training.step import state_shapes
 from asvit_jax.weights import saving
 
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
+
 KILLS = int(os.environ.get("KILLS", 2))
 MOMENTS = ("save", "workers", "evaluation", "step")
 

@@ -102,6 +102,7 @@ def assert_same_run(ours, theirs):
         assert ours_ == pytest.approx(theirs_)
 
 
+@pytest.mark.slow
 def test_devices_hosts_and_accumulation_change_nothing(run):
   mixing = {"mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erasing": 0.25, "data.repeats": 3}
   one = run("one", **mixing)
@@ -118,6 +119,7 @@ def test_devices_hosts_and_accumulation_change_nothing(run):
     assert_same_run(run(name, **changes, **mixing), one)
 
 
+@pytest.mark.slow
 def test_where_one_host_is_killed_the_other_ends_and_the_pair_goes_on(run):
   changes = {"total_steps": 8, "checkpoint_every": 1, "eval.every": 3, "parallel": "shard_map"}
   changes |= {"count": 2}
@@ -132,6 +134,7 @@ def test_where_one_host_is_killed_the_other_ends_and_the_pair_goes_on(run):
   assert_same_run(ours, one)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("KILLS" not in os.environ, reason="minutes: set KILLS, as in test_killed.py")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_pair_of_which_one_was_killed_goes_on_to_the_bit(run, victim):
@@ -147,6 +150,7 @@ def test_a_pair_of_which_one_was_killed_goes_on_to_the_bit(run, victim):
   assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_dense_network_trains_on_two_hosts(run, tmp_path, folder, tiny_variant):
   changes = {"budget": None, "total_steps": 4, "eval.every": 2}
   ours = run("two", count=2, **changes)

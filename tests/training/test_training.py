@@ -89,6 +89,7 @@ def teachers(monkeypatch):
   return seen
 
 
+@pytest.mark.optimized
 def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
   tmp_path, folder, dense_weights, monkeypatch, teachers
 ):
@@ -180,6 +181,7 @@ def test_a_run_and_its_exported_weights_are_the_same_start(tmp_path, folder, den
   loop.train(tiny.config(folder, init_from=str(dense_weights), total_steps=2), dense)
   trained = network.load(dense)
   assert differs(trained.params, tiny.params(ARCH.dense))
+  assert (trained.arch, trained.prunes) == (ARCH, False)  # it remembers where it could prune
   assert_identical(trained.params, saved(tiny.config(folder, total_steps=2), dense).ema)
   exported = tmp_path / "exported.safetensors"
   trained.save(exported)
@@ -205,6 +207,7 @@ def test_calibrated_thresholds_start_at_the_budget(tmp_path, folder, dense_weigh
   assert first["budget"] == pytest.approx(abs(first["gmacs"] - target), abs=1e-9)
 
 
+@pytest.mark.optimized
 def test_a_run_of_another_optimizer_goes_on_to_the_bit(tmp_path, folder, monkeypatch):
   changes = {"optimizer.name": "lion", "optimizer.arguments": "b1=0.8", "eval.pictures": 0}
   config = tiny.config(folder, total_steps=3, **changes)

@@ -36,6 +36,7 @@ def norm():
   return norm, (3 * rng.standard_normal((4, 3, 2, 6)) + 1).astype(np.float32)
 
 
+@pytest.mark.external
 def test_running_statistics_are_those_of_pytorch(norm):
   torch = pytest.importorskip("torch")
   norm, x = norm

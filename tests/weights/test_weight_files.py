@@ -170,6 +170,7 @@ def test_a_repository_of_the_hub_is_read_as_its_file(tmp_path, monkeypatch):
     load("hf:owner/name", LVVIT)
 
 
+@pytest.mark.external
 def test_errors_of_the_hub_itself_are_input_errors(monkeypatch):
   hub = pytest.importorskip("huggingface_hub")
   with pytest.raises(InputError, match=r"hf:a/b/c/d: cannot be fetched"):

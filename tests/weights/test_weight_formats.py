@@ -54,7 +54,7 @@ WRITERS = {
 
 @pytest.fixture(
   params=[
-    pytest.param(name, marks=[pytest.mark.external] if name in ("pytorch", "hub") else [])
+    pytest.param(name, marks=[pytest.mark.external] if name in ("pytorch", "hub") else ())
     for name in formats.FORMATS
   ]
 )

@@ -37,6 +37,19 @@ def find(config):
   return f"{directory() / named}.py{colon}{argument}"
 
 
+def in_place_of_names(arguments):
+  """Arguments with the file in place of a recipe's name after --config."""
+  found = []
+  for i, argument in enumerate(arguments):
+    name, equals, value = argument.partition("=")
+    if name in ("--config", "-config") and equals:
+      argument = f"{name}={find(value)}"
+    elif i and arguments[i - 1] in ("--config", "-config"):
+      argument = find(argument)
+    found.append(argument)
+  return found
+
+
 def load(name, *arguments):
   """The config of a recipe; raises InputError for a name that is none."""
   if name not in names():
