@@ -12,9 +12,8 @@ from asvit_jax import vit
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.sparsity import calibration
+from asvit_jax.sparsity import calibration, complexity
 from asvit_jax.sparsity.executions import EXECUTIONS
-from asvit_jax.vit import complexity
 from asvit_jax.weights import formats, saving
 from asvit_jax.weights.adapting import adapt
 from asvit_jax.weights.names import from_timm

@@ -39,7 +39,7 @@ def main(_):
 
   from asvit_jax import vit
   from asvit_jax.evaluation import speed
-  from asvit_jax.vit.complexity import check_budget
+  from asvit_jax.sparsity.complexity import check_budget
 
   given = flags.FLAGS
   check_budget(vit.VARIANTS[given.variant], given.budget)
@@ -87,7 +87,7 @@ def _with_photographs():
 def _with_noise():
   from asvit_jax.evaluation import speed
   from asvit_jax.network import create
-  from asvit_jax.vit.complexity import target_gmacs, uniform_ratio
+  from asvit_jax.sparsity.complexity import target_gmacs, uniform_ratio
 
   given = flags.FLAGS
   network = speed.sharpened(create(given.variant, dtype=given.dtype))

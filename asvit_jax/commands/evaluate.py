@@ -29,7 +29,7 @@ def main(_):
   from asvit_jax.data import loader, sources
   from asvit_jax.evaluation.accuracy import evaluate
   from asvit_jax.sparsity.calibration import MAX_IMAGES
-  from asvit_jax.vit.complexity import check_budget
+  from asvit_jax.sparsity.complexity import check_budget
 
   given = flags.FLAGS
   config = arguments.config()

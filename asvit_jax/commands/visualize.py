@@ -35,7 +35,7 @@ def _curves(paths, out):
   from asvit_jax.config.model import architecture
   from asvit_jax.report import curves, tokens
   from asvit_jax.run import identity, metrics
-  from asvit_jax.vit.complexity import target_gmacs
+  from asvit_jax.sparsity.complexity import target_gmacs
 
   workdir = flags.FLAGS.workdir
   if workdir is None or flags.FLAGS.weights is not None or paths:

@@ -41,7 +41,9 @@ def base():
   config.model.prune_before = config_dict.placeholder(tuple)
   config.model.attention = config_dict.placeholder(str)
   config.model.score = config_dict.placeholder(str)
-  config.model.reduction = config_dict.placeholder(str)
+  config.model.reduction = config_dict.placeholder(str)  # "drop", "merge"
+  config.model.score_exponents = config_dict.placeholder(tuple)
+  config.model.stage_weights = config_dict.placeholder(tuple)
 
   config.data = ConfigDict()
   config.data.name = "folder"  # a key of data.sources.SOURCES: "folder", "digits", "tfds:NAME"

@@ -5,7 +5,7 @@ import dataclasses
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.vit.complexity import check_budget
+from asvit_jax.sparsity.complexity import check_budget
 
 # Keys of config.model that are fields of `Architecture` by another name, and always set.
 _ALWAYS = {"num_classes": "classes", "image_size": "image_size", "patch_size": "patch_size"}
@@ -14,7 +14,14 @@ OVERRIDES = tuple(
   field.name for field in dataclasses.fields(vit.Architecture) if field.name not in _ALWAYS.values()
 )
 # Those that say how it prunes: they may be chosen anew for weights without thresholds.
-PRUNING = ("prune_before", "attention", "score", "reduction")
+PRUNING = (
+  "prune_before",
+  "attention",
+  "score",
+  "reduction",
+  "score_exponents",
+  "stage_weights",
+)
 
 
 def architecture(config, described=None):
@@ -32,12 +39,11 @@ def architecture(config, described=None):
   model = config.model
   given = {name: model[name] for name in OVERRIDES if model.get(name) is not None}
   given |= {field: model[key] for key, field in _ALWAYS.items()}
-  if "prune_before" in given:
-    given["prune_before"] = tuple(given["prune_before"])
+  given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
   if described is not None:
     theirs = {name: getattr(described, name) for name in PRUNING}
     if not described.prune_before:  # it says that it is dense, not where it could prune
-      del theirs["prune_before"]
+      del theirs["prune_before"], theirs["stage_weights"]
     given = theirs | given
   base = vit.VARIANTS.get(model.variant)
   if base is not None:

@@ -5,7 +5,7 @@ import numpy as np
 
 from asvit_jax.core.progress import Progress
 from asvit_jax.data.images import load_image
-from asvit_jax.vit.complexity import cost
+from asvit_jax.sparsity.complexity import cost
 
 BATCH = 32  # images at a time of a network in memory
 

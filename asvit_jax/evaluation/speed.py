@@ -13,9 +13,9 @@ from asvit_jax.core.devices import memory_mb
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.data import images as image_files
+from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
-from asvit_jax.vit import complexity
 
 # Standard deviation ÷ mean of the patches that the first stage keeps: DeiT-T at 65 % of its GMACs
 # keeps 130 ± 22 of the patches of ImageNet validation images.
@@ -173,7 +173,7 @@ def _forwards(arch, kept):
   """Every execution as a function of (model, images), and its mean GMACs where so much is kept."""
   pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
   ratio = complexity.uniform_ratio(arch, pruned)
-  uniform = [round(arch.patches * ratio ** (i + 1)) for i in range(arch.stages)]
+  uniform = [round(arch.patches * ratio**exponent) for exponent in arch.stage_exponents]
   mean = kept.mean(axis=0).round().astype(int).tolist()
 
   def fixed(counts):

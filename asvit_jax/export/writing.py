@@ -11,7 +11,7 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.artifacts import note_path
 from asvit_jax.export.formats import FORMATS
-from asvit_jax.vit import complexity
+from asvit_jax.sparsity import complexity
 
 BATCH_SIZES = (1, 32)
 _LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact

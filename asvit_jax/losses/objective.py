@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.losses import LOSSES, WEIGHTS
+from asvit_jax.sparsity.complexity import gmacs
 from asvit_jax.sparsity.executions.in_place import dense, masked
 from asvit_jax.sparsity.executions.outputs import Outputs
 from asvit_jax.sparsity.gates import TEMPERATURE, straight_through_gate
-from asvit_jax.vit.complexity import gmacs
 
 
 @dataclasses.dataclass(frozen=True)

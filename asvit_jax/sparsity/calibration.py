@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.progress import log
-from asvit_jax.sparsity.executions.in_place import masked
-from asvit_jax.vit.complexity import (
+from asvit_jax.sparsity.complexity import (
   check_budget,
   gmacs,
   target_gmacs,
   uniform_gmacs,
   uniform_ratio,
 )
+from asvit_jax.sparsity.executions.in_place import masked
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
 TOLERANCE = 1e-3  # of the budget
@@ -24,9 +24,11 @@ MAX_TRIALS = 12
 def calibrate(network, batches, budget):
   """Finds thresholds that meet a budget on the given images.
 
-  Over all images together, stage i keeps the share r^(i+1) of the patch tokens with the highest
-  scores (the geometric schedule of DynamicViT, arXiv:2106.02034); how many of them are in one image
-  is left to its scores. r is solved so that the measured mean GMACs are `budget` of the dense ones.
+  Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores,
+  e being the `Architecture.stage_exponents`: 1, 2, 3 by default (the geometric schedule of
+  DynamicViT, arXiv:2106.02034); how many of them are in one image is left to its scores. Each stage
+  sees the tokens that those before it leave, merged ones too. r is solved so that the measured mean
+  GMACs are `budget` of the dense ones.
 
   Args:
     network: a `Network` whose architecture says where to prune; thresholds of it are not read.
@@ -60,7 +62,8 @@ def calibrate(network, batches, budget):
     keep = np.ones(first.shape, bool)
     for stage in range(stages):
       scores = measure(thresholds, stage) if stage else first
-      thresholds[stage] = _threshold(scores[keep], round(ratio ** (stage + 1) * keep.size))
+      left = round(ratio ** arch.stage_exponents[stage] * keep.size)
+      thresholds[stage] = _threshold(scores[keep], left)
       keep &= scores > thresholds[stage].astype(np.float32)
       kept.append(keep.sum(axis=1))
     costs = gmacs(arch, jnp.asarray(np.stack(kept, axis=-1), jnp.float32))

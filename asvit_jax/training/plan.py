@@ -4,10 +4,10 @@ import jax
 import numpy as np
 
 from asvit_jax.core import devices, leaves
+from asvit_jax.sparsity.complexity import target_gmacs
 from asvit_jax.training import parallel
 from asvit_jax.training.schedule import learning_rate, total_steps, warmup_steps
 from asvit_jax.training.step import state_shapes
-from asvit_jax.vit.complexity import target_gmacs
 
 
 def plan(config, network, source, eval_source):

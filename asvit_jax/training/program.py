@@ -1,9 +1,9 @@
 """The program of a run: its step over all devices, as a config wants it."""
 
 from asvit_jax.losses.objective import Objective
+from asvit_jax.sparsity.complexity import target_gmacs
 from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, make_step
-from asvit_jax.vit.complexity import target_gmacs
 
 
 def make_program(config, network, optimizer):

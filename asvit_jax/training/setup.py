@@ -9,8 +9,8 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data import loader, sources
 from asvit_jax.network import Network, load_configured
 from asvit_jax.sparsity.calibration import MAX_IMAGES
+from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.training.optimizers import groups
-from asvit_jax.vit.complexity import check_budget
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,9 @@ class Architecture:
     attention: a name of `attentions.ATTENTIONS`.
     score: a name of `scores.SCORES`.
     reduction: a name of `reductions.REDUCTIONS`.
+    score_exponents: of the factors that the score multiplies, if it has several.
+    stage_weights: how hard each stage cuts beside the others: where a stage of weight 1 leaves the
+      share r of the tokens, it leaves r^weight. Empty: 1 for all.
   """
 
   width: int
@@ -47,6 +50,8 @@ class Architecture:
   attention: str = "softmax"
   score: str = "class_attention"
   reduction: str = "drop"
+  score_exponents: tuple[float, ...] = (1.0, 1.0)
+  stage_weights: tuple[float, ...] = ()
 
   def __post_init__(self):
     """Raises InputError where the dimensions do not fit each other."""
@@ -73,6 +78,12 @@ class Architecture:
         f"prune_before {self.prune_before}: expected increasing blocks between 1 and "
         f"{self.depth - 1}"
       )
+    weights = self.stage_weights
+    if weights and (len(weights) != self.stages or min(weights) <= 0):
+      raise InputError(
+        f"stage_weights {weights}: expected a number above 0 for each of the {self.stages} stages "
+        f"of prune_before {self.prune_before}, or none"
+      )
 
   @property
   def side(self):
@@ -95,13 +106,19 @@ class Architecture:
     return len(self.prune_before)
 
   @property
+  def stage_exponents(self):
+    """The powers of the ratio whose shares of the patches are left after each stage."""
+    return tuple(itertools.accumulate(self.stage_weights or (1.0,) * self.stages))
+
+  @property
   def dense(self):
     """The same network without pruning."""
-    return dataclasses.replace(self, prune_before=())
+    return dataclasses.replace(self, prune_before=(), stage_weights=())
 
   def to_json(self):
     """As a dictionary for JSON."""
-    return dataclasses.asdict(self) | {"prune_before": list(self.prune_before)}
+    fields = dataclasses.asdict(self)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
   @classmethod
   def from_json(cls, values, source):
@@ -124,7 +141,7 @@ class Architecture:
         f"({', '.join([*(f'unknown {k}' for k in unknown), *(f'missing {k}' for k in missing)])}): "
         "use the version of asvit_jax that wrote it, or a newer one"
       )
-    return cls(**values | {"prune_before": tuple(values.get("prune_before", (4, 7, 10)))})
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 # Published for LV-ViT (arXiv:2104.10858, table 1), in both sizes.

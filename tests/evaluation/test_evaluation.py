@@ -11,7 +11,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.evaluation import accuracy
 from asvit_jax.evaluation.accuracy import evaluate
-from asvit_jax.vit import complexity
+from asvit_jax.sparsity import complexity
 
 COUNT = 10
 ARCH = tiny.TRAINED

@@ -12,7 +12,7 @@ from asvit_jax.data import transforms
 from asvit_jax.data.images import check_files
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.evaluation import prediction
-from asvit_jax.vit import complexity
+from asvit_jax.sparsity import complexity
 
 ARCH = tiny.TRAINED
 CLASSES = ("ant", "bee", "cat")

@@ -18,7 +18,7 @@ from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.programs import Programs
 from asvit_jax.network import load
-from asvit_jax.vit import complexity
+from asvit_jax.sparsity import complexity
 from asvit_jax.weights import to_timm
 
 ARCH = tiny.TRAINED

@@ -13,9 +13,9 @@ from asvit_jax.core.devices import AXIS
 from asvit_jax.losses import LOSSES, WEIGHTS
 from asvit_jax.losses.classification import smooth_labels
 from asvit_jax.losses.objective import Batch, Objective
+from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.gates import soft_gate
-from asvit_jax.vit.complexity import dense_gmacs, gmacs
 
 PLAIN = tiny.arch(depth=4, prune_before=(1, 2, 3))
 LV = tiny.arch(depth=4, prune_before=(1, 2, 3), **tiny.LV)

@@ -11,7 +11,7 @@ from asvit_jax.data import sources
 from asvit_jax.data.images import ImageFiles
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.report import tokens
-from asvit_jax.vit import complexity
+from asvit_jax.sparsity import complexity
 
 ARCH = tiny.TRAINED
 

@@ -6,6 +6,7 @@ import pytest
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.attentions.softmax import EPSILON
+from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
 
 B, N, H, C = 2, 9, 3, 8  # token 0 is the class token
@@ -14,14 +15,17 @@ B, N, H, C = 2, 9, 3, 8  # token 0 is the class token
 @pytest.fixture(params=list(ATTENTIONS))
 def attending(request):
   """Every attention of the table, with the paper's score."""
-  return Attending(ATTENTIONS[request.param], SCORES["class_attention"])
+  return with_attention(request.param)
+
+
+def with_attention(name):
+  return Attending(ATTENTIONS[name], SCORES["class_attention"], REDUCTIONS["drop"])
 
 
 def of_patches(attended):
-  """(context, scores of the patch tokens); that of the class token is infinite: it always stays."""
-  context, scores = attended
-  assert np.isinf(scores[:, 0]).all()
-  return context, scores[:, 1:]
+  """(context, the paper's scores of the patch tokens)."""
+  context, evidence = attended
+  return context, evidence.gathered[:, 1:]
 
 
 def qkv(seed=0, scale=2.0, dtype=np.float32):
@@ -53,7 +57,7 @@ def test_masked_with_everything_kept_equals_dense(attending):
 
 
 def test_masked_is_the_formula_of_the_paper_where_logits_are_moderate():
-  attending = Attending(ATTENTIONS["softmax"], SCORES["class_attention"])
+  attending = with_attention("softmax")
   # The paper subtracts the largest logit of all; the library that of the kept ones, see `masked`.
   inputs = qkv(scale=0.7)
   q, k, v = (np.asarray(x, np.float64) for x in inputs)
@@ -112,8 +116,8 @@ def test_gradients_stay_finite_however_large_a_pruned_logit_is(attending):
   k = jnp.where(keep[..., None, None] == 0, with_logits_of(500.0, q, keep), k)
 
   def total(q, k, v, keep):
-    context, scores = attending.masked(q, k, v, keep)
-    return (context**2).sum() + scores[:, 1:].sum()
+    context, scores = of_patches(attending.masked(q, k, v, keep))
+    return (context**2).sum() + scores.sum()
 
   grads = jax.grad(total, argnums=(0, 1, 2, 3))(q, k, v, jnp.asarray(keep))
   assert all(np.isfinite(g).all() for g in grads)

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.vit import complexity
+from asvit_jax.sparsity import complexity
 
 ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3))
 COUNT = 120

@@ -10,9 +10,8 @@ import tiny
 
 from asvit_jax import vit, weights
 from asvit_jax.losses.classification import cross_entropy
-from asvit_jax.sparsity import gates
+from asvit_jax.sparsity import complexity, gates
 from asvit_jax.sparsity.executions import in_place
-from asvit_jax.vit import complexity
 
 # At the training temperature of 1e-4 the sigmoid is a step to finite differences.
 SMOOTH = functools.partial(gates.soft_gate, temperature=0.05)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asvit_jax import vit
+from asvit_jax.sparsity.attending import Evidence, Stage
 from asvit_jax.sparsity.executions import in_place, packed
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
@@ -76,7 +77,7 @@ def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, counts,
   rng = np.random.default_rng(seed)
   rank = rng.permuted(np.tile(np.arange(arch.patches), (len(counts), 1)), axis=1)
   scores = np.where(rank < np.array(counts)[:, None], 1.0, -2.0)
-  scores = np.pad(scores, ((0, 0), (1, 0)), constant_values=np.inf).astype(np.float32)
+  scores = np.pad(scores, ((0, 0), (1, 0))).astype(np.float32)
   x = rng.standard_normal((len(counts), 1 + arch.patches, arch.width)).astype(np.float32)
   # A first threshold of zero decides by the scores above; the later ones keep what is left.
   params = params | {"thresholds": jnp.asarray([0.0, -1.0, -1.0])}
@@ -90,12 +91,16 @@ def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, counts,
 
 @functools.partial(jax.jit, static_argnums=0)
 def run_batch(arch, params, x, scores):
-  return packed.run_batch(vit.model(arch, params), x, scores, *LADDERS)
+  return packed.run_batch(vit.model(arch, params), first_stage(x, scores), *LADDERS)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def run_one(arch, params, x, scores):
-  return packed.run_one(vit.model(arch, params), x, scores, *LADDERS)
+  return packed.run_one(vit.model(arch, params), first_stage(x, scores), *LADDERS)
+
+
+def first_stage(x, scores):
+  return Stage(x, None, jnp.ones(x.shape[:2], bool), Evidence(scores, None))
 
 
 def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):

@@ -17,11 +17,12 @@ class Share:
   """A reduction for tests: every kept token takes over the mean of those that go."""
 
   changes_tokens = True
+  uses_keys = False
 
-  def __call__(self, x, present, keep):
+  def __call__(self, x, sizes, present, keep, keys):
     goes = (present * (1.0 - keep))[..., None]
     mean = (goes * x).sum(axis=1, keepdims=True) / jnp.maximum(goes.sum(axis=1, keepdims=True), 1)
-    return x + 0.5 * mean
+    return x + 0.5 * mean, sizes * 1.5
 
 
 share = Share()
@@ -75,19 +76,77 @@ def test_gradients_reach_thresholds_and_stay_finite(network):
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads(params)))
 
 
+def tokens(seed=0, b=3, n=9):
+  """(x, sizes, present, keep, keys) at a stage, the class token in all."""
+  rng = np.random.default_rng(seed)
+  x = jnp.asarray(rng.standard_normal((b, n, 4)), jnp.float32)
+  present = jnp.asarray(rng.random((b, n)) < 0.8, jnp.float32).at[:, 0].set(1)
+  keep = (present * (rng.random((b, n)) < 0.5)).at[:, 0].set(1)
+  sizes = jnp.asarray(rng.integers(1, 5, (b, n)), jnp.float32).at[:, 0].set(1)
+  return x, sizes, present, keep, jnp.asarray(rng.standard_normal((b, n, 6)), jnp.float32)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_class_token_and_tokens_of_other_images_take_no_part_in_each_other(name):
-  reduction = REDUCTIONS[name]
+def test_an_image_is_reduced_as_if_it_were_alone(name):
+  given = tokens()
+  reduced, sizes = REDUCTIONS[name](*given)
+  assert (reduced.shape, reduced.dtype) == (given[0].shape, given[0].dtype)
+  alone = REDUCTIONS[name](*(x[1:2] for x in given))
+  np.testing.assert_allclose(reduced[1:2], alone[0], rtol=1e-6)
+  np.testing.assert_allclose(sizes[1:2], alone[1], rtol=1e-6)
+  if not REDUCTIONS[name].changes_tokens:
+    np.testing.assert_array_equal(reduced, given[0])
+    np.testing.assert_array_equal(sizes, given[1])
+
+
+def merged_by_hand(x, sizes, present, keep, keys):
+  """One image, token by token."""
+  x, sizes, keys = (np.asarray(a, np.float64) for a in (x, sizes, keys))
+  kept = [i for i in range(1, len(x)) if keep[i]]
+  mass, total = sizes[:, None] * x, sizes.copy()
+  for j in range(1, len(x)):
+    if present[j] and not keep[j] and kept:
+      cosines = [
+        keys[i] @ keys[j] / np.linalg.norm(keys[i]) / np.linalg.norm(keys[j]) for i in kept
+      ]
+      to = kept[int(np.argmax(cosines))]
+      mass[to] += sizes[j] * x[j]
+      total[to] += sizes[j]
+  return mass / total[:, None], total
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_merging_by_hand(seed):
+  given = tokens(seed)
+  given = (*given[:3], given[3].at[2, 1:].set(0), given[4])  # nothing takes what goes
+  reduced, sizes = REDUCTIONS["merge"](*given)
+  for i in range(3):
+    x, total = merged_by_hand(*(a[i] for a in given))
+    kept = np.asarray(given[3][i]) > 0
+    np.testing.assert_allclose(reduced[i][kept], x[kept], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(sizes[i][kept], total[kept], rtol=1e-6)
+  np.testing.assert_array_equal(reduced[:, 0], given[0][:, 0])  # the class token takes nothing
+  before, after = ((s * m).sum(axis=1) for s, m in ((given[1], given[2]), (sizes, given[3])))
+  np.testing.assert_allclose(after[:2], before[:2])  # no patch is lost
+
+
+def test_sizes_count_in_attention(pruned):
+  # A merged token weighs as its members did: without the log of its size it would weigh as one.
+  from asvit_jax.sparsity.attending import Attending
+
+  attending = Attending.of(dataclasses.replace(pruned[0], reduction="merge"))
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.standard_normal((3, 9, 4)), jnp.float32)
-  present = jnp.asarray(rng.random((3, 9)) < 0.8, jnp.float32).at[:, 0].set(1)
-  keep = present * jnp.asarray(rng.random((3, 9)) < 0.5, jnp.float32).at[:, 0].set(1)
-  reduced = reduction(x, present, keep)
-  assert (reduced.shape, reduced.dtype) == (x.shape, x.dtype)
-  alone = reduction(x[1:2], present[1:2], keep[1:2])
-  np.testing.assert_allclose(reduced[1:2], alone, rtol=1e-6)
-  if not reduction.changes_tokens:
-    np.testing.assert_array_equal(reduced, x)
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 5, 3, 8)), jnp.float32) for _ in range(3))
+  k, v = k.at[:, 4].set(k[:, 3]), v.at[:, 4].set(v[:, 3])  # two alike
+  context, _ = attending.dense(q, k, v)
+  of_one, _ = attending.dense(q[:, :4], k[:, :4], v[:, :4], jnp.asarray([[1.0, 1, 1, 2]]))
+  np.testing.assert_allclose(of_one, context[:, :4], atol=1e-5)
+  masked, _ = attending.masked(
+    q, k, v, jnp.asarray([[1.0, 1, 1, 1, 0]]), jnp.asarray([[1.0, 1, 1, 2, 7]])
+  )
+  np.testing.assert_allclose(masked[:, :4], context[:, :4], atol=1e-4)
+  prefix, _ = attending.prefix(q, k, v, jnp.asarray([4]), jnp.asarray([[1.0, 1, 1, 2, 0]]))
+  np.testing.assert_allclose(prefix[:, :4], context[:, :4], atol=1e-5)
 
 
 def test_a_reduction_that_changes_tokens_changes_the_prediction(pruned):

@@ -13,9 +13,7 @@ def test_token_scores_of_an_example_by_hand():
   context = jnp.asarray([[[3.0, 4.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, -3.0]]])
   attention = jnp.asarray([[0.2, 0.9], [0.4, 0.8]])
   expected = [0.2, 0.25 * 0.4 + 0.75 * 0.8]
-  np.testing.assert_allclose(
-    class_attention(class_attention=attention, context=context), expected, rtol=1e-6
-  )
+  np.testing.assert_allclose(class_attention.gather(attention, context), expected, rtol=1e-6)
 
 
 def test_token_scores_do_not_depend_on_the_scale_of_the_context():
@@ -23,65 +21,89 @@ def test_token_scores_do_not_depend_on_the_scale_of_the_context():
   context = jnp.asarray(rng.standard_normal((4, 3, 5)), jnp.float32)
   attention = jnp.asarray(rng.uniform(size=(4, 3)), jnp.float32)
   np.testing.assert_allclose(
-    class_attention(class_attention=attention, context=100 * context),
-    class_attention(class_attention=attention, context=context),
+    class_attention.gather(attention, 100 * context),
+    class_attention.gather(attention, context),
     rtol=1e-5,
   )
 
 
-def evidence(dtype=jnp.float32, absent=0):
-  """What a score is told of 2 images of 9 tokens; the last `absent` are not there."""
+NAMES = pytest.mark.parametrize("name", SCORES)
+B, N, H, C = 2, 9, 3, 8
+
+
+def evidence(dtype=jnp.float32):
+  """(class attention, context, keys) of 2 images of 9 tokens."""
   rng = np.random.default_rng(4)
-  b, n, h, c = 2, 9, 3, 8
-  logits = rng.standard_normal((b, n, h))
+  logits = rng.standard_normal((B, N, H))
   attention = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-  return {
-    "class_attention": jnp.asarray(attention, jnp.float32),
-    "context": jnp.asarray(rng.standard_normal((b, n, h, c)), dtype),
-    "keys": jnp.asarray(rng.standard_normal((b, n, h, c)), dtype),
-    "present": jnp.arange(n) < jnp.full((b, 1), n - absent),
-  }
+  context = jnp.asarray(rng.standard_normal((B, N, H, C)), dtype)
+  return jnp.asarray(attention, jnp.float32), context, jnp.asarray(rng.standard_normal((B, N, C)))
 
 
-@pytest.mark.parametrize("name", SCORES)
+def scored(name, attention, context, keys, absent=0, exponents=(1.0, 1.0)):
+  """The scores; the last `absent` tokens are not there."""
+  score = SCORES[name]
+  present = jnp.arange(attention.shape[1]) < jnp.full((len(attention), 1), N - absent)
+  gathered = score.gather(attention, context)
+  return score(gathered, keys if score.uses_keys else None, present, exponents)
+
+
+@NAMES
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_score_is_float32_and_finite(name, dtype):
-  scores = SCORES[name](**evidence(dtype))
-  assert (scores.shape, scores.dtype) == ((2, 9), jnp.float32)
+  scores = scored(name, *evidence(dtype))
+  assert (scores.shape, scores.dtype) == ((B, N), jnp.float32)
   assert np.isfinite(scores).all()
   assert scores.std() > 0
 
 
-@pytest.mark.parametrize("name", SCORES)
+@NAMES
 def test_a_score_does_not_depend_on_the_order_of_the_patches_or_on_other_images(name):
   given = evidence()
-  scores = np.asarray(SCORES[name](**given))
+  scores = np.asarray(scored(name, *given))
   order = np.array([0, 5, 3, 8, 1, 2, 7, 6, 4])
-  moved = SCORES[name](**{k: v[:, order] for k, v in given.items()})
+  moved = scored(name, *(x[:, order] for x in given))
   np.testing.assert_allclose(moved, scores[:, order], rtol=1e-5)
-  alone = SCORES[name](**{k: v[:1] for k, v in given.items()})
+  alone = scored(name, *(x[:1] for x in given))
   np.testing.assert_allclose(alone, scores[:1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@NAMES
 def test_tokens_that_are_gone_change_no_score(name):
-  given = evidence(absent=3)
-  scores = SCORES[name](**given)[:, :6]
-  gone = np.asarray(given["present"])
-  changed = {
-    k: v if k == "present" else jnp.where(gone.reshape(*gone.shape, *[1] * (v.ndim - 2)), v, 7.0)
-    for k, v in given.items()
-  }
-  np.testing.assert_allclose(SCORES[name](**changed)[:, :6], scores, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_a_score_compiles_and_has_finite_gradients(name):
   given = evidence()
+  scores = scored(name, *given, absent=3)[:, :6]
+  changed = (x.at[:, 6:].set(7.0) for x in given)
+  np.testing.assert_allclose(scored(name, *changed, absent=3)[:, :6], scores, rtol=1e-5)
 
-  @jax.jit
-  @jax.grad
-  def grads(context):
-    return (SCORES[name](**given | {"context": context}) ** 2).sum()
 
-  assert np.isfinite(grads(given["context"])).all()
+@NAMES
+def test_a_score_compiles_and_has_finite_gradients(name):
+  grads = jax.jit(jax.grad(lambda *given: (scored(name, *given) ** 2).sum(), (0, 1, 2)))
+  assert all(np.isfinite(g).all() for g in grads(*evidence()))
+
+
+@pytest.mark.parametrize("exponents", [(1.0, 1.0), (0.5, 2.0), (1.0, 0.0)])
+def test_novelty_by_hand(exponents):
+  attention, context, keys = evidence()
+  scores = scored("attention_novelty", attention, context, keys, 2, exponents)
+  plain = np.asarray(scored("class_attention", attention, context, keys), np.float64)
+  keys = np.asarray(keys, np.float64)
+  for b in range(B):
+    for j in range(1, N - 2):
+      nearest = 0.0
+      for i in range(1, N - 2):  # patch tokens that are there
+        if plain[b, i] > plain[b, j]:
+          cosine = keys[b, i] @ keys[b, j]
+          cosine /= np.linalg.norm(keys[b, i]) * np.linalg.norm(keys[b, j])
+          nearest = max(nearest, cosine)
+      expected = plain[b, j] ** exponents[0] * (1 - nearest) ** exponents[1]
+      np.testing.assert_allclose(scores[b, j], expected, rtol=1e-4)
+
+
+def test_of_two_alike_the_less_attended_is_not_new():
+  attention, context, keys = evidence()
+  keys = keys.at[:, 4].set(keys[:, 7])
+  scores = scored("attention_novelty", attention, context, keys)
+  plain = scored("class_attention", attention, context, keys)
+  lower = np.where(plain[:, 4] < plain[:, 7], 4, 7)
+  assert (np.asarray(scores)[np.arange(B), lower] < 1e-6).all()

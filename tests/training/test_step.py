@@ -10,9 +10,9 @@ import tiny
 
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import Network
+from asvit_jax.sparsity.complexity import dense_gmacs
 from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, create_state, make_step
-from asvit_jax.vit.complexity import dense_gmacs
 
 ARCH = tiny.TRAINED
 

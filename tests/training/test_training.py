@@ -16,10 +16,10 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.run import metrics
 from asvit_jax.run.checkpoints import Checkpoints
+from asvit_jax.sparsity.complexity import dense_gmacs
 from asvit_jax.training import loop, parallel, session
 from asvit_jax.training.optimizers import building
 from asvit_jax.training.step import state_shapes
-from asvit_jax.vit.complexity import dense_gmacs
 from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED

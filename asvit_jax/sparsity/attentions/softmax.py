@@ -14,13 +14,14 @@ MAX_LOGIT = 20.0
 class Softmax:
   """See `attentions`."""
 
-  def dense(self, q, k, v):
+  def dense(self, q, k, v, bias=None):
     """JAX's own attention, fused where the platform has it."""
-    context = jax.nn.dot_product_attention(q, k, v)
-    class_attention = jax.nn.softmax(_logits(q[:, :1], k), axis=-1)  # (b, h, 1, n)
+    of_keys = None if bias is None else bias[:, None, None, :].astype(q.dtype)
+    context = jax.nn.dot_product_attention(q, k, v, bias=of_keys)
+    class_attention = jax.nn.softmax(_logits(q[:, :1], k, bias), axis=-1)  # (b, h, 1, n)
     return context, _class_row(class_attention)
 
-  def masked(self, q, k, v, keep):
+  def masked(self, q, k, v, keep, bias=None):
     """Shapes stay fixed and gradients reach the mask.
 
     The mask multiplies the numerators of the softmax, `(e·m + ε/n) / (Σ e·m + ε)`, which is how
@@ -29,7 +30,7 @@ class Softmax:
     however large its own logit is. A pruned token still sees itself: its row stays finite.
     """
     n = q.shape[1]
-    logits = _logits(q, k)  # (b, h, n, n)
+    logits = _logits(q, k, bias)  # (b, h, n, n)
     visible = jnp.where(np.eye(n, dtype=bool), 1.0, keep[:, None, None, :])
     peak = jnp.max(jnp.where(visible > 0, logits, -jnp.inf), axis=-1, keepdims=True)
     peak = jax.lax.stop_gradient(peak)
@@ -38,10 +39,10 @@ class Softmax:
     context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
     return context, _class_row(attention)
 
-  def prefix(self, q, k, v, count):
+  def prefix(self, q, k, v, count, bias=None):
     """Keys past the count are masked out."""
     valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
-    logits = jnp.where(valid[:, None, None, :], _logits(q, k), -jnp.inf)
+    logits = jnp.where(valid[:, None, None, :], _logits(q, k, bias), -jnp.inf)
     attention = jax.nn.softmax(logits, axis=-1)
     context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
     return context, _class_row(attention)
@@ -50,10 +51,11 @@ class Softmax:
 softmax = Softmax()
 
 
-def _logits(q, k):
-  """(b, q, h, c), (b, k, h, c) -> (b, h, q, k), float32 whatever the compute type."""
+def _logits(q, k, bias=None):
+  """(b, q, h, c), (b, k, h, c), (b, k) -> (b, h, q, k), float32 whatever the compute type."""
   scale = q.shape[-1] ** -0.5
-  return jnp.einsum("bqhc,bkhc->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+  logits = jnp.einsum("bqhc,bkhc->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+  return logits if bias is None else logits + bias[:, None, None, :]
 
 
 def _class_row(attention):

@@ -1,14 +1,16 @@
 """A baseline: the same number of tokens in every image, those with the highest scores."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from asvit_jax.sparsity.attending import Attending
+from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 
 def fixed_count(model, images, counts):
-  """Keeps a static number of tokens at each stage; the others are dropped.
+  """Keeps a static number of tokens at each stage; the others are dropped, or merged.
 
   Args:
     model: a `VisionTransformer` that prunes; its thresholds are not read.
@@ -19,13 +21,19 @@ def fixed_count(model, images, counts):
     `Outputs` with logits only.
   """
   x = model.embed(images)
-  attend = Attending.of(model.arch).dense
-  scores, counts = None, iter(counts)
+  attending = Attending.of(model.arch)
+  evidence, counts = None, iter(counts)
+  sizes = attending.first_sizes(*x.shape[:2])
   for i, block in enumerate(model.blocks):
     if i in model.arch.prune_before:
-      _, top = jax.lax.top_k(scores, 1 + next(counts))  # the class token's score is infinite
+      stage = Stage(x, sizes, jnp.ones(x.shape[:2]), evidence)
+      # The class token's score is infinite.
+      _, top = jax.lax.top_k(attending.scores(stage), 1 + next(counts))
+      keep = jnp.zeros(x.shape[:2]).at[jnp.arange(len(x))[:, None], top].set(1)
+      x, sizes = attending.reduce(stage, keep)
       x = jnp.take_along_axis(x, top[..., None], axis=1)
-    x, scores = block(x, attend)
+      sizes = None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
+    x, evidence = block(x, functools.partial(attending.dense, sizes=sizes))
   logits = model.predict(
     model.classify(x[:, 0]), lambda: model.classify_patches(x[:, 1:]).max(axis=1)
   )

@@ -5,10 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from asvit_jax.sparsity.attending import Attending
+from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.outputs import Outputs
 from asvit_jax.sparsity.gates import straight_through_gate
-from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 def dense(model, images, remat=False):
@@ -47,22 +46,23 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   """
   x = model.embed(images)
   b, n = x.shape[0], x.shape[1] - 1
-  attending, reduction = Attending.of(model.arch), REDUCTIONS[model.arch.reduction]
-  attend, scores = attending.dense, None
-  keep = jnp.ones((b, n))
+  attending = Attending.of(model.arch)
+  attend, evidence = attending.dense, None
+  keep, sizes = jnp.ones((b, n)), attending.first_sizes(b, n + 1)
   keeps, all_scores = [], []
   for i, block in enumerate(model.blocks):
     if i in model.arch.prune_before:
       # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
       # an earlier one through this product.
       present = jax.lax.stop_gradient(keep)
-      keep = present * gate(scores[:, 1:], model.thresholds[len(keeps)])
+      stage = Stage(x, sizes, _with_class_token(present), evidence)
+      scores = attending.scores(stage)[:, 1:]
+      keep = present * gate(scores, model.thresholds[len(keeps)])
       keeps.append(keep)
-      all_scores.append(scores[:, 1:])
-      if reduction.changes_tokens:
-        x = reduction(x, _with_class_token(present), _with_class_token(keep))
-      attend = functools.partial(attending.masked, keep=_with_class_token(keep))
-    x, scores = _run(block, x, attend, remat)
+      all_scores.append(scores)
+      x, sizes = attending.reduce(stage, _with_class_token(keep))
+      attend = functools.partial(attending.masked, keep=_with_class_token(keep), sizes=sizes)
+    x, evidence = _run(block, x, attend, remat)
   return _outputs(model, x, keeps, all_scores)
 
 

@@ -23,9 +23,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from asvit_jax.sparsity.attending import Attending
+from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.outputs import Outputs
-from asvit_jax.sparsity.reductions import REDUCTIONS
 
 # Rungs of the ladders, evenly spaced. More of them round up less and compile longer.
 LENGTHS = 16
@@ -62,16 +61,18 @@ def packed(model, images, lengths=None, widths=None):
   Returns:
     `Outputs` without tokens and scores.
   """
-  attend = Attending.of(model.arch).dense
+  attending = Attending.of(model.arch)
   x = model.embed(images)
   for block in model.blocks[: model.arch.prune_before[0]]:
-    x, scores = block(x, attend)
-  run = run_one if len(images) == 1 else run_batch
-  logits, keep = run(model, x, scores, lengths or LENGTHS, widths or WIDTHS)
+    x, evidence = block(x, attending.dense)
+  b, n, _ = x.shape
+  stage = Stage(x, attending.first_sizes(b, n), jnp.ones((b, n), bool), evidence)
+  run = run_one if b == 1 else run_batch
+  logits, keep = run(model, stage, lengths or LENGTHS, widths or WIDTHS)
   return Outputs(logits, keep=keep, kept=keep.sum(axis=-1))
 
 
-def run_batch(model, x, scores, lengths, widths):
+def run_batch(model, stage, lengths, widths):
   """The blocks after the first threshold, for a batch.
 
   All stages are one `lax.scan`, and the blocks of a stage a loop over stacked parameters, so that
@@ -79,63 +80,70 @@ def run_batch(model, x, scores, lengths, widths):
 
   Args:
     model: a `VisionTransformer` with thresholds.
-    x: (b, n, d) tokens before the first threshold, the class token first.
-    scores: (b, n) their scores, those of class tokens infinite.
+    stage: the first `Stage`, at which all tokens are present.
     lengths: rungs of the ladder of lengths.
     widths: rungs of the ladder of widths.
 
   Returns:
     (b, classes) logits and (b, stages, n - 1) keep mask.
   """
-  b, n, d = x.shape
+  b, n, _ = stage.x.shape
   row = jnp.arange(b * n)
   layout = Layout(row // n, row % n, start=jnp.arange(b) * n, count=jnp.full(b, n))
   lengths, widths = ladder(b * n, lengths), ladder(n, widths)
-  attending, reduction = Attending.of(model.arch), REDUCTIONS[model.arch.reduction]
+  attending = Attending.of(model.arch)
   bounds = jnp.array([*model.arch.prune_before, model.arch.depth]) - model.arch.prune_before[0]
   graphdef, stacked = _stack(model.blocks[model.arch.prune_before[0] :])
 
-  def run_blocks(length, shortest, x, source, layout, begin, end):
+  def run_blocks(length, shortest, x, sizes, source, layout, begin, end):
     """Blocks `begin` to `end` on `length` rows, of which more than `shortest` are in use."""
     # The longest image is no shorter than the mean one: narrower attention is never asked for.
     fitting = [w for w in widths if w * b > shortest]
+    x, sizes = jax.tree.map(lambda rows: rows[source[:length]], (x, sizes))
     attend = functools.partial(
-      _attend, attending, layout=layout, widths=fitting, rung=rung(layout.count.max(), fitting)
+      _attend,
+      attending,
+      sizes=sizes,
+      layout=layout,
+      widths=fitting,
+      rung=rung(layout.count.max(), fitting),
     )
 
     def run_block(i, carry):
       params = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), stacked)
       return nnx.merge(graphdef, params)(carry[0], attend)
 
-    x, scores = jax.lax.fori_loop(begin, end, run_block, (x[source[:length]], jnp.zeros(length)))
-    return _lengthen(x, b * n), _lengthen(scores, b * n)
+    unread = jax.tree.map(lambda a: jnp.zeros((length, *a.shape[2:]), a.dtype), stage.evidence)
+    x, left = jax.lax.fori_loop(begin, end, run_block, (x, unread))
+    return jax.tree.map(lambda rows: _lengthen(rows, b * n), (x, sizes, left))
 
   branches = [
     functools.partial(run_blocks, length, shortest)
     for shortest, length in itertools.pairwise([0, *lengths])
   ]
 
-  def run_stage(carry, stage):
-    x, scores, layout = carry
-    threshold, begin, end = stage
-    keep = (scores > threshold) & (row < layout.count.sum())
-    if reduction.changes_tokens:
-      x = _reduce(reduction, x, keep, layout, n)
+  def run_stage(carry, of_stage):
+    (x, sizes, evidence), layout = carry
+    threshold, begin, end = of_stage
+    keep, x, sizes = _decide(attending, x, sizes, evidence, threshold, layout, n)
     source, layout = _pack(keep, layout)
     total = layout.count.sum()
-    x, scores = jax.lax.switch(rung(total, lengths), branches, x, source, layout, begin, end)
+    rows = jax.lax.switch(rung(total, lengths), branches, x, sizes, source, layout, begin, end)
     keep = _mask(layout.image * n + layout.position, total, b * n)
-    return (x, scores, layout), keep.reshape(b, n)[:, 1:]
+    return (rows, layout), keep.reshape(b, n)[:, 1:]
 
-  (x, _, layout), keep = jax.lax.scan(
+  x, sizes, evidence = jax.tree.map(
+    lambda tokens: tokens.reshape(b * n, *tokens.shape[2:]), (stage.x, stage.sizes, stage.evidence)
+  )
+  ((x, _, _), layout), keep = jax.lax.scan(
     run_stage,
-    (x.reshape(b * n, d), scores.reshape(b * n), layout),
+    ((x, sizes, evidence), layout),
     (model.thresholds[...], bounds[:-1], bounds[1:]),
   )
   return _classify(model, x, layout, lengths), jnp.swapaxes(keep, 0, 1)
 
 
-def run_one(model, x, scores, lengths, widths):
+def run_one(model, stage, lengths, widths):
   """The blocks after the first threshold, for a single image: nothing to pack, only to compact.
 
   Args and results are those of `run_batch` with b = 1; widths are not read. There is no gather
@@ -143,37 +151,37 @@ def run_one(model, x, scores, lengths, widths):
   would cost as much as using them.
   """
   del widths
-  n = x.shape[1]
+  n = stage.x.shape[1]
   row = jnp.arange(n)
   position, count = row, n
-  x, scores = x[0], scores[0]
   lengths = ladder(n, lengths)
-  attending, reduction = Attending.of(model.arch), REDUCTIONS[model.arch.reduction]
+  attending = Attending.of(model.arch)
+  tokens = stage.x, stage.sizes, stage.evidence
   keeps = []
 
-  def run_blocks(length, blocks, x, source, count):
-    x = x[source[:length]][None]
-    attend = functools.partial(attending.prefix, count=count[None])
+  def run_blocks(length, blocks, x, sizes, source, count):
+    x, sizes = jax.tree.map(lambda rows: rows[:, source[:length]], (x, sizes))
+    attend = functools.partial(attending.prefix, count=count[None], sizes=sizes)
     for block in blocks:
-      x, scores = block(x, attend)
-    return _lengthen(x[0], n), _lengthen(scores[0], n)
+      x, left = block(x, attend)
+    return jax.tree.map(lambda rows: _lengthen(rows[0], n)[None], (x, sizes, left))
 
   bounds = itertools.pairwise([*model.arch.prune_before, model.arch.depth])
   for (begin, end), threshold in zip(bounds, model.thresholds[...], strict=True):
-    present = row < count
-    keep = (scores > threshold) & present
-    if reduction.changes_tokens:
-      x = reduction(x[None], present[None], keep[None])[0]
-    source, count = _kept_first(keep), keep.sum()
+    x, sizes, evidence = tokens
+    stage = Stage(x, sizes, (row < count)[None], evidence)
+    keep = (attending.scores(stage) > threshold) & stage.present
+    x, sizes = attending.reduce(stage, keep)
+    source, count = _kept_first(keep[0]), keep.sum()
     position = position[source]
     branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
-    x, scores = jax.lax.switch(rung(count, lengths), branches, x, source, count)
+    tokens = jax.lax.switch(rung(count, lengths), branches, x, sizes, source, count)
     keeps.append(_mask(position, count, n)[1:])
   layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
-  return _classify(model, x, layout, lengths), jnp.stack(keeps)[None]
+  return _classify(model, tokens[0][0], layout, lengths), jnp.stack(keeps)[None]
 
 
-def _attend(attending, q, k, v, layout, widths, rung):
+def _attend(attending, q, k, v, sizes, layout, widths, rung):
   """Attention within every image of a packed batch.
 
   Args:
@@ -181,34 +189,51 @@ def _attend(attending, q, k, v, layout, widths, rung):
     q: (rows, h, c) queries of all images, back to back.
     k: (rows, h, c) keys.
     v: (rows, h, c) values.
+    sizes: (rows,), or None.
     layout: a `Layout`.
     widths: ladder of static widths.
     rung: () int32, index of the smallest of them that holds the longest image.
 
   Returns:
-    (rows, h, c) context and (rows,) float32 scores; those of the class tokens are infinite.
+    (rows, h, c) context and `Evidence` of rows.
   """
   rows = len(q)
   image = layout.image[:rows]
   place = jnp.arange(rows) - layout.start[image]  # in its image
 
-  def attend(width, q, k, v):
+  def attend(width, *of_rows):
     index = _rows_of_images(layout, width, rows)
-    context, scores = attending.prefix(q[index], k[index], v[index], layout.count)
+    q, k, v, sizes = jax.tree.map(lambda x: x[index], of_rows)
+    attended = attending.prefix(q, k, v, layout.count, sizes)
     back = image * width + jnp.minimum(place, width - 1)
-    return context.reshape(-1, *context.shape[2:])[back], scores.reshape(-1)[back]
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[back], attended)
 
   branches = [functools.partial(attend, width) for width in widths]
-  return jax.lax.switch(rung, branches, q, k, v)
+  return jax.lax.switch(rung, branches, q, k, v, sizes)
 
 
-def _reduce(reduction, x, keep, layout, width):
-  """(rows, d) tokens before a stage -> what the reduction makes of them, in the same rows."""
+def _decide(attending, x, sizes, evidence, threshold, layout, width):
+  """What a stage does with the rows before it.
+
+  Returns:
+    (rows,) bool, which of them stay, and x and sizes as the reduction leaves them.
+  """
+  rows = jnp.arange(len(x))
+  used = rows < layout.count.sum()
+  if not (attending.merges or attending.score.uses_keys):  # each token speaks for itself
+    gathered = jax.tree.map(lambda a: a[None], evidence.gathered)
+    scores = attending.score(gathered, None, used[None], attending.exponents)[0]
+    scores = jnp.where(layout.position == 0, jnp.inf, scores)
+    return (scores > threshold) & used, x, sizes
   index = _rows_of_images(layout, width, len(x))
+  of_images = jax.tree.map(lambda a: a[index], (x, sizes, evidence))
   present = jnp.arange(width) < layout.count[:, None]
-  reduced = reduction(x[index], present, keep[index] & present)  # (b, width, d)
-  place = jnp.arange(len(x)) - layout.start[layout.image]
-  return reduced[layout.image, jnp.minimum(place, width - 1)]
+  stage = Stage(of_images[0], of_images[1], present, of_images[2])
+  keep = (attending.scores(stage) > threshold) & present  # (b, width)
+  reduced = attending.reduce(stage, keep)
+  place = jnp.minimum(rows - layout.start[layout.image], width - 1)
+  keep, (x, sizes) = jax.tree.map(lambda a: a[layout.image, place], (keep, reduced))
+  return keep & used, x, sizes
 
 
 def _rows_of_images(layout, width, rows):

@@ -5,11 +5,12 @@ class Drop:
   """See `reductions`."""
 
   changes_tokens = False
+  uses_keys = False
 
-  def __call__(self, x, present, keep):
-    """The tokens as they are."""
-    del present, keep
-    return x
+  def __call__(self, x, sizes, present, keep, keys):
+    """Tokens and sizes as they are."""
+    del present, keep, keys
+    return x, sizes
 
 
 drop = Drop()

@@ -1,14 +1,16 @@
 """Scores: how much a token matters. A stage keeps the tokens whose score exceeds its threshold.
 
-A score is a function of keyword arguments, of which it takes what it needs and `**_` the rest; `n`
-counts the class token, which is the first, and `jit` drops what nobody reads:
+A score is an object with
 
-  class_attention: (b, n, h) float32 attention of the class token to every token, by head.
-  context: (b, n, h, c) output of each head at every token.
-  keys: (b, n, h, c).
-  present: (b, n) bool, the tokens that are there; those of the others mean nothing.
+  uses_keys: whether it compares the keys of tokens; a bool.
+  gather(class_attention, context): what it needs of a block, (b, n) or (b, n, …), from the float32
+    (b, n, h) attention of the class token to every token and the (b, n, h, c) output of each head
+    at it. Computed in every block.
+  __call__(gathered, keys, present, exponents): (b, n) float32, at a stage. `keys` are (b, n, c),
+    the mean over the heads (None unless `uses_keys`), `present` is a (b, n) bool mask of the tokens
+    that are there, what is said of others means nothing; `exponents` are the architecture's.
 
-It returns (b, n) float32; what it says of the class token is not read.
+n counts the class token, which is the first; what a score says of it is not read.
 """
 
 from asvit_jax.core.parts import Table
@@ -18,5 +20,6 @@ SCORES = Table(
   "model.score",
   {
     "class_attention": "asvit_jax.sparsity.scores.class_attention:class_attention",
+    "attention_novelty": "asvit_jax.sparsity.scores.attention_novelty:attention_novelty",
   },
 )

@@ -3,16 +3,21 @@
 import jax.numpy as jnp
 
 
-def class_attention(*, class_attention, context, **_):
-  """Class attention weighted by each head's importance to the token.
+class ClassAttention:
+  """Class attention weighted by each head's importance to the token; see `scores`."""
 
-  Args:
-    class_attention: (..., h) attention of the class token to a token, by head.
-    context: (..., h, c) output of each head at that token.
+  uses_keys = False
 
-  Returns:
-    (...) float32 scores, each at most the largest head's class attention.
-  """
-  norm = jnp.linalg.norm(context.astype(jnp.float32), axis=-1)
-  importance = norm / (norm.sum(axis=-1, keepdims=True) + 1e-8)
-  return (importance * class_attention.astype(jnp.float32)).sum(axis=-1)
+  def gather(self, class_attention, context):
+    """(..., h) attention and (..., h, c) context -> (...) float32, at most the largest head's."""
+    norm = jnp.linalg.norm(context.astype(jnp.float32), axis=-1)
+    importance = norm / (norm.sum(axis=-1, keepdims=True) + 1e-8)
+    return (importance * class_attention.astype(jnp.float32)).sum(axis=-1)
+
+  def __call__(self, gathered, keys, present, exponents):
+    """What was gathered."""
+    del keys, present, exponents
+    return gathered
+
+
+class_attention = ClassAttention()

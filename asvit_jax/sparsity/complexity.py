@@ -2,13 +2,16 @@
 
 Multiply-accumulates of the linear layers, the attention products and the stem, as the paper counts
 them: the dense network by its patch tokens, a pruned one by its kept tokens and the class token.
-For LV-ViT the authors also count element-wise work.
+For LV-ViT the authors also count element-wise work. Where a score or a reduction compares tokens
+with each other, its similarities count too.
 """
 
 import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.sparsity.reductions import REDUCTIONS
+from asvit_jax.sparsity.scores import SCORES
 from asvit_jax.vit.stems import STEMS
 
 
@@ -25,7 +28,16 @@ def gmacs(arch, kept):
   blocks = jnp.diff(jnp.array([0, *arch.prune_before, arch.depth]))  # blocks run by each stage
   before = jnp.full((*kept.shape[:-1], 1), arch.patches, kept.dtype)
   tokens = jnp.concatenate([before, kept], axis=-1) + 1
-  return _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
+  total = _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
+  if compares_tokens(arch):  # of all pairs at each stage, keys averaged over the heads
+    pairs = (tokens[..., :-1] ** 2).sum(axis=-1)
+    total += 1e-9 * arch.width / arch.heads * pairs
+  return total
+
+
+def compares_tokens(arch):
+  """Whether a stage needs the similarity of all pairs of tokens."""
+  return SCORES[arch.score].uses_keys or REDUCTIONS[arch.reduction].uses_keys
 
 
 def dense_gmacs(arch):
@@ -71,7 +83,11 @@ def check_budget(arch, budget):
 
 
 def uniform_ratio(arch, gmacs):
-  """The ratio r whose geometric schedule, r^(i+1) of the patches after stage i, costs so much."""
+  """The ratio r that costs so much, if of the patches r^e is left after a stage.
+
+  e are the `Architecture.stage_exponents`; by default 1, 2, 3, the geometric schedule of DynamicViT
+  (arXiv:2106.02034).
+  """
   low, high = 0.0, 1.0
   for _ in range(30):
     middle = (low + high) / 2
@@ -80,8 +96,8 @@ def uniform_ratio(arch, gmacs):
 
 
 def uniform_gmacs(arch, ratio):
-  """GMACs if every image kept the same share, by the geometric schedule of `uniform_ratio`."""
-  kept = arch.patches * ratio ** np.arange(1, arch.stages + 1)
+  """GMACs if every image kept the same share, by the schedule of `uniform_ratio`."""
+  kept = arch.patches * ratio ** np.array(arch.stage_exponents)
   return float(gmacs(arch, jnp.asarray(kept, jnp.float32)))
 
 

@@ -8,7 +8,8 @@ from flax import nnx
 from asvit_jax import vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
-from asvit_jax.vit import batch_norm, complexity
+from asvit_jax.sparsity import complexity
+from asvit_jax.vit import batch_norm
 from asvit_jax.vit.stems import STEMS
 
 

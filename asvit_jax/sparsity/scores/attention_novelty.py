@@ -1,0 +1,31 @@
+"""The paper's score times what a token adds to those that have more of it."""
+
+import jax.numpy as jnp
+
+from asvit_jax.sparsity.scores.class_attention import ClassAttention
+from asvit_jax.sparsity.similarity import cosine_similarity
+
+
+class AttentionNovelty(ClassAttention):
+  """attention^β · novelty^γ; see `scores`.
+
+  Attention is the paper's score. The novelty of a token is one minus the largest cosine similarity
+  of its key to that of a patch token with more attention: of many alike, the first stays and the
+  others, which merge well with it, go.
+  """
+
+  uses_keys = True
+
+  def __call__(self, gathered, keys, present, exponents):
+    """See `scores`; `exponents` are (β, γ)."""
+    similarity = cosine_similarity(keys)
+    others = present & (jnp.arange(present.shape[1]) > 0)
+    more = gathered[:, None, :] > gathered[:, :, None]  # (b, token, other)
+    nearest = jnp.max(jnp.where(more & others[:, None, :], similarity, 0.0), axis=-1)
+    attention_exponent, novelty_exponent = exponents
+    # Away from 0, where a power has no finite slope.
+    novelty = jnp.maximum(1.0 - nearest, 1e-6)
+    return jnp.maximum(gathered, 1e-12) ** attention_exponent * novelty**novelty_exponent
+
+
+attention_novelty = AttentionNovelty()
