@@ -11,6 +11,6 @@ Meant for one host of 8 accelerators or more. Not yet run here.
 from asvit_jax.config import imagenet
 
 
-def get_config(budget="0.65"):
-  """The config for a share of the dense GMACs."""
-  return imagenet.recipe("deit_b", budget, "hf:timm/deit_base_patch16_224.fb_in1k")
+def get_config(argument="0.65"):
+  """The config for a share of the dense GMACs; `0.65,merge` merges tokens instead."""
+  return imagenet.recipe("deit_b", argument, "hf:timm/deit_base_patch16_224.fb_in1k")

@@ -11,6 +11,6 @@ Meant for one host of 8 accelerators. Not yet run here.
 from asvit_jax.config import imagenet
 
 
-def get_config(budget="0.65"):
-  """The config for a share of the dense GMACs."""
-  return imagenet.recipe("deit_s", budget, "hf:timm/deit_small_patch16_224.fb_in1k")
+def get_config(argument="0.65"):
+  """The config for a share of the dense GMACs; `0.65,merge` merges tokens instead."""
+  return imagenet.recipe("deit_s", argument, "hf:timm/deit_small_patch16_224.fb_in1k")

@@ -9,15 +9,16 @@ at 0.648 of the dense GMACs, 70.7 at 0.500 (dense: 83.3; thresholds alone: 78.3 
 """
 
 from asvit_jax import config as config_lib
+from asvit_jax.config import options
 
 
-def get_config(budget="0.65"):
-  """The config for a share of the dense GMACs."""
+def get_config(argument="0.65"):
+  """The config for a share of the dense GMACs; `0.65,merge` merges tokens instead."""
   config = config_lib.base()
   config.model.variant = "deit_t"
-  if budget == "dense":
+  options.apply(config, argument)
+  if config.budget is None:
     return config
-  config.budget = float(budget)
   config.thresholds = "calibrated"
   config.batch_size = 50
   config.epochs = 4.0

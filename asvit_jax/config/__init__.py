@@ -1,4 +1,4 @@
-"""The configuration of a run: keys and defaults, rules, what follows from them, named recipes."""
+"""The configuration of a run: keys and defaults, their rules, and what follows from them."""
 
 from asvit_jax.config.defaults import base
 

@@ -7,16 +7,17 @@ erasing; but each pair of images draws its own mixup or cutmix, where DeiT draws
 GPU. The recipes were not run here: their published results are the authors'.
 """
 
+from asvit_jax.config import options
 from asvit_jax.config.defaults import base
 
 
-def recipe(variant, budget, weights):
+def recipe(variant, argument, weights):
   """The config of a recipe.
 
   Args:
     variant: a key of `vit.VARIANTS`.
-    budget: share of the dense GMACs as text, or "dense" for the network without pruning, to
-      evaluate published weights or to move them to other data.
+    argument: see `options.apply`; "dense" to evaluate published weights or to move them to other
+      data.
     weights: where the dense weights come from.
 
   Returns:
@@ -33,6 +34,5 @@ def recipe(variant, budget, weights):
   config.mix.cutmix = 1.0
   config.mix.erasing = 0.25
   config.init_from = weights
-  if budget != "dense":
-    config.budget = float(budget)
+  options.apply(config, argument)
   return config

@@ -1,4 +1,4 @@
-"""The plain vision transformer: dimensions, stems, layers, parameters, and what it costs."""
+"""The plain vision transformer: dimensions, stems, layers, parameters."""
 
 from asvit_jax.vit.architecture import VARIANTS, Architecture
 from asvit_jax.vit.transformer import (

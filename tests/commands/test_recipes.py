@@ -7,6 +7,7 @@ from absl import flags
 from command_lines import assert_one_error, call
 from ml_collections import config_flags
 
+from asvit_jax.config.model import architecture
 from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
 
@@ -95,3 +96,19 @@ def test_configs_that_were_changed_do_not_come_back():
   config = recipes.load("digits")
   config.batch_size = 3
   assert recipes.load("digits").batch_size == 64
+
+
+@pytest.mark.parametrize("name", ["as_deit_t_sample", "as_deit_t", "as_deit_s", "as_deit_b"])
+@pytest.mark.parametrize("budget", ["0.65", "dense"])
+def test_tokens_are_merged_where_the_argument_says_so(name, budget):
+  config = recipes.load(name, f"{budget},merge")
+  assert config.budget == (None if budget == "dense" else 0.65)
+  arch = architecture(config)
+  assert (arch.reduction, arch.score, arch.stages) == ("merge", "attention_novelty", 5)
+  assert architecture(recipes.load(name, budget)).reduction == "drop"
+
+
+@pytest.mark.parametrize("argument", ["0.65,fuse", "half", "0.65,merge,merge", ",merge"])
+def test_an_argument_that_means_nothing_is_refused(argument):
+  with pytest.raises(InputError, match=f"argument '{argument}': expected"):
+    recipes.load("as_deit_t", argument)

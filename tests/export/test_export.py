@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -244,3 +245,17 @@ def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
   assert not (path / "old").exists()
   assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "net.json"]
   assert load_artifact(path)(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)
+
+
+def test_a_network_that_merges_is_exported_as_it_runs(tmp_path, short_ladders):
+  arch = dataclasses.replace(ARCH, reduction="merge", score="attention_novelty")
+  pixels = verification.sample_images(ARCH.image_size)
+  network = tiny.network(arch).calibrate(pixels, 0.7)
+  note = network.export(tmp_path / "net.zip", "stablehlo", (2,))
+  assert note["architecture"]["reduction"] == "merge"
+  artifact = load_artifact(tmp_path / "net.zip")
+  expected = network(pixels, "masked")
+  for count in (2, 8):
+    logits, kept = artifact(pixels[:count])
+    np.testing.assert_allclose(logits, expected.logits[:count], atol=1e-4)
+    np.testing.assert_array_equal(kept, expected.kept[:count])

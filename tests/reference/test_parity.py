@@ -37,7 +37,9 @@ def failing(errors):
   return {kind for kind, tolerance in parity.TOLERANCES.items() if not errors[kind] <= tolerance}
 
 
-@pytest.mark.parametrize("golden", [GOLDEN, LVVIT], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+  "golden", [GOLDEN, pytest.param(LVVIT, marks=pytest.mark.slow)], ids=lambda path: path.stem
+)
 def test_the_authors_numbers_are_met(golden):
   # By itself, on the programs that users run. Few lengths of the packed execution compile fast, and
   # test_packing tries them all.
@@ -65,7 +67,7 @@ def test_the_authors_numbers_are_met(golden):
   [
     # The second stage lets one more token through, or one fewer.
     ("student/score_predictor.1.keep_threshold", lambda t: t * np.float32(1.05), "masks"),
-    ("meta", with_temperature, "gradient"),
+    pytest.param("meta", with_temperature, "gradient", marks=pytest.mark.slow),
   ],
   ids=["threshold", "temperature"],
 )

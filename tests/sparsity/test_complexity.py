@@ -134,3 +134,27 @@ def test_a_budget_below_what_remains_with_everything_pruned_is_refused():
 def test_a_budget_for_a_network_without_stages_is_refused():
   with pytest.raises(InputError, match="prunes nowhere"):
     complexity.check_budget(tiny.arch(prune_before=()), 0.5)
+
+
+@pytest.mark.parametrize("changes", [{"reduction": "merge"}, {"score": "attention_novelty"}])
+def test_the_similarities_of_a_stage_count(changes):
+  arch = tiny.arch()
+  kept = jnp.asarray([[12.0, 9.0, 2.0], [16.0, 16.0, 16.0]])
+  more = complexity.gmacs(tiny.arch(**changes), kept) - complexity.gmacs(arch, kept)
+  for ours, (a, b, _) in zip(more, np.asarray(kept), strict=True):
+    pairs = sum((n + 1) ** 2 for n in (16, a, b))  # of the tokens before each stage
+    np.testing.assert_allclose(ours, pairs * 8 / 1e9, rtol=1e-3)  # a head's 8 channels
+  assert complexity.dense_gmacs(tiny.arch(**changes)) == complexity.dense_gmacs(arch)
+
+
+def test_weights_of_stages_say_how_hard_each_cuts():
+  arch = tiny.arch(stage_weights=(0.5, 1.0, 2.0))
+  assert arch.stage_exponents == (0.5, 1.5, 3.5)
+  ratio = complexity.uniform_ratio(arch, 0.7 * complexity.dense_gmacs(arch))
+  kept = arch.patches * ratio ** np.array([0.5, 1.5, 3.5])
+  gmacs = float(complexity.gmacs(arch, jnp.asarray(kept, jnp.float32)))
+  assert abs(gmacs / complexity.dense_gmacs(arch) - 0.7) < 1e-4
+  assert tiny.arch().stage_exponents == (1, 2, 3)
+  for weights in ((1.0,), (1.0, 0.0, 1.0)):
+    with pytest.raises(InputError, match="expected a number above 0 for each of the 3 stages"):
+      tiny.arch(stage_weights=weights)

@@ -58,6 +58,31 @@ def test_a_batch_mate_never_changes_an_image(network):
   np.testing.assert_allclose(outputs.logits[2], ours.logits[2], atol=1e-5)
 
 
+@pytest.mark.parametrize("images_in_batch", [1, 5])
+def test_a_second_head_sees_the_merged_tokens_packed_as_masked(images_in_batch):
+  arch = tiny.arch(depth=4, prune_before=(1, 2, 3), reduction="merge", **tiny.LV)
+  images = tiny.images(arch, 5)
+  params = tiny.with_thresholds(arch, tiny.params(arch), images, (0.7, 0.5, 0.3))
+  masked = tiny.run_masked(arch, params, images)
+  ours = jax.jit(lambda p, x: packed.packed(vit.model(arch, p), x, 4, 2))(
+    params, images[:images_in_batch]
+  )
+  np.testing.assert_array_equal(ours.keep, masked.keep[:images_in_batch])
+  np.testing.assert_allclose(ours.logits, masked.logits[:images_in_batch], atol=5e-5)
+
+
+def test_novelty_decides_packed_as_masked(pruned):
+  arch, params, images = pruned
+  changes = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
+  arch = dataclasses.replace(arch, **changes)
+  params = tiny.with_thresholds(arch, params, images, (0.7, 0.5, 0.3))
+  masked = tiny.run_masked(arch, params, images)
+  for count in (1, 6):
+    ours = jax.jit(lambda p, x: packed.packed(vit.model(arch, p), x, 4, 2))(params, images[:count])
+    np.testing.assert_array_equal(ours.keep, masked.keep[:count])
+    np.testing.assert_allclose(ours.logits, masked.logits[:count], atol=5e-5)
+
+
 def test_with_everything_kept_nothing_is_changed(network):
   arch, params, images = network
   everything = tiny.run_masked(arch, params | {"thresholds": -jnp.ones(3)}, images)

@@ -1,0 +1,38 @@
+"""What recipes take as their argument: `0.65`, `0.65,merge`, `dense`, `dense,merge`."""
+
+from asvit_jax.core.errors import InputError
+
+# Where, how hard and by what to merge a network of 12 blocks: the best of those tried on the real
+# DeiT-T, see docs/merging.md.
+_MERGING = {
+  "reduction": "merge",
+  "score": "attention_novelty",
+  "score_exponents": (0.5, 1.0),
+  "prune_before": (2, 4, 6, 8, 10),
+}
+
+
+def apply(config, argument):
+  """Sets the budget and the reduction that a recipe's argument asks for.
+
+  Args:
+    config: of `base`.
+    argument: a share of the dense GMACs, or "dense" for a network without pruning; then ",merge"
+      where tokens are to be merged instead of dropped.
+
+  Raises:
+    InputError: anything else.
+  """
+  budget, *options = argument.split(",")
+  if options == ["merge"]:
+    config.model.update(_MERGING)
+  elif options:
+    raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge")
+  if budget == "dense":
+    return
+  try:
+    config.budget = float(budget)
+  except ValueError as error:
+    raise InputError(
+      f"argument {argument!r}: expected a share of the dense GMACs such as 0.65, or dense"
+    ) from error
