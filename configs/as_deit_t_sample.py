@@ -1,6 +1,6 @@
 """DeiT-T pruned to a share of its GMACs; a recipe for a thousand images and two CPU cores.
 
-The argument `dense` gives the network without pruning.
+The argument `dense` gives the network without pruning; `0.65,merge` one that merges tokens.
 
 python train.py --config configs/as_deit_t_sample.py:0.65 --workdir runs/as_deit_t_65 \
   --config.init_from=deit_tiny_patch16_224.safetensors --config.data.dir=DIR

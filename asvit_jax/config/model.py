@@ -42,8 +42,11 @@ def architecture(config, described=None):
   given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
   if described is not None:
     theirs = {name: getattr(described, name) for name in PRUNING}
+    if "prune_before" in given:  # other stages than those that the weights are for
+      del theirs["stage_weights"]
     if not described.prune_before:  # it says that it is dense, not where it could prune
-      del theirs["prune_before"], theirs["stage_weights"]
+      theirs.pop("prune_before")
+      theirs.pop("stage_weights", None)
     given = theirs | given
   base = vit.VARIANTS.get(model.variant)
   if base is not None:

@@ -78,6 +78,8 @@ class Architecture:
         f"prune_before {self.prune_before}: expected increasing blocks between 1 and "
         f"{self.depth - 1}"
       )
+    if len(self.score_exponents) != 2:
+      raise InputError(f"score_exponents {self.score_exponents}: expected two numbers")
     weights = self.stage_weights
     if weights and (len(weights) != self.stages or min(weights) <= 0):
       raise InputError(

@@ -29,6 +29,8 @@ OTHERS = {
   "attention": "other",
   "score": "other",
   "reduction": "other",
+  "score_exponents": (0.5, 1.0),
+  "stage_weights": (1.0, 2.0, 0.5),
 }
 
 
@@ -48,6 +50,18 @@ def test_a_network_of_your_own_is_given_by_its_dimensions():
   )
   with pytest.raises(InputError, match=r"'mine' is not known.*model\.prune_before must be given"):
     architecture(tiny.config("", **own))
+
+
+def test_weights_of_stages_go_with_the_stages_that_they_are_for():
+  theirs = dataclasses.replace(tiny.TRAINED, stage_weights=(1.0, 2.0, 0.5))
+  assert architecture(tiny.config(""), theirs) == theirs
+  ours = architecture(tiny.config("", **{"model.prune_before": (1, 2)}), theirs)
+  assert (ours.prune_before, ours.stage_weights) == ((1, 2), ())
+
+
+def test_exponents_of_a_score_are_two():
+  with pytest.raises(InputError, match=r"score_exponents \(0\.5,\): expected two numbers"):
+    architecture(tiny.config("", **{"model.score_exponents": (0.5,)}))
 
 
 @pytest.mark.parametrize("part", ["attention", "score", "reduction", "stem"])
