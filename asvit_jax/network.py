@@ -11,6 +11,7 @@ import numpy as np
 from asvit_jax import vit
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity import calibration, complexity
 from asvit_jax.sparsity.executions import EXECUTIONS
@@ -266,7 +267,12 @@ def _assemble(stored, source, arch, expected, dtype, variant, resize, new_head):
 def _described(stored, source):
   """The `Architecture` that a source says it is of, or None."""
   values = stored.description.get("architecture")
-  return None if values is None else vit.Architecture.from_json(values, f"weights {source}")
+  if values is None:
+    return None
+  arch = vit.Architecture.from_json(values, f"weights {source}")
+  for part in (arch.stem, arch.attention, arch.score, arch.reduction):
+    check_trusted(part, f"weights {source}")
+  return arch
 
 
 def _preprocessing(stored):

@@ -1,8 +1,27 @@
 """Tables of parts that a config chooses by name."""
 
 import importlib
+import sys
 
 from asvit_jax.core.errors import InputError
+
+
+def check_trusted(name, source):
+  """Raises InputError for a part by `package.module:object` that nobody but a file asks for.
+
+  Naming code in a config is asking for it to be run; opening a file that names some is not. What is
+  imported already, by the config or by you, is.
+
+  Args:
+    name: of a part.
+    source: the file that names it, for the error.
+  """
+  module, colon, _ = str(name).partition(":")
+  if colon and module not in sys.modules:
+    raise InputError(
+      f"{source} names {name}, code that is not part of this package, and opening a file runs none: "
+      f"where you trust it, name it in the config, or import {module} first"
+    )
 
 
 class Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.formats.base import Format
@@ -126,6 +127,7 @@ def read_note(path):
 
 def _format(name, path):
   """The `Format` of that name; a file that comes from elsewhere names it, so it must be one."""
+  check_trusted(name, f"artifact {path}")
   try:
     form = FORMATS[name]
   except InputError as error:

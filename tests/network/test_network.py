@@ -245,3 +245,15 @@ def test_weights_of_before_are_those_of_now(network):
   tensors = weights.to_timm(network.params)
   params = weights.from_timm(ARCH, tensors, "test")
   jax.tree.map(np.testing.assert_array_equal, params, network.params)
+
+
+def test_opening_a_file_runs_no_code_that_it_names(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / "theirs.py").write_text("open('ran', 'w').close()\nscore = None\n")
+  monkeypatch.chdir(tmp_path)
+  described = tiny.network(ARCH).describe()
+  described["architecture"]["score"] = "theirs:score"
+  save(tmp_path / "w.safetensors", tiny.params(ARCH), described)
+  with pytest.raises(InputError, match=r"w\.safetensors names theirs:score, code that is not part"):
+    load(tmp_path / "w.safetensors")
+  assert not (tmp_path / "ran").exists()
