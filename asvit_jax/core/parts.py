@@ -19,7 +19,7 @@ def check_trusted(name, source):
   module, colon, _ = str(name).partition(":")
   if colon and module not in sys.modules:
     raise InputError(
-      f"{source} names {name}, code that is not part of this package, and opening a file runs none: "
+      f"{source} names {name}, code from outside of this package, and opening a file runs none: "
       f"where you trust it, name it in the config, or import {module} first"
     )
 

@@ -84,13 +84,13 @@ def test_a_trajectory_is_held_as_far_as_it_is_stable():
   weights_ = {"w": rng.standard_normal(50).astype(np.float32)}
   hyper = {"lr": 0.0, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
 
-  def make(scale):
+  def make(scale, since=2):
     step = iter(range(10**6))
 
     def loss_and_grads(params):
       i = next(step) % 6
       moved = (params["w"] - weights_["w"]) @ np.ones(50, np.float32)
-      return (1.0 + 1e4 * (i >= 2) * 2.0**i * moved + scale * (i >= 2) * 2.0**i, None), params
+      return (1.0 + 1e4 * (i >= since) * 2.0**i * moved + scale * (i >= 2) * 2.0**i, None), params
 
     return loss_and_grads
 
@@ -105,6 +105,11 @@ def test_a_trajectory_is_held_as_far_as_it_is_stable():
   reference["trajectory/loss"][1] += 1e-3
   early, later = parity._trajectory_errors(make(0.0), weights_, hyper, reference)
   assert early > parity.TOLERANCES["trajectory"]
+  # The second loss is stable there; where it is not, it is held as the later ones are.
+  unstable = make(0.0, since=1)
+  early, later = parity._trajectory_errors(unstable, weights_, hyper, reference)
+  assert early == 0
+  assert 0 < later < parity.TOLERANCES["trajectory_later"]
 
 
 def test_a_running_variance_that_differs_is_seen():
