@@ -40,6 +40,7 @@ def digits_like(tmp_path_factory):
   )
 
 
+@pytest.mark.slow
 def test_evaluate_ends_with_the_line_of_the_contract(tmp_path, digits_like):
   lines, calibrated = tmp_path / "lines.jsonl", tmp_path / "calibrated.safetensors"
   result = answer(

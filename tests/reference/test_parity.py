@@ -66,7 +66,10 @@ def test_the_authors_numbers_are_met(golden):
   ("name", "change", "expected"),
   [
     # The second stage lets one more token through, or one fewer.
-    ("student/score_predictor.1.keep_threshold", lambda t: t * np.float32(1.05), "masks"),
+    pytest.param(
+      *("student/score_predictor.1.keep_threshold", lambda t: t * np.float32(1.05), "masks"),
+      marks=pytest.mark.slow,
+    ),
     pytest.param("meta", with_temperature, "gradient", marks=pytest.mark.slow),
   ],
   ids=["threshold", "temperature"],

@@ -22,7 +22,10 @@ def run(execution, arch, params, images):
 @pytest.mark.parametrize(
   "execution", [in_place.dense, in_place.masked, PACKED], ids=["dense", "masked", "packed"]
 )
-@pytest.mark.parametrize("cached", [0, 2 * IMAGE, 5 * IMAGE, 100 * IMAGE])
+@pytest.mark.parametrize(
+  "cached",
+  [0, 2 * IMAGE, *(pytest.param(n * IMAGE, marks=pytest.mark.slow) for n in (5, 100))],
+)
 def test_groups_of_images_give_what_the_whole_batch_gives(pruned, execution, cached):
   arch, params, images = pruned
   whole = run(execution, arch, params, images)

@@ -147,7 +147,10 @@ def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_pa
     loop.train(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize("damage", damages.ALL)
+@pytest.mark.parametrize(
+  "damage",
+  [damages.ALL[0], *(pytest.param(d, marks=pytest.mark.slow) for d in damages.ALL[1:])],
+)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
   tmp_path, config, damage, capsys
 ):

@@ -241,6 +241,7 @@ def test_a_run_takes_from_its_weights_what_the_config_leaves_open_and_keeps_to_i
       loop.train(config, tmp_path / "run", dry_run)
 
 
+@pytest.mark.slow
 def test_a_network_of_your_own_trains_dense_and_pruned_and_is_loaded_as_it_is(tmp_path, folder):
   own = {"model.variant": "mine", "model.width": 8, "model.heads": 2, "model.depth": 3}
   own |= {"model.prune_before": (1, 2), "model.mlp_ratio": 2.0, "model.stem": "conv"}
