@@ -20,7 +20,7 @@ from asvit_jax.network import load, load_configured
 from asvit_jax.run import identity, metrics
 from asvit_jax.training.loop import train
 
-pytestmark = [pytest.mark.usefixtures("tiny_variant"), pytest.mark.optimized]
+pytestmark = pytest.mark.usefixtures("tiny_variant")
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_a_run_is_understood(before):
   assert evaluate(network, config, source)["images"] == 10
 
 
+@pytest.mark.optimized
 def test_a_run_goes_on_as_if_nothing_had_happened(before):
   config = tiny.config("images", **_CHANGES)
   result = train(config, "run")

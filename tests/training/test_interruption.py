@@ -24,7 +24,7 @@ from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED.dense
 
-pytestmark = [pytest.mark.usefixtures("tiny_variant"), pytest.mark.optimized]
+pytestmark = pytest.mark.usefixtures("tiny_variant")
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def trained(workdir):
   return lines, jax.tree.map(np.asarray, network.load(workdir).params)
 
 
+@pytest.mark.optimized
 def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):
@@ -69,6 +70,7 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
 
 
+@pytest.mark.optimized
 def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):
