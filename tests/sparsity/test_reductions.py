@@ -58,7 +58,7 @@ def test_a_batch_mate_never_changes_an_image(network):
   np.testing.assert_allclose(outputs.logits[2], ours.logits[2], atol=1e-5)
 
 
-@pytest.mark.parametrize("images_in_batch", [1, 5])
+@pytest.mark.parametrize("images_in_batch", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_second_head_sees_the_merged_tokens_packed_as_masked(images_in_batch):
   arch = tiny.arch(depth=4, prune_before=(1, 2, 3), reduction="merge", **tiny.LV)
   images = tiny.images(arch, 5)
@@ -71,6 +71,7 @@ def test_a_second_head_sees_the_merged_tokens_packed_as_masked(images_in_batch):
   np.testing.assert_allclose(ours.logits, masked.logits[:images_in_batch], atol=5e-5)
 
 
+@pytest.mark.slow
 def test_novelty_decides_packed_as_masked(pruned):
   arch, params, images = pruned
   changes = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
