@@ -46,7 +46,7 @@ class Attending:
 
   Its methods `dense`, `masked` and `prefix` are functions of (q, k, v), each (b, n, h, c), for
   `vit.layers.Block`: they return the (b, n, h, c) context and `Evidence`, which `jit` drops where
-  nobody reads it.
+  nobody reads it. Queries may be those of the first tokens only; then there is no evidence.
 
   Attributes:
     attention: see `attentions`.
@@ -109,6 +109,8 @@ class Attending:
 
   def _with_evidence(self, attended, k):
     context, class_attention = attended
+    if context.shape[1] < k.shape[1]:
+      return context, None
     keys = None
     if self.score.uses_keys or self.reduction.uses_keys:
       keys = k.astype(jnp.float32).mean(axis=-2)

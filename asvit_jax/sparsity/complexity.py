@@ -3,7 +3,10 @@
 Multiply-accumulates of the linear layers, the attention products and the stem, as the paper counts
 them: the dense network by its patch tokens, a pruned one by its kept tokens and the class token.
 For LV-ViT the authors also count element-wise work. Where a score or a reduction compares tokens
-with each other, its similarities count too.
+with each other, its similarities count too. Budgets, shares and tables mean this count.
+
+What is *really* computed differs in two things: the dense network has a class token, too, and of
+the last block nothing but the class token's row is needed. `real_gmacs` counts that.
 """
 
 import jax.numpy as jnp
@@ -26,13 +29,48 @@ def gmacs(arch, kept):
     (...) float32 GMACs.
   """
   blocks = jnp.diff(jnp.array([0, *arch.prune_before, arch.depth]))  # blocks run by each stage
-  before = jnp.full((*kept.shape[:-1], 1), arch.patches, kept.dtype)
-  tokens = jnp.concatenate([before, kept], axis=-1) + 1
+  tokens = _tokens(arch, kept)
   total = _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
-  if compares_tokens(arch):  # of all pairs at each stage, keys averaged over the heads
-    pairs = (tokens[..., :-1] ** 2).sum(axis=-1)
-    total += 1e-9 * arch.width / arch.heads * pairs
+  return total + similarity_gmacs(arch, tokens)
+
+
+def real_gmacs(arch, kept):
+  """GMACs that a network really computes, as `cost` counts images; see above."""
+  if not kept.shape[-1]:
+    blocks = np.full((*kept.shape[:-1], arch.depth), 1.0 + arch.patches)
+    return gmacs_of_blocks(arch, blocks, real=True)
+  tokens = np.asarray(_tokens(arch, np.asarray(kept, np.float64)))
+  stage = np.searchsorted(arch.prune_before, np.arange(arch.depth), side="right")  # of each block
+  return gmacs_of_blocks(arch, tokens[..., stage], real=True) + similarity_gmacs(arch, tokens)
+
+
+def gmacs_of_blocks(arch, tokens, real=False):
+  """GMACs from the number of tokens in every block, whatever chose them.
+
+  Args:
+    arch: an `Architecture`.
+    tokens: (..., depth) of them, the class token included where it is to count.
+    real: counts of the last block what the class token needs, where only that is computed.
+
+  Returns:
+    (...) GMACs; similarities are not counted.
+  """
+  total = _stem_gmacs(arch) + _block_gmacs(arch, tokens).sum(axis=-1)
+  if real and not arch.aux_head:
+    total = total - _block_gmacs(arch, tokens[..., -1]) + _class_row_gmacs(arch, tokens[..., -1])
   return total
+
+
+def similarity_gmacs(arch, tokens):
+  """GMACs of comparing all pairs of tokens at each stage; the keys are averaged over the heads.
+
+  Args:
+    arch: an `Architecture`.
+    tokens: (..., 1 + stages), in the blocks before each stage and after the last.
+  """
+  if not compares_tokens(arch):
+    return 0.0
+  return 1e-9 * arch.width / arch.heads * (tokens[..., :-1] ** 2).sum(axis=-1)
 
 
 def compares_tokens(arch):
@@ -99,6 +137,19 @@ def uniform_gmacs(arch, ratio):
   """GMACs if every image kept the same share, by the schedule of `uniform_ratio`."""
   kept = arch.patches * ratio ** np.array(arch.stage_exponents)
   return float(gmacs(arch, jnp.asarray(kept, jnp.float32)))
+
+
+def _tokens(arch, kept):
+  """(..., s) patches kept -> (..., 1 + s) tokens in the blocks before each stage and the last."""
+  before = jnp.full((*kept.shape[:-1], 1), arch.patches, kept.dtype)
+  return jnp.concatenate([before, kept], axis=-1) + 1
+
+
+def _class_row_gmacs(arch, n):
+  """GMACs of a block whose keys and values are n tokens' and the rest one token's."""
+  d, m = arch.width, arch.hidden
+  once = 2 * d * d + 2 * d * m  # query, output projection, both layers of the MLP
+  return 1e-9 * (once + 2 * d * d * n + 2 * d * n)
 
 
 def _block_gmacs(arch, n):

@@ -32,6 +32,14 @@ class Attention(nnx.Module):
     context, scores = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :])
     return self.proj(context.reshape(x.shape)), scores
 
+  def rows(self, x, read, attend):
+    """What only the tokens `read`, (..., d), receive of the tokens x, (..., d)."""
+    width = x.shape[-1]
+    q = _part(self.qkv, read, 0, width).reshape(*read.shape[:-1], self.heads, -1)
+    kv = _part(self.qkv, x, width, 3 * width).reshape(*x.shape[:-1], 2, self.heads, -1)
+    context, _ = attend(q, kv[..., 0, :, :], kv[..., 1, :, :])
+    return self.proj(context.reshape(read.shape))
+
 
 class Mlp(nnx.Module):
   """Two linear layers with a GELU between them."""
@@ -67,5 +75,28 @@ class Block(nnx.Module):
       (..., d) tokens and the scores of `attend`.
     """
     y, scores = self.attn(self.norm1(x), attend)
+    return self._after_attention(x, y), scores
+
+  def rows(self, x, read, attend):
+    """The block for some of its tokens only: what nobody reads is not computed.
+
+    Args:
+      x: (..., d) tokens, in any arrangement that `attend` understands.
+      read: (..., d), those of them that are wanted.
+      attend: as above, but its queries are those of `read` only.
+
+    Returns:
+      `read` after the block; as `__call__` gives it, up to rounding.
+    """
+    return self._after_attention(read, self.attn.rows(self.norm1(x), self.norm1(read), attend))
+
+  def _after_attention(self, x, y):
     x = x + y / self.residual_divisor
-    return x + self.mlp(self.norm2(x)) / self.residual_divisor, scores
+    return x + self.mlp(self.norm2(x)) / self.residual_divisor
+
+
+def _part(linear, x, begin, end):
+  """`linear`, of which only the outputs from `begin` to `end` are computed."""
+  dtype = linear.dtype
+  y = x.astype(dtype) @ linear.kernel[...][:, begin:end].astype(dtype)
+  return y if linear.bias is None else y + linear.bias[...][begin:end].astype(dtype)

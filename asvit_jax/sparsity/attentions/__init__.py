@@ -3,7 +3,8 @@
 An attention is an object with three methods. Each takes (b, n, h, c) queries, keys and values,
 token 0 being the class token, and returns the (b, n, h, c) context that every token receives and
 the (b, n, h) float32 attention of the class token to every token. Softmax is float32 in any compute
-type.
+type. There may be fewer queries than keys: those of the first tokens, which then alone receive
+something.
 
   dense(q, k, v, bias=None): every token sees every token.
   masked(q, k, v, keep, bias=None): kept tokens see kept tokens; `keep` is (b, n) float32, 1 for

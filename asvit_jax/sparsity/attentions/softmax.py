@@ -29,9 +29,9 @@ class Softmax:
     relative to the largest *kept* logit, so a pruned token never moves a kept one by more than ε
     however large its own logit is. A pruned token still sees itself: its row stays finite.
     """
-    n = q.shape[1]
-    logits = _logits(q, k, bias)  # (b, h, n, n)
-    visible = jnp.where(np.eye(n, dtype=bool), 1.0, keep[:, None, None, :])
+    n = k.shape[1]
+    logits = _logits(q, k, bias)  # (b, h, q, n)
+    visible = jnp.where(np.eye(q.shape[1], n, dtype=bool), 1.0, keep[:, None, None, :])
     peak = jnp.max(jnp.where(visible > 0, logits, -jnp.inf), axis=-1, keepdims=True)
     peak = jax.lax.stop_gradient(peak)
     mass = jnp.exp(jnp.minimum(logits - peak, MAX_LOGIT)) * visible

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.attending import Attending, Stage
+from asvit_jax.sparsity.executions.in_place import last_block
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 
@@ -33,8 +34,11 @@ def fixed_count(model, images, counts):
       x, sizes = attending.reduce(stage, keep)
       x = jnp.take_along_axis(x, top[..., None], axis=1)
       sizes = None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
-    x, evidence = block(x, functools.partial(attending.dense, sizes=sizes))
+    attend = functools.partial(attending.dense, sizes=sizes)
+    if i < model.arch.depth - 1:
+      x, evidence = block(x, attend)
+  class_tokens, x = last_block(model, x, attend)
   logits = model.predict(
-    model.classify(x[:, 0]), lambda: model.classify_patches(x[:, 1:]).max(axis=1)
+    model.classify(class_tokens), lambda: model.classify_patches(x[:, 1:]).max(axis=1)
   )
   return Outputs(logits)

@@ -23,9 +23,9 @@ def dense(model, images, remat=False):
   """
   x = model.embed(images)
   attend = Attending.of(model.arch).dense
-  for block in model.blocks:
+  for block in model.blocks[:-1]:
     x, _ = _run(block, x, attend, remat)
-  return _outputs(model, x, [], [])
+  return _outputs(model, x, attend, remat, [], [])
 
 
 def masked(model, images, gate=straight_through_gate, remat=False):
@@ -62,8 +62,9 @@ def masked(model, images, gate=straight_through_gate, remat=False):
       all_scores.append(scores)
       x, sizes = attending.reduce(stage, _with_class_token(keep))
       attend = functools.partial(attending.masked, keep=_with_class_token(keep), sizes=sizes)
-    x, evidence = _run(block, x, attend, remat)
-  return _outputs(model, x, keeps, all_scores)
+    if i < model.arch.depth - 1:
+      x, evidence = _run(block, x, attend, remat)
+  return _outputs(model, x, attend, remat, keeps, all_scores)
 
 
 def _with_class_token(keep):
@@ -77,11 +78,37 @@ def _run(block, x, attend, remat):
   return jax.checkpoint(run)(x) if remat else run(x)
 
 
-def _outputs(model, x, keeps, scores):
+def last_block(model, x, attend, remat=False):
+  """The last block, of which the prediction needs the class token only, or all for two heads.
+
+  Args:
+    model: a `VisionTransformer`.
+    x: (b, n, d) tokens before it, the class token first.
+    attend: for `Block`, on (b, n, d) tokens.
+    remat: as for `dense`.
+
+  Returns:
+    (b, d) class tokens after it, and (b, n, d) all tokens; where only the first are read, `jit`
+    computes nothing else.
+  """
+  block = model.blocks[-1]
+  tokens, _ = _run(block, x, attend, remat)
+  if model.arch.aux_head:
+    return tokens[:, 0], tokens
+
+  def class_row(x):
+    return block.rows(x, x[:, :1], attend)[:, 0]
+
+  return (jax.checkpoint(class_row) if remat else class_row)(x), tokens
+
+
+def _outputs(model, x, attend, remat, keeps, scores):
+  """`Outputs` from the tokens before the last block."""
   b, n = x.shape[0], x.shape[1] - 1
   keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n))
   scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n))
-  class_logits = model.classify(x[:, 0])
+  class_tokens, x = last_block(model, x, attend, remat)
+  class_logits = model.classify(class_tokens)
   aux_logits = model.classify_patches(x[:, 1:]) if model.arch.aux_head else None
   left = keeps[-1] > 0 if keeps else jnp.ones((b, n), bool)
   logits = model.predict(

@@ -92,8 +92,11 @@ def run_batch(model, stage, lengths, widths):
   layout = Layout(row // n, row % n, start=jnp.arange(b) * n, count=jnp.full(b, n))
   lengths, widths = ladder(b * n, lengths), ladder(n, widths)
   attending = Attending.of(model.arch)
-  bounds = jnp.array([*model.arch.prune_before, model.arch.depth]) - model.arch.prune_before[0]
-  graphdef, stacked = _stack(model.blocks[model.arch.prune_before[0] :])
+  first, end = model.arch.prune_before[0], model.arch.depth
+  if not model.arch.aux_head:  # of the last block the class tokens alone are read
+    end -= 1
+  bounds = jnp.array([*model.arch.prune_before, end]) - first
+  graphdef, stacked = _stack(model.blocks[first : max(end, first + 1)])
 
   def run_blocks(length, shortest, x, sizes, source, layout, begin, end):
     """Blocks `begin` to `end` on `length` rows, of which more than `shortest` are in use."""
@@ -135,12 +138,16 @@ def run_batch(model, stage, lengths, widths):
   x, sizes, evidence = jax.tree.map(
     lambda tokens: tokens.reshape(b * n, *tokens.shape[2:]), (stage.x, stage.sizes, stage.evidence)
   )
-  ((x, _, _), layout), keep = jax.lax.scan(
+  ((x, sizes, _), layout), keep = jax.lax.scan(
     run_stage,
     ((x, sizes, evidence), layout),
     (model.thresholds[...], bounds[:-1], bounds[1:]),
   )
-  return _classify(model, x, layout, lengths), jnp.swapaxes(keep, 0, 1)
+  if model.arch.aux_head:
+    logits = _classify_all(model, x, layout, lengths)
+  else:
+    logits = model.classify(_last_block(model, attending, x, sizes, layout, lengths, widths))
+  return logits, jnp.swapaxes(keep, 0, 1)
 
 
 def run_one(model, stage, lengths, widths):
@@ -162,7 +169,10 @@ def run_one(model, stage, lengths, widths):
   def run_blocks(length, blocks, x, sizes, source, count):
     x, sizes = jax.tree.map(lambda rows: rows[:, source[:length]], (x, sizes))
     attend = functools.partial(attending.prefix, count=count[None], sizes=sizes)
+    left = None
     for block in blocks:
+      if block is model.blocks[-1] and not model.arch.aux_head:
+        return block.rows(x, x[:, :1], attend)[:, 0]
       x, left = block(x, attend)
     return jax.tree.map(lambda rows: _lengthen(rows[0], n)[None], (x, sizes, left))
 
@@ -177,8 +187,12 @@ def run_one(model, stage, lengths, widths):
     branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
     tokens = jax.lax.switch(rung(count, lengths), branches, x, sizes, source, count)
     keeps.append(_mask(position, count, n)[1:])
-  layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
-  return _classify(model, tokens[0][0], layout, lengths), jnp.stack(keeps)[None]
+  if model.arch.aux_head:
+    layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
+    logits = _classify_all(model, tokens[0][0], layout, lengths)
+  else:
+    logits = model.classify(tokens)
+  return logits, jnp.stack(keeps)[None]
 
 
 def _attend(attending, q, k, v, sizes, layout, widths, rung):
@@ -241,8 +255,34 @@ def _rows_of_images(layout, width, rows):
   return jnp.minimum(layout.start[:, None] + jnp.arange(width), rows - 1)
 
 
-def _classify(model, x, layout, lengths):
-  """(rows, d) tokens after the last block -> (b, classes) logits."""
+def _last_block(model, attending, x, sizes, layout, lengths, widths):
+  """(rows, d) tokens before the last block -> (b, d) class tokens after it."""
+  total = layout.count.sum()
+
+  def run(length, shortest):
+    fitting = [w for w in widths if w * len(layout.count) > shortest]
+
+    def attend(q, k, v):
+      def of_width(width):
+        index = _rows_of_images(layout, width, length)
+        of_images = k[index], v[index]
+        of_sizes = None if sizes is None else sizes[index]
+        return attending.prefix(q[:, None], *of_images, layout.count, of_sizes)[0][:, 0]
+
+      branches = [functools.partial(of_width, width) for width in fitting]
+      return jax.lax.switch(rung(layout.count.max(), fitting), branches), None
+
+    return model.blocks[-1].rows(x[:length], x[layout.start], attend)
+
+  branches = [
+    functools.partial(run, length, shortest)
+    for shortest, length in itertools.pairwise([0, *lengths])
+  ]
+  return jax.lax.switch(rung(total, lengths), branches)
+
+
+def _classify_all(model, x, layout, lengths):
+  """(rows, d) tokens after the last block -> (b, classes) logits of both heads."""
   total = layout.count.sum()
   is_patch = (layout.position > 0) & (jnp.arange(len(x)) < total)
 
