@@ -37,9 +37,9 @@ format: .venv/dev
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-.venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt
+.venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt requirements-browser.txt
 	$(PYTHON) -m venv .venv-all
-	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt
+	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt -r requirements-browser.txt
 	touch $@
 
 clean:

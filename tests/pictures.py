@@ -18,6 +18,16 @@ def write_images(directory, count, size):
   return paths
 
 
+def write_various_images(directory):
+  """Files of five images, wide and high, coloured and grey; returns their paths."""
+  rng = np.random.default_rng(3)
+  paths = []
+  for i, shape in enumerate([(20, 26, 3), (31, 20, 3), (16, 16), (40, 40, 3), (23, 19, 3)]):
+    paths.append(directory / f"{i}.png")
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(paths[-1])
+  return paths
+
+
 def metrics_lines(pruned):
   """Metrics of a run of a hundred steps, with two evaluations."""
   lines = []

@@ -21,6 +21,7 @@ LAYERS = (
   "evaluation",
   "report",
   "training",
+  "comparison",
   "reference",
   "commands",
 )

@@ -17,6 +17,7 @@ from asvit_jax.core import command, recipes
 COMMANDS = {
   "train": "trains a dense or a pruned network; again, goes on where it stopped",
   "evaluate": "accuracy, GMACs and kept tokens of a run or a weights file; calibrates thresholds",
+  "compare": "compares ways to run on fewer tokens at the same GMACs: accuracy, speed",
   "predict": "classifies image files",
   "export": "writes an artifact that others run",
   "benchmark": "times dense, masked and packed execution",

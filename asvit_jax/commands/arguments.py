@@ -26,6 +26,43 @@ def define_execution():
   )
 
 
+def define_budget(help_="Of weights calibrated for several budgets: the share of dense to run at."):
+  """The flag --budget."""
+  flags.DEFINE_string("budget", None, help_)
+
+
+def shares(name):
+  """The shares of the dense GMACs that the flag `name` lists; None where it is not given.
+
+  Raises:
+    InputError: something that is no list of numbers, or one of them twice.
+  """
+  text = flags.FLAGS[name].value
+  if text is None:
+    return None
+  try:
+    values = tuple(float(part) for part in text.split(","))
+  except ValueError as error:
+    raise InputError(
+      f"--{name} {text!r}: expected shares of the dense GMACs, such as 0.65 or 0.5,0.6,0.7"
+    ) from error
+  if len(set(values)) < len(values):
+    raise InputError(f"--{name} {text!r}: every budget once")
+  return values
+
+
+def share(name):
+  """As `shares`, but one number.
+
+  Raises:
+    InputError: something else.
+  """
+  values = shares(name)
+  if values is not None and len(values) > 1:
+    raise InputError(f"--{name} {flags.FLAGS[name].value!r}: expected one share of the dense GMACs")
+  return None if values is None else values[0]
+
+
 def source():
   """What to load, of --workdir and --weights.
 
@@ -60,13 +97,13 @@ def config():
   return given
 
 
-def network(config):
-  """The `Network` of --workdir or --weights as a config wants it.
+def network(config, budget=None):
+  """The `Network` of --workdir or --weights as a config wants it, at a budget if one is given.
 
   Class names are those that it knows, else those that the config's data leads to.
 
   Raises:
-    InputError: see `network.load_configured`.
+    InputError: see `network.load_configured` and `Network.at`.
   """
   import dataclasses
 
@@ -74,6 +111,8 @@ def network(config):
   from asvit_jax.network import load_configured
 
   loaded = load_configured(source(), config)
+  if budget is not None:
+    loaded = loaded.at(budget)
   if loaded.classes is not None:
     return loaded
   names = sources.class_names(config.data)

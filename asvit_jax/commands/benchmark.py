@@ -17,16 +17,16 @@ _SAMPLE = 32
 
 def define_flags():
   """Defines them."""
-  from asvit_jax.evaluation.speed import TIMED
-  from asvit_jax.vit.architecture import VARIANTS
-
-  flags.DEFINE_enum("variant", "deit_s", list(VARIANTS), "The network.")
+  flags.DEFINE_string("variant", "deit_s", "The network; weights that say what they are know it.")
   flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
+  flags.DEFINE_enum(
+    "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
+  )
   flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
   flags.DEFINE_string("weights", None, "A weights file of that network; random ones without.")
   flags.DEFINE_string("images", None, "A directory of images; noise without.")
-  flags.DEFINE_multi_enum(
-    "execution", None, TIMED, "Which to time besides dense; may be repeated. All."
+  flags.DEFINE_multi_string(
+    "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
   )
   flags.DEFINE_integer("rounds", 7, "Times that each is timed.", lower_bound=1)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
@@ -37,21 +37,20 @@ def main(_):
   """Measures; returns the numbers."""
   import jax
 
-  from asvit_jax import vit
   from asvit_jax.evaluation import speed
-  from asvit_jax.sparsity.complexity import check_budget
 
   given = flags.FLAGS
-  check_budget(vit.VARIANTS[given.variant], given.budget)
-  if (given.weights is None) != (given.images is None):
-    raise InputError("give --weights and --images together: each means little without the other")
+  _check_flags()
   network, images = _with_photographs() if given.weights else _with_noise()
-  network = network.calibrate([{"image": image[None]} for image in images], given.budget)
+  if network.budgets:
+    network = network.at(given.budget)
+  else:
+    network = network.calibrate([{"image": image[None]} for image in images], given.budget)
   images, kept = speed.representative(network, images, given.batch)
   results = speed.run(network, images, kept, given.execution or speed.TIMED, given.rounds)
 
   device = jax.devices()[0]
-  title = f"{given.variant} at {given.budget:g}, batch {given.batch}, {given.dtype}"
+  title = f"{network.variant} at {given.budget:g}, batch {given.batch}, {given.dtype}"
   log(f"\n{title}, {device.device_kind}, jax {jax.__version__}\n{_table(results)}")
   if given.plot is not None:
     from asvit_jax.report.speed import draw_speed
@@ -59,7 +58,8 @@ def main(_):
 
     save(draw_speed(results, title), given.plot)
   summary = {
-    "variant": given.variant,
+    "variant": network.variant,
+    "reduction": network.arch.reduction,
     "budget": given.budget,
     "batch": given.batch,
     "dtype": given.dtype,
@@ -75,12 +75,56 @@ def main(_):
   return summary
 
 
-def _with_photographs():
-  from asvit_jax.evaluation import speed
-  from asvit_jax.network import load
+def _check_flags():
+  """Raises InputError for flags that cannot work."""
+  from asvit_jax.evaluation.speed import TIMED
+  from asvit_jax.sparsity.complexity import check_budget
+  from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
-  network = load(given.weights, given.variant, dtype=given.dtype)
+  if given.variant not in VARIANTS:
+    raise InputError(f"--variant {given.variant!r}: choose from {', '.join(VARIANTS)}")
+  unknown = [name for name in given.execution or () if name not in TIMED]
+  if unknown:
+    raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}")
+  if (given.weights is None) != (given.images is None):
+    raise InputError("give --weights and --images together: each means little without the other")
+  if given.weights is None:
+    check_budget(_reduced(VARIANTS[given.variant]), given.budget)
+
+
+def _reduced(arch):
+  """The architecture with the reduction asked for."""
+  import dataclasses
+
+  from asvit_jax.config.options import merging
+
+  if flags.FLAGS.reduction == "merge":
+    return dataclasses.replace(arch, stage_weights=(), **merging())
+  return arch
+
+
+def _with_photographs():
+  import dataclasses
+
+  from asvit_jax.evaluation import speed
+  from asvit_jax.network import load
+  from asvit_jax.sparsity.complexity import check_budget
+
+  given = flags.FLAGS
+  network = load(given.weights, dtype=given.dtype)
+  if given["variant"].present and network.variant != given.variant:
+    raise InputError(
+      f"--weights {given.weights} are of {network.variant or 'no published network'}, not of "
+      f"--variant {given.variant}: leave that out"
+    )
+  if given.reduction is not None and network.prunes:
+    raise InputError(
+      f"--weights {given.weights} has thresholds, and {network.arch.reduction}s: leave "
+      "--reduction out, or take dense weights"
+    )
+  network = dataclasses.replace(network, arch=_reduced(network.arch))
+  check_budget(network.arch, given.budget)
   return network, speed.photographs(given.images, max(given.batch, _SAMPLE), network)
 
 
@@ -88,9 +132,11 @@ def _with_noise():
   from asvit_jax.evaluation import speed
   from asvit_jax.network import create
   from asvit_jax.sparsity.complexity import target_gmacs, uniform_ratio
+  from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
-  network = speed.sharpened(create(given.variant, dtype=given.dtype))
+  arch = _reduced(VARIANTS[given.variant])
+  network = speed.sharpened(create(arch, dtype=given.dtype, variant=given.variant))
   ratio = uniform_ratio(network.arch, target_gmacs(network.arch, given.budget))
   return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), ratio)
 

@@ -2,11 +2,18 @@
 
 python evaluate.py --workdir runs/as_deit_t_65
 python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
+python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
+  --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
+python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR
 """
+
+import dataclasses
 
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
 
@@ -17,44 +24,128 @@ def define_flags():
   arguments.define_source("evaluate")
   arguments.define_execution()
   flags.DEFINE_string("per-image", None, "File for a line of JSON an image.")
-  flags.DEFINE_float(
-    "calibrate", None, "Set the thresholds so that the images evaluated cost this share of dense."
+  flags.DEFINE_string(
+    "calibrate",
+    None,
+    "Set the thresholds so that the images cost this share of dense; or these, several with commas "
+    "between: one network for all budgets from the least to the greatest.",
+  )
+  flags.DEFINE_string(
+    "calibrate-split", None, "The images to calibrate on; by default those evaluated."
+  )
+  flags.DEFINE_integer(
+    "search",
+    0,
+    "Before that, try so many ways to spread the cuts over the stages, at the first budget, and "
+    "take the one whose predictions are nearest to the dense network's. 40 is a good number.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer("seed", 0, "Of the search.", lower_bound=0)
+  arguments.define_budget(
+    "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
+    "commas between. By default those just calibrated, else the first that the weights are for."
   )
   flags.DEFINE_string("save-weights", None, "Write the weights as safetensors here.")
+  flags.DEFINE_string("report", None, "Directory for a page (index.html) of numbers and images.")
+  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
 
 
 def main(_):
   """Evaluates; returns the numbers."""
   from asvit_jax.config.model import architecture
   from asvit_jax.data import loader, sources
-  from asvit_jax.evaluation.accuracy import evaluate
-  from asvit_jax.sparsity.calibration import MAX_IMAGES
-  from asvit_jax.sparsity.complexity import check_budget
+  from asvit_jax.sparsity import complexity
 
   given = flags.FLAGS
   config = arguments.config()
-  budget, save = given.calibrate, given["save-weights"].value
-  if budget is not None:
-    check_budget(architecture(config), budget)
+  budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
+  _check_flags(budgets, wanted)
+  if budgets is not None:
+    complexity.check_budgets(architecture(config), budgets)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   network = arguments.network(config)
   sources.check_images(source, config.data.check_images, config.data.max_bad_images)
 
-  if budget is not None:
-    sample = sources.Sample(source, MAX_IMAGES)
-    network = network.calibrate(loader.eval_batches(config, sample, network.preprocessing), budget)
+  found = {}
+  if budgets is not None:
+    network, found = _calibrated(network, config, source, budgets)
+  networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   execution = _execution(config, network)
-  if save is not None:
-    network.save(save)
-  result = evaluate(network, config, source, execution, given["per-image"].value)
-  return {"execution": execution, **result}
+  if given["save-weights"].value is not None:
+    network.save(given["save-weights"].value)
+  results = _evaluated(networks, config, source, execution)
+  curve = {"curve": results} if len(results) > 1 else {}
+  page = _page(networks[0][1], config, source, results, execution)
+  return {"execution": execution, **results[0], **found, **curve, **page}
+
+
+def _page(network, config, source, results, execution):
+  """Writes the page where it is asked for; its path, for JSON."""
+  if flags.FLAGS.report is None:
+    return {}
+  from asvit_jax.report.evaluated import write_report
+
+  count = flags.FLAGS["report-images"].value
+  path = write_report(flags.FLAGS.report, network, config, source, results, execution, count)
+  return {"report": path}
+
+
+def _check_flags(budgets, wanted):
+  """Raises InputError for flags that do not go together."""
+  given = flags.FLAGS
+  if budgets is None and (given.search or given["calibrate-split"].value is not None):
+    raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
+  if given.report is not None:
+    from asvit_jax.report.page import writing
+
+    writing.check(given.report)
+  several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
+  if several and given["per-image"].value is not None:
+    raise InputError("--per-image is of one budget, and several are evaluated: give one --budget")
+
+
+def _calibrated(network, config, source, budgets):
+  """The network with thresholds for the budgets, and what a search for them found, for JSON."""
+  from asvit_jax.data import loader, sources
+  from asvit_jax.sparsity.calibration import MAX_IMAGES
+
+  split = flags.FLAGS["calibrate-split"].value
+  if split is not None:
+    source = sources.open_source(config.data, split, allow_flat=True)
+  sample = sources.Sample(source, MAX_IMAGES)
+  batches = list(loader.eval_batches(config, sample, network.preprocessing))
+  if not flags.FLAGS.search:
+    return network.calibrate(batches, budgets), {}
+  network, found = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
+  return network.calibrate(batches, budgets), {"search": dataclasses.asdict(found)}
+
+
+def _at(network, budgets):
+  """[(budget or None, the network at it)]."""
+  if not budgets:
+    return [(network.budgets[0] if network.budgets else None, network)]
+  return [(budget, network.at(budget)) for budget in budgets]
+
+
+def _evaluated(networks, config, source, execution):
+  """The results of every budget."""
+  from asvit_jax.evaluation.accuracy import evaluate
+
+  results = []
+  for budget, network in networks:
+    at = {} if budget is None else {"budget": budget}
+    if len(networks) > 1:
+      log(f"budget {budget:g}")
+    result = evaluate(network, config, source, execution, flags.FLAGS["per-image"].value)
+    results.append(at | result)
+  return results
 
 
 def _execution(config, network):
   """The execution asked for, or the one that fits the weights, which must be able to run it."""
-  wanted = flags.FLAGS.execution or ("dense" if config.budget is None else "packed")
-  if flags.FLAGS.execution is None and network.prunes:
+  wanted = flags.FLAGS.execution or network.default_execution()
+  if flags.FLAGS.execution is None and config.budget is not None:
     wanted = "packed"
   network.check_execution(wanted, arguments.source())
   return wanted

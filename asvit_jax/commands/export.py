@@ -18,6 +18,7 @@ def define_flags():
 
   arguments.define_config()
   arguments.define_source("export")
+  arguments.define_budget()
   names = ", ".join(FORMATS.names)
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
   flags.DEFINE_string("out", None, "File to write, or directory where the format is one.")
@@ -37,7 +38,9 @@ def main(_):
   config = arguments.config()
   check_path(given.format, given.out)
   check_libraries(given.format)
-  network = arguments.network(config)
+  asked = arguments.share("budget")
+  network = arguments.network(config, asked)
+  budget = asked or (network.budgets[0] if network.budgets else config.budget)
   log(f"writing {given.format} and verifying it: a minute or two")
-  note = network.export(given.out, given.format, sorted(set(given.batch)), config.budget)
+  note = network.export(given.out, given.format, sorted(set(given.batch)), budget)
   return {"out": str(given.out), **note}

@@ -20,6 +20,7 @@ def define_flags():
   arguments.define_source("use")
   flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
   arguments.define_execution()
+  arguments.define_budget()
   flags.DEFINE_string("picture", None, "PNG file for the tokens kept of each image.")
 
 
@@ -44,10 +45,10 @@ def _with_artifact(paths):
   from asvit_jax.export.artifacts import load_artifact
 
   given = flags.FLAGS
-  if given.workdir or given.weights or given.picture or given.execution:
+  if given.workdir or given.weights or given.picture or given.execution or given.budget:
     raise InputError(
-      "--artifact goes by itself: --picture and --execution need the network, with --workdir or "
-      "--weights"
+      "--artifact goes by itself: --picture, --execution and --budget need the network, with "
+      "--workdir or --weights"
     )
   artifact = load_artifact(given.artifact)
   return predict_by_artifact(artifact, paths), artifact.arch.patches
@@ -58,7 +59,7 @@ def _with_network(paths):
 
   given = flags.FLAGS
   config = arguments.config()
-  network = arguments.network(config)
+  network = arguments.network(config, arguments.share("budget"))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
   results = predict(network, paths, given.execution)

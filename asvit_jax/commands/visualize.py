@@ -18,6 +18,7 @@ def define_flags():
   """Defines them."""
   arguments.define_config()
   arguments.define_source("draw")
+  arguments.define_budget()
   flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
   flags.DEFINE_string("out", None, "PNG file to write.")
@@ -56,7 +57,7 @@ def _tokens(paths, out):
   if not paths:
     source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
     source = sources.Sample(source, flags.FLAGS.count)
-  network = arguments.network(config)
+  network = arguments.network(config, arguments.share("budget"))
   if not network.prunes:
     raise InputError(
       f"{arguments.source()} has no thresholds, so it prunes nothing: set them with evaluate.py "

@@ -17,6 +17,9 @@ def base():
   config.init_resize = False  # take weights of another image size: interpolate their positions
   config.init_new_head = False  # take weights of another number of classes: with a new head
   config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
+  # Shares between which every step draws its budget, for one network that serves all of them; None:
+  # always `budget`, at which the network is evaluated in any case.
+  config.budget_range = config_dict.placeholder(tuple)
   config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
   config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
 

@@ -76,7 +76,8 @@ def trained_architecture(config):
   arch = architecture(config)
   if config.budget is None:
     return arch.dense
-  check_budget(arch, config.budget)
+  for budget in (config.budget, *(config.budget_range or ())):
+    check_budget(arch, budget)
   return arch
 
 

@@ -36,3 +36,8 @@ def apply(config, argument):
     raise InputError(
       f"argument {argument!r}: expected a share of the dense GMACs such as 0.65, or dense"
     ) from error
+
+
+def merging():
+  """The keys of `config.model` that the recipes merge by, {name: value}."""
+  return dict(_MERGING)

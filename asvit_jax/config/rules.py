@@ -58,6 +58,12 @@ def check(config):
     ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "at least 0"),
     ("temperature", config.temperature > 0, "more than 0"),
     ("thresholds", config.thresholds in ("fixed", "calibrated"), "fixed or calibrated"),
+    ("budget_range", *_holds_the_budget(config)),
+    (
+      "thresholds",
+      config.budget_range is None or config.thresholds == "calibrated",
+      "calibrated, as there is a budget_range",
+    ),
     (
       "data.crop_scale",
       len(config.data.crop_scale) == 2
@@ -93,6 +99,19 @@ def _expect(config, *expectations):
   for key, fits, expected in expectations:
     if not fits:
       raise InputError(f"{key} {flat[key]!r} is not valid: expected {expected}")
+
+
+def _holds_the_budget(config):
+  expected = f"two increasing shares of the dense GMACs around budget, {config.budget}, or None"
+  ends = config.budget_range
+  if ends is None:
+    return True, expected
+  return (
+    config.budget is not None
+    and len(ends) == 2
+    and ends[0] <= config.budget <= ends[1]
+    and ends[0] < ends[1] <= 1
+  ), expected
 
 
 def _divides_a_batch(config):

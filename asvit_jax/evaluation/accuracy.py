@@ -64,7 +64,8 @@ def evaluate(network, config, source, execution=None, per_image=None, stopped=No
 
   Returns:
     None where `stopped` said so, else a dictionary: `top1` and `top5` in percent; `gmacs`, the mean
-    over the images; `share` of the dense GMACs; `kept`, for each stage the `mean`, `std`, `min` and
+    over the images, as the paper counts; `share` of the dense GMACs; `real_gmacs`, what is really
+    computed, see `sparsity.complexity`; `kept`, for each stage the `mean`, `std`, `min` and
     `max` of the patch tokens kept; `images`, without the `bad_images` that `data.max_bad_images`
     allowed to leave out; `images_per_s`, loading included and compilation not. Where the data has
     boxes, also `kept_in_box` and `kept_outside`: for each stage the share that it kept of all the
@@ -147,6 +148,7 @@ def summarize(rows, network):
     "top5": 100 * float(rows["top5"].mean()),
     "gmacs": gmacs,
     "share": gmacs / network.dense_gmacs,
+    "real_gmacs": float(np.mean(network.real_gmacs(kept))),
     "kept": [
       {
         "mean": float(stage.mean()),

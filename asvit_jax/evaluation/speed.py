@@ -59,24 +59,56 @@ def run(network, images, kept, names=TIMED, rounds=7):
     log(f"{name}: compiled in {results[name]['compile_s']:.1f} s")
     jax.block_until_ready(programs[name](network, images))
 
-  seconds = {name: [] for name in names}
+  def call(program):
+    jax.block_until_ready(program(network, images))
+
+  calls = {name: functools.partial(call, program) for name, program in programs.items()}
+  timed = summarize(in_turn(calls, rounds), len(images))
+  return {name: result | timed[name] for name, result in results.items()}
+
+
+def in_turn(calls, rounds):
+  """Times functions of nothing, one after the other in every round.
+
+  Args:
+    calls: {name: function}, each called once before.
+    rounds: number of times that each is timed.
+
+  Returns:
+    {name: list of seconds}.
+  """
+  seconds = {name: [] for name in calls}
   progress = Progress("timing, rounds", rounds)
   for done in range(rounds):
-    for name in names:
+    for name, call in calls.items():
       start = time.perf_counter()
-      jax.block_until_ready(programs[name](network, images))
+      call()
       seconds[name].append(time.perf_counter() - start)
     progress.update(done + 1)
+  return seconds
+
+
+def summarize(seconds, images):
+  """`ms`, `spread_ms`, `images_per_s` and `speedup`, see `run`, of seconds that `images` took.
+
+  Args:
+    seconds: of `in_turn`; "dense" is among them.
+    images: number of them.
+
+  Returns:
+    {name: dictionary}.
+  """
+  summary = {}
   for name, times in seconds.items():
     middle = statistics.median(times)
     low, high = np.percentile(times, [25, 75])
-    results[name] |= {
+    summary[name] = {
       "ms": 1e3 * middle,
       "spread_ms": 1e3 * float(high - low) / 2,
-      "images_per_s": len(images) / middle,
+      "images_per_s": images / middle,
       "speedup": statistics.median(d / t for d, t in zip(seconds["dense"], times, strict=True)),
     }
-  return results
+  return summary
 
 
 def synthetic_images(network, count, share):

@@ -25,7 +25,7 @@ class Batch:
     mean: of a (b,) array over the global batch.
     mean_gmacs: () over the global batch; None for a dense network.
     mean_kept: () patch tokens that the last stage keeps, as above.
-    target_gmacs: of the budget; None for a dense network.
+    target_gmacs: of the budget, a float or (); None for a dense network.
   """
 
   targets: jax.Array
@@ -33,7 +33,7 @@ class Batch:
   mean: Callable[[Any], Any]
   mean_gmacs: jax.Array | None = None
   mean_kept: jax.Array | None = None
-  target_gmacs: float | None = None
+  target_gmacs: float | jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,9 @@ class Objective:
   temperature: float = TEMPERATURE
   remat: bool = False
 
-  def __call__(self, model, images, targets, teacher=None, mean=jnp.mean, totals=None):
+  def __call__(
+    self, model, images, targets, teacher=None, mean=jnp.mean, totals=None, target_gmacs=None
+  ):
     """The loss of one batch.
 
     Args:
@@ -63,6 +65,7 @@ class Objective:
       mean: of a (b,) array over the global batch. The budget is about that mean, so with several
         devices it must reach over them before the absolute value is taken.
       totals: `measure` of the whole batch where `images` are a part of it, else None.
+      target_gmacs: () to aim at in this step instead of the objective's own, or None.
 
     Returns:
       () total, and ({term: ()}, `Outputs`); the terms include the mean `gmacs` of a pruned network.
@@ -79,7 +82,8 @@ class Objective:
     if totals is not None:  # the values of the whole batch, the gradient of this part
       mean_gmacs = totals["gmacs"] + mean_gmacs - jax.lax.stop_gradient(mean_gmacs)
       mean_kept = totals["kept"]
-    batch = Batch(targets, teacher, mean, mean_gmacs, mean_kept, self.target_gmacs)
+    target = self.target_gmacs if target_gmacs is None else target_gmacs
+    batch = Batch(targets, teacher, mean, mean_gmacs, mean_kept, target)
     total, terms = self._sum(model.arch, outputs, batch)
     return total, (terms | {"gmacs": mean_gmacs}, outputs)
 

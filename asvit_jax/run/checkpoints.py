@@ -87,9 +87,9 @@ class Checkpoints:
       optimizer["skipped"],
     )
 
-  def restore_weights(self, arch, name):
-    """The `params` or `ema` of the latest good step."""
-    return self._restore({name: vit.specs(arch)})[name]
+  def restore_weights(self, arch, name, budgets=0):
+    """The `params` or `ema` of the latest good step; arguments as for `vit.specs`."""
+    return self._restore({name: vit.specs(arch, budgets)})[name]
 
   def wait(self):
     """Blocks until everything saved is on disk; raises as `save` does."""

@@ -23,6 +23,7 @@ class Evidence(NamedTuple):
   keys: jax.Array | None
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stage:
   """The tokens of images before a stage; the class token is the first.

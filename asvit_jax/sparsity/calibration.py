@@ -1,5 +1,6 @@
 """Thresholds for a budget from images alone: no labels, no training."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.progress import log
+from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.complexity import (
   check_budget,
   gmacs,
@@ -14,87 +16,159 @@ from asvit_jax.sparsity.complexity import (
   uniform_gmacs,
   uniform_ratio,
 )
-from asvit_jax.sparsity.executions.in_place import masked
+from asvit_jax.sparsity.executions import in_place
+from asvit_jax.sparsity.executions.cache_sized import CACHED, images_at_once
+from asvit_jax.sparsity.gates import hard_gate
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
 TOLERANCE = 1e-3  # of the budget
 MAX_TRIALS = 12
 
 
-def calibrate(network, batches, budget):
-  """Finds thresholds that meet a budget on the given images.
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """What a keep ratio leads to.
+
+  Attributes:
+    thresholds: (stages,) float64.
+    gmacs: mean over the images.
+    logits: (images, classes) of the network with these thresholds, or None.
+  """
+
+  thresholds: np.ndarray
+  gmacs: float
+  logits: np.ndarray | None
+
+
+class Calibrator:
+  """Sets thresholds on images; the blocks before the first stage run once, for all budgets.
 
   Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores,
   e being the `Architecture.stage_exponents`: 1, 2, 3 by default (the geometric schedule of
   DynamicViT, arXiv:2106.02034); how many of them are in one image is left to its scores. Each stage
   sees the tokens that those before it leave, merged ones too. r is solved so that the measured mean
-  GMACs are `budget` of the dense ones.
+  GMACs are the budget.
 
   Args:
     network: a `Network` whose architecture says where to prune; thresholds of it are not read.
-    batches: list of {"image": (b, s, s, 3) uint8}, with "valid" (b,) bool where rows are padding.
-    budget: share of the dense GMACs.
-
-  Returns:
-    The thresholds, (stages,) float32.
-
-  Raises:
-    InputError: a budget that cannot be met.
+    batches: iterable of {"image": (b, s, s, 3) uint8}, with "valid" (b,) bool where rows are
+      padding. What blocks make of all of them stays in memory.
   """
-  arch = network.arch
-  check_budget(arch, budget)
-  stages, target = arch.stages, target_gmacs(arch, budget)
 
-  def measure(thresholds, stage):
-    """(images, n) scores of a stage under the thresholds of those before it."""
-    pruned = network.with_thresholds(thresholds)
-    scores = [
-      np.asarray(_stage_scores(pruned, batch["image"], stage))[batch.get("valid", slice(None))]
-      for batch in batches
-    ]
-    return np.concatenate(scores)
+  def __init__(self, network, batches):
+    self.arch = network.arch
+    # How hard stages cut decides nothing that is compiled.
+    arch = dataclasses.replace(network.arch, stage_weights=())
+    network = dataclasses.replace(network, arch=arch)
+    self._network = network.with_thresholds(np.zeros(arch.stages))
+    self._stages, valid = [], []
+    for batch in batches:
+      for images in _in_groups(arch, batch["image"]):
+        self._stages.append(_before_first_stage(self._network, images))
+      valid.append(batch.get("valid", np.ones(len(batch["image"]), bool)))
+    self._valid = np.concatenate(valid)
+    self._first_scores = self._scores(self._stages)
 
-  first = measure(np.zeros(stages), 0)  # no threshold comes before it
+  def thresholds(self, budget, weights=None, tolerance=TOLERANCE):
+    """The `Trial` whose mean GMACs are a budget's.
 
-  def attempt(ratio):
-    """Thresholds for a ratio, and the mean GMACs they give."""
-    thresholds, kept = np.zeros(stages), []
-    keep = np.ones(first.shape, bool)
-    for stage in range(stages):
-      scores = measure(thresholds, stage) if stage else first
-      left = round(ratio ** arch.stage_exponents[stage] * keep.size)
-      thresholds[stage] = _threshold(scores[keep], left)
-      keep &= scores > thresholds[stage].astype(np.float32)
+    Args:
+      budget: share of the dense GMACs.
+      weights: `Architecture.stage_weights` to take instead of the network's.
+      tolerance: how far from the budget it may be, relative.
+
+    Raises:
+      InputError: a budget that cannot be met.
+    """
+    arch = self.arch if weights is None else _weighted(self.arch, weights)
+    check_budget(arch, budget)
+    target = target_gmacs(arch, budget)
+    best, miss = None, float("inf")
+    low, high = 0.0, 1.0
+    ratio = uniform_ratio(arch, target)
+    for number in range(MAX_TRIALS):
+      trial = self.trial(ratio, weights)
+      if abs(trial.gmacs / target - 1) < miss:
+        best, miss = trial, abs(trial.gmacs / target - 1)
+      log(
+        f"calibrating, trial {number + 1}: keep ratio {ratio:.4f} gives {trial.gmacs:.4f} GMACs, "
+        f"wanted {target:.4f}"
+      )
+      if miss < tolerance:
+        break
+      low, high = (ratio, high) if trial.gmacs < target else (low, ratio)
+      # GMACs grow nearly as the uniform ones do: correct the aim by the miss, inside the bracket.
+      step = uniform_ratio(arch, target + uniform_gmacs(arch, ratio) - trial.gmacs)
+      ratio = step if low < step < high else (low + high) / 2
+    else:  # few images of few tokens have few different costs
+      log(f"calibration stops {miss:.2%} from the budget, the nearest of {MAX_TRIALS} trials")
+    return best
+
+  def trial(self, ratio, weights=None, logits=False):
+    """The `Trial` of a keep ratio; with logits, which take the last blocks to compute."""
+    arch = self.arch if weights is None else _weighted(self.arch, weights)
+    stages, scores = self._stages, self._first_scores
+    thresholds, kept = np.zeros(arch.stages), []
+    keep = np.ones(scores.shape, bool)
+    for i, exponent in enumerate(arch.stage_exponents):
+      if i:
+        stages = [_after_stage(self._network, stage, thresholds[i - 1], i - 1) for stage in stages]
+        scores = self._scores(stages)
+      thresholds[i] = _threshold(scores[keep], round(ratio**exponent * keep.size))
+      keep &= scores > thresholds[i].astype(np.float32)
       kept.append(keep.sum(axis=1))
     costs = gmacs(arch, jnp.asarray(np.stack(kept, axis=-1), jnp.float32))
-    return thresholds, float(costs.mean())
+    left = None
+    if logits:
+      left = [_logits(self._network, s, thresholds[-1], arch.stages - 1) for s in stages]
+      left = np.concatenate([np.asarray(x) for x in left])[self._valid]
+    return Trial(thresholds, float(costs.mean()), left)
 
-  best, miss = None, float("inf")
-  low, high = 0.0, 1.0
-  ratio = uniform_ratio(arch, target)
-  for trial in range(MAX_TRIALS):
-    thresholds, cost = attempt(ratio)
-    if abs(cost / target - 1) < miss:
-      best, miss = thresholds, abs(cost / target - 1)
-    log(
-      f"calibrating, trial {trial + 1}: keep ratio {ratio:.4f} gives {cost:.4f} GMACs, "
-      f"wanted {target:.4f}"
-    )
-    if miss < TOLERANCE:
-      break
-    low, high = (ratio, high) if cost < target else (low, ratio)
-    # GMACs grow nearly as the uniform ones do, so correct the aim by the miss, inside the bracket.
-    step = uniform_ratio(arch, target + uniform_gmacs(arch, ratio) - cost)
-    ratio = step if low < step < high else (low + high) / 2
-  else:  # few images of few tokens have few different costs
-    log(f"calibration stops {miss:.2%} from the budget, the nearest of {MAX_TRIALS} trials")
-  return jnp.asarray(best, jnp.float32)
+  def dense_logits(self):
+    """(images, classes) of the dense network."""
+    logits = [_dense_logits(self._network, stage) for stage in self._stages]
+    return np.concatenate([np.asarray(x) for x in logits])[self._valid]
+
+  def _scores(self, stages):
+    """(images, n) of the patch tokens."""
+    return np.concatenate([np.asarray(_scores(self._network, s)) for s in stages])[self._valid]
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _stage_scores(network, images, stage):
-  outputs = masked(network.model, network.preprocessing.normalize(images))
-  return outputs.scores[:, stage]
+def _weighted(arch, weights):
+  return dataclasses.replace(arch, stage_weights=tuple(weights))
+
+
+def _in_groups(arch, images):
+  """Splits images as a CPU's cache likes them; see `cache_sized`."""
+  if jax.default_backend() != "cpu":
+    return [images]
+  return np.split(images, len(images) // images_at_once(arch, len(images), CACHED))
+
+
+@jax.jit
+def _before_first_stage(network, images):
+  return in_place.before_first_stage(network.model, network.preprocessing.normalize(images))
+
+
+@jax.jit
+def _scores(network, stage):
+  return Attending.of(network.arch).scores(stage)[:, 1:]
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _after_stage(network, stage, threshold, index):
+  keep = stage.present[:, 1:] * hard_gate(_scores(network, stage), threshold)
+  return in_place.after_stage(network.model, index, stage, keep)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _logits(network, stage, threshold, index):
+  return in_place.logits(network.model, _after_stage(network, stage, threshold, index))
+
+
+@jax.jit
+def _dense_logits(network, stage):
+  return in_place.dense_logits(network.model, stage)
 
 
 def _threshold(scores, keep):

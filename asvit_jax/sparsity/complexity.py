@@ -44,20 +44,25 @@ def real_gmacs(arch, kept):
   return gmacs_of_blocks(arch, tokens[..., stage], real=True) + similarity_gmacs(arch, tokens)
 
 
-def gmacs_of_blocks(arch, tokens, real=False):
+def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
   """GMACs from the number of tokens in every block, whatever chose them.
 
   Args:
     arch: an `Architecture`.
     tokens: (..., depth) of them, the class token included where it is to count.
     real: counts of the last block what the class token needs, where only that is computed.
+    in_mlp: (..., depth) of those that are left in a block's MLP, where some go between it and
+      attention; by default all.
 
   Returns:
     (...) GMACs; similarities are not counted.
   """
-  total = _stem_gmacs(arch) + _block_gmacs(arch, tokens).sum(axis=-1)
+  blocks = _block_gmacs(arch, tokens)
+  if in_mlp is not None:
+    blocks = blocks - _mlp_gmacs(arch, tokens - in_mlp)
+  total = _stem_gmacs(arch) + blocks.sum(axis=-1)
   if real and not arch.aux_head:
-    total = total - _block_gmacs(arch, tokens[..., -1]) + _class_row_gmacs(arch, tokens[..., -1])
+    total = total - blocks[..., -1] + _class_row_gmacs(arch, tokens[..., -1])
   return total
 
 
@@ -120,6 +125,16 @@ def check_budget(arch, budget):
     )
 
 
+def check_budgets(arch, budgets):
+  """Raises InputError where one of several budgets cannot be met, or one is given twice."""
+  for budget in budgets:
+    check_budget(arch, budget)
+  if not budgets or len(set(budgets)) < len(budgets):
+    raise InputError(
+      f"budgets {', '.join(f'{b:g}' for b in budgets)}: expected one or more, each another"
+    )
+
+
 def uniform_ratio(arch, gmacs):
   """The ratio r that costs so much, if of the patches r^e is left after a stage.
 
@@ -141,7 +156,7 @@ def uniform_gmacs(arch, ratio):
 
 def _tokens(arch, kept):
   """(..., s) patches kept -> (..., 1 + s) tokens in the blocks before each stage and the last."""
-  before = jnp.full((*kept.shape[:-1], 1), arch.patches, kept.dtype)
+  before = jnp.full((*kept.shape[:-1], 1), float(arch.patches))
   return jnp.concatenate([before, kept], axis=-1) + 1
 
 
@@ -160,6 +175,13 @@ def _block_gmacs(arch, n):
   softmax = 6 * arch.heads  # 5 for a logit, 1 for its scale
   pointwise = 14 * d + 9 * m  # twice layer norm 5, residual 1 and bias 1; GELU 8 and bias 1
   return 1e-9 * ((linear + pointwise) * n + (2 * d + softmax) * n * n)
+
+
+def _mlp_gmacs(arch, n):
+  """The part of `_block_gmacs` that comes after attention."""
+  d, m = arch.width, arch.hidden
+  pointwise = 7 * d + 9 * m if arch.count_elementwise else 0  # layer norm, residual, bias; GELU
+  return 1e-9 * (2 * d * m + pointwise) * n
 
 
 def _stem_gmacs(arch):

@@ -3,8 +3,13 @@
 import jax.numpy as jnp
 
 
-def cosine_similarity(keys):
-  """(b, n, c) keys -> (b, n, n) float32 cosines of all pairs."""
+def cosine_similarity(keys, others=None):
+  """(b, n, c) keys and (b, m, c) of others, by default the same -> (b, n, m) float32 cosines."""
+  keys = _unit(keys)
+  others = keys if others is None else _unit(others)
+  return jnp.einsum("bic,bjc->bij", keys, others)
+
+
+def _unit(keys):
   keys = keys.astype(jnp.float32)
-  keys = keys / (jnp.linalg.norm(keys, axis=-1, keepdims=True) + 1e-6)
-  return jnp.einsum("bic,bjc->bij", keys, keys)
+  return keys / (jnp.linalg.norm(keys, axis=-1, keepdims=True) + 1e-6)

@@ -146,6 +146,8 @@ class Session:
     if self.network.prunes:
       values = values | {"thresholds": self.state.params["thresholds"]}
     values = parallel.unreplicate(values, self.config.parallel)
+    if self.network.budgets:  # the first is that of the config
+      values |= {"thresholds": values["thresholds"][0]}
     values = jax.tree.map(lambda x: x.tolist(), values)
     rate, waiting = clock.rates(step)
     values |= self._learning_rates(step - 1) | {
@@ -154,7 +156,10 @@ class Session:
       "bad_images": bad_images,
     }
     self.reporter.write(step, "train", values)
-    log(describe_step(step, self.steps, rate, values, self.objective.target_gmacs))
+    target = self.objective.target_gmacs
+    if "drawn_budget" in values:
+      target = values["drawn_budget"] * self.network.dense_gmacs
+    log(describe_step(step, self.steps, rate, values, target))
 
   def _learning_rates(self, step):
     """Of the groups of parameters that have their own."""

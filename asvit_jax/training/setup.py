@@ -3,11 +3,14 @@
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
+
 from asvit_jax import vit
 from asvit_jax.config.model import architecture, preprocessing
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import loader, sources
 from asvit_jax.network import Network, load_configured
+from asvit_jax.sparsity import dial
 from asvit_jax.sparsity.calibration import MAX_IMAGES
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.training.optimizers import groups
@@ -60,9 +63,8 @@ def set_up(config):
 def calibrated(config, network, source):
   """The network with thresholds that meet the budget on a sample of the images to train on."""
   sample = sources.Sample(source, MAX_IMAGES)
-  return network.calibrate(
-    loader.eval_batches(config, sample, network.preprocessing), config.budget
-  )
+  batches = loader.eval_batches(config, sample, network.preprocessing)
+  return network.calibrate(batches, network.budgets or config.budget)
 
 
 def _first_network(config, classes):
@@ -89,5 +91,10 @@ def _first_network(config, classes):
     )
   # A dense network remembers where it could prune, but has no thresholds.
   params = vit.initial_params(arch.dense if config.budget is None else arch, seed=config.seed)
-  params |= network.params
-  return dataclasses.replace(network, params=params, classes=classes)
+  params |= (network.at(config.budget) if network.budgets else network).params
+  network = dataclasses.replace(network, params=params, classes=classes, budgets=())
+  if config.budget_range is None:
+    return network
+  budgets = dial.spread(*config.budget_range, config.budget)
+  rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # until they are calibrated
+  return network.with_thresholds(rows, budgets)

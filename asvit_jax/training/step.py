@@ -30,6 +30,8 @@ class Options:
       that of the whole batch, but for batch norms, which see a part at a time.
     freeze: regular expression of the parameters that stay; their batch norms stay as in evaluation.
       The optimizer knows of it, too.
+    budget_range: shares of the dense GMACs between which every step draws the budget that it runs
+      at, the same on all devices; None for that of the objective.
   """
 
   label_smoothing: float = 0.0
@@ -38,6 +40,7 @@ class Options:
   seed: int = 0
   accumulate: int = 1
   freeze: str = ""
+  budget_range: tuple[float, float] | None = None
 
   @classmethod
   def of(cls, config):
@@ -49,7 +52,12 @@ class Options:
       seed=config.seed,
       accumulate=config.accumulate,
       freeze=config.optimizer.freeze,
+      budget_range=None if config.budget_range is None else tuple(config.budget_range),
     )
+
+
+# What the draws of the budget are folded with.
+_BUDGET = 0x6275
 
 
 class Forward(NamedTuple):
@@ -113,8 +121,9 @@ class Step:
   def __call__(self, state, teacher_params, batch):
     """See `make_step`."""
     images, targets = self._augmented(batch, state.step)
+    budget = self._drawn_budget(state.step)
     run = self._whole if self.options.accumulate == 1 else self._in_parts
-    forward, grads = run(state.params, teacher_params, images, targets)
+    forward, grads = run(state.params, teacher_params, images, targets, budget)
     loss, grads = jax.lax.pmean((forward.loss, grads), AXIS)
     norm = optax.tree.norm(grads)
     state = self._moved(state, forward.params, grads, jnp.isfinite(loss) & jnp.isfinite(norm))
@@ -124,7 +133,7 @@ class Step:
       "accuracy": 100 * (forward.logits.argmax(axis=-1) == targets.argmax(axis=-1)).mean(),
       "kept": forward.kept.mean(axis=0),
       "grad_norm": norm,
-    }
+    } | ({} if budget is None else {"drawn_budget": budget})
     return state, jax.lax.pmean(metrics, AXIS) | {"skipped": state.skipped}
 
   def _augmented(self, batch, step):
@@ -137,17 +146,28 @@ class Step:
     first = jax.lax.axis_index(AXIS) * len(images)
     return options.mixing(key, images, targets, first)
 
-  def _whole(self, params, teacher_params, images, targets, totals=None):
+  def _drawn_budget(self, step):
+    """() share of the dense GMACs for this step; None where it is always the same."""
+    if self.options.budget_range is None:
+      return None
+    # Apart from the keys of the mixing, which are folded from the same seed.
+    key = jax.random.fold_in(jax.random.key(self.options.seed), step)
+    low, high = self.options.budget_range
+    return jax.random.uniform(jax.random.fold_in(key, _BUDGET), minval=low, maxval=high)
+
+  def _whole(self, params, teacher_params, images, targets, budget, totals=None):
     """(`Forward`, gradients) of this device's images; `totals` as for `Objective`."""
-    teacher = None
+    teacher, target = None, None
+    if budget is not None:
+      target = budget * self.student.dense_gmacs
     if self.teacher is not None:
       teacher = in_place.dense(self.teacher.with_params(teacher_params).model, images)
       teacher = jax.lax.stop_gradient(teacher)
 
     def loss(params):
-      model = self._model(params)
+      model = self._model(params, budget)
       total, (terms, outputs) = self.objective(
-        model, images, targets, teacher, _global_mean, totals
+        model, images, targets, teacher, _global_mean, totals, target
       )
       after = batch_norm.update_statistics(params, model)
       return total, Forward(total, terms, outputs.logits, outputs.kept, after)
@@ -155,18 +175,20 @@ class Step:
     (_, forward), grads = jax.value_and_grad(loss, has_aux=True)(params)
     return forward, grads
 
-  def _in_parts(self, params, teacher_params, images, targets):
+  def _in_parts(self, params, teacher_params, images, targets, budget):
     """As `_whole`, one part of the images after the other."""
     count = self.options.accumulate
     parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (images, targets))
     totals = None
     if self.objective.target_gmacs is not None:
-      measured = jax.lax.map(lambda x: self.objective.measure(self._model(params), x), parts[0])
+      measured = jax.lax.map(
+        lambda x: self.objective.measure(self._model(params, budget), x), parts[0]
+      )
       totals = jax.tree.map(_global_mean, measured)
 
     def run(carry, part):
       params, total = carry
-      forward, grads = self._whole(params, teacher_params, *part, totals)
+      forward, grads = self._whole(params, teacher_params, *part, budget, totals)
       return (forward.params, jax.tree.map(jnp.add, total, grads)), forward._replace(params=None)
 
     start = (params, jax.tree.map(jnp.zeros_like, params))
@@ -194,9 +216,10 @@ class Step:
     skipped = jnp.where(finite, 0, state.skipped + 1)
     return TrainState(state.step + 1, params, ema, opt_state, skipped)
 
-  def _model(self, params):
-    """The student in training."""
-    model = self.student.with_params(params).model
+  def _model(self, params, budget):
+    """The student in training, with the thresholds of a budget where it has those of several."""
+    student = self.student.with_params(params)
+    model = (student if budget is None else student.at(budget)).model
     batch_norm.train_mode(model, AXIS, self.options.freeze)
     return model
 

@@ -74,8 +74,17 @@ class Block(nnx.Module):
     Returns:
       (..., d) tokens and the scores of `attend`.
     """
+    x, scores = self.attended(x, attend)
+    return self.fed_forward(x), scores
+
+  def attended(self, x, attend):
+    """The first half of a block, up to where some methods merge tokens; as `__call__`."""
     y, scores = self.attn(self.norm1(x), attend)
-    return self._after_attention(x, y), scores
+    return x + y / self.residual_divisor, scores
+
+  def fed_forward(self, x):
+    """The second half of a block: (..., d) tokens -> (..., d), each by itself."""
+    return x + self.mlp(self.norm2(x)) / self.residual_divisor
 
   def rows(self, x, read, attend):
     """The block for some of its tokens only: what nobody reads is not computed.
@@ -88,11 +97,8 @@ class Block(nnx.Module):
     Returns:
       `read` after the block; as `__call__` gives it, up to rounding.
     """
-    return self._after_attention(read, self.attn.rows(self.norm1(x), self.norm1(read), attend))
-
-  def _after_attention(self, x, y):
-    x = x + y / self.residual_divisor
-    return x + self.mlp(self.norm2(x)) / self.residual_divisor
+    y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
+    return self.fed_forward(read + y / self.residual_divisor)
 
 
 def _part(linear, x, begin, end):

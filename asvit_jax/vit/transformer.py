@@ -6,6 +6,7 @@ run it.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -92,9 +93,17 @@ def model(arch: Architecture, params, *, dtype=jnp.float32):
   return nnx.merge(_abstract(arch, jnp.dtype(dtype))[0], params)
 
 
-def specs(arch: Architecture):
-  """The parameters as `jax.ShapeDtypeStruct`s: nothing is allocated."""
-  return _abstract(arch, jnp.dtype("float32"))[1]
+def specs(arch: Architecture, budgets=0):
+  """The parameters as `jax.ShapeDtypeStruct`s: nothing is allocated.
+
+  Args:
+    arch: the dimensions.
+    budgets: number of budgets that there are thresholds for; 0 for one set of them.
+  """
+  found = dict(_abstract(arch, jnp.dtype("float32"))[1])
+  if budgets and prunes(found):
+    found["thresholds"] = jax.ShapeDtypeStruct((budgets, arch.stages), jnp.float32)
+  return found
 
 
 def prunes(params):

@@ -11,6 +11,7 @@ one table serves both families.
 | `….scale` of a norm | `….weight` | as it is |
 | `….mean`, `….var` of a batch norm | `….running_mean`, `….running_var` | as they are |
 | `thresholds` (stages,) | `score_predictor.<stage>.keep_threshold` () | one scalar a stage |
+| `thresholds` (budgets, stages) | the same (budgets,) | of a network for several budgets |
 | everything else | the same name | as it is |
 """
 
@@ -40,20 +41,22 @@ def to_timm(params):
   for name, value in leaves.named(params):
     value = np.asarray(value)
     if name == "thresholds":
-      tensors |= {THRESHOLD.format(i): np.asarray(x) for i, x in enumerate(value)}
+      columns = enumerate(np.moveaxis(value, -1, 0))
+      tensors |= {THRESHOLD.format(i): np.array(x) for i, x in columns}
     else:
       # safetensors writes the memory as it lies, so a transposed view must be made contiguous.
       tensors[_timm_name(name)] = np.ascontiguousarray(value.transpose(_axes(name, value.ndim)))
   return tensors
 
 
-def from_timm(arch, tensors, source):
+def from_timm(arch, tensors, source, budgets=0):
   """The parameters of `arch` from timm's tensors.
 
   Args:
     arch: an `Architecture`; with `prune_before`, the thresholds are read too.
     tensors: {timm name: array}. Every one must be used.
     source: where they come from, for the error.
+    budgets: number of budgets that there are thresholds for; 0 for one set of them.
 
   Returns:
     Nested dictionary of float32 arrays.
@@ -61,7 +64,7 @@ def from_timm(arch, tensors, source):
   Raises:
     InputError: names every missing, unexpected and misshapen tensor at once.
   """
-  expected = vit.specs(arch)
+  expected = vit.specs(arch, budgets)
   problems, values, used = [], [], set()
 
   def take(name, shape):
@@ -76,8 +79,8 @@ def from_timm(arch, tensors, source):
 
   for name, spec in leaves.named(expected):
     if name == "thresholds":
-      names = [THRESHOLD.format(i) for i in range(spec.shape[0])]
-      value = np.stack([take(n, ()) for n in names])
+      names = [THRESHOLD.format(i) for i in range(arch.stages)]
+      value = np.stack([take(n, spec.shape[:-1]) for n in names], axis=-1)
     else:
       axes = _axes(name, len(spec.shape))
       value = take(_timm_name(name), tuple(spec.shape[a] for a in axes))

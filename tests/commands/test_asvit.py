@@ -16,19 +16,27 @@ FLAGS = {
   "train": {"config", "workdir", "[no]dry-run"},
   "evaluate": {
     *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
+    *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
   },
-  "predict": {"config", "workdir", "weights", "artifact", "execution", "picture"},
-  "export": {"config", "workdir", "weights", "format", "out", "batch"},
+  "compare": {
+    *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
+    "speed-batch",
+  },
+  "predict": {"config", "workdir", "weights", "artifact", "execution", "picture", "budget"},
+  "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
+    "reduction",
   },
-  "visualize": {"config", "workdir", "weights", "count", "[no]curves", "out"},
+  "visualize": {"config", "workdir", "weights", "count", "[no]curves", "out", "budget"},
   "parity": set(),
   "quickstart": set(),
 }
 # `python WAY` is one, too.
 OTHER_WAYS = {
-  **{f"{n}.py": FLAGS[n] for n in ("train", "evaluate", "predict", "export", "benchmark")},
+  **{
+    f"{n}.py": FLAGS[n] for n in ("train", "evaluate", "predict", "export", "benchmark", "compare")
+  },
   **{f"-m asvit_jax.{n}": FLAGS[n] for n in ("parity", "visualize", "quickstart")},
   "-m asvit_jax.data.convert": {"name", "data-dir", "out"},
   "-m asvit_jax.data.benchmark": {"config", "batches"},

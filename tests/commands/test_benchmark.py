@@ -1,8 +1,13 @@
+import dataclasses
+
+import numpy as np
 import pytest
 from command_lines import run
 from PIL import Image
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.evaluation import speed
 from asvit_jax.network import create
 
 SMALL = ("--variant", "digits", "--batch", 2, "--rounds", 1)
@@ -11,7 +16,7 @@ SMALL = ("--variant", "digits", "--batch", 2, "--rounds", 1)
 def test_it_ends_with_the_line_of_the_contract(tmp_path):
   plot = tmp_path / "speed.png"
   result = run("benchmark", *SMALL, "--budget", 0.5, "--execution", "masked", "--plot", plot)
-  keys = {"variant", "budget", "batch", "dtype", "device", "jax", "kept", "macs_ratio"}
+  keys = {"variant", "reduction", "budget", "batch", "dtype", "device", "jax", "kept", "macs_ratio"}
   assert set(result) == keys | {"images_per_s", "results"}  # no speedup: packed was not asked for
   assert (result["variant"], result["batch"]) == ("digits", 2)
   assert set(result["results"]) == set(result["images_per_s"]) == {"dense", "masked"}
@@ -28,8 +33,43 @@ def test_bad_input_is_refused_before_anything_is_compiled(tmp_path):
     (("--budget", 1.5), r"budget 1\.5 is not in"),
     (("--weights", weights), "give --weights and --images together"),
     (("--images", tmp_path), "give --weights and --images together"),
-    (("--weights", weights, "--images", tmp_path), r"w\.safetensors does not fit"),
+    (("--weights", weights, "--images", tmp_path), "are of digits, not of --variant deit_t"),
     (("--weights", tmp_path / "none", "--images", tmp_path), "no such file"),
   ):
     with pytest.raises(InputError, match=said):
       run("benchmark", "--variant", "deit_t", *flags)
+
+
+def test_unknown_names_are_refused():
+  for flags, said in (
+    (("--variant", "deit_x"), "--variant 'deit_x': choose from deit_t"),
+    (("--execution", "fast"), "--execution fast: choose from dense"),
+  ):
+    with pytest.raises(InputError, match=said):
+      run("benchmark", *flags)
+
+
+def test_weights_for_several_budgets_are_timed_at_the_one_asked_for(tmp_path):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (32, 48, 48, 3), dtype=np.uint8)
+  for i, image in enumerate(images):
+    Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+  weights = tmp_path / "dial.safetensors"
+  dial = speed.sharpened(create("digits"))
+  dial = dataclasses.replace(dial, preprocessing=Preprocessing(crop_ratio=1.0))
+  dial.calibrate(images, (0.4, 0.8)).save(weights)
+  ours = ("--weights", weights, "--images", tmp_path, "--batch", 2, "--rounds", 1)
+  kept = []
+  for budget in (0.4, 0.8):
+    result = run("benchmark", *ours, "--budget", budget, "--execution", "masked")
+    assert result["macs_ratio"] == pytest.approx(1 / budget, rel=0.15)
+    kept.append(result["kept"][0]["mean"])
+  assert kept[0] < kept[1]
+  with pytest.raises(InputError, match="has thresholds, and drops: leave --reduction out"):
+    run("benchmark", *ours, "--reduction", "merge")
+
+
+def test_merging_is_timed_where_it_is_asked_for():
+  small = ("--variant", "deit_t", "--batch", 1, "--rounds", 1, "--execution", "top_k")
+  result = run("benchmark", *small, "--reduction", "merge", "--budget", 0.5)
+  assert (result["reduction"], len(result["kept"])) == ("merge", 5)

@@ -1,6 +1,7 @@
 """`predict` and `export` as users run them."""
 
 import numpy as np
+import pictures
 import pytest
 import safetensors.numpy
 import tiny
@@ -17,12 +18,7 @@ CONFIG = ("--config", "configs/digits.py")
 @pytest.fixture
 def images(tmp_path):
   """Paths of five images, wide and high, coloured and grey."""
-  rng = np.random.default_rng(3)
-  paths = []
-  for i, shape in enumerate([(20, 26, 3), (31, 20, 3), (16, 16), (40, 40, 3), (23, 19, 3)]):
-    paths.append(tmp_path / f"{i}.png")
-    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(paths[-1])
-  return paths
+  return pictures.write_various_images(tmp_path)
 
 
 @pytest.fixture(scope="module")

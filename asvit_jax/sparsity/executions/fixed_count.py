@@ -10,19 +10,20 @@ from asvit_jax.sparsity.executions.in_place import last_block
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 
-def fixed_count(model, images, counts):
+def fixed_count(model, images, counts, attending=None):
   """Keeps a static number of tokens at each stage; the others are dropped, or merged.
 
   Args:
     model: a `VisionTransformer` that prunes; its thresholds are not read.
     images: (b, height, width, 3) normalised images.
     counts: patch tokens that each stage keeps, a static number each.
+    attending: the parts to decide by, an `Attending`; by default those of the architecture.
 
   Returns:
     `Outputs` with logits only.
   """
   x = model.embed(images)
-  attending = Attending.of(model.arch)
+  attending = attending or Attending.of(model.arch)
   evidence, counts = None, iter(counts)
   sizes = attending.first_sizes(*x.shape[:2])
   for i, block in enumerate(model.blocks):
@@ -37,6 +38,20 @@ def fixed_count(model, images, counts):
     attend = functools.partial(attending.dense, sizes=sizes)
     if i < model.arch.depth - 1:
       x, evidence = block(x, attend)
+  return predicted(model, x, attend)
+
+
+def predicted(model, x, attend):
+  """The prediction from the tokens before the last block, all of which are there.
+
+  Args:
+    model: a `VisionTransformer`.
+    x: (b, n, d), the class token first.
+    attend: for `Block`.
+
+  Returns:
+    `Outputs` with logits only.
+  """
   class_tokens, x = last_block(model, x, attend)
   logits = model.predict(
     model.classify(class_tokens), lambda: model.classify_patches(x[:, 1:]).max(axis=1)

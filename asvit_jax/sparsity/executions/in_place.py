@@ -44,27 +44,67 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     `Outputs`; gradients reach the thresholds through `keep`. What it says of tokens that were
     pruned means nothing.
   """
-  x = model.embed(images)
-  b, n = x.shape[0], x.shape[1] - 1
   attending = Attending.of(model.arch)
-  attend, evidence = attending.dense, None
-  keep, sizes = jnp.ones((b, n)), attending.first_sizes(b, n + 1)
+  stage = before_first_stage(model, images, remat)
+  keep = jnp.ones((len(images), model.arch.patches))
   keeps, all_scores = [], []
-  for i, block in enumerate(model.blocks):
-    if i in model.arch.prune_before:
-      # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
-      # an earlier one through this product.
-      present = jax.lax.stop_gradient(keep)
-      stage = Stage(x, sizes, _with_class_token(present), evidence)
-      scores = attending.scores(stage)[:, 1:]
-      keep = present * gate(scores, model.thresholds[len(keeps)])
-      keeps.append(keep)
-      all_scores.append(scores)
-      x, sizes = attending.reduce(stage, _with_class_token(keep))
-      attend = functools.partial(attending.masked, keep=_with_class_token(keep), sizes=sizes)
-    if i < model.arch.depth - 1:
-      x, evidence = _run(block, x, attend, remat)
-  return _outputs(model, x, attend, remat, keeps, all_scores)
+  for i in range(model.arch.stages):
+    scores = attending.scores(stage)[:, 1:]
+    # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
+    # an earlier one through this product.
+    keep = jax.lax.stop_gradient(keep) * gate(scores, model.thresholds[i])
+    keeps.append(keep)
+    all_scores.append(scores)
+    stage = after_stage(model, i, stage, keep, remat)
+  return _outputs(model, stage.x, _among(attending, keep, stage.sizes), remat, keeps, all_scores)
+
+
+def before_first_stage(model, images, remat=False):
+  """The `Stage` of images (b, height, width, 3), normalised, at which nothing is pruned yet."""
+  x = model.embed(images)
+  attending, evidence = Attending.of(model.arch), None
+  for block in model.blocks[: model.arch.prune_before[0]]:
+    x, evidence = _run(block, x, attending.dense, remat)
+  return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2]), evidence)
+
+
+def after_stage(model, index, stage, keep, remat=False):
+  """The `Stage` before the next stage, or before the last block, where stage `index` keeps `keep`.
+
+  Args:
+    model: a `VisionTransformer`.
+    index: of the stage.
+    stage: it.
+    keep: (b, n) mask of patch tokens.
+    remat: as for `dense`.
+  """
+  attending = Attending.of(model.arch)
+  bounds = (*model.arch.prune_before, model.arch.depth - 1)
+  x, sizes = attending.reduce(stage, _with_class_token(keep))
+  attend, evidence = _among(attending, keep, sizes), None
+  for block in model.blocks[bounds[index] : bounds[index + 1]]:
+    x, evidence = _run(block, x, attend, remat)
+  return Stage(x, sizes, jax.lax.stop_gradient(_with_class_token(keep)), evidence)
+
+
+def logits(model, stage):
+  """(b, classes) logits of the last `after_stage`, what `masked` predicts."""
+  keep = stage.present[:, 1:]
+  attend = _among(Attending.of(model.arch), keep, stage.sizes)
+  return _outputs(model, stage.x, attend, False, [keep], []).logits
+
+
+def dense_logits(model, stage):
+  """(b, classes) logits of the dense network from its `before_first_stage`."""
+  x, attend = stage.x, Attending.of(model.arch).dense
+  for block in model.blocks[model.arch.prune_before[0] : -1]:
+    x, _ = block(x, attend)
+  return _outputs(model, x, attend, False, [], []).logits
+
+
+def _among(attending, keep, sizes):
+  """Attention among the tokens that are kept."""
+  return functools.partial(attending.masked, keep=_with_class_token(keep), sizes=sizes)
 
 
 def _with_class_token(keep):

@@ -15,7 +15,6 @@ that was compiled for the rung. The top rung holds every token, so nothing can o
 A single image needs no buffer: it is compacted to a rung by itself.
 """
 
-import dataclasses
 import functools
 import itertools
 
@@ -24,29 +23,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from asvit_jax.sparsity.attending import Attending, Stage
+from asvit_jax.sparsity.executions.layout import (
+  Layout,
+  kept_first,
+  ladder,
+  lengthen,
+  mask_of,
+  pack,
+  rows_of_images,
+  rung,
+)
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 # Rungs of the ladders, evenly spaced. More of them round up less and compile longer.
 LENGTHS = 16
 WIDTHS = 6
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """Which row of the buffer is which token; rows from `count.sum()` on are not in use.
-
-  Attributes:
-    image: (rows,) the image of every row.
-    position: (rows,) the row's place in its image, 0 for the class token.
-    start: (b,) the first row of every image, its class token.
-    count: (b,) the rows of every image.
-  """
-
-  image: jax.Array
-  position: jax.Array
-  start: jax.Array
-  count: jax.Array
 
 
 def packed(model, images, lengths=None, widths=None):
@@ -118,7 +109,7 @@ def run_batch(model, stage, lengths, widths):
 
     unread = jax.tree.map(lambda a: jnp.zeros((length, *a.shape[2:]), a.dtype), stage.evidence)
     x, left = jax.lax.fori_loop(begin, end, run_block, (x, unread))
-    return jax.tree.map(lambda rows: _lengthen(rows, b * n), (x, sizes, left))
+    return jax.tree.map(lambda rows: lengthen(rows, b * n), (x, sizes, left))
 
   branches = [
     functools.partial(run_blocks, length, shortest)
@@ -129,10 +120,10 @@ def run_batch(model, stage, lengths, widths):
     (x, sizes, evidence), layout = carry
     threshold, begin, end = of_stage
     keep, x, sizes = _decide(attending, x, sizes, evidence, threshold, layout, n)
-    source, layout = _pack(keep, layout)
+    source, layout = pack(keep, layout)
     total = layout.count.sum()
     rows = jax.lax.switch(rung(total, lengths), branches, x, sizes, source, layout, begin, end)
-    keep = _mask(layout.image * n + layout.position, total, b * n)
+    keep = mask_of(layout.image * n + layout.position, total, b * n)
     return (rows, layout), keep.reshape(b, n)[:, 1:]
 
   x, sizes, evidence = jax.tree.map(
@@ -174,7 +165,7 @@ def run_one(model, stage, lengths, widths):
       if block is model.blocks[-1] and not model.arch.aux_head:
         return block.rows(x, x[:, :1], attend)[:, 0]
       x, left = block(x, attend)
-    return jax.tree.map(lambda rows: _lengthen(rows[0], n)[None], (x, sizes, left))
+    return jax.tree.map(lambda rows: lengthen(rows[0], n)[None], (x, sizes, left))
 
   bounds = itertools.pairwise([*model.arch.prune_before, model.arch.depth])
   for (begin, end), threshold in zip(bounds, model.thresholds[...], strict=True):
@@ -182,11 +173,11 @@ def run_one(model, stage, lengths, widths):
     stage = Stage(x, sizes, (row < count)[None], evidence)
     keep = (attending.scores(stage) > threshold) & stage.present
     x, sizes = attending.reduce(stage, keep)
-    source, count = _kept_first(keep[0]), keep.sum()
+    source, count = kept_first(keep[0]), keep.sum()
     position = position[source]
     branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
     tokens = jax.lax.switch(rung(count, lengths), branches, x, sizes, source, count)
-    keeps.append(_mask(position, count, n)[1:])
+    keeps.append(mask_of(position, count, n)[1:])
   if model.arch.aux_head:
     layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
     logits = _classify_all(model, tokens[0][0], layout, lengths)
@@ -216,7 +207,7 @@ def _attend(attending, q, k, v, sizes, layout, widths, rung):
   place = jnp.arange(rows) - layout.start[image]  # in its image
 
   def attend(width, *of_rows):
-    index = _rows_of_images(layout, width, rows)
+    index = rows_of_images(layout, width, rows)
     q, k, v, sizes = jax.tree.map(lambda x: x[index], of_rows)
     attended = attending.prefix(q, k, v, layout.count, sizes)
     back = image * width + jnp.minimum(place, width - 1)
@@ -239,7 +230,7 @@ def _decide(attending, x, sizes, evidence, threshold, layout, width):
     scores = attending.score(gathered, None, used[None], attending.exponents)[0]
     scores = jnp.where(layout.position == 0, jnp.inf, scores)
     return (scores > threshold) & used, x, sizes
-  index = _rows_of_images(layout, width, len(x))
+  index = rows_of_images(layout, width, len(x))
   of_images = jax.tree.map(lambda a: a[index], (x, sizes, evidence))
   present = jnp.arange(width) < layout.count[:, None]
   stage = Stage(of_images[0], of_images[1], present, of_images[2])
@@ -248,11 +239,6 @@ def _decide(attending, x, sizes, evidence, threshold, layout, width):
   place = jnp.minimum(rows - layout.start[layout.image], width - 1)
   keep, (x, sizes) = jax.tree.map(lambda a: a[layout.image, place], (keep, reduced))
   return keep & used, x, sizes
-
-
-def _rows_of_images(layout, width, rows):
-  """(b, width) the rows of every image; past its count, rows of others or the last one."""
-  return jnp.minimum(layout.start[:, None] + jnp.arange(width), rows - 1)
 
 
 def _last_block(model, attending, x, sizes, layout, lengths, widths):
@@ -264,7 +250,7 @@ def _last_block(model, attending, x, sizes, layout, lengths, widths):
 
     def attend(q, k, v):
       def of_width(width):
-        index = _rows_of_images(layout, width, length)
+        index = rows_of_images(layout, width, length)
         of_images = k[index], v[index]
         of_sizes = None if sizes is None else sizes[index]
         return attending.prefix(q[:, None], *of_images, layout.count, of_sizes)[0][:, 0]
@@ -295,42 +281,6 @@ def _classify_all(model, x, layout, lengths):
   return model.predict(
     model.classify(x[layout.start]), lambda: jax.lax.switch(rung(total, lengths), branches)
   )
-
-
-def rung(size, ladder):
-  """Index of the smallest rung that holds `size`, a scalar array."""
-  return jnp.searchsorted(jnp.array(ladder), size)
-
-
-def ladder(top, rungs):
-  """Evenly spaced sizes up to `top`, which is the last."""
-  return sorted({-(-top * (i + 1) // rungs) for i in range(rungs)})
-
-
-def _pack(keep, layout):
-  """The layout after dropping rows; also, for every new row, the row that it was."""
-  source = _kept_first(keep)
-  count = jnp.zeros_like(layout.count).at[layout.image].add(keep)
-  start = jnp.cumsum(count) - count
-  return source, Layout(layout.image[source], layout.position[source], start, count)
-
-
-def _mask(token, used, tokens):
-  """(rows,) token of every row -> (tokens,) float32, 1 for those of the first `used` rows."""
-  token = jnp.where(jnp.arange(len(token)) < used, token, tokens)
-  return jnp.zeros(tokens).at[token].set(1, mode="drop")
-
-
-def _kept_first(keep):
-  """(rows,) keep -> (rows,) indices of the kept rows, in order; 0 after them."""
-  rows = len(keep)
-  destination = jnp.where(keep, jnp.cumsum(keep) - 1, rows)
-  return jnp.zeros(rows, jnp.int32).at[destination].set(jnp.arange(rows), mode="drop")
-
-
-def _lengthen(x, rows):
-  """Pads the first axis to `rows`: the branches of a switch must agree in shape."""
-  return jnp.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
 
 
 def _stack(blocks):

@@ -30,14 +30,15 @@ class Safetensors:
       tensors = library.numpy.load_file(source)
       with library.safe_open(source, "numpy") as file:
         metadata = file.metadata() or {}
-      thresholds = json.loads(metadata.get(THRESHOLDS, "[]"))
+      thresholds = np.asarray(json.loads(metadata.get(THRESHOLDS, "[]")), np.float32)
       description = json.loads(metadata.get(DESCRIPTION, "{}"))
     except (library.SafetensorError, OSError, KeyError, ValueError) as error:
       raise InputError(
         f"weights {source}: not a readable safetensors file ({error}); it may be truncated or of "
         "another format: fetch or export it again"
       ) from error
-    named = {THRESHOLD.format(i): np.float32(value) for i, value in enumerate(thresholds)}
+    stages = enumerate(np.moveaxis(thresholds, -1, 0))
+    named = {THRESHOLD.format(i): value for i, value in stages}
     return Stored(cleaned(tensors | named), description)
 
 

@@ -38,7 +38,8 @@ class Workdir:
         "preprocessing": {"crop_ratio": config.data.crop_ratio},
       }
     name = "ema" if config.ema_decay else "params"
-    return Stored(to_timm(checkpoints.restore_weights(arch, name)), description)
+    budgets = len(description.get("budgets", ()))
+    return Stored(to_timm(checkpoints.restore_weights(arch, name, budgets)), description)
 
 
 workdir = Workdir()

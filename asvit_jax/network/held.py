@@ -9,16 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax import vit
-from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.sparsity import calibration, complexity
+from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
-from asvit_jax.weights import formats, saving
-from asvit_jax.weights.adapting import adapt
-from asvit_jax.weights.names import from_timm
-from asvit_jax.weights.recognition import recognize
+from asvit_jax.weights import saving
 
 _CALIBRATION_BATCH = 64
 
@@ -26,7 +21,7 @@ _CALIBRATION_BATCH = 64
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["params"],
-  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant"],
+  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets"],
 )
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -42,6 +37,8 @@ class Network:
     preprocessing: what it expects of its images.
     classes: names by label, or None where they are not known.
     variant: name of the architecture, for people.
+    budgets: shares of the dense GMACs, where it has a row of thresholds for each of several; it
+      runs at the first of them, `at` another. () where it has one set of thresholds, or none.
   """
 
   arch: vit.Architecture
@@ -50,6 +47,7 @@ class Network:
   preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
   classes: tuple[str, ...] | None = None
   variant: str = ""
+  budgets: tuple[float, ...] = ()
 
   @property
   def prunes(self):
@@ -59,12 +57,14 @@ class Network:
   @property
   def model(self):
     """The `VisionTransformer`, an `nnx.Module`; dense without thresholds."""
-    return vit.model(self.arch, self.params, dtype=jnp.dtype(self.dtype))
+    params = self.at(self.budgets[0]).params if self.budgets else self.params
+    return vit.model(self.arch, params, dtype=jnp.dtype(self.dtype))
 
   @property
   def dense(self):
     """The same network without thresholds."""
-    return self.with_params(vit.without_thresholds(self.params))
+    dense = self.with_params(vit.without_thresholds(self.params))
+    return dataclasses.replace(dense, budgets=())
 
   @property
   def dense_gmacs(self):
@@ -82,13 +82,42 @@ class Network:
     """
     return complexity.cost(self.arch, kept)
 
+  def real_gmacs(self, kept):
+    """As `gmacs`, but what is really computed; see `sparsity.complexity`."""
+    return complexity.real_gmacs(self.arch, kept)
+
   def with_params(self, params):
     """The same network with other parameters."""
     return dataclasses.replace(self, params=params)
 
-  def with_thresholds(self, thresholds):
-    """The same network with other thresholds, (stages,)."""
-    return self.with_params(self.params | {"thresholds": jnp.asarray(thresholds, jnp.float32)})
+  def with_thresholds(self, thresholds, budgets=()):
+    """The same network with other thresholds.
+
+    Args:
+      thresholds: (stages,), or (budgets, stages).
+      budgets: the shares of the dense GMACs that several rows are for.
+    """
+    params = self.params | {"thresholds": jnp.asarray(thresholds, jnp.float32)}
+    return dataclasses.replace(self, params=params, budgets=tuple(budgets))
+
+  def at(self, budget):
+    """The same network with the thresholds of one budget, interpolated between those it has.
+
+    Args:
+      budget: share of the dense GMACs, between the least and the greatest of `budgets`. It may be
+        traced, and gradients reach all rows of thresholds; then its bounds are not checked.
+
+    Raises:
+      InputError: a budget outside of them, or a network that was not calibrated for several.
+    """
+    if not self.budgets:
+      raise InputError(
+        f"budget {budget:g}: the network has thresholds for several budgets only where it was "
+        "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`)"
+      )
+    if not isinstance(budget, jax.core.Tracer):
+      dial.check(self.budgets, budget)
+    return self.with_thresholds(dial.thresholds_at(self.params["thresholds"], self.budgets, budget))
 
   def default_execution(self):
     """The execution that inference takes where none is asked for."""
@@ -136,7 +165,8 @@ class Network:
 
     Args:
       images: (n, s, s, 3) uint8, or batches of them as `data.loader.eval_batches` gives them.
-      budget: share of the dense GMACs.
+      budget: share of the dense GMACs; or several of them, for a network that runs `at` any budget
+        between, and at the first where none is asked for.
 
     Returns:
       The `Network` with these thresholds.
@@ -144,8 +174,38 @@ class Network:
     Raises:
       InputError: a budget that cannot be met.
     """
-    batches = list(_batches(images)) if hasattr(images, "shape") else list(images)
-    return self.with_thresholds(calibration.calibrate(self, batches, budget))
+    budgets = (budget,) if np.ndim(budget) == 0 else tuple(budget)
+    complexity.check_budgets(self.arch, budgets)
+    calibrator = self.calibrator(images)
+    rows = [calibrator.thresholds(b).thresholds for b in budgets]
+    if len(budgets) == 1:
+      return self.with_thresholds(rows[0])
+    return self.with_thresholds(np.stack(rows), budgets)
+
+  def search(self, images, budget, trials=search.TRIALS, seed=0):
+    """Looks for how hard each stage should cut; no labels, no training.
+
+    Args:
+      images: as for `calibrate`.
+      budget: share of the dense GMACs that is searched at.
+      trials: number of candidates.
+      seed: of the search.
+
+    Returns:
+      The `Network` with these `stage_weights`, whose thresholds are still to be calibrated, and
+      what was `search.Found`.
+
+    Raises:
+      InputError: a budget that cannot be met.
+    """
+    found = search.search(self.calibrator(images), budget, trials, seed)
+    arch = dataclasses.replace(self.arch, stage_weights=found.stage_weights)
+    return dataclasses.replace(self, arch=arch), found
+
+  def calibrator(self, images):
+    """A `Calibrator` on images, as for `calibrate`."""
+    batches = _batches(images) if hasattr(images, "shape") else images
+    return calibration.Calibrator(self, batches)
 
   def describe(self):
     """What goes beside the parameters into weight files, workdirs and artifacts, for JSON."""
@@ -154,7 +214,7 @@ class Network:
       "architecture": self.arch.to_json(),
       "preprocessing": self.preprocessing.to_json(),
       "classes": None if self.classes is None else list(self.classes),
-    }
+    } | ({"budgets": list(self.budgets)} if self.budgets else {})
 
   def save(self, path, thresholds_as_metadata=False):
     """Writes a safetensors file that `load` reads without being told anything.
@@ -174,128 +234,6 @@ class Network:
 
     sizes = BATCH_SIZES if batch_sizes is None else batch_sizes
     return export(self, path, form, sizes, budget)
-
-
-def create(arch, *, seed=0, **fields):
-  """A `Network` with random parameters.
-
-  Args:
-    arch: an `Architecture`, or a name of `vit.VARIANTS`.
-    seed: of the parameters.
-    **fields: others of `Network`.
-
-  Raises:
-    InputError: an unknown name.
-  """
-  if isinstance(arch, str):
-    fields = {"variant": arch} | fields
-    arch = _published(arch)
-  return Network(arch, vit.initial_params(arch, seed=seed), **fields)
-
-
-def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
-  """A `Network` from weights of any format.
-
-  Args:
-    source: a file (safetensors, PyTorch), the workdir of a run, or `hf:OWNER/NAME`.
-    arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for what this package wrote, nor
-      for weights of a published network.
-    dtype: compute type, "float32" or "bfloat16".
-    resize: interpolates the position embedding of another image size than `arch` has.
-    new_head: starts a new head where `arch` has another number of classes.
-
-  Raises:
-    InputError: nothing there, a format that is not known, or weights that do not fit `arch`.
-  """
-  stored = formats.read(source)
-  described = _described(stored, source)
-  variant = stored.description.get("variant", "")
-  if isinstance(arch, str):
-    variant, arch = arch, _published(arch)
-  if arch is None:
-    if described is None:
-      described, variant = recognize(stored.tensors, f"weights {source}")
-    arch = described
-  return _assemble(stored, source, arch, _preprocessing(stored), dtype, variant, resize, new_head)
-
-
-def load_configured(source, config, *, resize=False, new_head=False):
-  """The `Network` of a source as a config wants it.
-
-  What the config leaves open, where and how to prune and the preprocessing, is the source's; where
-  that says nothing either, the variant's and the defaults.
-
-  Args:
-    source: as in `load`.
-    config: see `config.base`.
-    resize: as in `load`.
-    new_head: as in `load`.
-
-  Raises:
-    InputError: as in `load`; or the config and the source contradict each other.
-  """
-  stored = formats.read(source)
-  described = _described(stored, source)
-  arch = architecture(config, described)
-  expected = preprocessing(config, _preprocessing(stored))
-  return _assemble(
-    stored, source, arch, expected, config.model.dtype, config.model.variant, resize, new_head
-  )
-
-
-def _published(name):
-  """The `Architecture` of that name; raises InputError for one that is not known."""
-  if name not in vit.VARIANTS:
-    raise InputError(f"network {name!r} is not known: choose from {', '.join(vit.VARIANTS)}")
-  return vit.VARIANTS[name]
-
-
-def _assemble(stored, source, arch, expected, dtype, variant, resize, new_head):
-  described = _described(stored, source)
-  tensors = adapt(arch, stored.tensors, resize, new_head)
-  prunes = any(name.startswith("score_predictor.") for name in tensors)
-  if described is not None:
-    _check_same(arch, described, source, prunes, resize, new_head)
-  params = from_timm(arch if prunes else arch.dense, tensors, f"weights {source}")
-  classes = stored.description.get("classes")
-  if classes is not None and len(classes) != arch.classes:
-    classes = None
-  classes = None if classes is None else tuple(classes)
-  return Network(arch, params, dtype, expected, classes, variant)
-
-
-def _described(stored, source):
-  """The `Architecture` that a source says it is of, or None."""
-  values = stored.description.get("architecture")
-  if values is None:
-    return None
-  arch = vit.Architecture.from_json(values, f"weights {source}")
-  for part in (arch.stem, arch.attention, arch.score, arch.reduction):
-    check_trusted(part, f"weights {source}")
-  return arch
-
-
-def _preprocessing(stored):
-  return Preprocessing.from_json(stored.description.get("preprocessing", {}))
-
-
-def _check_same(arch, described, source, prunes, resize, new_head):
-  """Raises InputError where weights say that they are of another network than they are loaded as.
-
-  Shapes of tensors would not tell the number of heads, or the blocks that thresholds are for.
-  """
-  free = {"image_size"} if resize else set()
-  free |= {"classes"} if new_head else set()
-  free |= set() if prunes else set(PRUNING)
-  fields = [field.name for field in dataclasses.fields(arch) if field.name not in free]
-  differ = [f for f in fields if getattr(arch, f) != getattr(described, f)]
-  if differ:
-    listed = "; ".join(f"{f} {getattr(described, f)!r}, not {getattr(arch, f)!r}" for f in differ)
-    raise InputError(
-      f"weights {source} does not fit this model: it says that it has {listed}; leave these to the "
-      "weights, or take others (another image size or another number of classes is taken when "
-      "asked for: resize, new_head)"
-    )
 
 
 def _batches(images):

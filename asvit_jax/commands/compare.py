@@ -1,0 +1,80 @@
+"""Compares ways to run a network on fewer tokens: same weights, same images, same GMACs.
+
+python compare.py --config configs/as_deit_t_sample.py:0.65,merge --weights W --config.data.dir=DIR
+python compare.py --config … --weights W --budgets 0.5 --methods merge,tome --finetune --rounds 9
+
+Again with the same --out, it measures only what it has not measured yet.
+"""
+
+from absl import flags
+
+from asvit_jax.commands import arguments
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+
+ARGUMENTS = (0, 0)
+
+
+def define_flags():
+  """Defines them."""
+  from asvit_jax.comparison.methods import METHODS
+
+  arguments.define_config()
+  arguments.define_source("compare on")
+  flags.DEFINE_string("budgets", "0.65,0.5", "Shares of the dense GMACs.")
+  flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
+  flags.DEFINE_string("out", "runs/compare", "Directory for all results.")
+  flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", lower_bound=0)
+  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", lower_bound=1)
+
+
+def main(_):
+  """Compares; returns the results."""
+  from asvit_jax.comparison.running import Comparison, contenders
+  from asvit_jax.comparison.table import markdown
+  from asvit_jax.core import storage
+  from asvit_jax.data import loader, sources
+  from asvit_jax.report.comparison import draw_comparison
+  from asvit_jax.report.tokens import save
+
+  given = flags.FLAGS
+  methods, budgets = list(dict.fromkeys(given.methods)), arguments.shares("budgets")
+  if not methods:
+    raise InputError("--methods is empty: give at least one")
+  config = arguments.config()
+  if given.finetune:
+    _check_recipe(config)
+  storage.check_writable(given.out, "--out")
+  source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
+  loader.check_classes(config, source)
+  network = arguments.network(config)
+  compared = contenders(network, methods, budgets)
+  train_source = None
+  if given.finetune or any(contender.method.adaptive for contender in compared):
+    train_source = sources.open_source(config.data, config.data.train_split)
+    loader.check_classes(config, train_source)
+  for opened in (source, train_source):
+    if opened is not None:
+      sources.check_images(opened, config.data.check_images, config.data.max_bad_images)
+
+  comparison = Comparison(network.dense, compared, config, source, train_source, given.out)
+  results = comparison.run(given.finetune, given.rounds, given["speed-batch"].value)
+  table = markdown(results)
+  storage.write(f"{given.out}/table.md", table, "the table")
+  save(
+    draw_comparison(results, f"{network.variant}, {len(source)} images"), f"{given.out}/compare.png"
+  )
+  log(f"\n{table}\nwritten: results.json, table.md and compare.png in {given.out}")
+  return {"out": given.out, **results}
+
+
+def _check_recipe(config):
+  """Raises InputError where a config cannot be trained by."""
+  from asvit_jax.config import rules
+  from asvit_jax.training.optimizers import building
+
+  checked = config.copy_and_resolve_references()
+  checked.budget = None  # those of --budgets; the weights are those given
+  rules.check(checked)
+  building.check(checked)

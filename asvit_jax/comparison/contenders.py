@@ -1,0 +1,140 @@
+"""A method with a network and a budget: what is measured."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from asvit_jax import vit
+from asvit_jax.comparison.methods import METHODS
+from asvit_jax.config import options
+from asvit_jax.core.errors import InputError
+from asvit_jax.network import Network
+
+
+class Prunings(NamedTuple):
+  """How a network could prune: two `Architecture`s that differ in nothing else.
+
+  Attributes:
+    paper: by the score, the stages and the reduction of the paper.
+    merging: as the recipes merge.
+  """
+
+  paper: vit.Architecture
+  merging: vit.Architecture
+
+  @classmethod
+  def of(cls, network):
+    """Those of a `Network`.
+
+    The paper's stages are the variant's. It merges as it says itself, or else as the recipes do,
+    but at the paper's stages where theirs are for a deeper network.
+    """
+    arch = network.arch
+    published = vit.VARIANTS.get(network.variant, arch)
+    paper = dataclasses.replace(
+      arch,
+      score="class_attention",
+      score_exponents=(1.0, 1.0),
+      reduction="drop",
+      prune_before=published.prune_before,
+      stage_weights=(),
+    )
+    if arch.reduction == "merge":
+      return cls(paper, arch)
+    keys = {"stage_weights": ()} | options.merging()
+    if keys["prune_before"][-1] >= arch.depth:
+      keys |= {"stage_weights": (), "prune_before": paper.prune_before}
+    return cls(paper, dataclasses.replace(arch, **keys))
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+  """See `prepare`.
+
+  Attributes:
+    name: of `METHODS`.
+    budget: share of the dense GMACs that it was solved for.
+    network: the `Network`, of the method's architecture. It has thresholds, which only an adaptive
+      method reads.
+    counts: see `methods`.
+  """
+
+  name: str
+  budget: float
+  network: Network
+  counts: tuple[int, ...]
+
+  @property
+  def method(self):
+    """See `methods`."""
+    return METHODS[self.name]
+
+  @property
+  def title(self):
+    """For progress: "tome at 0.65"."""
+    return f"{self.name} at {self.budget:g}"
+
+  def execution(self):
+    """Function of a `Network` and (b, s, s, 3) uint8 images that returns `Outputs`."""
+    run = self.method.execution(self.counts)
+    return lambda network, images: run(network.model, network.preprocessing.normalize(images))
+
+  def calibrated(self, batches):
+    """Itself with thresholds for its budget, where they decide; `batches` as for `calibrate`."""
+    if not self.method.adaptive:
+      return self
+    return self.with_network(self.network.calibrate(batches(), self.budget))
+
+  def with_network(self, network):
+    """The same with another network."""
+    return dataclasses.replace(self, network=network)
+
+  def gmacs(self, kept=None):
+    """GMACs of images, by the paper's count and really.
+
+    Args:
+      kept: (images, stages) patches kept, of an adaptive method.
+
+    Returns:
+      Two float64 arrays, (images,), or () where all cost the same.
+    """
+    counts = kept if self.method.adaptive else np.array(self.counts)
+    return tuple(np.asarray(self.method.cost(self.network.arch, counts, r)) for r in (False, True))
+
+  def describe(self):
+    """What it keeps, for JSON."""
+    if self.method.adaptive:
+      return {"thresholds": np.asarray(self.network.params["thresholds"]).tolist()}
+    return {"counts": list(self.counts)}
+
+
+def prepare(name, budget, dense, prunings):
+  """A `Contender`; its thresholds, where it needs some, are yet to be calibrated.
+
+  Args:
+    name: of `METHODS`.
+    budget: share of the dense GMACs.
+    dense: the `Network`, without thresholds.
+    prunings: `Prunings` of it.
+
+  Raises:
+    InputError: no such method, or a budget that it cannot meet.
+  """
+  method = METHODS[name]
+  parts = ("adaptive", "architecture", "solve", "cost", "execution", "training")
+  missing = [part for part in parts if not hasattr(method, part)]
+  if missing:
+    raise InputError(
+      f"--methods {name!r} is not a method, it has no {' and no '.join(missing)}: see "
+      "asvit_jax.comparison.methods"
+    )
+  arch = method.architecture(*prunings)
+  counts = method.solve(arch, budget)
+  network = dataclasses.replace(dense, arch=arch).with_thresholds(np.zeros(arch.stages))
+  return Contender(name, budget, network, counts)
+
+
+def trained_part(params):
+  """Parameters without the thresholds, which are no weights."""
+  return vit.without_thresholds(params)

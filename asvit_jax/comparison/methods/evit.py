@@ -1,0 +1,91 @@
+"""EViT (arXiv:2202.07800): the most attended tokens stay, the others become one."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.comparison.mean_attention import mean_attention
+from asvit_jax.comparison.methods.fixed import FixedCount, take
+from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity.attending import Attending
+from asvit_jax.sparsity.attentions import ATTENTIONS
+from asvit_jax.sparsity.executions.fixed_count import predicted
+from asvit_jax.sparsity.reductions import REDUCTIONS
+
+
+class EViT(FixedCount):
+  """See `methods`; as published, at one keep rate κ.
+
+  In the 4th, 7th and 10th block, between attention and MLP, the ⌈κn⌉ of the n tokens besides the
+  class token stay that it attends to most (mean over the heads), and the others are replaced by
+  one, their sum weighted by that attention (section 3.2). The fused token is one of the n of later
+  blocks.
+
+  The blocks are those whose class attention the stages of the paper (arXiv:2209.13802) read.
+  """
+
+  def counts(self, arch, ratio):
+    """Tokens that stay in each of the blocks, the fused one not counted."""
+    counts, n = [], arch.patches
+    for _ in arch.prune_before:
+      counts.append(math.ceil(ratio * n - 1e-9))
+      n = min(n, counts[-1] + 1)
+    return tuple(counts)
+
+  def cost(self, arch, counts, real=False):
+    """See `methods`."""
+    tokens, in_mlp = tokens_in_blocks(arch, np.asarray(counts))
+    return complexity.gmacs_of_blocks(arch, tokens, real, in_mlp)
+
+  def forward(self, model, images, counts):
+    """See `FixedCount`."""
+    x = model.embed(images)
+    attending = Attending(ATTENTIONS[model.arch.attention], mean_attention, REDUCTIONS["drop"])
+    count_of = dict(zip(_blocks(model.arch), counts, strict=True))
+    for i, block in enumerate(model.blocks[:-1]):
+      x, evidence = block.attended(x, attending.dense)
+      x = fuse(x, evidence.gathered, count_of.get(i, x.shape[1] - 1))
+      x = block.fed_forward(x)
+    return predicted(model, x, attending.dense)
+
+
+evit = EViT()
+
+
+def fuse(x, attention, count):
+  """Leaves the most attended tokens and one for all the others.
+
+  Args:
+    x: (b, 1 + n, d) tokens, the class token first.
+    attention: (b, 1 + n) of the class token to each.
+    count: static number of tokens that stay besides the class token.
+
+  Returns:
+    (b, 2 + count, d) tokens: the class token, those that stay, the most attended first, and the
+    fused one; x itself where all of them stay.
+  """
+  if count >= x.shape[1] - 1:
+    return x
+  patches, attention = x[:, 1:], attention[:, 1:]
+  _, order = jax.lax.top_k(attention, attention.shape[1])
+  stay, go = order[:, :count], order[:, count:]
+  fused = (take(attention, go)[..., None] * take(patches, go)).sum(axis=1, keepdims=True)
+  return jnp.concatenate([x[:, :1], take(patches, stay), fused.astype(x.dtype)], axis=1)
+
+
+def tokens_in_blocks(arch, counts):
+  """(..., stages) counts -> (..., depth) tokens in every block's attention, and in its MLP."""
+  n = np.full(counts.shape[:-1], arch.patches)
+  tokens, in_mlp, stage_of = [], [], {block: i for i, block in enumerate(_blocks(arch))}
+  for i in range(arch.depth):
+    tokens.append(1 + n)
+    if i in stage_of:
+      n = np.minimum(n, counts[..., stage_of[i]] + 1)
+    in_mlp.append(1 + n)
+  return np.stack(tokens, axis=-1), np.stack(in_mlp, axis=-1)
+
+
+def _blocks(arch):
+  return [before - 1 for before in arch.prune_before]

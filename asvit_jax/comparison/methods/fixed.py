@@ -1,0 +1,70 @@
+"""What methods share that keep the same number of tokens in every image."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity.executions.cache_sized import CACHED_PACKED, cache_sized
+from asvit_jax.sparsity.executions.fixed_count import fixed_count
+
+# Keep ratios to choose from: finer than one token of 196 at a third power.
+_RATIOS = np.linspace(1.0, 0.0, 2001)
+
+
+class FixedCount:
+  """See `methods`: those of highest score, by the parts and the schedule of an architecture."""
+
+  adaptive = False
+
+  def architecture(self, paper, merging):
+    """See `methods`."""
+    del merging
+    return paper
+
+  def counts(self, arch, ratio):
+    """Patches that each stage keeps where a stage of weight 1 keeps the share `ratio`, a tuple."""
+    return tuple(round(arch.patches * ratio**exponent) for exponent in arch.stage_exponents)
+
+  def choices(self, arch):
+    """All numbers that a budget may choose from, the first of which takes nothing away."""
+    return list(dict.fromkeys(self.counts(arch, float(ratio)) for ratio in _RATIOS))
+
+  def solve(self, arch, budget):
+    """See `methods`."""
+    if not 0 < budget <= 1:
+      raise InputError(
+        f"budget {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
+      )
+    choices = self.choices(arch)
+    shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
+    if budget < shares.min():
+      raise InputError(
+        f"budget {budget:g} cannot be met by {type(self).__name__}: {shares.min():.3f} of the "
+        "dense GMACs is the least; ask for more, or leave it out"
+      )
+    return choices[int(np.argmin(abs(shares - budget)))]
+
+  def cost(self, arch, counts, real=False):
+    """(..., stages) patches kept -> (...) GMACs."""
+    counts = np.asarray(counts, np.float64)
+    return complexity.real_gmacs(arch, counts) if real else complexity.cost(arch, counts)
+
+  def forward(self, model, images, counts):
+    """`Outputs` of normalised images (b, s, s, 3), all of them at once."""
+    return fixed_count(model, images, counts)
+
+  def execution(self, counts):
+    """See `methods`."""
+    return cache_sized(functools.partial(self.forward, counts=counts), CACHED_PACKED)
+
+  def training(self, counts):
+    """See `methods`."""
+    return functools.partial(self.forward, counts=counts)
+
+
+def take(tokens, index):
+  """(b, n, ...) tokens and (b, m) indices -> (b, m, ...)."""
+  return jnp.take_along_axis(tokens, index.reshape(*index.shape, *[1] * (tokens.ndim - 2)), axis=1)

@@ -1,0 +1,33 @@
+"""What our two methods share: thresholds decide, and every image keeps its own number of tokens."""
+
+import functools
+
+from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity.executions import EXECUTIONS
+from asvit_jax.sparsity.executions.in_place import masked
+from asvit_jax.sparsity.gates import hard_gate
+
+
+class Thresholds:
+  """See `methods`; packed in inference, masked in training, where thresholds stay."""
+
+  adaptive = True
+
+  def solve(self, arch, budget):
+    """(): what is kept follows from thresholds. Raises InputError for an impossible budget."""
+    complexity.check_budget(arch, budget)
+    return ()
+
+  def cost(self, arch, counts, real=False):
+    """(..., stages) patches kept -> (...) GMACs."""
+    return complexity.real_gmacs(arch, counts) if real else complexity.cost(arch, counts)
+
+  def execution(self, counts):
+    """See `methods`."""
+    del counts
+    return EXECUTIONS["packed"]
+
+  def training(self, counts):
+    """See `methods`."""
+    del counts
+    return functools.partial(masked, gate=hard_gate)

@@ -1,0 +1,109 @@
+"""Token Merging (arXiv:2210.09461): in every block, the r most similar pairs become one each."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.comparison.methods.fixed import FixedCount, take
+from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity.attending import Attending
+from asvit_jax.sparsity.attentions import ATTENTIONS
+from asvit_jax.sparsity.executions.fixed_count import predicted
+from asvit_jax.sparsity.reductions import REDUCTIONS
+from asvit_jax.sparsity.scores import SCORES
+from asvit_jax.sparsity.similarity import cosine_similarity
+
+
+class ToMe(FixedCount):
+  """See `methods`; as published, the same r in every block, as long as there are pairs.
+
+  Between attention and MLP, tokens are assigned to two sets in turn; each of the first, the class
+  token excepted, is linked to the one of the second whose key, averaged over the heads, is most
+  like its own; the r strongest links are merged, weighted by size, and attention adds the logarithm
+  of sizes to its logits (section 3). Counts are the pairs that each block merges.
+
+  The last block's merge would change nothing that the class token's prediction reads; it is not
+  computed, but the paper's count has it. With a second head, for patch tokens, there is none.
+  """
+
+  def choices(self, arch):
+    """See `FixedCount`."""
+    return [pairs(arch, r) for r in range(1 + arch.patches // 2)]
+
+  def cost(self, arch, counts, real=False):
+    """See `methods`."""
+    counts = np.asarray(counts)
+    in_mlp = 1 + arch.patches - np.cumsum(counts, axis=-1)
+    tokens = in_mlp + counts
+    compared = -(-tokens // 2) * (tokens // 2) * (counts > 0)  # in every block
+    if real:
+      compared = compared[..., :-1]
+    similarities = 1e-9 * arch.width / arch.heads * compared.sum(axis=-1)
+    return complexity.gmacs_of_blocks(arch, tokens, real, in_mlp) + similarities
+
+  def forward(self, model, images, counts):
+    """See `FixedCount`."""
+    arch = model.arch
+    x, sizes = model.embed(images), None
+    # The evidence of merging includes the keys, averaged over the heads.
+    attending = Attending(
+      ATTENTIONS[arch.attention], SCORES["class_attention"], REDUCTIONS["merge"]
+    )
+    sizes = attending.first_sizes(*x.shape[:2])
+    for block, r in zip(model.blocks[:-1], counts, strict=False):
+      x, evidence = block.attended(x, functools.partial(attending.dense, sizes=sizes))
+      x, sizes = merge_pairs(x, sizes, evidence.keys, r)
+      x = block.fed_forward(x)
+    return predicted(model, x, functools.partial(attending.dense, sizes=sizes))
+
+
+tome = ToMe()
+
+
+def pairs(arch, r):
+  """The pairs that each block merges, a tuple: r, or half of the tokens besides the class token."""
+  counts, n = [], 1 + arch.patches
+  for _ in range(arch.depth):
+    counts.append(min(r, (n - 1) // 2))
+    n -= counts[-1]
+  if arch.aux_head:
+    counts[-1] = 0
+  return tuple(counts)
+
+
+def merge_pairs(x, sizes, keys, r):
+  """Bipartite soft matching and the merge of its r strongest links.
+
+  Args:
+    x: (b, n, d) tokens, the class token first.
+    sizes: (b, n) patches that each stands for.
+    keys: (b, n, c), averaged over the heads.
+    r: static number of links, at most (n - 1) // 2.
+
+  Returns:
+    (b, n - r, d) tokens and (b, n - r) sizes: those left of the first set, in order, then the
+    second set.
+  """
+  if not r:
+    return x, sizes
+  keys = jax.lax.stop_gradient(keys)
+  similarity = cosine_similarity(keys[:, ::2], keys[:, 1::2])  # (b, first, second)
+  strength = similarity.max(axis=-1).at[:, 0].set(-jnp.inf)  # the class token is not merged
+  order = jnp.argsort(-strength, axis=-1)
+  merged, left = order[:, :r], jnp.sort(order[:, r:], axis=-1)
+  into = take(similarity.argmax(axis=-1), merged)  # (b, r)
+
+  image = jnp.arange(len(x))[:, None]
+  first, second = x[:, ::2], x[:, 1::2].astype(jnp.float32)
+  first_sizes, second_sizes = sizes[:, ::2], sizes[:, 1::2]
+  moved = take(first_sizes, merged)
+  total = second_sizes.at[image, into].add(moved)
+  mass = (second_sizes[..., None] * second).at[image, into]
+  mass = mass.add(moved[..., None] * take(first, merged).astype(jnp.float32))
+  second = (mass / total[..., None]).astype(x.dtype)
+  return (
+    jnp.concatenate([take(first, left), second], axis=1),
+    jnp.concatenate([take(first_sizes, left), total], axis=1),
+  )

@@ -1,0 +1,84 @@
+"""What was measured, kept in files, so that a comparison that was interrupted goes on."""
+
+import json
+import pathlib
+import zlib
+
+from asvit_jax.config.keys import flatten
+from asvit_jax.core import leaves, storage
+
+# Of the config, what decides what is measured; what speeds it up does not.
+_DATA = (
+  *("name", "dir", "classes", "eval_split", "crop_ratio", "mean", "std", "interpolation"),
+  "max_bad_images",
+)
+_RECIPE = ("seed", "epochs", "total_steps", "batch_size", "data", "mix", "optimizer")
+
+
+class Records:
+  """One file a measurement, `DIRECTORY/measured/NAME-KEY.json`.
+
+  The key is a checksum of all settings that the measurement depends on: with others, nothing is
+  found, and nothing is overwritten.
+
+  Args:
+    directory: of the comparison.
+  """
+
+  def __init__(self, directory):
+    self._directory = pathlib.Path(directory) / "measured"
+
+  def find(self, name, settings):
+    """The dictionary of that measurement, or None."""
+    path = self._path(name, settings)
+    return json.loads(path.read_text())["result"] if path.is_file() else None
+
+  def add(self, name, settings, result):
+    """Writes a measurement; raises InputError where it cannot be written."""
+    content = {"result": result, "settings": settings}
+    storage.write(self._path(name, settings), json.dumps(content, indent=1), "a measurement")
+
+  def _path(self, name, settings):
+    key = zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+    return self._directory / f"{name.replace(':', '.')}-{key:08x}.json"
+
+
+def base_settings(network, config, source):
+  """What every measurement depends on, for JSON.
+
+  Args:
+    network: the `Network`, dense.
+    config: a config.
+    source: of the images to evaluate on.
+  """
+  return {
+    "weights": leaves.fingerprint(network.params),
+    "preprocessing": network.preprocessing.to_json(),
+    "dtype": network.dtype,
+    "images": len(source),
+    "data": {key: _plain(config.data[key]) for key in _DATA},
+  }
+
+
+def contender_settings(contender, train_split=None):
+  """What a contender adds to it; `train_split` is where thresholds come from."""
+  settings = {
+    "budget": contender.budget,
+    "architecture": contender.network.arch.to_json(),
+    "counts": list(contender.counts),
+  }
+  return settings | ({"calibrated_on": train_split} if contender.method.adaptive else {})
+
+
+def recipe_settings(config, images):
+  """What fine-tuning on so many images adds to it."""
+  flat = {key: _plain(value) for key, value in flatten(config).items()}
+  speed = ("data.workers", "data.check_images")
+  return {
+    "recipe": {k: v for k, v in flat.items() if k.split(".")[0] in _RECIPE and k not in speed},
+    "training_images": images,
+  }
+
+
+def _plain(value):
+  return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,185 @@
+"""All contenders on the same images, one after the other."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from asvit_jax.comparison import accuracy, records, timing
+from asvit_jax.comparison.contenders import Contender, Prunings, prepare
+from asvit_jax.comparison.finetuning import finetune
+from asvit_jax.core import storage
+from asvit_jax.core.progress import log
+from asvit_jax.data import loader, sources
+from asvit_jax.network import Network
+from asvit_jax.sparsity.calibration import MAX_IMAGES
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """See `run`.
+
+  Attributes:
+    network: the `Network`, dense: whose weights all contenders have.
+    contenders: list of `Contender`, not calibrated.
+    config: a config.
+    source: of the images to evaluate on.
+    train_source: of the images to calibrate and to train on; None where nobody needs it.
+    out: directory for what is measured.
+  """
+
+  network: Network
+  contenders: list[Contender]
+  config: ConfigDict
+  source: Any
+  train_source: Any
+  out: pathlib.Path
+
+  def run(self, finetuned=False, rounds=0, speed_batch=32):
+    """Measures what is not measured yet.
+
+    Args:
+      finetuned: whether contenders are also fine-tuned.
+      rounds: number of times that each is timed; 0: not timed.
+      speed_batch: number of images to time them on.
+
+    Returns:
+      Dictionary of `dense`, its measurement, and `results`, a list of those of contenders, see
+      `accuracy`, each with `method`, `budget`, `finetuned`, and what it keeps, `counts` or
+      `thresholds`; where they are timed also `images_per_s`, `ms`, `spread_ms` and `speedup`.
+    """
+    dense = self._dense()
+    results = {"dense": dense, "results": []}
+    for contender in self.contenders:
+      for tuned in (False, True) if finetuned else (False,):
+        results["results"].append(self._measured(contender, tuned))
+        self._write(results)
+    if rounds:
+      self._time(results, rounds, speed_batch)
+      self._write(results)
+    return results
+
+  def _dense(self):
+    found = self._records.find("dense", self._settings)
+    if found is not None:
+      log(f"dense: measured before, top-1 {found['top1']:.1f}")
+      return found
+    result, _ = self._dense_measured
+    self._records.add("dense", self._settings, result)
+    return result
+
+  def _measured(self, contender, tuned):
+    """A line of `results`."""
+    name = f"{contender.name}-{contender.budget:g}{'-finetuned' if tuned else ''}"
+    settings = self._settings_of(contender, tuned)
+    result = self._records.find(name, settings)
+    before = result is not None
+    if not before:
+      predictions = self._dense_measured[1]
+      contender = self._tuned(contender) if tuned else self._calibrated(contender)
+      result = accuracy.measure(contender, self.config, self.source, predictions)
+      result |= contender.describe()
+      self._records.add(name, settings, result)
+      if tuned and contender.method.adaptive:  # others have no thresholds that a file could carry
+        contender.network.save(pathlib.Path(self.out) / f"{name}.safetensors")
+    log(
+      f"{name}: {'measured before, ' if before else ''}top-1 {result['top1']:.1f} at "
+      f"{result['share']:.3f} of the dense GMACs"
+    )
+    return {
+      "method": contender.name,
+      "budget": contender.budget,
+      "finetuned": tuned,
+      **result,
+    }
+
+  def _calibrated(self, contender):
+    """It with its thresholds: those measured before, where they are."""
+    if not contender.method.adaptive:
+      return contender
+    name = f"{contender.name}-{contender.budget:g}"
+    found = self._records.find(name, self._settings_of(contender, False))
+    if found is not None:
+      return contender.with_network(contender.network.with_thresholds(found["thresholds"]))
+    return contender.calibrated(lambda: self._calibration_batches)
+
+  def _tuned(self, contender):
+    """It fine-tuned, and calibrated once more."""
+    contender = self._calibrated(contender)
+    contender = finetune(contender, self.network, self.config, self.train_source)
+    return contender.calibrated(lambda: self._calibration_batches)
+
+  def _time(self, results, rounds, speed_batch):
+    """Adds what was timed to the lines of contenders with the first weights."""
+    images = None
+    for budget in dict.fromkeys(contender.budget for contender in self.contenders):
+      contenders = [c for c in self.contenders if c.budget == budget]
+      settings = self._settings | {
+        "contenders": {c.name: self._settings_of(c, False) for c in contenders},
+        "rounds": rounds,
+        "batch": speed_batch,
+      }
+      speed = self._records.find(f"speed-{budget:g}", settings)
+      if speed is None:
+        if images is None:
+          images = timing.batch_of(
+            self.config, self.source, self.network.preprocessing, speed_batch
+          )
+        contenders = [self._calibrated(contender) for contender in contenders]
+        speed = timing.time_in_turn(self.network, contenders, images, rounds)
+        self._records.add(f"speed-{budget:g}", settings, speed)
+      else:
+        log(f"speed at {budget:g}: timed before")
+      results["dense"] = speed["dense"] | results["dense"]
+      results["results"] = [
+        row | speed[row["method"]] if row["budget"] == budget and not row["finetuned"] else row
+        for row in results["results"]
+      ]
+
+  def _settings_of(self, contender, tuned):
+    settings = self._settings
+    settings = settings | records.contender_settings(contender, self.config.data.train_split)
+    if tuned:
+      settings |= records.recipe_settings(self.config, len(self.train_source))
+    return settings
+
+  def _write(self, results):
+    storage.write(
+      pathlib.Path(self.out) / "results.json", json.dumps(results, indent=1), "the results"
+    )
+
+  @functools.cached_property
+  def _settings(self):
+    return records.base_settings(self.network, self.config, self.source)
+
+  @functools.cached_property
+  def _records(self):
+    return records.Records(self.out)
+
+  @functools.cached_property
+  def _dense_measured(self):
+    return accuracy.measure_dense(self.network, self.config, self.source)
+
+  @functools.cached_property
+  def _calibration_batches(self):
+    """Of the images to train on, without labels; in memory, as thresholds read them often."""
+    sample = sources.Sample(self.train_source, MAX_IMAGES)
+    return list(loader.eval_batches(self.config, sample, self.network.preprocessing))
+
+
+def contenders(network, methods, budgets):
+  """A `Contender` for every method and budget.
+
+  Args:
+    network: a `Network`; thresholds of it are not read.
+    methods: names of `METHODS`.
+    budgets: shares of the dense GMACs.
+
+  Raises:
+    InputError: no such method, or a budget that one cannot meet.
+  """
+  prunings = Prunings.of(network)
+  return [prepare(name, budget, network.dense, prunings) for budget in budgets for name in methods]

@@ -1,0 +1,138 @@
+"""Networks from weights of any format, or random ones."""
+
+import dataclasses
+
+from asvit_jax import vit
+from asvit_jax.config.model import PRUNING, architecture, preprocessing
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.parts import check_trusted
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.network.held import Network
+from asvit_jax.weights import formats
+from asvit_jax.weights.adapting import adapt
+from asvit_jax.weights.names import from_timm
+from asvit_jax.weights.recognition import recognize
+
+
+def create(arch, *, seed=0, **fields):
+  """A `Network` with random parameters.
+
+  Args:
+    arch: an `Architecture`, or a name of `vit.VARIANTS`.
+    seed: of the parameters.
+    **fields: others of `Network`.
+
+  Raises:
+    InputError: an unknown name.
+  """
+  if isinstance(arch, str):
+    fields = {"variant": arch} | fields
+    arch = _published(arch)
+  return Network(arch, vit.initial_params(arch, seed=seed), **fields)
+
+
+def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
+  """A `Network` from weights of any format.
+
+  Args:
+    source: a file (safetensors, PyTorch), the workdir of a run, or `hf:OWNER/NAME`.
+    arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for what this package wrote, nor
+      for weights of a published network.
+    dtype: compute type, "float32" or "bfloat16".
+    resize: interpolates the position embedding of another image size than `arch` has.
+    new_head: starts a new head where `arch` has another number of classes.
+
+  Raises:
+    InputError: nothing there, a format that is not known, or weights that do not fit `arch`.
+  """
+  stored = formats.read(source)
+  described = _described(stored, source)
+  variant = stored.description.get("variant", "")
+  if isinstance(arch, str):
+    variant, arch = arch, _published(arch)
+  elif arch is None and described is not None:
+    arch = described
+  elif arch is None:
+    arch, variant = recognize(stored.tensors, f"weights {source}")
+  network = Network(arch, {}, dtype, _preprocessing(stored), variant=variant)
+  return _filled(network, stored, described, source, resize, new_head)
+
+
+def load_configured(source, config, *, resize=False, new_head=False):
+  """The `Network` of a source as a config wants it.
+
+  What the config leaves open, where and how to prune and the preprocessing, is the source's; where
+  that says nothing either, the variant's and the defaults.
+
+  Args:
+    source: as in `load`.
+    config: see `config.base`.
+    resize: as in `load`.
+    new_head: as in `load`.
+
+  Raises:
+    InputError: as in `load`; or the config and the source contradict each other.
+  """
+  stored = formats.read(source)
+  described = _described(stored, source)
+  arch = architecture(config, described)
+  expected = preprocessing(config, _preprocessing(stored))
+  network = Network(arch, {}, config.model.dtype, expected, variant=config.model.variant)
+  return _filled(network, stored, described, source, resize, new_head)
+
+
+def _published(name):
+  """The `Architecture` of that name; raises InputError for one that is not known."""
+  if name not in vit.VARIANTS:
+    raise InputError(f"network {name!r} is not known: choose from {', '.join(vit.VARIANTS)}")
+  return vit.VARIANTS[name]
+
+
+def _filled(network, stored, described, source, resize, new_head):
+  """The `Network` with the parameters, and what else is known of them, of a source."""
+  arch = network.arch
+  tensors = adapt(arch, stored.tensors, resize, new_head)
+  prunes = any(name.startswith("score_predictor.") for name in tensors)
+  if described is not None:
+    _check_same(arch, described, source, prunes, resize, new_head)
+  budgets = tuple(stored.description.get("budgets", ()))
+  params = from_timm(arch if prunes else arch.dense, tensors, f"weights {source}", len(budgets))
+  classes = stored.description.get("classes")
+  if classes is not None and len(classes) != arch.classes:
+    classes = None
+  classes = None if classes is None else tuple(classes)
+  return dataclasses.replace(network, params=params, classes=classes, budgets=budgets)
+
+
+def _described(stored, source):
+  """The `Architecture` that a source says it is of, or None."""
+  values = stored.description.get("architecture")
+  if values is None:
+    return None
+  arch = vit.Architecture.from_json(values, f"weights {source}")
+  for part in (arch.stem, arch.attention, arch.score, arch.reduction):
+    check_trusted(part, f"weights {source}")
+  return arch
+
+
+def _preprocessing(stored):
+  return Preprocessing.from_json(stored.description.get("preprocessing", {}))
+
+
+def _check_same(arch, described, source, prunes, resize, new_head):
+  """Raises InputError where weights say that they are of another network than they are loaded as.
+
+  Shapes of tensors would not tell the number of heads, or the blocks that thresholds are for.
+  """
+  free = {"image_size"} if resize else set()
+  free |= {"classes"} if new_head else set()
+  free |= set() if prunes else set(PRUNING)
+  fields = [field.name for field in dataclasses.fields(arch) if field.name not in free]
+  differ = [f for f in fields if getattr(arch, f) != getattr(described, f)]
+  if differ:
+    listed = "; ".join(f"{f} {getattr(described, f)!r}, not {getattr(arch, f)!r}" for f in differ)
+    raise InputError(
+      f"weights {source} does not fit this model: it says that it has {listed}; leave these to the "
+      "weights, or take others (another image size or another number of classes is taken when "
+      "asked for: resize, new_head)"
+    )

@@ -1,0 +1,109 @@
+"""The page of a comparison: methods against each other on the same weights and images."""
+
+from asvit_jax.report.page import writing
+from asvit_jax.report.page.contents import Chart, Column, Page, Point, Series, Table, Tile
+
+# Keys of results: column of the table, decimals. A column that no result has is left out.
+COLUMNS = {
+  "budget": ("budget", 3),
+  "top1": ("top-1, %", 2),
+  "agreement": ("as dense, %", 2),
+  "gmacs": ("GMACs", 3),
+  "share": ("share of dense", 3),
+  "real_gmacs": ("GMACs really computed", 3),
+  "images_per_s": ("images/s", 1),
+  "speedup": ("speed-up", 3),
+}
+_SHARE = "share of the dense GMACs, %"
+
+
+def write_comparison(directory, results, title, summary=(), gallery=None):
+  """Writes the page of a comparison.
+
+  Args:
+    directory: to write `writing.NAME` to.
+    results: of `comparison.running.Comparison.run`: `dense`, a dictionary of at least `top1` and
+      `gmacs`; and `results`, those of methods, with `method`, `budget`, `finetuned`, `share` and
+      what `COLUMNS` knows.
+    title: of the page.
+    summary: facts to stand under it.
+    gallery: `Gallery` of one of the networks, of `images.collect`, or None.
+
+  Returns:
+    Path of the file, a string.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  return str(writing.write(directory, page_of(results, title, summary, gallery)))
+
+
+def page_of(results, title, summary=(), gallery=None):
+  """The `Page`; see `write_comparison`."""
+  return Page(
+    title=title,
+    summary=tuple(summary),
+    tiles=_tiles(results),
+    charts=tuple(_charts(results)),
+    tables=(_table(results),),
+    gallery=gallery,
+  )
+
+
+def _tiles(results):
+  """The dense network, and the best method at every budget."""
+  tiles = [Tile("Dense", f"{results['dense']['top1']:.1f} %", "top-1")]
+  rows = results["results"]
+  for budget in sorted({row["budget"] for row in rows}, reverse=True):
+    best = max((row for row in rows if row["budget"] == budget), key=lambda row: row["top1"])
+    tiles.append(Tile(f"Best at budget {budget:g}", f"{best['top1']:.1f} %", _name(best)))
+  return tuple(tiles)
+
+
+def _charts(results):
+  """Top-1 against cost for each kind of weights, and where it was timed against images/s."""
+  rows, dense = results["results"], results["dense"]
+  plain = [row for row in rows if not row["finetuned"]]
+  tuned = [row for row in rows if row["finetuned"]]
+
+  def chart(title, x, rows, at, place):
+    end = Series("dense", (Point(place, dense["top1"]),))
+    level = ("dense", dense["top1"])
+    return Chart(title, x, "top-1, %", (*_series(rows, at), end), level)
+
+  def share(row):
+    return 100 * row["share"]
+
+  if plain:
+    yield chart("Without training", _SHARE, plain, share, 100.0)
+  if tuned:
+    yield chart("Fine-tuned", _SHARE, tuned, share, 100.0)
+  timed = [row for row in plain if row.get("images_per_s") is not None]
+  if timed and dense.get("images_per_s") is not None:
+    speed = dense["images_per_s"]
+    yield chart("Speed, without training", "images/s", timed, lambda r: r["images_per_s"], speed)
+
+
+def _series(rows, at):
+  """A `Series` a method, its points by budget."""
+  for method in dict.fromkeys(row["method"] for row in rows):
+    points = [
+      Point(at(row), row["top1"], f"budget {row['budget']:g}")
+      for row in rows
+      if row["method"] == method
+    ]
+    yield Series(method, tuple(points))
+
+
+def _table(results):
+  rows = [{"name": _name(row)} | row for row in results["results"]]
+  rows.append({"name": "dense"} | results["dense"])
+  keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+  columns = (Column("method"), *(Column(*COLUMNS[key]) for key in keys))
+  return Table(
+    "Results", columns, tuple((row["name"], *(row.get(key) for key in keys)) for row in rows)
+  )
+
+
+def _name(row):
+  return f"{row['method']}, fine-tuned" if row["finetuned"] else row["method"]

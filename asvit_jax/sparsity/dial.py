@@ -1,0 +1,46 @@
+"""One network, every budget: thresholds as a function of the share of the dense GMACs.
+
+A network that was calibrated for several budgets has a row of thresholds for each. Those of a
+budget between two of them are interpolated.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+
+SPACING = 0.1  # of the budgets that a range is calibrated at, at most
+
+
+def thresholds_at(table, budgets, budget):
+  """Interpolates linearly between the two nearest budgets; differentiable in the table.
+
+  Args:
+    table: (k, stages) thresholds, a row a budget.
+    budgets: k shares of the dense GMACs, in any order.
+    budget: () share to have the thresholds of, between the least and the greatest of them.
+
+  Returns:
+    (stages,) thresholds.
+  """
+  order = np.argsort(budgets)
+  known = jnp.asarray(np.asarray(budgets)[order], jnp.float32)
+  return jax.vmap(lambda column: jnp.interp(budget, known, column[order]), in_axes=1)(table)
+
+
+def check(budgets, budget):
+  """Raises InputError where a budget lies outside of those that thresholds are known for."""
+  low, high = min(budgets), max(budgets)
+  if not low <= budget <= high:
+    raise InputError(
+      f"budget {budget:g}: the thresholds are for {low:g} to {high:g}; ask for one of these, or "
+      "calibrate for more with --calibrate BUDGET,BUDGET,…"
+    )
+
+
+def spread(low, high, default):
+  """The budgets to calibrate a range at: `default` first, then others at most `SPACING` apart."""
+  count = 1 + int(np.ceil((high - low) / SPACING - 1e-9))
+  others = np.linspace(low, high, max(count, 2)).round(4).tolist()
+  return (default, *(b for b in others if b != default))

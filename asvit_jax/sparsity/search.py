@@ -1,0 +1,103 @@
+"""How hard each stage should cut: a search without labels or gradients."""
+
+import dataclasses
+
+import numpy as np
+
+from asvit_jax.core.progress import Progress, log
+from asvit_jax.sparsity.complexity import check_budget, target_gmacs, uniform_ratio
+
+TRIALS = 40
+# Of the logarithms of the weights, and how it adapts (Rechenberg's rule: one in five improves).
+_STEP, _AFTER_SUCCESS, _AFTER_FAILURE = 0.4, 1.5, 1.5**-0.25
+_TOLERANCE = 1e-3  # of the budget; KL differs by some five times that
+_CORRECTIONS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What a search found.
+
+  Attributes:
+    stage_weights: see `Architecture.stage_weights`.
+    divergence: KL(dense ‖ pruned) of the predictions, the mean over the images, nats.
+    divergence_before: the same with the weights that the search began with.
+    trials: number of candidates that were tried.
+    seed: of the search.
+    images: number of them.
+  """
+
+  stage_weights: tuple[float, ...]
+  divergence: float
+  divergence_before: float
+  trials: int
+  seed: int
+  images: int
+
+
+def search(calibrator, budget, trials=TRIALS, seed=0):
+  """Looks for stage weights whose predictions are nearest to the dense network's at a fixed budget.
+
+  A (1+1) evolution strategy: the logarithms of the weights move at random, by steps that grow after
+  a success and shrink after a failure. Every candidate gets thresholds that meet the budget.
+
+  Args:
+    calibrator: a `Calibrator`.
+    budget: share of the dense GMACs.
+    trials: number of candidates.
+    seed: of the random steps; the same seed, images and machine find the same.
+
+  Returns:
+    `Found`.
+
+  Raises:
+    InputError: a budget that cannot be met.
+  """
+  arch = calibrator.arch
+  check_budget(arch, budget)
+  rng = np.random.default_rng(seed)
+  evaluate = _Evaluation(calibrator, target_gmacs(arch, budget))
+  best = np.log(np.array(arch.stage_weights or (1.0,) * arch.stages))
+  before = least = evaluate(np.exp(best))
+  step = _STEP
+  progress = Progress("searching, candidates", trials)
+  for done in range(1, trials + 1):
+    candidate = best + step * rng.standard_normal(arch.stages)
+    candidate -= candidate.mean()  # a common factor is undone by the ratio
+    divergence = evaluate(np.exp(candidate))
+    if divergence < least:
+      best, least, step = candidate, divergence, step * _AFTER_SUCCESS
+      log(f"candidate {done}: KL {least:.5f} (began at {before:.5f}), weights {_text(best)}")
+    else:
+      step *= _AFTER_FAILURE
+    progress.update(done)
+  weights = tuple(float(f"{w:.4g}") for w in np.exp(best))
+  return Found(weights, least, before, trials, seed, len(evaluate.dense))
+
+
+class _Evaluation:
+  """KL of stage weights at a number of GMACs."""
+
+  def __init__(self, calibrator, target):
+    self._calibrator, self._target = calibrator, target
+    self._aim = target  # uniform GMACs whose measured ones are the target
+    self.dense = _log_softmax(calibrator.dense_logits())
+
+  def __call__(self, weights):
+    arch = dataclasses.replace(self._calibrator.arch, stage_weights=tuple(weights))
+    for _ in range(_CORRECTIONS):
+      trial = self._calibrator.trial(uniform_ratio(arch, self._aim), weights, logits=True)
+      if abs(trial.gmacs / self._target - 1) < _TOLERANCE:
+        break
+      self._aim += self._target - trial.gmacs
+    pruned = _log_softmax(trial.logits)
+    return float((np.exp(self.dense) * (self.dense - pruned)).sum(axis=-1).mean())
+
+
+def _log_softmax(logits):
+  logits = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+  return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def _text(logarithms):
+  return " ".join(f"{w:.2f}" for w in np.exp(logarithms))

@@ -1,0 +1,128 @@
+"""One network for several budgets, from the flags of the commands."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from command_lines import run
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.network import Network, load
+
+ARCH = tiny.TRAINED
+CONFIG = '''"""A recipe for the tiny network."""
+
+import tiny
+
+
+def get_config():
+  """The config."""
+  config = tiny.config({directory!r})
+  config.model.reduction = {reduction!r}
+  return config
+'''
+
+pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
+
+
+@pytest.fixture
+def options(tmp_path, folder):
+  """The config and the dense weights of a network, as flags."""
+  weights, config = tmp_path / "dense.safetensors", tmp_path / "recipe.py"
+  Network(ARCH, tiny.params(ARCH.dense), variant="tiny").save(weights)
+  config.write_text(CONFIG.format(directory=str(folder), reduction="merge"))
+  return ("--config", config, "--weights", weights)
+
+
+@pytest.fixture
+def dial(options, tmp_path):
+  """(flags for weights that were calibrated for three budgets, the result of that)."""
+  path = tmp_path / "dial.safetensors"
+  given = ("--calibrate", "0.7,0.5,0.9", "--calibrate-split", "train", "--save-weights", path)
+  return (*options[:2], "--weights", path), run("evaluate", *options, *given)
+
+
+def test_calibrating_for_several_evaluates_and_keeps_them_all(dial):
+  flags, result = dial
+  assert [point["budget"] for point in result["curve"]] == [0.7, 0.5, 0.9]
+  assert {k: result[k] for k in result["curve"][0]} == result["curve"][0]
+  assert result["execution"] == "packed"
+  loaded = load(flags[-1])
+  assert (loaded.budgets, loaded.arch.reduction) == ((0.7, 0.5, 0.9), "merge")
+  json.dumps(result)
+
+
+def test_budgets_were_set_on_the_split_asked_for(dial, options):
+  _, result = dial
+  on_train = run("evaluate", *dial[0], "--budget", 0.5, "--config.data.eval_split", "train")
+  assert on_train["share"] == pytest.approx(0.5, abs=0.01)
+  assert result["curve"][1]["share"] != on_train["share"]  # other images
+
+
+def test_evaluate_takes_the_budgets_asked_for_or_the_first(dial):
+  flags, result = dial
+  first = run("evaluate", *flags)
+  assert first["budget"] == 0.7
+  assert first["share"] == result["share"]
+  two = run("evaluate", *flags, "--budget", "0.55,0.8")
+  assert [point["budget"] for point in two["curve"]] == [0.55, 0.8]
+  assert two["curve"][0]["share"] < first["share"] < two["curve"][1]["share"]
+
+
+def test_predict_and_export_take_one(dial, folder, tmp_path):
+  flags, _ = dial
+  image = next(folder.glob("val/*/*"))
+  costs = [
+    run("predict", *flags, "--budget", budget, image)["predictions"][0]["gmacs"]
+    for budget in (0.5, 0.9)
+  ]
+  assert costs[0] < costs[1]
+  out = tmp_path / "at_06.safetensors"
+  note = run("export", *flags, "--budget", 0.6, "--format", "safetensors", "--out", out)
+  assert note["budget"] == 0.6
+  exported = load(out)
+  assert exported.budgets == ()
+  expected = load(flags[-1]).at(0.6).params["thresholds"]
+  np.testing.assert_array_equal(exported.params["thresholds"], expected)
+
+
+@pytest.mark.parametrize(
+  ("command", "flags", "said"),
+  [
+    ("evaluate", ("--budget", "0.3"), r"budget 0\.3: the thresholds are for 0\.5 to 0\.9"),
+    ("evaluate", ("--budget", "half"), "--budget 'half': expected shares"),
+    ("evaluate", ("--budget", "0.5,0.5"), "every budget once"),
+    ("evaluate", ("--calibrate", "0.5,x"), "--calibrate '0.5,x': expected shares"),
+    ("evaluate", ("--calibrate", "0.5,1.5"), r"budget 1\.5 is not in"),
+    ("evaluate", ("--search", "3"), "give a budget there"),
+    ("evaluate", ("--calibrate-split", "train"), "give a budget there"),
+    ("evaluate", ("--budget", "0.5,0.6", "--per-image", "f"), "--per-image is of one budget"),
+    ("predict", ("--budget", "0.5,0.6"), "expected one share"),
+    ("predict", ("--budget", "0.95"), r"budget 0\.95: the thresholds are for"),
+  ],
+)
+def test_what_cannot_be_is_refused(dial, folder, command, flags, said):
+  images = (next(folder.glob("val/*/*")),) if command == "predict" else ()
+  with pytest.raises(InputError, match=said):
+    run(command, *dial[0], *flags, *images)
+
+
+def test_a_network_of_one_budget_says_so(options, tmp_path):
+  path = tmp_path / "one.safetensors"
+  run("evaluate", *options, "--calibrate", 0.6, "--save-weights", path)
+  with pytest.raises(InputError, match="only where it was calibrated for several"):
+    run("evaluate", *options[:2], "--weights", path, "--budget", 0.6)
+
+
+def test_a_search_is_seeded_and_reported_and_its_weights_are_kept(options, tmp_path):
+  path = tmp_path / "found.safetensors"
+  given = ("--calibrate", 0.6, "--search", 3, "--seed", 7, "--save-weights", path)
+  result = run("evaluate", *options, *given)
+  found = result["search"]
+  assert (found["seed"], found["trials"], found["images"]) == (7, 3, 10)
+  assert found["divergence"] <= found["divergence_before"]
+  assert load(path).arch.stage_weights == tuple(found["stage_weights"])
+  again = run("evaluate", *options[:2], "--weights", path)
+  assert again["top1"] == result["top1"]
+  assert again["share"] == result["share"]

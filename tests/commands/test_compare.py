@@ -1,0 +1,76 @@
+import json
+
+import pytest
+import tiny
+from command_lines import run
+from PIL import Image
+
+from asvit_jax.core.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
+
+
+@pytest.fixture
+def given(folder, tmp_path):
+  """Flags that compare random weights on 10 images; and 24 to train on."""
+  weights = tmp_path / "w.safetensors"
+  tiny.network(tiny.TRAINED, variant="tiny").dense.save(weights)
+  model = {"variant": "tiny", "num_classes": 3, "image_size": 16, "patch_size": 4}
+  return (
+    *("--config", "configs/digits.py", "--weights", weights),
+    *(f"--config.model.{key}={value}" for key, value in model.items()),
+    *("--config.data.name=folder", f"--config.data.dir={folder}"),
+    *("--config.eval.batch_size=5", "--config.batch_size=8", "--config.total_steps=2"),
+  )
+
+
+def test_it_ends_with_a_table_a_picture_and_the_results(tmp_path, given, capsys):
+  out = tmp_path / "out"
+  result = run(
+    *("compare", *given, "--out", out, "--budgets", "0.8,0.6", "--methods", "tome"),
+    *("--finetune", "--rounds", 1, "--speed-batch", 4),
+  )
+  assert set(result) == {"out", "dense", "results"}
+  lines = [(row["budget"], row["method"], row["finetuned"]) for row in result["results"]]
+  assert lines == [(b, "tome", f) for b in (0.8, 0.6) for f in (False, True)]
+  assert {"top1", "agreement", "gmacs", "share", "real_gmacs", "real_share", "images"} <= set(
+    result["results"][0]
+  )
+  saved = json.loads((out / "results.json").read_text())
+  assert saved == {key: result[key] for key in ("dense", "results")}
+  table = (out / "table.md").read_text()
+  assert sum(line.startswith("| tome | 0.6 |") for line in table.splitlines()) == 2
+  assert table in capsys.readouterr().err
+  with Image.open(out / "compare.png") as picture:
+    assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    (("--methods", "drop,tom"), "--methods 'tom' is not known: choose from drop, merge"),
+    (("--methods", ""), "--methods is empty"),
+    (("--methods", "tome", "--budgets", "0.6,x"), "--budgets '0.6,x': expected shares"),
+    (("--methods", "tome", "--budgets", "0.02"), r"budget 0\.02 cannot be met by ToMe"),
+    (("--methods", "drop", "--budgets", "1.5"), r"budget 1\.5 is not in \(0, 1\]"),
+    (("--methods", "tome", "--finetune", "--config.data.train_split=none"), "none"),
+    (("--methods", "merge", "--config.data.train_split=none"), "none"),
+    (("--methods", "tome", "--finetune", "--config.optimizer.lr=0.0"), r"optimizer\.lr 0\.0"),
+    (("--methods", "tome", "--config.data.eval_split=none"), "none"),
+  ],
+)
+def test_bad_input_is_refused_before_anything_is_measured(tmp_path, given, flags, said):
+  out = tmp_path / "out"
+  with pytest.raises(InputError, match=said):
+    run("compare", *given, "--out", out, *flags)
+  assert not out.exists()
+
+
+def test_without_training_data_methods_of_fixed_counts_still_compare(tmp_path, given):
+  flags = ("--methods", "random", "--budgets", "0.6", "--rounds", 0)
+  out = ("--out", tmp_path, "--config.data.train_split=none")
+  classes = tmp_path / "classes.txt"
+  classes.write_text("ant\nbee\ncat")
+  result = run("compare", *given, *flags, *out, f"--config.data.classes={classes}")
+  assert [row["method"] for row in result["results"]] == ["random"]
+  assert "images_per_s" not in result["dense"]

@@ -1,0 +1,235 @@
+"""What a comparison measures, and that it goes on where it was interrupted."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from asvit_jax import vit
+from asvit_jax.comparison import accuracy
+from asvit_jax.comparison.contenders import Prunings, prepare
+from asvit_jax.comparison.finetuning import finetune
+from asvit_jax.comparison.methods import METHODS
+from asvit_jax.comparison.running import Comparison, contenders
+from asvit_jax.comparison.table import markdown
+from asvit_jax.config import options
+from asvit_jax.core.errors import DivergedError, InputError
+from asvit_jax.data import loader, sources
+from asvit_jax.losses.distillation import divergence
+from asvit_jax.network import load
+
+pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
+
+NAMES = ["merge", "tome", "evit"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return tiny.write_folder(tmp_path_factory.mktemp("compare") / "images")
+
+
+@pytest.fixture(scope="module")
+def network():
+  """Dense; it would merge by other stages than the recipe's, which are for 12 blocks."""
+  merging = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
+  return tiny.network(dataclasses.replace(tiny.TRAINED, **merging), variant="tiny").dense
+
+
+def comparison(network, data, out, names=NAMES, **changes):
+  config = tiny.config(data, **changes)
+  source, train_source = (sources.open_source(config.data, split) for split in ("val", "train"))
+  compared = contenders(network, names, [0.7])
+  return Comparison(network, compared, config, source, train_source, out)
+
+
+def all_of(config, source, network):
+  """Images and labels, all of them."""
+  batches = list(loader.eval_batches(config, source, network.preprocessing))
+  return [np.concatenate([b[k][b["valid"]] for b in batches]) for k in ("image", "label")]
+
+
+@pytest.fixture(scope="module")
+def measured(network, data, tmp_path_factory):
+  """(comparison, its results) without training."""
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setitem(vit.VARIANTS, "tiny", tiny.TRAINED)
+    ours = comparison(network, data, tmp_path_factory.mktemp("out"))
+    return ours, ours.run()
+
+
+def test_it_measures_every_method_on_the_same_images(measured, network):
+  ours, results = measured
+  images, labels = all_of(ours.config, ours.source, network)
+  calibration, _ = all_of(ours.config, ours.train_source, network)
+  dense = np.asarray(network(images).logits).argmax(axis=-1)
+  assert results["dense"]["top1"] == pytest.approx(100 * (dense == labels).mean())
+  assert results["dense"]["images"] == len(images) == 10
+  assert [row["method"] for row in results["results"]] == NAMES
+  for contender, row in zip(ours.contenders, results["results"], strict=True):
+    run = contender.network
+    if contender.method.adaptive:
+      run = run.calibrate(calibration, 0.7)  # thresholds are of the images to train on
+      np.testing.assert_allclose(row["thresholds"], run.params["thresholds"], rtol=1e-5)
+      kept = np.asarray(run(images).kept)
+      np.testing.assert_allclose(row["kept"], kept.mean(axis=0))
+      assert row["gmacs"] == pytest.approx(run.gmacs(kept).mean())
+      assert row["real_gmacs"] == pytest.approx(run.real_gmacs(kept).mean())
+    else:
+      counts = np.array(row["counts"])
+      assert row["gmacs"] == pytest.approx(contender.method.cost(run.arch, counts))
+      assert row["real_gmacs"] == pytest.approx(contender.method.cost(run.arch, counts, real=True))
+    predicted = np.asarray(jax.jit(contender.execution())(run, images).logits).argmax(axis=-1)
+    assert row["top1"] == pytest.approx(100 * (predicted == labels).mean())
+    assert row["agreement"] == pytest.approx(100 * (predicted == dense).mean())
+    assert row["share"] == pytest.approx(row["gmacs"] / network.dense_gmacs)
+    assert row["share"] == pytest.approx(0.7, abs=0.06)
+    assert row["real_share"] == pytest.approx(row["real_gmacs"] / results["dense"]["real_gmacs"])
+  assert json.loads((ours.out / "results.json").read_text()) == results
+
+
+def test_an_interrupted_comparison_goes_on(measured, network, data, tmp_path, monkeypatch, capsys):
+  _, expected = measured
+  measure, seen = accuracy.measure, []
+
+  def interrupted(contender, *rest):
+    if len(seen) == 2:
+      raise KeyboardInterrupt
+    seen.append(contender.name)
+    return measure(contender, *rest)
+
+  monkeypatch.setattr(accuracy, "measure", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    comparison(network, data, tmp_path).run()
+  assert seen == ["merge", "tome"]
+  assert len(json.loads((tmp_path / "results.json").read_text())["results"]) == 2
+
+  after = []
+
+  def noted(contender, *rest):
+    after.append(contender.name)
+    return measure(contender, *rest)
+
+  monkeypatch.setattr(accuracy, "measure", noted)
+  capsys.readouterr()
+  assert comparison(network, data, tmp_path).run() == expected
+  assert after == ["evit"]
+  assert "tome-0.7: measured before" in capsys.readouterr().err
+  assert comparison(network, data, tmp_path).run() == expected
+  assert after == ["evit"]
+
+
+def test_other_settings_are_measured_anew(measured, network, data, monkeypatch):
+  ours, expected = measured
+  seen = []
+
+  def noted(contender, *rest):
+    seen.append(contender.name)
+    return {"top1": 0.0, "share": 0.0}
+
+  monkeypatch.setattr(accuracy, "measure", noted)
+  other = network.with_params(jax.tree.map(lambda x: x * 1.01, network.params))
+  comparison(other, data, ours.out, ["tome"]).run()
+  comparison(network, data, ours.out, ["tome"], **{"data.crop_ratio": 0.9}).run()
+  comparison(network, data, ours.out, ["tome"], **{"data.eval_split": "train"}).run()
+  assert seen == ["tome"] * 3
+  # What does not decide the result does not count, and nothing was overwritten.
+  again = comparison(network, data, ours.out, **{"eval.batch_size": 5, "epochs": 3.0}).run()
+  assert again == expected
+  assert seen == ["tome"] * 3
+
+
+@pytest.mark.parametrize("name", ["merge", pytest.param("evit", marks=pytest.mark.slow)])
+def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, name):
+  config = tiny.config(data, total_steps=12, **{"data.crop_scale": (1.0, 1.0)})
+  source = sources.open_source(config.data, "train")
+  images, _ = all_of(config, source, network)
+  first = prepare(name, 0.6, network, Prunings.of(network)).calibrated(lambda: [{"image": images}])
+  wanted = np.asarray(network(images).logits)
+
+  def distance(contender):
+    outputs = jax.jit(contender.execution())(contender.network, images)
+    return float(divergence(outputs.logits, wanted).mean())
+
+  tuned = finetune(first, network, config, source)
+  assert distance(tuned) < 0.8 * distance(first)
+  same = finetune(first, network, config, source)
+  jax.tree.map(np.testing.assert_array_equal, tuned.network.params, same.network.params)
+  other = finetune(first, network, tiny.config(data, total_steps=12, seed=1), source)
+  assert any(
+    jax.tree.leaves(
+      jax.tree.map(lambda a, b: (a != b).any(), *(c.network.dense.params for c in (tuned, other)))
+    )
+  )
+  np.testing.assert_array_equal(
+    tuned.network.params["thresholds"], first.network.params["thresholds"]
+  )
+
+
+def test_a_loss_that_is_not_finite_ends_fine_tuning(network, data):
+  config = tiny.config(data, total_steps=3)
+  config.optimizer.lr = 1e30
+  first = prepare("tome", 0.6, network, Prunings.of(network))
+  with pytest.raises(DivergedError, match=r"fine-tuning tome at 0\.6: the loss is nan at step"):
+    finetune(first, network, config, sources.open_source(config.data, "train"))
+
+
+def test_fine_tuned_lines_and_speed_stand_beside_the_others(network, data, tmp_path, capsys):
+  ours = comparison(network, data, tmp_path, ["merge", "random"])
+  results = ours.run(finetuned=True, rounds=2, speed_batch=12)  # of ten images
+  lines = [(row["method"], row["finetuned"]) for row in results["results"]]
+  assert lines == [("merge", False), ("merge", True), ("random", False), ("random", True)]
+  for row in results["results"]:
+    assert ("images_per_s" in row) == (not row["finetuned"])
+  timed = [results["dense"], *(row for row in results["results"] if not row["finetuned"])]
+  assert all(row["images_per_s"] == pytest.approx(12e3 / row["ms"]) for row in timed)
+  # Thresholds follow the weights: calibrated again, it meets its budget on the same images.
+  tuned = load(tmp_path / "merge-0.7-finetuned.safetensors")
+  before, after = (row["thresholds"] for row in results["results"][:2])
+  assert before != after
+  np.testing.assert_allclose(tuned.params["thresholds"], after, rtol=1e-6)
+  images, _ = all_of(ours.config, ours.train_source, network)
+  cost = tuned.gmacs(np.asarray(tuned(images).kept)).mean()
+  assert cost / network.dense_gmacs == pytest.approx(0.7, abs=0.01)
+
+  capsys.readouterr()
+  again = comparison(network, data, tmp_path, ["merge", "random"])
+  assert again.run(finetuned=True, rounds=2, speed_batch=12) == results
+  said = capsys.readouterr().err
+  assert "speed at 0.7: timed before" in said
+  assert "fine-tuning" not in said
+
+  rows = [line.split(" | ") for line in markdown(results).splitlines() if line.startswith("|")]
+  assert [row[0] for row in rows[2:]] == ["| dense", *["| merge"] * 2, *["| random"] * 2]
+  assert len({len(row) for row in rows}) == 1
+  header = rows[0]
+  assert header.index("weights") == 2
+  assert rows[4][2] == "fine-tuned"
+  assert rows[3][header.index("top-1")] == f"{results['results'][0]['top1']:.1f}"
+  assert rows[3][header.index("share")] == f"{results['results'][0]['share']:.3f}"
+
+
+def test_merging_is_the_network_s_own_or_the_recipe_s(network):
+  deit = tiny.network(tiny.TRAINED, variant="tiny")
+  own = Prunings.of(network)
+  assert own.merging == network.arch
+  assert (own.paper.reduction, own.paper.score) == ("drop", "class_attention")
+  assert own.paper.prune_before == tiny.TRAINED.prune_before
+  shallow = Prunings.of(deit).merging  # the recipe's stages are for twelve blocks
+  assert (shallow.reduction, shallow.prune_before) == ("merge", tiny.TRAINED.prune_before)
+  deep = dataclasses.replace(tiny.TRAINED, depth=12, prune_before=(4, 7, 10))
+  merging = Prunings.of(tiny.network(deep)).merging
+  config = ConfigDict({"model": {}})
+  options.apply(config, "dense,merge")
+  assert {key: getattr(merging, key) for key in config.model} == config.model.to_dict()
+
+
+def test_what_is_no_method_is_refused(network):
+  with pytest.raises(InputError, match="--methods 'tom' is not known: choose from drop, merge"):
+    contenders(network, ["tom"], [0.5])
+  with pytest.raises(InputError, match="is not a method, it has no adaptive and no architecture"):
+    contenders(network, ["tiny:images"], [0.5])
+  METHODS.check("asvit_jax.comparison.methods.tome:tome")

@@ -1,0 +1,52 @@
+from asvit_jax.report.compared import page_of
+
+
+def row(method, budget, top1, finetuned=False, **more):
+  return dict(method=method, budget=budget, top1=top1, share=budget, finetuned=finetuned) | more
+
+
+DENSE = {"top1": 81.1, "gmacs": 1.25, "share": 1.0}
+ROWS = [
+  row("merge", 0.65, 80.2),
+  row("tome", 0.65, 80.0),
+  row("merge", 0.5, 78.1),
+  row("tome", 0.5, 77.2),
+  row("merge", 0.5, 79.2, finetuned=True),
+]
+
+
+def test_a_chart_has_a_series_a_method_and_the_dense_network():
+  plain, tuned = page_of({"dense": DENSE, "results": ROWS}, "title").charts
+  points = {s.name: [(p.x, p.y, p.note) for p in s.points] for s in plain.series}
+  assert points == {
+    "merge": [(65.0, 80.2, "budget 0.65"), (50.0, 78.1, "budget 0.5")],
+    "tome": [(65.0, 80.0, "budget 0.65"), (50.0, 77.2, "budget 0.5")],
+    "dense": [(100.0, 81.1, "")],
+  }
+  assert [(s.name, len(s.points)) for s in tuned.series] == [("merge", 1), ("dense", 1)]
+  assert plain.level == tuned.level == ("dense", 81.1)
+
+
+def test_what_was_timed_has_a_chart_against_images_a_second():
+  rows = [r | {"images_per_s": 100 * i} for i, r in enumerate(ROWS[:2], 1)]
+  results = {"dense": DENSE | {"images_per_s": 50.0}, "results": rows}
+  _, speed = page_of(results, "title").charts
+  assert {s.name: s.points[0].x for s in speed.series} == {"merge": 100, "tome": 200, "dense": 50}
+
+
+def test_the_table_has_every_result_and_only_columns_that_some_have():
+  (table,) = page_of({"dense": DENSE, "results": ROWS}, "title").tables
+  names = [column.name for column in table.columns]
+  assert names == ["method", "budget", "top-1, %", "GMACs", "share of dense"]
+  assert table.rows[0] == ("merge", 0.65, 80.2, None, 0.65)
+  assert table.rows[-2] == ("merge, fine-tuned", 0.5, 79.2, None, 0.5)
+  assert table.rows[-1] == ("dense", None, 81.1, 1.25, 1.0)
+
+
+def test_tiles_name_the_best_at_every_budget():
+  tiles = page_of({"dense": DENSE, "results": ROWS}, "title").tiles
+  assert [(t.label, t.value, t.note) for t in tiles] == [
+    ("Dense", "81.1 %", "top-1"),
+    ("Best at budget 0.65", "80.2 %", "merge"),
+    ("Best at budget 0.5", "79.2 %", "merge, fine-tuned"),
+  ]
