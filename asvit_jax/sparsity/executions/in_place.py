@@ -46,7 +46,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   """
   attending = Attending.of(model.arch)
   stage = before_first_stage(model, images, remat)
-  keep = jnp.ones((len(images), model.arch.patches))
+  keep = jnp.ones((images.shape[0], model.arch.patches))
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
     scores = attending.scores(stage)[:, 1:]
