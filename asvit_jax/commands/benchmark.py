@@ -4,6 +4,8 @@ python benchmark.py --variant deit_s --budget 0.65 --batch 32
 python benchmark.py --variant deit_t --budget 0.5 --weights FILE --images DIR --plot speed.png
 """
 
+import dataclasses
+
 from absl import flags
 
 from asvit_jax.core.errors import InputError
@@ -95,8 +97,6 @@ def _check_flags():
 
 def _reduced(arch):
   """The architecture with the reduction asked for."""
-  import dataclasses
-
   from asvit_jax.config.options import merging
 
   if flags.FLAGS.reduction == "merge":
@@ -105,8 +105,6 @@ def _reduced(arch):
 
 
 def _with_photographs():
-  import dataclasses
-
   from asvit_jax.evaluation import speed
   from asvit_jax.network import load
   from asvit_jax.sparsity.complexity import check_budget

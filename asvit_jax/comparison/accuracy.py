@@ -6,7 +6,6 @@ import numpy as np
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import loader
 from asvit_jax.sparsity import complexity
-from asvit_jax.sparsity.executions import EXECUTIONS
 
 
 def measure_dense(network, config, source):
@@ -21,11 +20,7 @@ def measure_dense(network, config, source):
     Dictionary of `top1` in percent, `gmacs` and `share` by the paper's count, `real_gmacs` and
     `real_share`, the number of `images`; and (images,) int predictions.
   """
-
-  def run(network, images):
-    return EXECUTIONS["dense"](network.model, network.preprocessing.normalize(images))
-
-  rows = _rows(run, network, config, source, "dense")
+  rows = _rows(run_dense, network, config, source, "dense")
   gmacs = complexity.dense_gmacs(network.arch), real_dense_gmacs(network.arch)
   return _summary(rows, *gmacs, network.arch), rows["prediction"]
 
@@ -50,6 +45,11 @@ def measure(contender, config, source, dense_predictions):
   if "kept" in rows:
     result["kept"] = rows["kept"].mean(axis=0).tolist()
   return result
+
+
+def run_dense(network, images):
+  """`Outputs` of a `Network` without pruning, of (b, s, s, 3) uint8 images."""
+  return network.apply(images, "dense")
 
 
 def real_dense_gmacs(arch):

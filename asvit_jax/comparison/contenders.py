@@ -133,8 +133,3 @@ def prepare(name, budget, dense, prunings):
   counts = method.solve(arch, budget)
   network = dataclasses.replace(dense, arch=arch).with_thresholds(np.zeros(arch.stages))
   return Contender(name, budget, network, counts)
-
-
-def trained_part(params):
-  """Parameters without the thresholds, which are no weights."""
-  return vit.without_thresholds(params)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 
-from asvit_jax.comparison.contenders import trained_part
+from asvit_jax import vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import DivergedError
 from asvit_jax.core.progress import log
@@ -40,7 +40,7 @@ def finetune(contender, teacher, config, source):
   steps = total_steps(config, len(source))
   optimizer, _ = create(config, steps)
   step = _make_step(contender, teacher, optimizer, config)
-  params = trained_part(contender.network.params)
+  params = vit.without_thresholds(contender.network.params)  # which stay
   opt_state = optimizer.init(params)
   batches = loader.train_batches(config, source, contender.network.preprocessing)
   try:

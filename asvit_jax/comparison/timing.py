@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
+from asvit_jax.comparison.accuracy import run_dense
 from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
 from asvit_jax.evaluation.speed import in_turn, summarize
-from asvit_jax.sparsity.executions import EXECUTIONS
 
 
 def batch_of(config, source, preprocessing, count):
@@ -29,10 +29,6 @@ def time_in_turn(dense, contenders, images, rounds):
   Returns:
     {name, "dense" among them: dictionary of `evaluation.speed.summarize`}.
   """
-
-  def run_dense(network, images):
-    return EXECUTIONS["dense"](network.model, network.preprocessing.normalize(images))
-
   calls = {"dense": _compiled("dense", run_dense, dense, images)}
   for contender in contenders:
     calls[contender.name] = _compiled(

@@ -198,6 +198,7 @@ class Network:
     Raises:
       InputError: a budget that cannot be met.
     """
+    complexity.check_budget(self.arch, budget)  # before images run
     found = search.search(self.calibrator(images), budget, trials, seed)
     arch = dataclasses.replace(self.arch, stage_weights=found.stage_weights)
     return dataclasses.replace(self, arch=arch), found

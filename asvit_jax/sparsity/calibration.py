@@ -69,32 +69,27 @@ class Calibrator:
     self._valid = np.concatenate(valid)
     self._first_scores = self._scores(self._stages)
 
-  def thresholds(self, budget, weights=None, tolerance=TOLERANCE):
-    """The `Trial` whose mean GMACs are a budget's.
-
-    Args:
-      budget: share of the dense GMACs.
-      weights: `Architecture.stage_weights` to take instead of the network's.
-      tolerance: how far from the budget it may be, relative.
+  def thresholds(self, budget):
+    """The `Trial` whose mean GMACs are a budget's, a share of the dense ones.
 
     Raises:
       InputError: a budget that cannot be met.
     """
-    arch = self.arch if weights is None else _weighted(self.arch, weights)
+    arch = self.arch
     check_budget(arch, budget)
     target = target_gmacs(arch, budget)
     best, miss = None, float("inf")
     low, high = 0.0, 1.0
     ratio = uniform_ratio(arch, target)
     for number in range(MAX_TRIALS):
-      trial = self.trial(ratio, weights)
+      trial = self.trial(ratio)
       if abs(trial.gmacs / target - 1) < miss:
         best, miss = trial, abs(trial.gmacs / target - 1)
       log(
         f"calibrating, trial {number + 1}: keep ratio {ratio:.4f} gives {trial.gmacs:.4f} GMACs, "
         f"wanted {target:.4f}"
       )
-      if miss < tolerance:
+      if miss < TOLERANCE:
         break
       low, high = (ratio, high) if trial.gmacs < target else (low, ratio)
       # GMACs grow nearly as the uniform ones do: correct the aim by the miss, inside the bracket.
@@ -104,13 +99,19 @@ class Calibrator:
       log(f"calibration stops {miss:.2%} from the budget, the nearest of {MAX_TRIALS} trials")
     return best
 
-  def trial(self, ratio, weights=None, logits=False):
-    """The `Trial` of a keep ratio; with logits, which take the last blocks to compute."""
-    arch = self.arch if weights is None else _weighted(self.arch, weights)
+  def trial(self, ratio, exponents=None, logits=False):
+    """The `Trial` of a keep ratio.
+
+    Args:
+      ratio: r.
+      exponents: e of each stage; by default those of the network.
+      logits: whether to predict, too, which takes the last blocks.
+    """
+    arch = self.arch
     stages, scores = self._stages, self._first_scores
     thresholds, kept = np.zeros(arch.stages), []
     keep = np.ones(scores.shape, bool)
-    for i, exponent in enumerate(arch.stage_exponents):
+    for i, exponent in enumerate(exponents or arch.stage_exponents):
       if i:
         stages = [_after_stage(self._network, stage, thresholds[i - 1], i - 1) for stage in stages]
         scores = self._scores(stages)
@@ -132,10 +133,6 @@ class Calibrator:
   def _scores(self, stages):
     """(images, n) of the patch tokens."""
     return np.concatenate([np.asarray(_scores(self._network, s)) for s in stages])[self._valid]
-
-
-def _weighted(arch, weights):
-  return dataclasses.replace(arch, stage_weights=tuple(weights))
 
 
 def _in_groups(arch, images):

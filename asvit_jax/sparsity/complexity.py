@@ -88,16 +88,19 @@ def dense_gmacs(arch):
   return _stem_gmacs(arch) + arch.depth * _block_gmacs(arch, arch.patches)
 
 
-def cost(arch, kept):
+def cost(arch, kept, real=False):
   """GMACs of images that ran.
 
   Args:
     arch: an `Architecture`.
     kept: (..., stages) patch tokens kept; (..., 0) of images that ran dense.
+    real: what is computed, `real_gmacs`, instead of the paper's count.
 
   Returns:
     (...) float64 NumPy array.
   """
+  if real:
+    return real_gmacs(arch, kept)
   if not kept.shape[-1]:
     return np.full(kept.shape[:-1], dense_gmacs(arch))
   return np.asarray(gmacs(arch, jnp.asarray(kept, jnp.float32)), np.float64)
@@ -108,12 +111,17 @@ def target_gmacs(arch, budget):
   return None if budget is None else budget * dense_gmacs(arch)
 
 
-def check_budget(arch, budget):
-  """Raises InputError where a budget, a share of the dense GMACs, cannot be met."""
+def check_share(budget):
+  """Raises InputError where a budget is no share of the dense GMACs, whatever has to meet it."""
   if not 0 < budget <= 1:
     raise InputError(
       f"budget {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
     )
+
+
+def check_budget(arch, budget):
+  """Raises InputError where a budget, a share of the dense GMACs, cannot be met."""
+  check_share(budget)
   if not arch.prune_before:
     raise InputError(f"budget {budget:g} for a network that prunes nowhere: prune_before is empty")
   least = float(gmacs(arch, jnp.zeros(arch.stages))) / dense_gmacs(arch)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from scipy.special import log_softmax
 
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.sparsity.complexity import check_budget, target_gmacs, uniform_ratio
@@ -81,22 +82,22 @@ class _Evaluation:
   def __init__(self, calibrator, target):
     self._calibrator, self._target = calibrator, target
     self._aim = target  # uniform GMACs whose measured ones are the target
-    self.dense = _log_softmax(calibrator.dense_logits())
+    self.dense = _log_probabilities(calibrator.dense_logits())
 
   def __call__(self, weights):
     arch = dataclasses.replace(self._calibrator.arch, stage_weights=tuple(weights))
     for _ in range(_CORRECTIONS):
-      trial = self._calibrator.trial(uniform_ratio(arch, self._aim), weights, logits=True)
+      ratio = uniform_ratio(arch, self._aim)
+      trial = self._calibrator.trial(ratio, arch.stage_exponents, logits=True)
       if abs(trial.gmacs / self._target - 1) < _TOLERANCE:
         break
       self._aim += self._target - trial.gmacs
-    pruned = _log_softmax(trial.logits)
+    pruned = _log_probabilities(trial.logits)
     return float((np.exp(self.dense) * (self.dense - pruned)).sum(axis=-1).mean())
 
 
-def _log_softmax(logits):
-  logits = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-  return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+def _log_probabilities(logits):
+  return log_softmax(logits.astype(np.float64), axis=-1)
 
 
 def _text(logarithms):

@@ -14,18 +14,10 @@ from asvit_jax.run import metrics
 from asvit_jax.sparsity.complexity import dense_gmacs
 from asvit_jax.training import loop, parallel, session
 from asvit_jax.training.step import Options, create_state, make_step
-from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
-
-
-@pytest.fixture
-def dense_weights(tmp_path):
-  path = tmp_path / "dense.safetensors"
-  saving.save(path, tiny.params(ARCH.dense))
-  return path
 
 
 def config(folder, init_from, **changes):

@@ -27,13 +27,6 @@ ARCH = tiny.TRAINED
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
 
-@pytest.fixture
-def dense_weights(tmp_path):
-  path = tmp_path / "dense.safetensors"
-  saving.save(path, tiny.params(ARCH.dense))
-  return path
-
-
 def pruned_config(folder, init_from, **changes):
   return tiny.config(
     folder, **{"init_from": str(init_from), "budget": 0.6, "thresholds": "calibrated"} | changes

@@ -34,10 +34,7 @@ class FixedCount:
 
   def solve(self, arch, budget):
     """See `methods`."""
-    if not 0 < budget <= 1:
-      raise InputError(
-        f"budget {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
-      )
+    complexity.check_share(budget)
     choices = self.choices(arch)
     shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
     if budget < shares.min():
@@ -49,8 +46,7 @@ class FixedCount:
 
   def cost(self, arch, counts, real=False):
     """(..., stages) patches kept -> (...) GMACs."""
-    counts = np.asarray(counts, np.float64)
-    return complexity.real_gmacs(arch, counts) if real else complexity.cost(arch, counts)
+    return complexity.cost(arch, np.asarray(counts, np.float64), real)
 
   def forward(self, model, images, counts):
     """`Outputs` of normalised images (b, s, s, 3), all of them at once."""

@@ -20,7 +20,7 @@ class Thresholds:
 
   def cost(self, arch, counts, real=False):
     """(..., stages) patches kept -> (...) GMACs."""
-    return complexity.real_gmacs(arch, counts) if real else complexity.cost(arch, counts)
+    return complexity.cost(arch, counts, real)
 
   def execution(self, counts):
     """See `methods`."""

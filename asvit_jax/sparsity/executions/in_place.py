@@ -21,11 +21,7 @@ def dense(model, images, remat=False):
   Returns:
     `Outputs` with no stages: keep and scores are (b, 0, n).
   """
-  x = model.embed(images)
-  attend = Attending.of(model.arch).dense
-  for block in model.blocks[:-1]:
-    x, _ = _run(block, x, attend, remat)
-  return _outputs(model, x, attend, remat, [], [])
+  return _dense_from(model, 0, model.embed(images), remat)
 
 
 def masked(model, images, gate=straight_through_gate, remat=False):
@@ -96,10 +92,15 @@ def logits(model, stage):
 
 def dense_logits(model, stage):
   """(b, classes) logits of the dense network from its `before_first_stage`."""
-  x, attend = stage.x, Attending.of(model.arch).dense
-  for block in model.blocks[model.arch.prune_before[0] : -1]:
-    x, _ = block(x, attend)
-  return _outputs(model, x, attend, False, [], []).logits
+  return _dense_from(model, model.arch.prune_before[0], stage.x).logits
+
+
+def _dense_from(model, first, x, remat=False):
+  """`Outputs` of the blocks from `first` on, without pruning."""
+  attend = Attending.of(model.arch).dense
+  for block in model.blocks[first:-1]:
+    x, _ = _run(block, x, attend, remat)
+  return _outputs(model, x, attend, remat, [], [])
 
 
 def _among(attending, keep, sizes):
