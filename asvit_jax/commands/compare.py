@@ -26,6 +26,7 @@ def define_flags():
   flags.DEFINE_string("out", "runs/compare", "Directory for all results.")
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
   flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", lower_bound=0)
+  flags.DEFINE_string("report", None, "Directory for a page (index.html) of curves and numbers.")
   flags.DEFINE_integer("speed-batch", 32, "Images to time on.", lower_bound=1)
 
 
@@ -35,7 +36,9 @@ def main(_):
   from asvit_jax.comparison.table import markdown
   from asvit_jax.core import storage
   from asvit_jax.data import loader, sources
+  from asvit_jax.report.compared import write_comparison
   from asvit_jax.report.comparison import draw_comparison
+  from asvit_jax.report.page import writing
   from asvit_jax.report.tokens import save
 
   given = flags.FLAGS
@@ -46,6 +49,8 @@ def main(_):
   if given.finetune:
     _check_recipe(config)
   storage.check_writable(given.out, "--out")
+  if given.report is not None:
+    writing.check(given.report)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   network = arguments.network(config)
@@ -62,11 +67,14 @@ def main(_):
   results = comparison.run(given.finetune, given.rounds, given["speed-batch"].value)
   table = markdown(results)
   storage.write(f"{given.out}/table.md", table, "the table")
-  save(
-    draw_comparison(results, f"{network.variant}, {len(source)} images"), f"{given.out}/compare.png"
-  )
+  title = f"{network.variant}, {len(source)} images"
+  save(draw_comparison(results, title), f"{given.out}/compare.png")
   log(f"\n{table}\nwritten: results.json, table.md and compare.png in {given.out}")
-  return {"out": given.out, **results}
+  if given.report is None:
+    return {"out": given.out, **results}
+  facts = (f"{config.data.name}, split {config.data.eval_split}", network.dtype)
+  page = write_comparison(given.report, results, title, facts)
+  return {"out": given.out, "report": page, **results}
 
 
 def _check_recipe(config):

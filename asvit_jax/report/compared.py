@@ -1,20 +1,12 @@
 """The page of a comparison: methods against each other on the same weights and images."""
 
 from asvit_jax.report.page import writing
-from asvit_jax.report.page.contents import Chart, Column, Page, Point, Series, Table, Tile
+from asvit_jax.report.page.contents import Page, Point, Series, Tile
+from asvit_jax.report.results import SHARE, chart_against_dense, table_of
 
-# Keys of results: column of the table, decimals. A column that no result has is left out.
-COLUMNS = {
-  "budget": ("budget", 3),
-  "top1": ("top-1, %", 2),
-  "agreement": ("as dense, %", 2),
-  "gmacs": ("GMACs", 3),
-  "share": ("share of dense", 3),
-  "real_gmacs": ("GMACs really computed", 3),
-  "images_per_s": ("images/s", 1),
-  "speedup": ("speed-up", 3),
-}
-_SHARE = "share of the dense GMACs, %"
+_KEYS = (
+  *("budget", "top1", "agreement", "gmacs", "share", "real_gmacs", "images_per_s", "speedup"),
+)
 
 
 def write_comparison(directory, results, title, summary=(), gallery=None):
@@ -24,7 +16,7 @@ def write_comparison(directory, results, title, summary=(), gallery=None):
     directory: to write `writing.NAME` to.
     results: of `comparison.running.Comparison.run`: `dense`, a dictionary of at least `top1` and
       `gmacs`; and `results`, those of methods, with `method`, `budget`, `finetuned`, `share` and
-      what `COLUMNS` knows.
+      what `results` has columns for.
     title: of the page.
     summary: facts to stand under it.
     gallery: `Gallery` of one of the networks, of `images.collect`, or None.
@@ -67,17 +59,15 @@ def _charts(results):
   tuned = [row for row in rows if row["finetuned"]]
 
   def chart(title, x, rows, at, place):
-    end = Series("dense", (Point(place, dense["top1"]),))
-    level = ("dense", dense["top1"])
-    return Chart(title, x, "top-1, %", (*_series(rows, at), end), level)
+    return chart_against_dense(title, x, _series(rows, at), place, dense["top1"])
 
   def share(row):
     return 100 * row["share"]
 
   if plain:
-    yield chart("Without training", _SHARE, plain, share, 100.0)
+    yield chart("Without training", SHARE, plain, share, 100.0)
   if tuned:
-    yield chart("Fine-tuned", _SHARE, tuned, share, 100.0)
+    yield chart("Fine-tuned", SHARE, tuned, share, 100.0)
   timed = [row for row in plain if row.get("images_per_s") is not None]
   if timed and dense.get("images_per_s") is not None:
     speed = dense["images_per_s"]
@@ -98,11 +88,7 @@ def _series(rows, at):
 def _table(results):
   rows = [{"name": _name(row)} | row for row in results["results"]]
   rows.append({"name": "dense"} | results["dense"])
-  keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
-  columns = (Column("method"), *(Column(*COLUMNS[key]) for key in keys))
-  return Table(
-    "Results", columns, tuple((row["name"], *(row.get(key) for key in keys)) for row in rows)
-  )
+  return table_of("method", rows, _KEYS)
 
 
 def _name(row):

@@ -4,18 +4,10 @@ import jax
 
 from asvit_jax.report import images
 from asvit_jax.report.page import writing
-from asvit_jax.report.page.contents import Chart, Column, Page, Point, Series, Table, Tile
+from asvit_jax.report.page.contents import Chart, Page, Point, Series, Tile
+from asvit_jax.report.results import SHARE, chart_against_dense, table_of
 
-# Keys of results: column of the table, decimals. A column that no result has is left out.
-COLUMNS = {
-  "top1": ("top-1, %", 2),
-  "top5": ("top-5, %", 2),
-  "gmacs": ("GMACs", 3),
-  "share": ("share of dense", 3),
-  "real_gmacs": ("GMACs really computed", 3),
-  "images": ("images", 0),
-  "images_per_s": ("images/s", 1),
-}
+_KEYS = ("top1", "top5", "gmacs", "share", "real_gmacs", "images", "images_per_s")
 
 
 def write_report(directory, network, config, source, results, execution, count=images.COUNT):
@@ -26,8 +18,7 @@ def write_report(directory, network, config, source, results, execution, count=i
     network: the `Network` whose images are shown.
     config: its config.
     source: where the images come from.
-    results: dictionaries of `accuracy.evaluate`, one a budget; further keys that `COLUMNS` knows
-      are shown too. The first is of `network` as it is.
+    results: dictionaries of `accuracy.evaluate`, one a budget. The first is of `network` as it is.
     execution: that they were evaluated with.
     count: images to show, evenly spaced; all where there are fewer.
 
@@ -103,14 +94,10 @@ def _charts(results, dense):
   if dense is None and len(results) == 1:
     return ()
   points = [Point(100 * r["share"], r["top1"], _budget(r)) for r in results]
-  series = [Series("pruned", tuple(points))]
-  level = None
-  if dense is not None:
-    series.append(Series("dense", (Point(100.0, dense["top1"]),)))
-    level = ("dense", dense["top1"])
-  return (
-    Chart("Accuracy against cost", "share of the dense GMACs, %", "top-1, %", tuple(series), level),
-  )
+  series, title = [Series("pruned", tuple(points))], "Accuracy against cost"
+  if dense is None:
+    return (Chart(title, SHARE, "top-1, %", tuple(series)),)
+  return (chart_against_dense(title, SHARE, series, 100.0, dense["top1"]),)
 
 
 def _budget(result):
@@ -120,12 +107,8 @@ def _budget(result):
 def _table(results, dense):
   rows = [({"name": _budget(result) or "network"} | result) for result in results]
   rows += [] if dense is None else [{"name": "without pruning"} | dense]
-  keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
-  columns = [Column("network"), *(Column(*COLUMNS[key]) for key in keys)]
-  columns += [Column("patches kept by each stage")]
-  return Table("Results", tuple(columns), tuple(_row(row, keys) for row in rows))
+  return table_of("network", rows, _KEYS, ("patches kept by each stage", _kept))
 
 
-def _row(row, keys):
-  kept = ", ".join(f"{stage['mean']:.0f}" for stage in row["kept"])
-  return (row["name"], *(row.get(key) for key in keys), kept or None)
+def _kept(row):
+  return ", ".join(f"{stage['mean']:.0f}" for stage in row["kept"]) or None

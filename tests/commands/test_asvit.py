@@ -20,7 +20,7 @@ FLAGS = {
   },
   "compare": {
     *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
-    "speed-batch",
+    *("speed-batch", "report"),
   },
   "predict": {"config", "workdir", "weights", "artifact", "execution", "picture", "budget"},
   "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},

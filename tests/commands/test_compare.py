@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import tiny
@@ -74,3 +75,32 @@ def test_without_training_data_methods_of_fixed_counts_still_compare(tmp_path, g
   result = run("compare", *given, *flags, *out, f"--config.data.classes={classes}")
   assert [row["method"] for row in result["results"]] == ["random"]
   assert "images_per_s" not in result["dense"]
+
+
+def test_a_report_is_a_page_of_the_methods(tmp_path, given):
+  flags = (
+    "--methods",
+    "random,top_k",
+    "--budgets",
+    "0.6",
+    "--rounds",
+    0,
+    "--out",
+    tmp_path / "out",
+  )
+  result = run("compare", *given, *flags, "--report", tmp_path / "page")
+  assert result["report"] == str(tmp_path / "page" / "index.html")
+  text = (tmp_path / "page" / "index.html").read_text("utf-8")
+  page = json.loads(re.search(r'(?s)id="data">(.*?)</script>', text)[1])
+  (table,) = page["tables"]
+  assert [row[0] for row in table["rows"]] == ["random", "top_k", "dense"]
+  top1 = [column["name"] for column in table["columns"]].index("top-1, %")
+  rows = [*result["results"], result["dense"]]
+  assert [row[top1] for row in table["rows"]] == [row["top1"] for row in rows]
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, given):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="cannot write to the report"):
+    run("compare", *given, "--out", tmp_path / "out", "--report", tmp_path / "file" / "page")
+  assert not (tmp_path / "out").exists()

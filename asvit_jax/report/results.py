@@ -1,0 +1,50 @@
+"""What pages of results share: their table, and the dense network in their charts."""
+
+from asvit_jax.report.page.contents import Chart, Column, Point, Series, Table
+
+SHARE = "share of the dense GMACs, %"
+# Keys of results: column of the table, decimals.
+_COLUMNS = {
+  "budget": ("budget", 3),
+  "top1": ("top-1, %", 2),
+  "top5": ("top-5, %", 2),
+  "agreement": ("as dense, %", 2),
+  "gmacs": ("GMACs", 3),
+  "share": ("share of dense", 3),
+  "real_gmacs": ("GMACs really computed", 3),
+  "images": ("images", 0),
+  "images_per_s": ("images/s", 1),
+  "speedup": ("speed-up", 3),
+}
+
+
+def table_of(first, rows, keys, last=None):
+  """The `Table` of results; a column that no result has is left out.
+
+  Args:
+    first: heading of the first column, the rows' `name`.
+    rows: dictionaries.
+    keys: of `_COLUMNS`, those to show.
+    last: (heading, function of a row that returns text or None) of one more column, or None.
+  """
+  shown = [key for key in keys if any(row.get(key) is not None for row in rows)]
+  columns = [Column(first), *(Column(*_COLUMNS[key]) for key in shown)]
+  lines = [[row["name"], *(row.get(key) for key in shown)] for row in rows]
+  if last is not None:
+    columns.append(Column(last[0]))
+    lines = [[*line, last[1](row)] for line, row in zip(lines, rows, strict=True)]
+  return Table("Results", tuple(columns), tuple(map(tuple, lines)))
+
+
+def chart_against_dense(title, x, series, place, top1):
+  """The `Chart` of top-1, with the dense network as a point and a line to compare with.
+
+  Args:
+    title: of the chart.
+    x: text of its horizontal axis.
+    series: `Series` of the pruned ones.
+    place: of the dense network on that axis.
+    top1: of the dense network, percent.
+  """
+  series = (*series, Series("dense", (Point(place, top1),)))
+  return Chart(title, x, "top-1, %", series, ("dense", top1))
