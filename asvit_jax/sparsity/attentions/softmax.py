@@ -42,10 +42,14 @@ class Softmax:
   def prefix(self, q, k, v, count, bias=None):
     """Keys past the count are masked out."""
     valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
-    logits = jnp.where(valid[:, None, None, :], _logits(q, k, bias), -jnp.inf)
-    attention = jax.nn.softmax(logits, axis=-1)
-    context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
-    return context, _class_row(attention)
+    bias = jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf)
+    logits = _logits(q, k, bias)
+    mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    total = mass.sum(axis=-1, keepdims=True)  # (b, h, q, 1)
+    # Divided by after the product, which is the smaller array.
+    context = jnp.einsum("bhqk,bkhc->bqhc", mass.astype(v.dtype), v)
+    context = (context / jnp.swapaxes(total, 1, 2)).astype(v.dtype)
+    return context, _class_row(mass[:, :, :1] / total[:, :, :1])
 
 
 softmax = Softmax()

@@ -119,7 +119,7 @@ def run_batch(model, stage, lengths, widths):
   def run_stage(carry, of_stage):
     (x, sizes, evidence), layout = carry
     threshold, begin, end = of_stage
-    keep, x, sizes = _decide(attending, x, sizes, evidence, threshold, layout, n)
+    keep, x, sizes = _decide(attending, x, sizes, evidence, threshold, layout, widths)
     source, layout = pack(keep, layout)
     total = layout.count.sum()
     rows = jax.lax.switch(rung(total, lengths), branches, x, sizes, source, layout, begin, end)
@@ -151,38 +151,45 @@ def run_one(model, stage, lengths, widths):
   del widths
   n = stage.x.shape[1]
   row = jnp.arange(n)
-  position, count = row, n
   lengths = ladder(n, lengths)
   attending = Attending.of(model.arch)
-  tokens = stage.x, stage.sizes, stage.evidence
-  keeps = []
+  depth, thresholds = model.arch.depth, model.thresholds[...]
 
-  def run_blocks(length, blocks, x, sizes, source, count):
+  def decide(stage, threshold):
+    keep = (attending.scores(stage) > threshold) & stage.present
+    return keep[0], *attending.reduce(stage, keep)
+
+  def run_blocks(length, begin, end, threshold, x, sizes, source, count):
+    """Blocks `begin` to `end` on `length` rows, and what the stage after them does with these."""
     x, sizes = jax.tree.map(lambda rows: rows[:, source[:length]], (x, sizes))
     attend = functools.partial(attending.prefix, count=count[None], sizes=sizes)
-    left = None
-    for block in blocks:
+    for block in model.blocks[begin:end]:
       if block is model.blocks[-1] and not model.arch.aux_head:
         return block.rows(x, x[:, :1], attend)[:, 0]
-      x, left = block(x, attend)
-    return jax.tree.map(lambda rows: lengthen(rows[0], n)[None], (x, sizes, left))
+      x, evidence = block(x, attend)
+    if threshold is None:
+      return lengthen(x[0], n)
+    present = (jnp.arange(length) < count)[None]
+    keep, x, sizes = decide(Stage(x, sizes, present, evidence), threshold)
+    return jax.tree.map(lambda rows: lengthen(rows[0], n)[None], (keep[None], x, sizes))
 
-  bounds = itertools.pairwise([*model.arch.prune_before, model.arch.depth])
-  for (begin, end), threshold in zip(bounds, model.thresholds[...], strict=True):
-    x, sizes, evidence = tokens
-    stage = Stage(x, sizes, (row < count)[None], evidence)
-    keep = (attending.scores(stage) > threshold) & stage.present
-    x, sizes = attending.reduce(stage, keep)
-    source, count = kept_first(keep[0]), keep.sum()
+  position, keeps = row, []
+  keep, x, sizes = decide(stage, thresholds[0])
+  for begin, end, after in zip(
+    model.arch.prune_before, [*model.arch.prune_before[1:], depth], [*thresholds[1:], None], strict=True
+  ):
+    source, count = kept_first(keep), keep.sum()
     position = position[source]
-    branches = [functools.partial(run_blocks, w, model.blocks[begin:end]) for w in lengths]
-    tokens = jax.lax.switch(rung(count, lengths), branches, x, sizes, source, count)
     keeps.append(mask_of(position, count, n)[1:])
+    branches = [functools.partial(run_blocks, w, begin, end, after) for w in lengths]
+    left = jax.lax.switch(rung(count, lengths), branches, x, sizes, source, count)
+    if after is not None:
+      (keep,), x, sizes = left
   if model.arch.aux_head:
     layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
-    logits = _classify_all(model, tokens[0][0], layout, lengths)
+    logits = _classify_all(model, left, layout, lengths)
   else:
-    logits = model.classify(tokens)
+    logits = model.classify(left)
   return logits, jnp.stack(keeps)[None]
 
 
@@ -217,7 +224,7 @@ def _attend(attending, q, k, v, sizes, layout, widths, rung):
   return jax.lax.switch(rung, branches, q, k, v, sizes)
 
 
-def _decide(attending, x, sizes, evidence, threshold, layout, width):
+def _decide(attending, x, sizes, evidence, threshold, layout, widths):
   """What a stage does with the rows before it.
 
   Returns:
@@ -230,14 +237,19 @@ def _decide(attending, x, sizes, evidence, threshold, layout, width):
     scores = attending.score(gathered, None, used[None], attending.exponents)[0]
     scores = jnp.where(layout.position == 0, jnp.inf, scores)
     return (scores > threshold) & used, x, sizes
-  index = rows_of_images(layout, width, len(x))
-  of_images = jax.tree.map(lambda a: a[index], (x, sizes, evidence))
-  present = jnp.arange(width) < layout.count[:, None]
-  stage = Stage(of_images[0], of_images[1], present, of_images[2])
-  keep = (attending.scores(stage) > threshold) & present  # (b, width)
-  reduced = attending.reduce(stage, keep)
-  place = jnp.minimum(rows - layout.start[layout.image], width - 1)
-  keep, (x, sizes) = jax.tree.map(lambda a: a[layout.image, place], (keep, reduced))
+
+  def decide(width):
+    index = rows_of_images(layout, width, len(x))
+    of_images = jax.tree.map(lambda a: a[index], (x, sizes, evidence))
+    present = jnp.arange(width) < layout.count[:, None]
+    stage = Stage(of_images[0], of_images[1], present, of_images[2])
+    keep = (attending.scores(stage) > threshold) & present  # (b, width)
+    reduced = attending.reduce(stage, keep)
+    place = jnp.minimum(rows - layout.start[layout.image], width - 1)
+    return jax.tree.map(lambda a: a[layout.image, place], (keep, reduced))
+
+  branches = [functools.partial(decide, width) for width in widths]
+  keep, (x, sizes) = jax.lax.switch(rung(layout.count.max(), widths), branches)
   return keep & used, x, sizes
 
 

@@ -24,14 +24,27 @@ class Merge:
     """See `reductions`; where tokens go has no gradient, how much of them goes does."""
     b, n, _ = x.shape
     takes = (keep > 0) & (jnp.arange(n) > 0)
-    similarity = jnp.where(takes[:, None, :], cosine_similarity(keys), -jnp.inf)
-    destination = jax.lax.stop_gradient(jnp.argmax(similarity, axis=-1))  # (b, n)
+    destination = _most_alike(jax.lax.stop_gradient(keys), takes)
     goes = present * (1.0 - keep) * takes.any(axis=1, keepdims=True)
     moved = (goes * sizes)[..., None] * x.astype(jnp.float32)
     image = jnp.arange(b)[:, None]
     total = sizes.at[image, destination].add(goes * sizes)
     mass = (sizes[..., None] * x).at[image, destination].add(moved)
     return (mass / total[..., None]).astype(x.dtype), total
+
+
+def _most_alike(keys, takes):
+  """(b, n) the first of the tokens of the mask `takes` whose key is most like each one's; n where
+  there are none.
+
+  Reduced over the first axis of a symmetric matrix, and by two minima instead of an argmax: XLA has
+  vector instructions for both on a CPU.
+  """
+  n = keys.shape[1]
+  similarity = jnp.where(takes[:, :, None], cosine_similarity(keys), -jnp.inf)  # (b, other, token)
+  nearest = similarity.max(axis=1, keepdims=True)
+  others = jnp.arange(n)[None, :, None]
+  return jnp.where((similarity >= nearest) & takes[:, :, None], others, n).min(axis=1)
 
 
 merge = Merge()
