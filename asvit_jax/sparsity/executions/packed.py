@@ -119,8 +119,9 @@ def run_batch(model, stage, lengths, widths):
   def run_stage(carry, of_stage):
     (x, sizes, evidence), layout = carry
     threshold, begin, end = of_stage
-    keep, x, sizes = _decide(attending, x, sizes, evidence, threshold, layout, widths)
+    keep, row, x, sizes = _decide(attending, x, sizes, evidence, threshold, layout, widths)
     source, layout = pack(keep, layout)
+    source = row[source]
     total = layout.count.sum()
     rows = jax.lax.switch(rung(total, lengths), branches, x, sizes, source, layout, begin, end)
     keep = mask_of(layout.image * n + layout.position, total, b * n)
@@ -176,7 +177,10 @@ def run_one(model, stage, lengths, widths):
   position, keeps = row, []
   keep, x, sizes = decide(stage, thresholds[0])
   for begin, end, after in zip(
-    model.arch.prune_before, [*model.arch.prune_before[1:], depth], [*thresholds[1:], None], strict=True
+    model.arch.prune_before,
+    [*model.arch.prune_before[1:], depth],
+    [*thresholds[1:], None],
+    strict=True,
   ):
     source, count = kept_first(keep), keep.sum()
     position = position[source]
@@ -228,7 +232,8 @@ def _decide(attending, x, sizes, evidence, threshold, layout, widths):
   """What a stage does with the rows before it.
 
   Returns:
-    (rows,) bool, which of them stay, and x and sizes as the reduction leaves them.
+    (rows,) bool, which of them stay; (rows,) int, the row of each in what follows; x and sizes as
+    the reduction leaves them.
   """
   rows = jnp.arange(len(x))
   used = rows < layout.count.sum()
@@ -236,7 +241,9 @@ def _decide(attending, x, sizes, evidence, threshold, layout, widths):
     gathered = jax.tree.map(lambda a: a[None], evidence.gathered)
     scores = attending.score(gathered, None, used[None], attending.exponents)[0]
     scores = jnp.where(layout.position == 0, jnp.inf, scores)
-    return (scores > threshold) & used, x, sizes
+    return (scores > threshold) & used, rows, x, sizes
+
+  n = len(x) // len(layout.count)
 
   def decide(width):
     index = rows_of_images(layout, width, len(x))
@@ -244,13 +251,18 @@ def _decide(attending, x, sizes, evidence, threshold, layout, widths):
     present = jnp.arange(width) < layout.count[:, None]
     stage = Stage(of_images[0], of_images[1], present, of_images[2])
     keep = (attending.scores(stage) > threshold) & present  # (b, width)
-    reduced = attending.reduce(stage, keep)
-    place = jnp.minimum(rows - layout.start[layout.image], width - 1)
-    return jax.tree.map(lambda a: a[layout.image, place], (keep, reduced))
+    x_and_sizes = attending.reduce(stage, keep)
+    return jax.tree.map(lambda a: flat(a, width), (keep, *x_and_sizes))
+
+  def flat(a, width):
+    """(b, width, …) -> (rows, …), n an image: cheaper than a gather back to where they were."""
+    a = jnp.pad(a, [(0, 0), (0, n - width)] + [(0, 0)] * (a.ndim - 2))
+    return a.reshape(-1, *a.shape[2:])
 
   branches = [functools.partial(decide, width) for width in widths]
-  keep, (x, sizes) = jax.lax.switch(rung(layout.count.max(), widths), branches)
-  return keep & used, x, sizes
+  keep, x, sizes = jax.lax.switch(rung(layout.count.max(), widths), branches)
+  row = layout.image * n + jnp.minimum(rows - layout.start[layout.image], n - 1)
+  return keep[row] & used, row, x, sizes
 
 
 def _last_block(model, attending, x, sizes, layout, lengths, widths):

@@ -34,11 +34,10 @@ class Merge:
 
 
 def _most_alike(keys, takes):
-  """(b, n) the first of the tokens of the mask `takes` whose key is most like each one's; n where
-  there are none.
+  """(b, n) for each token the first of `takes` whose key is most like its own; n where none takes.
 
-  Reduced over the first axis of a symmetric matrix, and by two minima instead of an argmax: XLA has
-  vector instructions for both on a CPU.
+  A maximum and a minimum instead of an argmax, over the first axis of what is symmetric: a CPU has
+  vector instructions for these.
   """
   n = keys.shape[1]
   similarity = jnp.where(takes[:, :, None], cosine_similarity(keys), -jnp.inf)  # (b, other, token)
