@@ -100,7 +100,7 @@ def _reduced(arch):
   from asvit_jax.config.options import merging
 
   if flags.FLAGS.reduction == "merge":
-    return dataclasses.replace(arch, stage_weights=(), **merging())
+    return dataclasses.replace(arch, **merging())
   return arch
 
 

@@ -42,7 +42,7 @@ class Prunings(NamedTuple):
     )
     if arch.reduction == "merge":
       return cls(paper, arch)
-    keys = {"stage_weights": ()} | options.merging()
+    keys = options.merging()
     if keys["prune_before"][-1] >= arch.depth:
       keys |= {"stage_weights": (), "prune_before": paper.prune_before}
     return cls(paper, dataclasses.replace(arch, **keys))

@@ -4,11 +4,14 @@ from asvit_jax.core.errors import InputError
 
 # Where, how hard and by what to merge a network of 12 blocks: the best of those tried on the real
 # DeiT-T, see docs/merging.md.
+# What kept most of the dense network's predictions of all that was tried (docs/merging.md): a stage
+# before every block but the first, which cut as e^(t/2), t from -1 to 1.
 _MERGING = {
   "reduction": "merge",
   "score": "attention_novelty",
   "score_exponents": (0.5, 1.0),
-  "prune_before": (2, 4, 6, 8, 10),
+  "prune_before": tuple(range(1, 12)),
+  "stage_weights": (0.607, 0.67, 0.741, 0.819, 0.905, 1.0, 1.11, 1.22, 1.35, 1.49, 1.65),
 }
 
 
