@@ -26,7 +26,8 @@ def define_flags():
   flags.DEFINE_string("out", "runs/compare", "Directory for all results.")
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
   flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", lower_bound=0)
-  flags.DEFINE_string("report", None, "Directory for a page (index.html) of curves and numbers.")
+  flags.DEFINE_string("report", None, "Directory for a page (index.html) of numbers and images.")
+  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
   flags.DEFINE_integer("speed-batch", 32, "Images to time on.", lower_bound=1)
 
 
@@ -36,7 +37,6 @@ def main(_):
   from asvit_jax.comparison.table import markdown
   from asvit_jax.core import storage
   from asvit_jax.data import loader, sources
-  from asvit_jax.report.compared import write_comparison
   from asvit_jax.report.comparison import draw_comparison
   from asvit_jax.report.page import writing
   from asvit_jax.report.tokens import save
@@ -72,9 +72,22 @@ def main(_):
   log(f"\n{table}\nwritten: results.json, table.md and compare.png in {given.out}")
   if given.report is None:
     return {"out": given.out, **results}
-  facts = (f"{config.data.name}, split {config.data.eval_split}", network.dtype)
-  page = write_comparison(given.report, results, title, facts)
-  return {"out": given.out, "report": page, **results}
+  return {"out": given.out, "report": _report(comparison, results, title), **results}
+
+
+def _report(comparison, results, title):
+  """Writes the page, with the images of one contender; returns its path."""
+  from asvit_jax.report import images
+  from asvit_jax.report.compared import write_comparison
+
+  config = comparison.config
+  facts = [f"{config.data.name}, split {config.data.eval_split}", comparison.network.dtype]
+  gallery, shown = None, comparison.example()
+  if shown is not None:
+    facts.append(f"images: {shown.title}, without training")
+    count = flags.FLAGS["report-images"].value
+    gallery, _ = images.collect(shown.network, config, comparison.source, "packed", count)
+  return write_comparison(flags.FLAGS.report, results, title, facts, gallery)
 
 
 def _check_recipe(config):

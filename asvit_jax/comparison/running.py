@@ -62,6 +62,16 @@ class Comparison:
       self._write(results)
     return results
 
+  def example(self):
+    """The first contender that keeps another number of tokens in every image, calibrated, or None.
+
+    Of those at the least budget: there the most is to be seen of what goes.
+    """
+    adaptive = [c for c in self.contenders if c.method.adaptive]
+    if not adaptive:
+      return None
+    return self._calibrated(min(adaptive, key=lambda contender: contender.budget))
+
   def _dense(self):
     found = self._records.find("dense", self._settings)
     if found is not None:

@@ -17,7 +17,14 @@ class Distillation:
 
 
 class TokenDistillation:
-  """Of the auxiliary head, the mean over all patch tokens that the last stage keeps."""
+  """Of the auxiliary head, the mean over all patch tokens that the last stage keeps.
+
+  A token that others were merged into is taught what the teacher says of its own patch, not a mean
+  over all the patches that it stands for. It took over those most like itself, of which the teacher
+  says much the same; and the largest logits over the tokens left are half of the prediction
+  (`VisionTransformer.predict`), which a mean over patches would flatten. It counts once, as in that
+  maximum, whatever its size.
+  """
 
   def applies(self, arch, prunes):
     """Where there are a teacher and an auxiliary head."""

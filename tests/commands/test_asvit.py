@@ -13,20 +13,20 @@ from asvit_jax.core import recipes
 HEAVY = ("jax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "tensorboard")
 # The flags of each command besides absl's own.
 FLAGS = {
-  "train": {"config", "workdir", "[no]dry-run"},
+  "train": {"config", "workdir", "[no]dry-run", "target"},
   "evaluate": {
     *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
   },
   "compare": {
     *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
-    *("speed-batch", "report"),
+    *("speed-batch", "report", "report-images"),
   },
   "predict": {"config", "workdir", "weights", "artifact", "execution", "picture", "budget"},
   "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    "reduction",
+    *("reduction", "target"),
   },
   "visualize": {"config", "workdir", "weights", "count", "[no]curves", "out", "budget"},
   "parity": set(),

@@ -77,26 +77,28 @@ def test_without_training_data_methods_of_fixed_counts_still_compare(tmp_path, g
   assert "images_per_s" not in result["dense"]
 
 
-def test_a_report_is_a_page_of_the_methods(tmp_path, given):
-  flags = (
-    "--methods",
-    "random,top_k",
-    "--budgets",
-    "0.6",
-    "--rounds",
-    0,
-    "--out",
-    tmp_path / "out",
-  )
-  result = run("compare", *given, *flags, "--report", tmp_path / "page")
+def test_a_report_is_a_page_of_the_methods_and_of_what_one_of_them_keeps(tmp_path, given):
+  flags = ("--methods", "random,merge", "--budgets", "0.8,0.6", "--rounds", 0)
+  report = ("--report", tmp_path / "page", "--report-images", 7)
+  result = run("compare", *given, *flags, "--out", tmp_path / "out", *report)
   assert result["report"] == str(tmp_path / "page" / "index.html")
   text = (tmp_path / "page" / "index.html").read_text("utf-8")
   page = json.loads(re.search(r'(?s)id="data">(.*?)</script>', text)[1])
   (table,) = page["tables"]
-  assert [row[0] for row in table["rows"]] == ["random", "top_k", "dense"]
+  assert [row[0] for row in table["rows"]] == ["random", "merge", "random", "merge", "dense"]
   top1 = [column["name"] for column in table["columns"]].index("top-1, %")
   rows = [*result["results"], result["dense"]]
   assert [row[top1] for row in table["rows"]] == [row["top1"] for row in rows]
+  assert "images: merge at 0.6, without training" in page["summary"]
+  assert len(page["gallery"]["pictures"]) == 7
+
+
+def test_methods_of_fixed_counts_alone_have_a_page_without_images(tmp_path, given):
+  flags = ("--methods", "random", "--budgets", "0.6", "--rounds", 0, "--report", tmp_path / "page")
+  run("compare", *given, *flags, "--out", tmp_path / "out")
+  text = (tmp_path / "page" / "index.html").read_text("utf-8")
+  page = json.loads(re.search(r'(?s)id="data">(.*?)</script>', text)[1])
+  assert page["gallery"] is None
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, given):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -128,8 +129,10 @@ def test_every_size_is_held_by_the_smallest_rung_that_can():
       assert rung == 0 or ladder[rung - 1] < size
 
 
-def test_bfloat16_keeps_what_masked_keeps(pruned):
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
+def test_bfloat16_keeps_what_masked_keeps(pruned, reduction):
   arch, params, images = pruned
+  arch = dataclasses.replace(arch, reduction=reduction)
 
   def run(execution, *arguments):
     def forward(p, x):
