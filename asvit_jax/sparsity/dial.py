@@ -14,7 +14,10 @@ SPACING = 0.1  # of the budgets that a range is calibrated at, at most
 
 
 def thresholds_at(table, budgets, budget):
-  """Interpolates linearly between the two nearest budgets; differentiable in the table.
+  """Interpolates between the two nearest budgets; differentiable in the table.
+
+  Scores are products, so thresholds are nearer to exponentials of the budget than to straight
+  lines: their logarithms are interpolated, or they themselves in a stage where one is not positive.
 
   Args:
     table: (k, stages) thresholds, a row a budget.
@@ -26,7 +29,16 @@ def thresholds_at(table, budgets, budget):
   """
   order = np.argsort(budgets)
   known = jnp.asarray(np.asarray(budgets)[order], jnp.float32)
-  return jax.vmap(lambda column: jnp.interp(budget, known, column[order]), in_axes=1)(table)
+
+  def interpolated(column):
+    column = column[order]
+    positive = (column > 0).all()
+    logs = jnp.log(jnp.where(positive, column, 1.0))  # 1: no gradient of a logarithm of nothing
+    return jnp.where(
+      positive, jnp.exp(jnp.interp(budget, known, logs)), jnp.interp(budget, known, column)
+    )
+
+  return jax.vmap(interpolated, in_axes=1)(table)
 
 
 def check(budgets, budget):
