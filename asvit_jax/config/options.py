@@ -2,10 +2,9 @@
 
 from asvit_jax.core.errors import InputError
 
-# Where, how hard and by what to merge a network of 12 blocks: the best of those tried on the real
-# DeiT-T, see docs/merging.md.
-# What kept most of the dense network's predictions of all that was tried (docs/merging.md): a stage
-# before every block but the first, which cut as e^(t/2), t from -1 to 1.
+# Where, how hard and by what to merge a network of 12 blocks: of what was tried on the real DeiT-T,
+# that with the least divergence from the dense network at 50 % (docs/merging.md). There is a stage
+# before every block but the first; they cut as e^(t/2), t from -1 to 1.
 _MERGING = {
   "reduction": "merge",
   "score": "attention_novelty",

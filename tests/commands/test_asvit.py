@@ -13,7 +13,7 @@ from asvit_jax.core import recipes
 HEAVY = ("jax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "tensorboard")
 # The flags of each command besides absl's own.
 FLAGS = {
-  "train": {"config", "workdir", "[no]dry-run", "target"},
+  "train": {"config", "workdir", "[no]dry-run"},
   "evaluate": {
     *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
@@ -26,7 +26,7 @@ FLAGS = {
   "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    *("reduction", "target"),
+    "reduction",
   },
   "visualize": {"config", "workdir", "weights", "count", "[no]curves", "out", "budget"},
   "parity": set(),

@@ -156,10 +156,6 @@ def run_one(model, stage, lengths, widths):
   attending = Attending.of(model.arch)
   depth, thresholds = model.arch.depth, model.thresholds[...]
 
-  def decide(stage, threshold):
-    keep = (attending.scores(stage) > threshold) & stage.present
-    return keep[0], *attending.reduce(stage, keep)
-
   def run_blocks(length, begin, end, threshold, x, sizes, source, count):
     """Blocks `begin` to `end` on `length` rows, and what the stage after them does with these."""
     x, sizes = jax.tree.map(lambda rows: rows[:, source[:length]], (x, sizes))
@@ -171,24 +167,24 @@ def run_one(model, stage, lengths, widths):
     if threshold is None:
       return lengthen(x[0], n)
     present = (jnp.arange(length) < count)[None]
-    keep, x, sizes = decide(Stage(x, sizes, present, evidence), threshold)
-    return jax.tree.map(lambda rows: lengthen(rows[0], n)[None], (keep[None], x, sizes))
+    decided = _decided(attending, Stage(x, sizes, present, evidence), threshold)
+    return jax.tree.map(lambda rows: lengthen(rows[0], n)[None], decided)
 
   position, keeps = row, []
-  keep, x, sizes = decide(stage, thresholds[0])
+  keep, x, sizes = _decided(attending, stage, thresholds[0])
   for begin, end, after in zip(
     model.arch.prune_before,
     [*model.arch.prune_before[1:], depth],
     [*thresholds[1:], None],
     strict=True,
   ):
-    source, count = kept_first(keep), keep.sum()
+    source, count = kept_first(keep[0]), keep.sum()
     position = position[source]
     keeps.append(mask_of(position, count, n)[1:])
     branches = [functools.partial(run_blocks, w, begin, end, after) for w in lengths]
     left = jax.lax.switch(rung(count, lengths), branches, x, sizes, source, count)
     if after is not None:
-      (keep,), x, sizes = left
+      keep, x, sizes = left
   if model.arch.aux_head:
     layout = Layout(jnp.zeros_like(row), position, start=jnp.zeros(1, int), count=count[None])
     logits = _classify_all(model, left, layout, lengths)
@@ -250,9 +246,7 @@ def _decide(attending, x, sizes, evidence, threshold, layout, widths):
     of_images = jax.tree.map(lambda a: a[index], (x, sizes, evidence))
     present = jnp.arange(width) < layout.count[:, None]
     stage = Stage(of_images[0], of_images[1], present, of_images[2])
-    keep = (attending.scores(stage) > threshold) & present  # (b, width)
-    x_and_sizes = attending.reduce(stage, keep)
-    return jax.tree.map(lambda a: flat(a, width), (keep, *x_and_sizes))
+    return jax.tree.map(lambda a: flat(a, width), _decided(attending, stage, threshold))
 
   def flat(a, width):
     """(b, width, …) -> (rows, …), n an image: cheaper than a gather back to where they were."""
@@ -263,6 +257,12 @@ def _decide(attending, x, sizes, evidence, threshold, layout, widths):
   keep, x, sizes = jax.lax.switch(rung(layout.count.max(), widths), branches)
   row = layout.image * n + jnp.minimum(rows - layout.start[layout.image], n - 1)
   return keep[row] & used, row, x, sizes
+
+
+def _decided(attending, stage, threshold):
+  """What a `Stage` of images keeps, (b, n) bool, and its tokens and sizes as they go on."""
+  keep = (attending.scores(stage) > threshold) & stage.present
+  return keep, *attending.reduce(stage, keep)
 
 
 def _last_block(model, attending, x, sizes, layout, lengths, widths):
