@@ -35,7 +35,10 @@ def test_thresholds_between_two_budgets_are_interpolated_whatever_their_order():
     np.testing.assert_allclose(dial.thresholds_at(table, BUDGETS, budget), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("lowest", "gradient"), [(1.0, [3**0.75 / 4, 3**0.75 / 4, 0]), (-1.0, [0.25, 0.75, 0])])
+@pytest.mark.parametrize(
+  ("lowest", "gradient"),
+  [(1.0, [3**0.75 / 4, 3**0.75 / 4, 0]), (-1.0, [0.25, 0.75, 0])],
+)
 def test_gradients_reach_the_rows_of_the_two_nearest_budgets(lowest, gradient):
   table = jnp.array([lowest, 3.0, 5.0])[:, None]
   ours = jax.grad(lambda t: dial.thresholds_at(t, BUDGETS, jnp.float32(0.55))[0])(table)
