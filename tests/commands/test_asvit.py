@@ -40,6 +40,7 @@ OTHER_WAYS = {
   **{f"-m asvit_jax.{n}": FLAGS[n] for n in ("parity", "visualize", "quickstart")},
   "-m asvit_jax.data.convert": {"name", "data-dir", "out"},
   "-m asvit_jax.data.benchmark": {"config", "batches"},
+  "-m asvit_jax.targets.check": {"out", "only"},
 }
 
 

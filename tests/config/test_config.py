@@ -43,6 +43,7 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
     ({"mix.mixup": -1.0}, r"mix\.mixup -1\.0"),
     ({"mix.cutmix": -1.0}, r"mix\.cutmix -1\.0"),
     ({"mix.switch": 1.5}, r"mix\.switch 1\.5"),
+    ({"mix.mode": "elem"}, r"mix\.mode 'elem' .*pairs or batch"),
     ({"mix.erasing": 1.5}, r"mix\.erasing 1\.5 .*in \[0, 1\]"),
   ],
   ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
