@@ -17,8 +17,8 @@ def compiled(name, program, target, dtype):
   Returns:
     Dictionary, of one device: `images_a_device`; `memory_mb`, `memory_available_mb` and `fits`;
     `compile_s` and `compile_cpu_s`; `flops` and `flops_from`, "compiler" or "formula", where the
-    compiler says nothing or counts loops once; `bytes` and `bytes_from`, "compiler" or, less than it really is,
-    "arguments and results"; and `roofline.estimate`, of what fits.
+    compiler says nothing or counts loops once; `bytes` and `bytes_from`, "compiler" or, less than
+    it really is, "arguments and results"; and `roofline.estimate`, of what fits.
   """
   log(f"compiling {name} for {target.name}: {program.images:,} images on a device")
   found = compile_for(target.chip, program.function, program.arguments)
@@ -52,5 +52,5 @@ def describe(name, result):
   if result["bytes"] is not None:
     text += f", {result['bytes'] / 1e9:,.2f} GB moved ({result['bytes_from']})"
   if result["fits"]:
-    text += f"; by estimate at least {result['estimated_ms']:,.2f} ms, bound by {result['bound']}"
+    text += f"; by estimate {result['estimated_ms']:,.2f} ms, bound by {result['bound']}"
   return f"{text}; compiled in {result['compile_s']:.0f} s"

@@ -1,13 +1,15 @@
-"""The least time that a program could take on a chip, an estimate: nothing was run.
+"""How long a program would take on a chip at its peak, an estimate: nothing was run.
 
 A program that keeps the units for matrix products busy all the time takes its FLOPs ÷ their peak;
-one that keeps the memory busy all the time its bytes ÷ the bandwidth. It takes at least the longer
-of the two. Real programs reach a share of it; communication between devices is not in it.
+one that keeps the memory busy all the time its bytes ÷ the bandwidth. The estimate is the longer of
+the two. It is as good as the bytes: a compiler's count may hold what never leaves the chip, and
+that of arguments and results lacks everything between. Communication between devices is not in it,
+nor are the passes that a `model.precision` above the chip's own takes.
 """
 
 
 def estimate(chip, dtype, flops, moved):
-  """Seconds that a device needs at least.
+  """How long a device takes.
 
   Args:
     chip: a `Chip`.

@@ -1,6 +1,7 @@
 """A run, compiled for a target: its step, its evaluation, and packed inference."""
 
 from asvit_jax.config import rules
+from asvit_jax.core.devices import precision
 from asvit_jax.core.progress import log
 from asvit_jax.data import sources
 from asvit_jax.targets import account, fitting, programs, topology
@@ -29,6 +30,11 @@ def compile_run(config, target):
     InputError: a config that cannot work on so many devices, or a compiler that fails.
   """
   rules.check(config)
+  with precision(config.model.precision):
+    return _compile_run(config, target)
+
+
+def _compile_run(config, target):
   building.check(config)
   network = programs.untrained(config)
   machine = {"devices": target.devices, "platform": target.chip.platform, "hosts": target.hosts}

@@ -39,6 +39,7 @@ def test_the_network_without_weights_is_that_of_the_run(config, changes):
   assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_ladders")
 def test_a_run_is_accounted_for_with_neither_data_nor_weights(monkeypatch, config):
   """Compiled for this CPU in place of the target; what runs in the worker, but for its devices."""
