@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
     ({"optimizer.lr": 0.0}, r"optimizer\.lr 0\.0 is not valid"),
     ({"optimizer.warmup": 1.0}, r"optimizer\.warmup 1\.0 is not valid"),
     ({"model.dtype": "float16"}, r"model\.dtype 'float16' .*float32 or bfloat16"),
+    ({"model.precision": "tf32"}, r"model\.precision 'tf32' .*default, high, highest"),
     ({"thresholds": "learned"}, r"thresholds 'learned' .*fixed or calibrated"),
     ({"data.crop_scale": (0.5, 0.2)}, r"data\.crop_scale \(0\.5, 0\.2\)"),
     ({"data.crop_ratio": 1.5}, r"data\.crop_ratio 1\.5"),
