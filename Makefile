@@ -1,14 +1,18 @@
 # make quickstart   sets up, trains a dense and a pruned model on the embedded data, draws them
 # make test         sets up, checks style, runs the tests
 # make test-all     the tests that `make test` leaves out: many processes, much repetition, and what
-#                   needs PyTorch, TensorFlow or ONNX, which it installs (gigabytes) in .venv-all
+#                   needs PyTorch, TensorFlow, ONNX or an object store, which it installs (gigabytes)
+#                   in .venv-all
+# make check-targets  compiles steps, evaluation and packed inference for TPUs and GPUs that are not
+#                   here: hours on two cores; interrupted, it goes on
 
 PYTHON ?= python3
 BIN := .venv/bin
 ALL := .venv-all/bin
+TARGET := .venv-target/bin
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: quickstart test test-all format clean
+.PHONY: quickstart test test-all check-targets format clean
 
 quickstart: .venv/run
 	$(BIN)/python -m asvit_jax.quickstart
@@ -22,6 +26,9 @@ test: .venv/dev
 test-all: .venv-all/dev
 	$(ALL)/$(PYTEST) -m "(slow or external) and not optimized"
 	OPTIMIZED=1 $(ALL)/$(PYTEST) -m "(slow or external) and optimized"
+
+check-targets: .venv-target/run
+	$(TARGET)/python -m asvit_jax.targets.check
 
 format: .venv/dev
 	$(BIN)/ruff format .
@@ -37,10 +44,17 @@ format: .venv/dev
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-.venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt requirements-browser.txt
+.venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt requirements-browser.txt \
+		requirements-storage.txt requirements-storage-test.txt
 	$(PYTHON) -m venv .venv-all
-	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt -r requirements-browser.txt
+	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt \
+		-r requirements-browser.txt -r requirements-storage-test.txt
+	touch $@
+
+.venv-target/run: requirements.txt requirements-target.txt
+	$(PYTHON) -m venv .venv-target
+	$(TARGET)/python -m pip install --quiet -r requirements-target.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-all runs
+	rm -rf .venv .venv-all .venv-target runs

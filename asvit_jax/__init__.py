@@ -8,6 +8,11 @@ Everything is imported when it is first used.
 """
 
 import importlib
+import os
+
+# Where TensorFlow is installed epath would load it for gs://…, for seconds and a gigabyte; it looks
+# once in a process.
+os.environ.setdefault("EPATH_USE_TF", "0")
 
 _PLACES = {
   "Architecture": "asvit_jax.vit",

@@ -17,6 +17,7 @@ _FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 if not os.environ.get("OPTIMIZED") and _FAST not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAST}"
 
+import buckets  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 from absl import flags  # noqa: E402
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(items):
   needy = {name for name in FORMATS if FORMATS[name].needs}
   for item in items:
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    if "torch" in item.fixturenames or params.get("form") in needy:
+    if {"torch", "object_store"} & set(item.fixturenames) or params.get("form") in needy:
       item.add_marker(pytest.mark.external)
 
 
@@ -74,6 +75,19 @@ def pruned():
   arch = tiny.arch()
   images = tiny.images(arch, 6)
   return arch, tiny.with_thresholds(arch, tiny.params(arch), images, (0.7, 0.5, 0.3)), images
+
+
+@pytest.fixture(scope="session")
+def object_store():
+  """The address of a Google Cloud Storage of this machine; the environment leads to it."""
+  with buckets.serving() as address:
+    yield address
+
+
+@pytest.fixture
+def bucket(object_store):
+  """A new bucket, gs://…."""
+  return buckets.make(object_store)
 
 
 @pytest.fixture

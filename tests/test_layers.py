@@ -21,6 +21,7 @@ LAYERS = (
   "evaluation",
   "report",
   "training",
+  "targets",
   "comparison",
   "reference",
   "commands",

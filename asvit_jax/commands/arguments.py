@@ -31,6 +31,11 @@ def define_budget(help_="Of weights calibrated for several budgets: the share of
   flags.DEFINE_string("budget", None, help_)
 
 
+def define_target(help_):
+  """The flag --target."""
+  flags.DEFINE_string("target", None, f"{help_} tpu:KIND:SHAPE or gpu:KIND[:COUNT].")
+
+
 def shares(name):
   """The shares of the dense GMACs that the flag `name` lists; None where it is not given.
 

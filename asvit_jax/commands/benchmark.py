@@ -2,12 +2,17 @@
 
 python benchmark.py --variant deit_s --budget 0.65 --batch 32
 python benchmark.py --variant deit_t --budget 0.5 --weights FILE --images DIR --plot speed.png
+python benchmark.py --variant deit_s --batch 256 --dtype bfloat16 --target tpu:v5e:1x1
+
+With --target, it compiles for a device that need not be here, times nothing, and says what dense
+and packed execution take of it.
 """
 
 import dataclasses
 
 from absl import flags
 
+from asvit_jax.commands import arguments
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -33,10 +38,13 @@ def define_flags():
   flags.DEFINE_integer("rounds", 7, "Times that each is timed.", lower_bound=1)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
   flags.DEFINE_string("plot", None, "PNG file for images/s against GMACs.")
+  arguments.define_target("The device to compile for, instead of timing on this one:")
 
 
 def main(_):
   """Measures; returns the numbers."""
+  if flags.FLAGS.target is not None:
+    return _compile()
   import jax
 
   from asvit_jax.evaluation import speed
@@ -75,6 +83,34 @@ def main(_):
   if "packed" in results:
     summary["speedup"] = results["packed"]["speedup"]
   return summary
+
+
+def _compile():
+  """Of --target: what dense and packed execution, or those asked for, take of one device."""
+  from asvit_jax.sparsity.executions import EXECUTIONS
+  from asvit_jax.targets import names, process
+  from asvit_jax.vit.architecture import VARIANTS
+
+  given = flags.FLAGS
+  target = names.parse(given.target)
+  _check_flags()
+  if given.weights is not None or given.plot is not None:
+    raise InputError("--target runs nothing: leave --weights, --images and --plot out")
+  executions = given.execution or ["dense", "packed"]
+  for execution in executions:
+    EXECUTIONS.check(execution)
+  described = {
+    "variant": given.variant,
+    "dtype": given.dtype,
+    "budget": given.budget,
+    "batch": given.batch,
+  }
+  job = {
+    "what": "inference",
+    "architecture": _reduced(VARIANTS[given.variant]).to_json(),
+    "executions": executions,
+  }
+  return described | process.run(job | described, target)
 
 
 def _check_flags():

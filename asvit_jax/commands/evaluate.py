@@ -52,7 +52,16 @@ def define_flags():
 
 def main(_):
   """Evaluates; returns the numbers."""
+  from asvit_jax.core import hosts
+
+  with hosts.joined():
+    return _evaluate()
+
+
+def _evaluate():
+  """Of several hosts, each evaluates its part of the images, and the first one writes files."""
   from asvit_jax.config.model import architecture
+  from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity import complexity
 
@@ -66,13 +75,17 @@ def main(_):
   loader.check_classes(config, source)
   network = arguments.network(config)
   sources.check_images(source, config.data.check_images, config.data.max_bad_images)
+  exchange.check_same(
+    {"images": len(source), "weights (their checksum)": leaves.fingerprint(network.params)},
+    "give all of them the same data and weights",
+  )
 
   found = {}
   if budgets is not None:
     network, found = _calibrated(network, config, source, budgets)
   networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   execution = _execution(config, network)
-  if given["save-weights"].value is not None:
+  if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
   results = _evaluated(networks, config, source, execution)
   curve = {"curve": results} if len(results) > 1 else {}
@@ -107,6 +120,7 @@ def _check_flags(budgets, wanted):
 
 def _calibrated(network, config, source, budgets):
   """The network with thresholds for the budgets, and what a search for them found, for JSON."""
+  from asvit_jax.core import exchange
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
 
@@ -115,10 +129,17 @@ def _calibrated(network, config, source, budgets):
     source = sources.open_source(config.data, split, allow_flat=True)
   sample = sources.Sample(source, MAX_IMAGES)
   batches = list(loader.eval_batches(config, sample, network.preprocessing))
-  if not flags.FLAGS.search:
-    return network.calibrate(batches, budgets), {}
-  network, found = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
-  return network.calibrate(batches, budgets), {"search": dataclasses.asdict(found)}
+  found = {}
+  if flags.FLAGS.search:
+    network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
+    found = {"search": dataclasses.asdict(searched)}
+  network = network.calibrate(batches, budgets)
+  # All hosts did the same on the same images; what they got may differ in the last bit.
+  found, weights = exchange.gather((found, network.arch.stage_weights))[0]
+  network = dataclasses.replace(
+    network, arch=dataclasses.replace(network.arch, stage_weights=tuple(weights))
+  )
+  return network.with_params(exchange.from_first(network.params)), found
 
 
 def _at(network, budgets):

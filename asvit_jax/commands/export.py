@@ -30,6 +30,13 @@ def define_flags():
 
 def main(_):
   """Exports and verifies; returns the artifact's description."""
+  from asvit_jax.core import exchange, hosts
+
+  with hosts.joined():
+    return exchange.by_first(_export)
+
+
+def _export():
   from asvit_jax.export.formats import FORMATS
   from asvit_jax.export.writing import check_libraries, check_path
 

@@ -26,6 +26,13 @@ def define_flags():
 
 def main(paths):
   """Predicts; returns the results by image."""
+  from asvit_jax.core import exchange, hosts
+
+  with hosts.joined():
+    return exchange.by_first(lambda: _predict(paths))
+
+
+def _predict(paths):
   from asvit_jax.data.images import check_files
 
   check_files(paths)

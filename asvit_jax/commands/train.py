@@ -3,11 +3,14 @@
 python train.py --config configs/as_deit_s.py:0.65 --workdir runs/as_deit_s
 
 Any key of the config can be changed: --config.batch_size=128 --config.data.dir=/data/imagenet.
+With --dry-run --target=tpu:v5e:2x4, or gpu:h100, or gpu:h100:8, it is compiled for these devices,
+which need not be here, and what it takes of them is said; neither data nor weights are needed.
 """
 
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core.errors import InputError
 
 ARGUMENTS = (0, 0)
 
@@ -17,11 +20,19 @@ def define_flags():
   arguments.define_config("A file of configs/, its name, or one of yours.")
   flags.DEFINE_string("workdir", None, "Where the run is kept.")
   flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
-  flags.mark_flags_as_required(["config", "workdir"])
+  arguments.define_target("With --dry-run: the devices to compile the run for.")
+  flags.mark_flag_as_required("config")
+  flags.register_multi_flags_validator(
+    ["workdir", "target"],
+    lambda given: given["workdir"] is not None or given["target"] is not None,
+    "Flag --workdir must have a value other than None, but for a dry run for a --target.",
+  )
 
 
 def main(_):
   """Trains; returns the last evaluation."""
+  if flags.FLAGS.target is not None:
+    return _compile()
   from asvit_jax.core import hosts
 
   hosts.initialize()
@@ -29,3 +40,16 @@ def main(_):
     from asvit_jax.training.loop import train
 
     return train(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS["dry-run"].value)
+
+
+def _compile():
+  """Of --target: what the run takes of the devices."""
+  from asvit_jax.targets import names, process
+
+  target = names.parse(flags.FLAGS.target)
+  if not flags.FLAGS["dry-run"].value:
+    raise InputError(
+      f"--target {target.name} without --dry-run: it compiles for devices that need not be here, "
+      "and runs nothing: add --dry-run, or leave --target out to train on this machine"
+    )
+  return process.run({"what": "training", "config": flags.FLAGS.config.to_dict()}, target)

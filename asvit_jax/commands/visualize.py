@@ -4,8 +4,6 @@ python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --out tokens.png [IMAG
 python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.png
 """
 
-import pathlib
-
 from absl import flags
 
 from asvit_jax.commands import arguments
@@ -43,9 +41,16 @@ def _curves(paths, out):
     raise InputError("--curves draws the training of a run: give --workdir, no weights or images")
   lines, config = metrics.read(workdir), identity.load(workdir)
   target = target_gmacs(architecture(config), config.budget)
-  figure = curves.draw_curves(lines, target, pathlib.Path(workdir).resolve().name)
+  figure = curves.draw_curves(lines, target, _name(workdir))
   tokens.save(figure, out)
   return {"steps": lines[-1]["step"]}
+
+
+def _name(workdir):
+  from asvit_jax.core import storage
+
+  path = storage.path(workdir)
+  return (path if storage.in_bucket(path) else path.resolve()).name
 
 
 def _tokens(paths, out):

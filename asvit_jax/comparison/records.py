@@ -1,7 +1,6 @@
 """What was measured, kept in files, so that a comparison that was interrupted goes on."""
 
 import json
-import pathlib
 import zlib
 
 from asvit_jax.config.keys import flatten
@@ -26,12 +25,12 @@ class Records:
   """
 
   def __init__(self, directory):
-    self._directory = pathlib.Path(directory) / "measured"
+    self._directory = storage.path(directory) / "measured"
 
   def find(self, name, settings):
     """The dictionary of that measurement, or None."""
     path = self._path(name, settings)
-    return json.loads(path.read_text())["result"] if path.is_file() else None
+    return json.loads(storage.read(path))["result"] if path.is_file() else None
 
   def add(self, name, settings, result):
     """Writes a measurement; raises InputError where it cannot be written."""

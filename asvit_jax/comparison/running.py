@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -36,7 +35,7 @@ class Comparison:
   config: ConfigDict
   source: Any
   train_source: Any
-  out: pathlib.Path
+  out: str
 
   def run(self, finetuned=False, rounds=0, speed_batch=32):
     """Measures what is not measured yet.
@@ -94,7 +93,7 @@ class Comparison:
       result |= contender.describe()
       self._records.add(name, settings, result)
       if tuned and contender.method.adaptive:  # others have no thresholds that a file could carry
-        contender.network.save(pathlib.Path(self.out) / f"{name}.safetensors")
+        contender.network.save(storage.path(self.out) / f"{name}.safetensors")
     log(
       f"{name}: {'measured before, ' if before else ''}top-1 {result['top1']:.1f} at "
       f"{result['share']:.3f} of the dense GMACs"
@@ -158,7 +157,7 @@ class Comparison:
 
   def _write(self, results):
     storage.write(
-      pathlib.Path(self.out) / "results.json", json.dumps(results, indent=1), "the results"
+      storage.path(self.out) / "results.json", json.dumps(results, indent=1), "the results"
     )
 
   @functools.cached_property

@@ -28,7 +28,8 @@ def base():
   config.model.num_classes = 1000
   config.model.image_size = 224  # pixels
   config.model.patch_size = 16  # pixels
-  config.model.dtype = "float32"  # compute type; parameters stay float32
+  config.model.dtype = "float32"  # of stem and blocks; parameters, heads and losses stay float32
+  config.model.precision = "default"  # of float32 products: the chip's, or "high", "highest"
   config.model.remat = False  # compute blocks again in the backward pass: less memory, more time
   # Each overrides the variant's; see vit.Architecture. None: as the variant has it.
   config.model.width = config_dict.placeholder(int)
@@ -68,6 +69,7 @@ def base():
   config.data.rand_augment_operations = 2  # an image
   config.data.color_jitter = 0.0  # change of brightness, contrast and saturation; 0: none
   config.data.repeats = 1  # views of an image close together; an epoch has no more views
+  config.data.cache = ""  # directory for the list of a folder's files; empty: the workdir of a run
   config.data.workers = 0  # processes that decode; 0: threads
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
   config.data.max_bad_images = 0  # unreadable ones to leave out, a split and host
@@ -77,6 +79,8 @@ def base():
   config.mix.cutmix = 0.0  # alpha of the Beta distribution; 0: none
   config.mix.switch = 0.5  # probability of cutmix where both are on
   config.mix.erasing = 0.0  # probability of an image to lose a rectangle; 0: none
+  # "pairs": a draw for every two neighbours. "batch", DeiT's: one draw for all images of a device.
+  config.mix.mode = "pairs"
 
   config.batch_size = 512  # images a step, over all devices of all hosts
   config.accumulate = 1  # parts that a device's share of them runs in, one after the other

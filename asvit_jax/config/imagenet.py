@@ -2,9 +2,10 @@
 
 30 epochs from the published dense weights, batch 512, AdamW, cosine from 2e-5 to 2e-6, weight decay
 1e-6, EMA 0.99996: the defaults of `config.base`. The augmentations are those of DeiT
-(arXiv:2012.12877): RandAugment, three views of an image close together, mixup, cutmix and random
-erasing; but each pair of images draws its own mixup or cutmix, where DeiT draws one a batch and
-GPU. The recipes were not run here: their published results are the authors'.
+(arXiv:2012.12877): RandAugment, three views of an image close together, random erasing, and mixup
+or cutmix, drawn once for the images of a device in a step. They train in bfloat16, with float32
+parameters, heads and losses; `dense` stays float32, as what is published of it was measured. The
+recipes were not run here: their published results are the authors'.
 """
 
 from asvit_jax.config import options
@@ -33,6 +34,9 @@ def recipe(variant, argument, weights):
   config.mix.mixup = 0.8
   config.mix.cutmix = 1.0
   config.mix.erasing = 0.25
+  config.mix.mode = "batch"
   config.init_from = weights
   options.apply(config, argument)
+  if config.budget is not None:
+    config.model.dtype = "bfloat16"
   return config

@@ -6,6 +6,7 @@ import jax
 
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.model import architecture, preprocessing, trained_architecture
+from asvit_jax.core.devices import PRECISIONS
 from asvit_jax.core.errors import InputError
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
@@ -28,6 +29,7 @@ def check_evaluation(config):
     config,
     ("eval.batch_size", *_divides_over_devices(config.eval.batch_size)),
     ("model.dtype", config.model.dtype in ("float32", "bfloat16"), "float32 or bfloat16"),
+    ("model.precision", config.model.precision in PRECISIONS, ", ".join(PRECISIONS)),
   )
 
 
@@ -76,6 +78,7 @@ def check(config):
     ("data.color_jitter", 0 <= config.data.color_jitter <= 1, "in [0, 1]"),
     ("data.max_bad_images", config.data.max_bad_images >= 0, "at least 0"),
     ("data.repeats", config.data.repeats >= 1, "at least 1"),
+    ("mix.mode", config.mix.mode in ("pairs", "batch"), "pairs or batch"),
     ("mix.mixup", config.mix.mixup >= 0, "at least 0"),
     ("mix.cutmix", config.mix.cutmix >= 0, "at least 0"),
     ("mix.switch", 0 <= config.mix.switch <= 1, "in [0, 1]"),
@@ -122,8 +125,11 @@ def _divides_a_batch(config):
 
 def _pairs(config):
   share = config.batch_size // jax.device_count()
-  fits = share % 2 == 0 or not (config.mix.mixup or config.mix.cutmix)
-  return fits, "an even number for each device, as mixup and cutmix take pairs of images"
+  in_pairs = config.mix.mode == "pairs" and (config.mix.mixup or config.mix.cutmix)
+  fits = share % 2 == 0 or not in_pairs
+  return fits, (
+    "an even number for each device, as mixup and cutmix take pairs of images by mix.mode='pairs'"
+  )
 
 
 def _is_pattern(text):

@@ -5,8 +5,14 @@ import sys
 
 from absl import app, flags, logging
 
-from asvit_jax.core import recipes
+from asvit_jax.core import recipes, storage
 from asvit_jax.core.errors import InputError
+
+# Flags of all tools that name files or directories: whether they can be opened is known at once.
+_PATHS = (
+  *("workdir", "weights", "artifact", "images", "out", "plot", "picture", "per-image"),
+  *("save-weights", "report"),
+)
 
 
 def run(main, least=0, most=0):
@@ -41,6 +47,9 @@ def run(main, least=0, most=0):
     if given < least or (most is not None and given > most):
       _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
     try:
+      for name in _PATHS:
+        if name in flags.FLAGS and flags.FLAGS[name].value:
+          storage.path(flags.FLAGS[name].value)
       result = main(argv[1:])
     except InputError as error:
       _fail(error)
@@ -49,7 +58,10 @@ def run(main, least=0, most=0):
     if result.get("ok") is False:
       sys.exit(1)
 
-  sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
+  try:
+    sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
+  except InputError as error:
+    _fail(error)
   app.run(guarded, flags_parser=parse)
 
 

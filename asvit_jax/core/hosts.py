@@ -1,10 +1,12 @@
 """Several hosts, and being told to stop."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
 import traceback
+import warnings
 import zlib
 
 import jax
@@ -12,43 +14,80 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 
 # Ours first: they work without any launcher.
 _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def initialize():
-  """Joins the other hosts where the environment says that there are some.
+_LONGEST_WAIT_MS = 24 * 60 * 60 * 1000
+_meetings = itertools.count()
 
-  Either JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or
-  a launcher that JAX knows: Slurm, Open MPI, a TPU pod slice. Call it before anything else of JAX.
+
+def initialize():
+  """Joins the other hosts, where there are some; one machine by itself starts at once.
+
+  Either JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say
+  so, or JAX finds them: the metadata server of a Cloud TPU VM, GKE's variables, Slurm, Open MPI,
+  Kubernetes. Call it before anything else of JAX.
 
   Raises:
-    InputError: only a part of the variables is set, or the other hosts cannot be reached.
+    InputError: only a part of the variables is set, or the other hosts cannot be found or reached.
   """
   given = [name for name in _OURS if os.environ.get(name)]
-  launched = (
-    int(os.environ.get("SLURM_NTASKS", 1)) > 1
-    or int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
-    or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-  )
   if given and len(given) < len(_OURS):
     missing = ", ".join(sorted(set(_OURS) - set(given)))
     raise InputError(f"{', '.join(given)} set without {missing}: set all three or none")
+  if given:
+    address, count, index = (os.environ[name] for name in _OURS)
+    _join(address, int(count), int(index))
+    return
+  name, count = _detected()
+  if count > 1:
+    log(f"waiting for the {count} hosts of this job (found by JAX: {name})")
+    _join()
+
+
+def _join(*arguments):
   try:
-    if given:
-      address, count, index = (os.environ[name] for name in _OURS)
-      jax.distributed.initialize(address, int(count), int(index))
-    elif launched:
-      jax.distributed.initialize()
+    jax.distributed.initialize(*arguments)
   except (RuntimeError, ValueError) as error:
     raise InputError(f"the hosts cannot meet ({str(error)[:300]}): check the addresses") from error
+
+
+def _detected():
+  """(name, number of hosts) of the cluster that JAX says this process is of; ("", 1) of none.
+
+  `jax.distributed.initialize()` asks the same. It is not called at once because it would open the
+  coordinator's port on a machine by itself too, and fail for the second process there.
+  """
+  from jax._src import clusters  # it has no public name
+
+  try:
+    with warnings.catch_warnings(action="ignore"):  # of every container that Kubernetes started
+      for kind in clusters.ClusterEnv._cluster_types:
+        if not kind.opt_in_only_method and kind.is_env_present():
+          return kind.name, kind.get_process_count()
+  except Exception as error:  # of the metadata server, of Kubernetes: they have no common type
+    log(f"WARNING: JAX cannot tell whether there are other hosts ({str(error)[:300]})")
+    if jax.process_count() == 1:
+      return "", 1
+    raise InputError(
+      f"this is one of {jax.process_count()} hosts, and JAX cannot find the others: set "
+      f"{', '.join(_OURS)}"
+    ) from error
+  if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # without what JAX knows it by
+    raise InputError(
+      f"mpirun started several processes, but JAX cannot find them: set {', '.join(_OURS)}"
+    )
+  return "", 1
 
 
 def agree(value):
   """Whether all hosts have the same value, anything with a `repr`; all must ask."""
   if jax.process_count() == 1:
     return True
+  wait_for_all("whether they agree")
   everyone = multihost_utils.process_allgather(np.uint32(zlib.crc32(repr(value).encode())))
   return bool((everyone == everyone[0]).all())
 
@@ -57,13 +96,33 @@ def all_true(value):
   """Whether a boolean is true on all hosts; all must ask."""
   if jax.process_count() == 1:
     return value
+  wait_for_all("whether all say yes")
   return bool(multihost_utils.process_allgather(np.bool_(value)).all())
 
 
 def wait_for_all(what):
-  """Returns once every host has come here; `what` is a name for it."""
-  if jax.process_count() > 1:
+  """Returns once every host has come here, however long that takes; `what` is a name for it.
+
+  Hosts wait without their devices, which would give up after 30 s on CPUs (Gloo). One that dies
+  meanwhile ends the others, as JAX's heartbeat has it.
+  """
+  if jax.process_count() == 1:
+    return
+  from jax._src import distributed  # it has no public name; Orbax asks it, too
+
+  client = distributed.global_state.client
+  if client is None:  # whoever runs us joined the hosts in another way
     multihost_utils.sync_global_devices(what)
+  else:  # a name is good for one meeting
+    client.wait_at_barrier(f"asvit_jax {next(_meetings)}: {what}", _LONGEST_WAIT_MS)
+
+
+@contextlib.contextmanager
+def joined():
+  """`initialize`, and then `failing_fast`: what a command line runs in."""
+  initialize()
+  with failing_fast():
+    yield
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 import functools
 import importlib.util
 import pathlib
+import tempfile
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -25,16 +27,42 @@ def find(config):
 
   Args:
     config: path or name of a recipe, with or without an argument after a colon: `as_deit_s:0.65`,
-      `configs/as_deit_s.py:0.65`, `/home/me/mine.py`. A file that is there comes first.
+      `configs/as_deit_s.py:0.65`, `~/mine.py`, `gs://bucket/mine.py`. A file that is there comes
+      first.
 
   Returns:
-    The same with the path of a recipe where it is the name of one, else `config` itself.
+    The same with the path of a recipe where it is the name of one, or of a copy of what is in a
+    bucket; else `config` itself.
+
+  Raises:
+    InputError: a file in a bucket that cannot be read.
   """
+  scheme, separator, rest = config.partition("://")
+  if separator:
+    path, colon, argument = rest.partition(":")
+    return f"{_fetched(f'{scheme}://{path}')}{colon}{argument}"
   path, colon, argument = config.partition(":")
   named = path.removeprefix("configs/").removesuffix(".py")
-  if pathlib.Path(path).is_file() or named not in names():
+  if storage.path(path).is_file():
+    return f"{storage.path(path)}{colon}{argument}" if path.startswith("~") else config
+  if named not in names():
     return config
   return f"{directory() / named}.py{colon}{argument}"
+
+
+def _fetched(url):
+  """A copy of a config in a bucket, there for as long as this process."""
+  copy = pathlib.Path(_temporary().name) / url.rpartition("/")[2]
+  try:
+    copy.write_bytes(storage.read(url))
+  except OSError as error:
+    raise InputError(f"--config {url} cannot be read ({error}): check the path") from error
+  return copy
+
+
+@functools.cache
+def _temporary():
+  return tempfile.TemporaryDirectory()
 
 
 def in_place_of_names(arguments):

@@ -1,43 +1,138 @@
-"""Files: read with one clear error, written all of it or nothing."""
+"""Files: found on disks and in object stores, read with one clear error, written whole or not.
+
+Every path that a user gives comes through `path`. On a disk it is a `pathlib.Path`; in a bucket,
+`gs://…`, an `epath.Path`, which has the same methods. Libraries that open files by themselves get
+`local` ones.
+"""
 
 import contextlib
 import os
 import pathlib
+import re
 import shutil
+import tempfile
+import uuid
 
 from asvit_jax.core.errors import InputError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def path(name):
+  """The path that a text means: `~` is the home directory, `gs://…` is in a bucket.
+
+  Args:
+    name: text or path.
+
+  Raises:
+    InputError: a kind of store that is not known or not installed, or no such user.
+  """
+  text = os.fspath(name)
+  if _URL.match(text):
+    from asvit_jax.core import buckets  # nothing else pays for it
+
+    return buckets.path(text)
+  try:
+    return pathlib.Path(text).expanduser()
+  except RuntimeError as error:
+    raise InputError(f"{text}: {error}") from error
+
+
+_parse = path  # for functions with an argument of that name
+
+
+def in_bucket(path):
+  """Whether a path, of `path` or as text, is in an object store."""
+  return bool(_URL.match(os.fspath(path)))
+
+
+def on_disk(name, what, advice):
+  """As `path`, for what can only be read from a disk; raises InputError, with an advice, else."""
+  if in_bucket(name):
+    raise InputError(
+      f"{what} {name} is in an object store, and can only be read from a disk: {advice}"
+    )
+  return path(name)
+
+
+@contextlib.contextmanager
+def local(name):
+  """A path on a disk with what is at a path: itself, or of a bucket a copy that goes afterwards.
+
+  Raises:
+    OSError: it cannot be copied.
+  """
+  found = path(name)
+  if not in_bucket(found):
+    yield found
+    return
+  from asvit_jax.core import buckets
+
+  with tempfile.TemporaryDirectory() as directory:
+    copy = pathlib.Path(directory) / found.name
+    buckets.download(found, copy)
+    yield copy
+
+
+def read(name):
+  """The bytes of a file, wherever it is; raises OSError."""
+  found = path(name)
+  if not in_bucket(found):
+    return found.read_bytes()
+  from asvit_jax.core import buckets
+
+  with buckets.plain_errors(found):
+    return found.read_bytes()
 
 
 @contextlib.contextmanager
 def replacing(path, what=None):
   """A path beside `path` to write a file or a directory to, which then takes its place.
 
-  Where the block raises, nothing is left but what was there before.
+  Where the block raises, nothing is left but what was there before. For a path in a bucket it is
+  one on a disk, which is then copied: a file appears at once, a directory file by file.
 
   Args:
     path: of what is written; directories above it are made.
     what: it is, for the error: "weights"; without, an OSError comes through as it is.
 
   Yields:
-    The path to write to.
+    The path to write to, a `pathlib.Path`.
 
   Raises:
     InputError: it cannot be written.
   """
-  path = pathlib.Path(path)
+  path = _parse(path)
+  try:
+    with (_uploaded if in_bucket(path) else _renamed)(path) as partial:
+      yield partial
+  except OSError as error:
+    if what is None:
+      raise
+    raise InputError(f"cannot write {what} to {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _renamed(path):
   partial = path.with_name(path.name + ".partial")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove(partial)
     yield partial
     _give_name(partial, path)
-  except OSError as error:
-    if what is None:
-      raise
-    raise InputError(f"cannot write {what} to {path}: {error}") from error
   finally:
     with contextlib.suppress(OSError):
       remove(partial)
+
+
+@contextlib.contextmanager
+def _uploaded(path):
+  from asvit_jax.core import buckets
+
+  with tempfile.TemporaryDirectory() as directory:
+    partial = pathlib.Path(directory) / path.name
+    yield partial
+    buckets.upload(partial, path)
 
 
 def write(path, content, what=None):
@@ -52,23 +147,52 @@ def write(path, content, what=None):
 def read_image(path, advice="check the path"):
   """The bytes of an image file; raises InputError, with an advice, where it cannot be read."""
   try:
-    return pathlib.Path(path).read_bytes()
+    return read(path)
   except OSError as error:
-    raise InputError(f"image {path} cannot be read ({error.strerror}): {advice}") from error
+    reason = error.strerror or str(error)
+    raise InputError(f"image {path} cannot be read ({reason}): {advice}") from error
 
 
-def remove(path):
+def remove(name):
   """Removes a file or a directory, if it is there."""
-  path = pathlib.Path(path)
-  if path.is_dir() and not path.is_symlink():
-    shutil.rmtree(path)
+  found = path(name)
+  if in_bucket(found):
+    from asvit_jax.core import buckets
+
+    with buckets.plain_errors(found):
+      found.rmtree() if found.is_dir() else found.unlink(missing_ok=True)
+  elif found.is_dir() and not found.is_symlink():
+    shutil.rmtree(found)
   else:
-    path.unlink(missing_ok=True)
+    found.unlink(missing_ok=True)
+
+
+def move(source, target):
+  """Gives a file or a directory another name; raises OSError. In a bucket file by file."""
+  source, target = path(source), path(target)
+  if in_bucket(source):
+    from asvit_jax.core import buckets
+
+    buckets.move(source, target)
+    return
+  target.parent.mkdir(parents=True, exist_ok=True)
+  source.rename(target)
 
 
 def check_writable(directory, what):
-  """Raises InputError where a directory, which need not be there yet, could not be written."""
-  place = pathlib.Path(directory)
+  """Raises InputError where a directory, which need not be there yet, could not be written.
+
+  In a bucket that is known only by writing: an object is written and removed.
+  """
+  place = path(directory)
+  if in_bucket(place):
+    probe = place / f"writable-{uuid.uuid4().hex}"
+    try:
+      write(probe, "")
+      remove(probe)
+    except OSError as error:
+      raise InputError(f"cannot write to {what} {directory}: {error}") from error
+    return
   while not place.exists():
     place = place.parent
   if not (place.is_dir() and os.access(place, os.W_OK)):

@@ -1,10 +1,11 @@
 """Image files that are not part of a data set."""
 
-import pathlib
+import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
 from asvit_jax.data import transforms
@@ -42,16 +43,23 @@ def check_files(paths):
   """Raises InputError for the first path that is not a readable image, judged by its header."""
   for path in paths:
     try:
-      with Image.open(path):
+      with Image.open(_file(path)):
         pass
     except Image.DecompressionBombError as error:
       raise InputError(f"image {path} is too large ({error}): make it smaller") from error
     except OSError as error:  # PIL's own errors are among them
-      reason = error.strerror or "no known image format"
+      unknown = isinstance(error, UnidentifiedImageError)
+      reason = error.strerror or ("no known image format" if unknown else str(error))
       raise InputError(f"image {path} cannot be read ({reason}): check the path") from error
+
+
+def _file(path):
+  """What PIL opens: of a disk the path, as the header is enough; of a bucket all of it."""
+  return io.BytesIO(storage.read(path)) if storage.in_bucket(path) else storage.path(path)
 
 
 def find(directory):
   """The image files in a directory and all below it, sorted paths."""
-  found = pathlib.Path(directory).rglob("*")
+  advice = "copy them to one"
+  found = storage.on_disk(directory, "the directory of images", advice).rglob("*")
   return sorted(path for path in found if path.suffix.lower() in SUFFIXES)

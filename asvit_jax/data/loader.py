@@ -5,27 +5,25 @@ every augmentation from the seed and the example's position in the infinite stre
 resumes by starting at its step, and neither threads nor worker processes change a pixel.
 """
 
-import atexit
 import contextlib
 import functools
 import itertools
 import math
-import multiprocessing
 import os
-import signal
-import threading
-import weakref
 
 import grain
 import numpy as np
-from absl import flags
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.data import transforms
+from asvit_jax.data import workers as workers_lib
 from asvit_jax.data.rand_augment import rand_augment
 
 _MAX_THREADS = 16
+# Images to evaluate from which on workers make the batches: they take seconds to start (10 to 20 on
+# two busy cores), in which threads decode thousands.
+_WORTH_WORKERS = 20_000
 
 
 def train_batches(
@@ -101,7 +99,8 @@ def eval_batches(config, source, preprocessing, shard_index=0, shard_count=1):
   padded = math.ceil(len(source) / config.eval.batch_size) * config.eval.batch_size
   view = _EvalView(config.model.image_size, preprocessing, config.data, source)
   batches = grain.MapDataset.range(padded).map(view).batch(batch_size, batch_fn=_collate)
-  return _iterate(batches[shard_index::shard_count], 0, config.data.max_bad_images, set())
+  workers = config.data.workers if len(source) >= _WORTH_WORKERS else 0
+  return _iterate(batches[shard_index::shard_count], workers, config.data.max_bad_images, set())
 
 
 class _Decoded:
@@ -244,38 +243,18 @@ def _iterate(batches, workers, max_bad_images, bad_images):
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
   dataset = batches.to_iter_dataset(options)
   if workers:
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, also where none are
-    dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
-      worker_init_fn=_follow_parent,
-    )
+    dataset = workers_lib.prefetched(dataset, workers)
   stream = _stream(dataset, bool(workers), max_bad_images, bad_images)
-  if workers:  # still open at exit, they would complain of leaks
-    alive = weakref.ref(stream)
-    atexit.register(lambda: alive() and alive().close())
+  if workers:
+    workers_lib.close_at_exit(stream)
   return stream
-
-
-def _follow_parent(*_):
-  """Lets a worker live as long as its parent: it ends with it, and not before.
-
-  A worker whose parent was killed would wait for it for ever. One that gets the SIGTERM which
-  launchers send to all processes would end before its parent has saved.
-  """
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-  def watch():
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-  threading.Thread(target=watch, daemon=True).start()
 
 
 def _stream(dataset, workers, max_bad_images, bad_images):
   iterator = iter(dataset)
+  following = workers_lib.following if workers else lambda iterator: next(iterator, None)
   try:
-    while (batch := _next(iterator, workers)) is not None:
+    while (batch := following(iterator)) is not None:
       for message in itertools.chain.from_iterable(batch.pop("bad")):
         if message not in bad_images:
           bad_images.add(message)
@@ -287,19 +266,6 @@ def _stream(dataset, workers, max_bad_images, bad_images):
       yield {key: np.array(value) for key, value in batch.items()} if workers else batch
   finally:
     iterator.close()
-
-
-def _next(iterator, workers):
-  """The next batch, or None at the end."""
-  try:
-    return next(iterator, None)
-  except RuntimeError as error:  # Grain's, with the exit code
-    if not workers:
-      raise
-    raise InputError(
-      f"a data worker failed ({error}); exit code -9 means killed, most likely for too little "
-      "memory: lower data.workers, and run the same command to go on"
-    ) from error
 
 
 def _shard_batch_size(batch_size, field, shard_count):

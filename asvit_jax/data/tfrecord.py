@@ -40,7 +40,9 @@ def convert(name, data_dir, out):
   stored = info.get("fileFormat", "tfrecord")  # which TFDS once did not say
   if stored != "tfrecord":
     raise InputError(f"{source} is stored as {stored}: expected tfrecord")
-  target = pathlib.Path(out).expanduser() / source.relative_to(_root(source, info))
+  target = storage.on_disk(out, "--out", "convert to one, then copy") / source.relative_to(
+    _root(source, info)
+  )
   if target.resolve() == source.resolve():
     raise InputError(f"--out {out} is where the data set is: give another directory")
   shards = [

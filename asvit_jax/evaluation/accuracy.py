@@ -1,52 +1,13 @@
 """Exact evaluation: every image once, sums over images divided once, any number of devices."""
 
-import functools
 import json
-import time
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import PartitionSpec
 
-from asvit_jax.core import storage
-from asvit_jax.core.devices import AXIS, local_mesh, on_each_local
+from asvit_jax.core import hosts, storage
+from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.progress import Progress
-from asvit_jax.data import loader
-
-
-def classify(network, images, execution):
-  """The compiled forward pass of a batch, split over this host's devices.
-
-  Args:
-    network: a `Network`.
-    images: (b, s, s, 3) uint8.
-    execution: a name of `EXECUTIONS`.
-
-  Returns:
-    Dictionary of `top5` (b, 5) class indices, best first (fewer where there are fewer classes),
-    `probability` (b,) of the first, and `keep` (b, stages, n) bool.
-  """
-  return _program(execution)(on_each_local(network), images)
-
-
-@functools.cache
-def _program(execution):
-  def step(network, images):
-    outputs = network.apply(images, execution)
-    probabilities = jax.nn.softmax(outputs.logits)
-    _, top5 = jax.lax.top_k(outputs.logits, min(5, outputs.logits.shape[-1]))
-    return {"top5": top5, "probability": probabilities.max(axis=-1), "keep": outputs.keep > 0.5}
-
-  data = PartitionSpec(AXIS)
-  # Devices never talk to each other here, so there is nothing for its check to find; the loops of
-  # the packed execution, whose counters are the same on all devices, would fail it.
-  return jax.jit(
-    jax.shard_map(
-      step, mesh=local_mesh(), in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False
-    )
-  )
+from asvit_jax.evaluation import one_pass
 
 
 def evaluate(network, config, source, execution=None, per_image=None, stopped=None):
@@ -74,69 +35,40 @@ def evaluate(network, config, source, execution=None, per_image=None, stopped=No
   Raises:
     InputError: an unreadable image, or `per_image` cannot be written.
   """
-  hosts = jax.process_count()
-  execution = execution or network.default_execution()
-  network = on_each_local(network)
-  batches = loader.eval_batches(config, source, network.preprocessing, jax.process_index(), hosts)
-  size, images = network.arch.image_size, config.eval.batch_size // hosts
-  jax.block_until_ready(classify(network, np.zeros((images, size, size, 3), np.uint8), execution))
-  columns = []  # a dictionary of arrays a batch
-  progress = Progress("evaluating, images", len(source))
-  start = time.perf_counter()
-  for batch in batches:
-    if stopped is not None and stopped():
-      return None
-    outputs = jax.device_get(classify(network, batch["image"], execution))
-    columns.append(rows_of(batch | outputs, network.arch))
-    progress.update(min(len(columns) * config.eval.batch_size, len(source)))
-  seconds = time.perf_counter() - start
-  rows = {k: np.concatenate([np.asarray(c[k]) for c in columns]) for k in columns[0]}
-  if hosts > 1:
-    rows = _of_all_hosts(rows)
-  valid = rows.pop("valid").astype(bool)  # padding is not
-  rows = {k: v[valid] for k, v in rows.items()}
-  if per_image is not None:
-    _write_per_image(per_image, rows)
-  if not len(rows["label"]):
-    raise InputError(f"none of the {len(source)} images could be read: see the warnings above")
-  counts = {"bad_images": len(source) - len(rows["label"])}
-  return summarize(rows, network) | counts | {"images_per_s": len(rows["label"]) / seconds}
+  found = evaluate_each([network], config, source, execution, per_image, stopped)
+  return None if found is None else found[0]
 
 
-def _of_all_hosts(rows):
-  """The rows of all hosts, which have equally many, padding included; without names of files."""
-  rows = {k: v for k, v in rows.items() if v.dtype.kind not in "UO"}
-  gathered = multihost_utils.process_allgather(rows)
-  # (hosts, b, …) -> (hosts · b, …), also where it is empty as a dense network's `kept`.
-  return {k: np.concatenate(np.asarray(v)) for k, v in gathered.items()}
-
-
-def rows_of(batch, arch):
-  """What is known of each image of a batch.
+def evaluate_each(networks, config, source, execution=None, per_image=None, stopped=None):
+  """As `evaluate`, of several networks in one pass: each image is decoded once for all of them.
 
   Args:
-    batch: of `loader.eval_batches`, with what `classify` says of it.
-    arch: the `Architecture`.
+    networks: `Network`s that differ in their parameters alone.
+    config: see `evaluate`.
+    source: see `evaluate`.
+    execution: see `evaluate`.
+    per_image: see `evaluate`; of the first network.
+    stopped: see `evaluate`.
 
   Returns:
-    Dictionary of arrays whose first axis are the images.
+    None where `stopped` said so, else a list of what `evaluate` returns.
+
+  Raises:
+    InputError: as `evaluate`.
   """
-  hits = batch["top5"] == batch["label"][:, None]
-  rows = {
-    "valid": batch["valid"],
-    "file": batch["file"],
-    "label": batch["label"],
-    "prediction": batch["top5"][:, 0],
-    "top1": hits[:, 0],
-    "top5": hits.any(axis=1),
-    "kept": batch["keep"].sum(axis=-1),  # (b, stages)
-  }
-  if "box" in batch:
-    inside = _patches_in_box(batch["box"], arch)[:, None]  # (b, 1, n)
-    rows["patches"] = np.concatenate([inside.sum(-1), (~inside).sum(-1)], axis=-1)  # (b, 2)
-    rows["in_box"] = (batch["keep"] & inside).sum(axis=-1)
-    rows["outside"] = (batch["keep"] & ~inside).sum(axis=-1)
-  return rows
+  execution = execution or networks[0].default_execution()
+  with precision(config.model.get("precision", "default")):
+    found = one_pass.run(networks, config, source, execution, stopped, per_image is not None)
+  if found is None:
+    return None
+  every, seconds = found
+  if per_image is not None and hosts.is_first():
+    _write_per_image(per_image, every[0])
+  images = len(every[0]["label"])
+  if not images:
+    raise InputError(f"none of the {len(source)} images could be read: see the warnings above")
+  counts = {"bad_images": len(source) - images, "images_per_s": images / seconds}
+  return [summarize(rows, net) | counts for rows, net in zip(every, networks, strict=True)]
 
 
 def summarize(rows, network):
@@ -165,15 +97,6 @@ def summarize(rows, network):
     result["kept_in_box"] = (rows["in_box"].sum(axis=0) / max(inside, 1)).tolist()
     result["kept_outside"] = (rows["outside"].sum(axis=0) / max(outside, 1)).tolist()
   return result
-
-
-def _patches_in_box(boxes, arch):
-  """(b, 4) relative (ymin, xmin, ymax, xmax) -> (b, n) bool: the patches centred in the box."""
-  centres = (np.arange(arch.side) + 0.5) / arch.side
-  ymin, xmin, ymax, xmax = (boxes[:, i, None] for i in range(4))
-  rows = (ymin <= centres) & (centres < ymax)  # (b, side)
-  columns = (xmin <= centres) & (centres < xmax)
-  return (rows[:, :, None] & columns[:, None, :]).reshape(len(boxes), -1)
 
 
 def _write_per_image(path, rows):

@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 from asvit_jax import vit
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
@@ -101,7 +101,7 @@ def architecture(note):
 
 def note_path(path):
   """Where the note of an artifact stands."""
-  path = pathlib.Path(path)
+  path = storage.path(path)
   return path.with_name(path.name + ".json")
 
 
@@ -111,11 +111,11 @@ def read_note(path):
   Raises:
     InputError: no artifact there, or no note beside it.
   """
-  path = pathlib.Path(path)
+  path = storage.path(path)
   if not path.exists():
     raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
   try:
-    note = json.loads(note_path(path).read_text())
+    note = json.loads(storage.read(note_path(path)))
     note["format"]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(

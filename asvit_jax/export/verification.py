@@ -29,6 +29,7 @@ def largest_difference(network, programs, name):
     InputError: they differ.
   """
   images = sample_images(network.arch.image_size)
+  network = network.with_params(jax.device_get(network.params))  # to where this runs
   expected = jax.device_get(reference(network, images))
   certain, largest = expected["certain"], 0.0
   # A number that the program for any number runs, and those of all others.

@@ -1,6 +1,7 @@
 """Cross-entropy with the labels."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -29,7 +30,7 @@ classification = Classification()
 
 def smooth_labels(labels, classes, smoothing):
   """(b,) int labels -> (b, classes) float32 targets with label smoothing."""
-  return optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)
+  return optax.smooth_labels(jax.nn.one_hot(labels, classes, dtype=jnp.float32), smoothing)
 
 
 def cross_entropy(logits, targets):
@@ -42,4 +43,5 @@ def cross_entropy(logits, targets):
   Returns:
     () float32.
   """
+  logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
   return optax.softmax_cross_entropy(logits, targets).mean()

@@ -43,7 +43,7 @@ token_distillation = TokenDistillation()
 
 
 def divergence(logits, teacher_logits):
-  """KL(teacher ‖ student), (..., classes) -> (...)."""
-  student = jax.nn.log_softmax(logits)
-  teacher = jax.nn.log_softmax(teacher_logits)
+  """KL(teacher ‖ student), (..., classes) -> (...) float32."""
+  student = jax.nn.log_softmax(logits.astype(jnp.float32))
+  teacher = jax.nn.log_softmax(teacher_logits.astype(jnp.float32))
   return (jnp.exp(teacher) * (teacher - student)).sum(axis=-1)

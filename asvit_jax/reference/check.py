@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import Network
@@ -59,6 +60,11 @@ def check(path):
   Raises:
     InputError: a missing file, or one of another format.
   """
+  with precision("highest"):  # the reference is of float32 products
+    return _check(path)
+
+
+def _check(path):
   reference = read(path)
   meta = json.loads(str(reference["meta"]))
   arch = architecture(meta, reference)

@@ -1,12 +1,12 @@
 """Files of reference numbers: a network, a batch, and what the authors' code computed with them."""
 
-import pathlib
 import zipfile
 import zlib
 
 import numpy as np
 
 from asvit_jax import vit
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
 
@@ -34,11 +34,11 @@ def architecture(meta, reference):
 
 def read(path):
   """{name: array} of a file; raises InputError for one that is missing or of another format."""
-  path = pathlib.Path(path)
+  path = storage.path(path)
   if not path.is_file():
     raise InputError(f"{path}: no such file; expected an .npz file of reference numbers")
   try:
-    with np.load(path) as file:
+    with storage.local(path) as copy, np.load(copy) as file:
       reference = {name: file[name] for name in file.files}
   except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise InputError(f"{path}: not a readable .npz file ({error})") from error

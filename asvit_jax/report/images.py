@@ -8,7 +8,8 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import loader, sources
-from asvit_jax.evaluation.accuracy import classify, rows_of, summarize
+from asvit_jax.evaluation.accuracy import summarize
+from asvit_jax.evaluation.one_pass import classify, rows_of
 from asvit_jax.report.page import jpeg
 from asvit_jax.report.page.contents import Gallery, Picture, pack_masks
 

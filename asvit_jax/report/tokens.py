@@ -11,7 +11,7 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import loader
 from asvit_jax.data.images import ImageFiles
-from asvit_jax.evaluation.accuracy import classify
+from asvit_jax.evaluation.one_pass import classify
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 
 MAX_ROWS = 32  # of a picture; viewers give up on much taller ones

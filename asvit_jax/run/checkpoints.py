@@ -5,7 +5,6 @@ the run averages), `optimizer`, and the checksums of them all.
 """
 
 import contextlib
-import pathlib
 import time
 
 import jax
@@ -15,21 +14,32 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from asvit_jax import vit
-from asvit_jax.core import hosts, leaves
+from asvit_jax.core import exchange, hosts, leaves, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.run import damage
 from asvit_jax.run.state import TrainState
+
+# Seconds between tries to read a step which a disk or a network does not give.
+WAITS = (1.0, 3.0, 10.0)
 
 
 class Checkpoints:
   """The saved steps of a workdir: the latest two and the best evaluated one are kept.
 
   Saving is asynchronous and atomic. A checksum over every array is saved with it and verified when
-  it is read; a step that is damaged is passed over, loudly, for the one before.
+  it is read; a step that is damaged is passed over, loudly, for the one before. Only what `damage`
+  says is damage: any other error is met by trying again, and then ends the run, which changes
+  nothing.
+
+  Args:
+    workdir: of the run.
+    read_only: for tools, which may read what a run is writing: nothing is made or removed.
   """
 
-  def __init__(self, workdir):
-    self.directory = (pathlib.Path(workdir) / "checkpoints").absolute()
+  def __init__(self, workdir, read_only=False):
+    directory = storage.path(workdir) / "checkpoints"
+    self.directory = directory if storage.in_bucket(directory) else directory.absolute()
     keep = policies.AnyPreservationPolicy(
       [
         policies.LatestN(2),
@@ -38,7 +48,9 @@ class Checkpoints:
         ),
       ]
     )
-    options = ocp.CheckpointManagerOptions(preservation_policy=keep)
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=keep, read_only=read_only, create=not read_only
+    )
     self._manager = ocp.CheckpointManager(self.directory, options=options)
 
   @property
@@ -118,46 +130,79 @@ class Checkpoints:
   def _set_aside(self, good):
     later = [step for step in self.steps if step > good]
     if later and hosts.is_first():
-      damaged = self.directory.parent / "damaged"
-      damaged.mkdir(exist_ok=True)
       for step in later:
-        (self.directory / str(step)).rename(damaged / f"{step}_{time.time_ns()}")
+        place = self.directory.parent / "damaged" / f"{step}_{time.time_ns()}"
+        storage.move(self.directory / str(step), place)
     if later:
       hosts.wait_for_all("damaged checkpoints are set aside")
       self._manager.reload()
 
   def _restore(self, items):
+    """The items of the latest step that is not damaged, as the first host finds it."""
     targets = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), items)
-    problems = []
-    for step in reversed(self.steps):
-      requests = _each(ocp.args.StandardRestore, targets)
+    damaged = {}
+    while left := [step for step in self._listed() if step not in damaged]:
+      restored, problem = self._read_patiently(left[-1], targets, damaged)
+      if restored is not None:
+        return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
+      if problem is not None:
+        damaged[left[-1]] = f"step {left[-1]}: {problem}"
+        place = self.directory / str(left[-1])
+        log(f"WARNING: checkpoint {place} is damaged ({damaged[left[-1]]})")
+    raise InputError(
+      f"no checkpoint in {self.directory} can be restored ({'; '.join(damaged.values())}): "
+      "bring back a copy, or use another --workdir"
+    )
+
+  def _listed(self):
+    """The steps that are there now, in order, as the first host sees them."""
+    self._manager.reload()
+    return exchange.gather(self.steps)[0]
+
+  def _read_patiently(self, step, targets, damaged):
+    """(items, None), (None, what is damaged), or (None, None) where a newer step took its place.
+
+    A run removes a step only after a newer one is complete, so what was lost to that is told from
+    damage by listing the steps again.
+    """
+    for wait in (*WAITS, None):
+      restored, error = self._read(step, targets)
+      problems = [p for p in exchange.gather(error and damage.describe(error)) if p is not None]
+      if not problems:
+        return restored, None
+      if [s for s in self._listed() if s not in damaged][-1:] != [step]:
+        return None, None
+      problem = problems[0]["text"]
+      if all(p["damage"] for p in problems):
+        return None, problem
+      if wait is None or not all(p["may_pass"] for p in problems):
+        break
+      log(f"WARNING: checkpoint {self.directory / str(step)} cannot be read ({problem}): once more")
+      time.sleep(wait)
+    raise InputError(
+      f"checkpoint {self.directory / str(step)} cannot be read ({problem}): it is of another "
+      "network, or the storage fails; nothing was changed: see to that and try again"
+    ) from error
+
+  def _read(self, step, targets):
+    """(items, None) or (None, the error)."""
+    requests = _each(ocp.args.StandardRestore, targets)
+    try:
       verified = (self.directory / str(step) / "checksums").is_dir()
       if verified:
         requests["checksums"] = ocp.args.JsonRestore()
       else:
         log(f"WARNING: checkpoint {self.directory / str(step)} has no checksums to verify")
-      problem = None
-      try:
-        restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
-        damaged = [
-          f"{name}.{leaf}"
-          for name in items
-          for leaf, value in leaves.checksums(restored[name]).items()
-          if verified and restored["checksums"][name][leaf] != value
-        ]
-        if damaged:
-          problem = f"checksums differ: {', '.join(damaged[:3])}"
-      # What Orbax and its storage raise for a damaged file has no common type.
-      except Exception as error:
-        problem = f"{type(error).__name__}, {str(error)[:200]}"
-      if hosts.all_true(problem is None):
-        return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
-      problems.append(f"step {step}: {problem or 'another host cannot read it'}")
-      log(f"WARNING: checkpoint {self.directory / str(step)} is damaged ({problems[-1]})")
-    raise InputError(
-      f"no checkpoint in {self.directory} can be restored ({'; '.join(problems)}): it is of "
-      "another network or damaged; use another --workdir or bring back a copy"
-    )
+      for name in targets:
+        if not (self.directory / str(step) / name / "_METADATA").exists():
+          raise FileNotFoundError(f"{name} is not all there: it has no _METADATA")
+      restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
+      if verified:
+        damage.check({name: restored[name] for name in targets}, restored["checksums"])
+    # What Orbax and its storage raise has no common type.
+    except Exception as error:
+      return None, error
+    return restored, None
 
 
 def _items(state):

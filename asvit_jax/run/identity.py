@@ -5,7 +5,6 @@ these and no others.
 """
 
 import json
-import pathlib
 
 from asvit_jax.config import base
 from asvit_jax.config.keys import flatten
@@ -17,6 +16,7 @@ from asvit_jax.data.preprocessing import Preprocessing
 _FREE = (
   "data.dir",
   "data.classes",
+  "data.cache",
   "data.workers",
   "data.check_images",
   "data.max_bad_images",
@@ -48,7 +48,12 @@ def save(config, workdir, description=None):
 
 def check_config(config, workdir):
   """Raises InputError where a run of another config is there, or nothing could be written."""
-  if (pathlib.Path(workdir) / "config.json").exists():
+  if storage.in_bucket(workdir) and not str(workdir).startswith("gs://"):
+    raise InputError(
+      f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
+      "or mount the store as a disk"
+    )
+  if (storage.path(workdir) / "config.json").exists():
     before, now = (_with_defaults(flatten(c)) for c in (load(workdir), config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     if changed:
@@ -59,12 +64,12 @@ def check_config(config, workdir):
 
 def load(workdir):
   """The config of the run in a workdir; raises InputError where there is none."""
-  path = pathlib.Path(workdir) / "config.json"
+  path = storage.path(workdir) / "config.json"
   if not path.is_file():
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
     config = base()
-    config.update(json.loads(path.read_text()))
+    config.update(json.loads(storage.read(path)))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f"{path} is not a config of this version: {error}") from error
   return config
@@ -128,16 +133,16 @@ def _with_defaults(flat):
 
 
 def _read(workdir, name):
-  path = pathlib.Path(workdir) / name
+  path = storage.path(workdir) / name
   if not path.exists():
     return None
   try:
-    return json.loads(path.read_text())
+    return json.loads(storage.read(path))
   except ValueError as error:
     raise InputError(f"{path} is damaged ({error}): bring back a copy") from error
 
 
 def _write(workdir, name, content):
   storage.write(
-    pathlib.Path(workdir) / name, json.dumps(content, indent=2) + "\n", f"the run's {name}"
+    storage.path(workdir) / name, json.dumps(content, indent=2) + "\n", f"the run's {name}"
   )

@@ -2,18 +2,16 @@
 
 import json
 import math
-import pathlib
-import sys
-import types
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.run.journal import Journal
 
 
 class Metrics:
   """Appends to `metrics.jsonl`; on a resumed run, what was written after its step is cut off.
 
-  TensorBoard's files are left as they are: it shows steps that were run twice by their last values.
+  So it is in TensorBoard's files.
 
   Args:
     workdir: where the run lives.
@@ -21,21 +19,27 @@ class Metrics:
   """
 
   def __init__(self, workdir, step):
-    self.path = metrics_path(workdir)
-    kept = [line for line in read(workdir) if line["step"] <= step] if self.path.exists() else []
-    storage.write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-    self._tensorboard = _tensorboard_writer(pathlib.Path(workdir) / "tensorboard")
+    from asvit_jax.run.tensorboard import TensorBoard  # it takes a second to import
+
+    path = metrics_path(workdir)
+    kept = [line for line in read(workdir) if line["step"] <= step] if path.exists() else []
+    self._journal = Journal(path, map(json.dumps, kept))
+    self._tensorboard = TensorBoard(storage.path(workdir) / "tensorboard", step)
 
   def write(self, step, kind, values):
     """One line: the step, its kind ("train" or "eval") and a dictionary of numbers and lists."""
-    with self.path.open("a") as file:
-      line = {"step": step, "kind": kind} | _finite(values)
-      file.write(json.dumps(line, allow_nan=False) + "\n")
+    line = {"step": step, "kind": kind} | _finite(values)
+    self._journal.add(json.dumps(line, allow_nan=False))
+    scalars = {}
     for name, value in values.items():
       for i, scalar in enumerate(value) if isinstance(value, list) else ((None, value),):
         if isinstance(scalar, (int, float)):
-          tag = f"{kind}/{name}" if i is None else f"{kind}/{name}/{i}"
-          self._tensorboard.add_scalar(tag, scalar, step)
+          scalars[f"{kind}/{name}" if i is None else f"{kind}/{name}/{i}"] = scalar
+    self._tensorboard.add(step, scalars)
+
+  def flush(self):
+    """Returns once everything is where it belongs: in a bucket it is written in the background."""
+    self._journal.flush()
     self._tensorboard.flush()
 
 
@@ -48,29 +52,22 @@ def _finite(value):
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tensorboard_writer(directory):
-  # TensorBoard takes this module's presence for "without TensorFlow"; otherwise it would load it,
-  # where it is installed, for seconds and a gigabyte that nobody uses.
-  sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-  from tensorboard import summary
-
-  return summary.Writer(str(directory))
-
-
 def metrics_path(workdir):
   """The file of JSON lines."""
-  return pathlib.Path(workdir) / "metrics.jsonl"
+  return storage.path(workdir) / "metrics.jsonl"
 
 
 def read(workdir, kind=None):
   """The lines of a run, of one kind or all; a last line cut short by a kill is left out."""
   path = metrics_path(workdir)
-  if not path.is_file():
-    raise InputError(f"{workdir} has no metrics.jsonl: expected the workdir of train.py")
+  try:
+    text = storage.read(path).decode()
+  except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    raise InputError(f"{workdir} has no metrics.jsonl: expected the workdir of train.py") from error
   lines = []
-  for text in path.read_text().splitlines():
+  for line in text.splitlines():
     try:
-      lines.append(json.loads(text))
+      lines.append(json.loads(line))
     except ValueError:
       break
   return [line for line in lines if kind is None or line["kind"] == kind]

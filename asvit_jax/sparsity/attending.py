@@ -78,7 +78,7 @@ class Attending:
 
   def first_sizes(self, b, n):
     """(b, n) sizes before the first stage; None where nothing is merged."""
-    return jnp.ones((b, n)) if self.merges else None
+    return jnp.ones((b, n), jnp.float32) if self.merges else None
 
   def dense(self, q, k, v, sizes=None):
     """Every token sees every token; `sizes` are (b, n), or None where all are 1."""

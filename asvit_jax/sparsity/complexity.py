@@ -39,7 +39,7 @@ def real_gmacs(arch, kept):
   if not kept.shape[-1]:
     blocks = np.full((*kept.shape[:-1], arch.depth), 1.0 + arch.patches)
     return gmacs_of_blocks(arch, blocks, real=True)
-  tokens = np.asarray(_tokens(arch, np.asarray(kept, np.float64)))
+  tokens = np.asarray(_tokens(arch, np.asarray(kept, np.float32)))
   stage = np.searchsorted(arch.prune_before, np.arange(arch.depth), side="right")  # of each block
   return gmacs_of_blocks(arch, tokens[..., stage], real=True) + similarity_gmacs(arch, tokens)
 
@@ -124,7 +124,7 @@ def check_budget(arch, budget):
   check_share(budget)
   if not arch.prune_before:
     raise InputError(f"budget {budget:g} for a network that prunes nowhere: prune_before is empty")
-  least = float(gmacs(arch, jnp.zeros(arch.stages))) / dense_gmacs(arch)
+  least = float(gmacs(arch, jnp.zeros(arch.stages, jnp.float32))) / dense_gmacs(arch)
   if budget < least:
     raise InputError(
       f"budget {budget:g} cannot be met: with every patch pruned from block "
@@ -164,7 +164,7 @@ def uniform_gmacs(arch, ratio):
 
 def _tokens(arch, kept):
   """(..., s) patches kept -> (..., 1 + s) tokens in the blocks before each stage and the last."""
-  before = jnp.full((*kept.shape[:-1], 1), float(arch.patches))
+  before = jnp.full((*kept.shape[:-1], 1), float(arch.patches), jnp.float32)
   return jnp.concatenate([before, kept], axis=-1) + 1
 
 

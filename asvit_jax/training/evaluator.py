@@ -1,8 +1,6 @@
 """Evaluations of a run under way, and pictures of what it keeps."""
 
-import pathlib
-
-from asvit_jax.core import hosts
+from asvit_jax.core import hosts, storage
 from asvit_jax.data import sources
 from asvit_jax.evaluation import accuracy
 from asvit_jax.run import metrics
@@ -12,7 +10,7 @@ _NAMES = {"eval": "evaluation", "eval_raw": "raw weights"}
 
 
 class Evaluator:
-  """Evaluates the averaged weights of a run, and the raw ones.
+  """Evaluates the averaged weights of a run, and the raw ones, in one pass over the images.
 
   Args:
     config: see `config.base`.
@@ -24,7 +22,7 @@ class Evaluator:
   """
 
   def __init__(self, config, workdir, network, source, steps, reporter):
-    self._config, self._workdir, self._network = config, pathlib.Path(workdir), network
+    self._config, self._workdir, self._network = config, storage.path(workdir), network
     self._source, self._steps, self._reporter = source, steps, reporter
 
   def is_due(self, step):
@@ -48,16 +46,14 @@ class Evaluator:
     Returns:
       Top-1 of the weights that count, the averaged ones; None where `stopped` said so.
     """
-    step, results = int(state.step), {}
+    step = int(state.step)
     weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}
     execution = "masked" if self._network.prunes else "dense"
-    for kind, params in weights.items():
-      network = self._network.with_params(params)
-      results[kind] = accuracy.evaluate(
-        network, self._config, self._source, execution, stopped=stopped
-      )
-      if results[kind] is None:
-        return None
+    networks = [self._network.with_params(params) for params in weights.values()]
+    found = accuracy.evaluate_each(networks, self._config, self._source, execution, stopped=stopped)
+    if found is None:
+      return None
+    results = dict(zip(weights, found, strict=True))
     for kind, result in results.items():
       self._reporter.write(step, kind, result)
       log(f"step {step}/{self._steps}  {_NAMES[kind]}: {describe_evaluation(result)}")

@@ -1,9 +1,10 @@
 """Training from a config and a workdir: what is checked, in which order, and then the run."""
 
 from asvit_jax.config import rules
-from asvit_jax.core import hosts
+from asvit_jax.core import exchange, hosts
+from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
+from asvit_jax.run import identity, lock
 from asvit_jax.training import plan
 from asvit_jax.training.optimizers import building
 from asvit_jax.training.program import make_program
@@ -18,7 +19,7 @@ def train(config, workdir, dry_run=False):
   Args:
     config: see `config.base`.
     workdir: gets `config.json`, `network.json`, `inputs.json`, `checkpoints/`, `metrics.jsonl`,
-      `pictures/` and `tensorboard/`.
+      `pictures/`, `tensorboard/` and `lock`; a directory, or `gs://BUCKET/…`.
     dry_run: check everything, write nothing, and say what would be run.
 
   Returns:
@@ -28,26 +29,39 @@ def train(config, workdir, dry_run=False):
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,
-      before the first step where it can be known then; a disk that is full; more unreadable images
-      than allowed; a loss that stays not finite (`DivergedError`).
+      before the first step where it can be known then; another run that writes there; a disk that
+      is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
   """
   rules.check(config)
+  with precision(config.model.precision):
+    return _train(config, workdir, dry_run)
+
+
+def _train(config, workdir, dry_run):
   building.check(config)
-  setup = set_up(config)
   identity.check_config(config, workdir)
+  if not dry_run:
+    lock.check(workdir)
+  setup = set_up(config, None if dry_run else workdir)
   inputs = identity.describe_inputs(setup.source, setup.teacher_params)
+  exchange.check_same(
+    {"images to train on": inputs["images"], "images to evaluate on": len(setup.eval_source)}
+    | {"teacher (its checksum)": inputs["teacher"]},
+    "give all of them the same data and weights",
+  )
   identity.check_inputs(inputs, workdir)
   description = setup.network.describe()
   identity.check_network(description, workdir)
   if dry_run:
     return _describe(config, setup)
   try:
-    if hosts.is_first():
-      identity.save(config, workdir, description)
-      identity.save_inputs(inputs, workdir)
-    session = Session(config, workdir, setup)
-    del setup  # its parameters would take a device's memory for as long as the run goes
-    return session.run()
+    with lock.held(workdir) as check_lock:
+      if hosts.is_first():
+        identity.save(config, workdir, description)
+        identity.save_inputs(inputs, workdir)
+      session = Session(config, workdir, setup, check_lock)
+      del setup  # its parameters would take a device's memory for as long as the run goes
+      return session.run()
   except OSError as error:
     raise InputError(
       f"the run in {workdir} cannot write ({error}): make room or mend the disk, and run the same "

@@ -1,10 +1,12 @@
 """Augmentation of whole batches on the device: random erasing, mixup and cutmix.
 
 All shapes are static, so everything here runs under jit, vmap and pmap; what is switched off leaves
-no trace in the program. Erasing is timm's in pixel mode. Neighbours in the batch are mixed with
-each other, and every pair has a draw of its own; timm, by default, draws once for a batch, whose
-images it mixes with their mirrors. Every draw follows from the image's place in the global batch,
-so the number of devices and hosts changes nothing.
+no trace in the program. Erasing is timm's in pixel mode. There are two ways to mix:
+
+- "pairs": neighbours in the batch are mixed with each other, and every pair has a draw of its own,
+  which follows from its place in the global batch: the number of devices and hosts changes nothing.
+- "batch": DeiT's (arXiv:2012.12877), by timm's `Mixup` in its mode of that name. A device draws
+  once for all of its images, mixup or cutmix and one λ, and mixes each with its mirror.
 """
 
 import dataclasses
@@ -21,21 +23,23 @@ ERASING_DRAWS = 10  # of rectangles, until one fits
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-  """Erases images, then mixes pairs; the fields are those of the section `mix` of the config."""
+  """Erases images, then mixes them; the fields are those of the section `mix` of the config."""
 
   mixup: float = 0.0
   cutmix: float = 0.0
   switch: float = 0.5
   erasing: float = 0.0
+  mode: str = "pairs"
 
   def __call__(self, key, images, targets, first=0):
     """Augments a batch, or the part of a global batch that starts at image `first`.
 
     Args:
       key: a PRNG key, of the global batch.
-      images: (b, height, width, channels) floating, normalised; b is even where images are mixed.
+      images: (b, height, width, channels) floating, normalised; all that mode "batch" draws once
+        for. b is even where pairs are mixed.
       targets: (b, classes) floating.
-      first: index of the first image in the global batch, even.
+      first: index of the first image in the global batch; even where pairs are mixed.
 
     Returns:
       Images and targets of the same shapes and dtypes.
@@ -46,17 +50,20 @@ class Mixing:
       images = jax.vmap(lambda k, x: erase(k, x[None], self.erasing)[0])(keys, images)
     if not self.mixes:
       return images, targets
+    if self.mode == "batch":
+      return self._mix(jax.random.fold_in(mix_key, first), images, targets)
     pairs = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), (images, targets))
     keys = _keys(mix_key, first // 2 + jnp.arange(len(images) // 2))
-    mixed = jax.vmap(lambda k, x, y: mix(k, x, y, self.mixup, self.cutmix, self.switch))(
-      keys, *pairs
-    )
+    mixed = jax.vmap(self._mix)(keys, *pairs)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mixed)
 
   @property
   def mixes(self):
-    """Whether images are mixed in pairs."""
+    """Whether images are mixed."""
     return bool(self.mixup or self.cutmix)
+
+  def _mix(self, key, images, targets):
+    return mix(key, images, targets, self.mixup, self.cutmix, self.switch)
 
 
 def _keys(key, indices):
@@ -66,10 +73,10 @@ def _keys(key, indices):
 def mix(key, images, targets, mixup_alpha, cutmix_alpha, switch):
   """Mixes every image with its mirror among those given: image i with image b - 1 - i.
 
-  One draw holds for all; `Mixing` gives two images at a time. Mixup (arXiv:1710.09412) adds the
-  pair, weighted λ and 1 - λ; cutmix (arXiv:1905.04899) pastes a box of the other image, of area
-  1 - λ before the image's border clips it, around a centre that is anywhere in the image. λ is
-  Beta(α, α) distributed.
+  One draw holds for all; `Mixing` gives two images at a time, or all of a device. Mixup
+  (arXiv:1710.09412) adds the pair, weighted λ and 1 - λ; cutmix (arXiv:1905.04899) pastes a box of
+  the other image, of area 1 - λ before the image's border clips it, around a centre that is
+  anywhere in the image. λ is Beta(α, α) distributed.
 
   Args:
     key: a PRNG key.
@@ -91,7 +98,7 @@ def mix(key, images, targets, mixup_alpha, cutmix_alpha, switch):
   elif not mixup_alpha:
     weights, share = _cutmix(cutmix_key, cutmix_alpha, images.shape[1:3])
   else:
-    cut = jax.random.bernoulli(switch_key, switch)
+    cut = jax.random.bernoulli(switch_key, jnp.float32(switch))
     weights, share = jax.tree.map(
       functools.partial(jnp.where, cut),
       _cutmix(cutmix_key, cutmix_alpha, images.shape[1:3]),
@@ -102,17 +109,18 @@ def mix(key, images, targets, mixup_alpha, cutmix_alpha, switch):
 
 def _mixup(key, alpha):
   """() weight of the first image at every pixel, and () of its target."""
-  weight = jax.random.beta(key, alpha, alpha)
+  weight = jax.random.beta(key, alpha, alpha, (), jnp.float32)
   return weight, weight
 
 
 def _cutmix(key, alpha, size):
   """(height, width) weights of the first image, 0 or 1, and () of its target."""
-  area_key, center_key = jax.random.split(key)
-  side = jnp.sqrt(1 - jax.random.beta(area_key, alpha, alpha))  # of the box, relative
-  half = (jnp.asarray(size) * side).astype(jnp.int32) // 2
-  center = jax.random.randint(center_key, (2,), 0, jnp.asarray(size))
-  weights = 1 - _box(center - half, center + half, *size).astype(jnp.float32)
+  (height, width), (area_key, center_key) = size, jax.random.split(key)
+  area = 1 - jax.random.beta(area_key, alpha, alpha, (), jnp.float32)
+  side, size = jnp.sqrt(area), jnp.asarray(size, jnp.int32)  # of the box, relative; of the image
+  half = (size * side).astype(jnp.int32) // 2
+  center = jax.random.randint(center_key, (2,), 0, size, jnp.int32)
+  weights = 1 - _box(center - half, center + half, height, width).astype(jnp.float32)
   return weights, weights.mean()
 
 
@@ -143,15 +151,16 @@ def erase(key, images, probability):
 
   draws = (count, ERASING_DRAWS)
   low, high = ERASED_AREA
-  area = height * width * jax.random.uniform(area_key, draws, minval=low, maxval=high)
+  area = height * width * jax.random.uniform(area_key, draws, jnp.float32, minval=low, maxval=high)
   low, high = map(math.log, ERASED_ASPECT)
-  aspect = jnp.exp(jax.random.uniform(aspect_key, draws, minval=low, maxval=high))
+  aspect = jnp.exp(jax.random.uniform(aspect_key, draws, jnp.float32, minval=low, maxval=high))
   sides = jnp.sqrt(jnp.stack([area * aspect, area / aspect], axis=-1)).round().astype(jnp.int32)
-  fits = (sides < jnp.asarray([height, width])).all(axis=-1)
+  size = jnp.asarray([height, width], jnp.int32)
+  fits = (sides < size).all(axis=-1)
 
   sides = sides[jnp.arange(count), fits.argmax(axis=1)]  # the first that fits
-  corners = jax.random.randint(corner_key, (count, 2), 0, jnp.asarray([height, width]) - sides + 1)
-  chosen = jax.random.bernoulli(chosen_key, probability, (count,)) & fits.any(axis=1)
+  corners = jax.random.randint(corner_key, (count, 2), 0, size - sides + 1, jnp.int32)
+  chosen = jax.random.bernoulli(chosen_key, jnp.float32(probability), (count,)) & fits.any(axis=1)
   inside = jax.vmap(lambda low, high: _box(low, high, height, width))(corners, corners + sides)
   erased = (chosen[:, None, None] & inside)[..., None]
   return jnp.where(erased, jax.random.normal(noise_key, images.shape, images.dtype), images)

@@ -10,21 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from asvit_jax.core.devices import AXIS, global_mesh
+from asvit_jax.core.devices import AXIS, global_mesh, split_over_local
 
 
-def parallelize(step, kind="pmap"):
+def parallelize(step, kind="pmap", devices=None):
   """A per-device step as a program over devices, for what `replicate` and `shard` return.
 
   The old state's memory is reused, so a state must not be read after it went in.
+
+  Args:
+    step: function of (state, teacher_params, batch), see `step.make_step`.
+    kind: "pmap" or "shard_map".
+    devices: to compile for where the program is not to run here; by default those of all hosts.
   """
   if kind == "pmap":
-    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
   everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
   # The step averages gradients itself, so the check, which would do it again, is off.
   mapped = jax.shard_map(
     step,
-    mesh=global_mesh(),
+    mesh=global_mesh(devices),
     in_specs=(everywhere, everywhere, split),
     out_specs=everywhere,
     check_vma=False,
@@ -55,19 +60,20 @@ def unreplicate(tree, kind="pmap"):
 
   A slice on the device would be another program there, which waits for the step that is under way.
   """
+  arrays = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
-  def copy(x):
-    array = np.array(x.addressable_data(0))  # a copy: the next step reuses the device's memory
-    return array.reshape(x.shape[1:]) if kind == "pmap" else array
+  def copy(array, x):  # the next step reuses the device's memory
+    return np.array(array).reshape(x.shape[1:] if kind == "pmap" else x.shape)
 
-  return jax.tree.map(copy, tree)
+  return jax.tree.map(copy, arrays, tree)
 
 
 def shard(batch, kind="pmap"):
-  """This host's part of a batch, (b, …) arrays, over its devices."""
+  """This host's part of a batch, (b, …) arrays, over its devices, where it is then on its way."""
   if kind == "pmap":
     devices = jax.local_device_count()
-    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    return split_over_local(batch)
   sharding = NamedSharding(global_mesh(), PartitionSpec(AXIS))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 

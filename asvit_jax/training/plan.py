@@ -10,7 +10,7 @@ from asvit_jax.training.schedule import learning_rate, total_steps, warmup_steps
 from asvit_jax.training.step import state_shapes
 
 
-def plan(config, network, source, eval_source):
+def plan(config, network, source, eval_source, machine=None):
   """Counts what a run of a config would do.
 
   Args:
@@ -18,6 +18,8 @@ def plan(config, network, source, eval_source):
     network: the `Network` it trains.
     source: images to train on.
     eval_source: images to evaluate on.
+    machine: dictionary of `devices`, `platform` and `hosts` of another machine that it would run
+      on; by default this one's.
 
   Returns:
     Dictionary: `variant`, `parameters`, `gmacs_dense`, `gmacs_target` (None for a dense network);
@@ -29,6 +31,11 @@ def plan(config, network, source, eval_source):
   evaluated = {*range(config.eval.every, steps, config.eval.every), steps}  # and saved, too
   saved = {*range(config.checkpoint_every, steps, config.checkpoint_every)}
   schedule = learning_rate(config, steps)
+  machine = machine or {
+    "devices": jax.device_count(),
+    "platform": jax.devices()[0].platform,
+    "hosts": jax.process_count(),
+  }
   return {
     "variant": config.model.variant,
     "parameters": leaves.count(network.params),
@@ -37,11 +44,9 @@ def plan(config, network, source, eval_source):
     "data": config.data.name,
     "images": len(source),
     "eval_images": len(eval_source),
-    "devices": jax.device_count(),
-    "platform": jax.devices()[0].platform,
-    "hosts": jax.process_count(),
+    **machine,
     "batch_size": config.batch_size,
-    "batch_a_device": config.batch_size // jax.device_count(),
+    "batch_a_device": config.batch_size // machine["devices"],
     "accumulate": config.accumulate,
     "steps": steps,
     "warmup_steps": warmup,
@@ -80,6 +85,18 @@ def memory_mb(config, program, network, optimizer):
     network: the `Network` it trains.
     optimizer: an optax optimizer.
   """
+  shapes = step_shapes(config, network, optimizer)
+  return devices.memory_mb(program.lower(*shapes).compile())
+
+
+def step_shapes(config, network, optimizer):
+  """The arguments of the program of a step, for this host, as `jax.ShapeDtypeStruct`s.
+
+  Args:
+    config: see `config.base`.
+    network: the `Network` it trains; its parameters may be shapes, too.
+    optimizer: an optax optimizer.
+  """
   state = state_shapes(network.params, optimizer, config.ema_decay)
   teacher_params = network.dense.params if network.prunes else ()
   size = network.arch.image_size
@@ -87,5 +104,4 @@ def memory_mb(config, program, network, optimizer):
     "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), np.uint8),
     "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32),
   }
-  shapes = parallel.shapes(state, teacher_params, batch, config.parallel)
-  return devices.memory_mb(program.lower(*shapes).compile())
+  return parallel.shapes(state, teacher_params, batch, config.parallel)

@@ -6,13 +6,17 @@ from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, make_step
 
 
-def make_program(config, network, optimizer):
+def make_program(config, network, optimizer, devices=None):
   """Builds it.
+
+  Of a pruned network, the metrics of a step hold the `thresholds` that it left, too: the state
+  itself is gone once the next step has begun.
 
   Args:
     config: see `config.base`.
     network: the `Network` to train; what it is, not its parameters.
     optimizer: an optax optimizer.
+    devices: see `parallel.parallelize`.
 
   Returns:
     What `parallel.parallelize` returns, and the `Objective`.
@@ -25,4 +29,11 @@ def make_program(config, network, optimizer):
   )
   teacher = network.dense if network.prunes else None
   step = make_step(network, teacher, objective, optimizer, Options.of(config))
-  return parallel.parallelize(step, config.parallel), objective
+
+  def reporting_step(state, teacher_params, batch):
+    state, metrics = step(state, teacher_params, batch)
+    if network.prunes:
+      metrics = metrics | {"thresholds": state.params["thresholds"]}
+    return state, metrics
+
+  return parallel.parallelize(reporting_step, config.parallel, devices), objective

@@ -21,6 +21,11 @@ class Reporter:
     if self._metrics is not None:
       self._metrics.write(step, kind, values)
 
+  def flush(self):
+    """See `Metrics.flush`."""
+    if self._metrics is not None:
+      self._metrics.flush()
+
 
 def log(message):
   """A line of progress, on stderr."""

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import optax
 
 
@@ -26,15 +27,17 @@ def learning_rate(config, steps):
     steps: number of steps of the whole run.
 
   Returns:
-    Function of the step.
+    Function of the step that returns () float32.
   """
   scale = config.batch_size / 512
   peak, end = config.optimizer.lr * scale, config.optimizer.end_lr * scale
   warmup = warmup_steps(config, steps)
-  return optax.warmup_cosine_decay_schedule(
+  schedule = optax.warmup_cosine_decay_schedule(
     init_value=peak if warmup == 0 else 0.0,
     peak_value=peak,
     warmup_steps=warmup,
     decay_steps=max(steps, 1),
     end_value=end,
   )
+  # By itself it would compute in float64 where JAX has that, and end elsewhere.
+  return lambda step: schedule(jnp.asarray(step, jnp.float32))

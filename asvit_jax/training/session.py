@@ -1,9 +1,13 @@
 """A run from its last checkpoint to its end."""
 
+import functools
+
 import jax
 import numpy as np
 
-from asvit_jax.core import hosts
+from asvit_jax.core import exchange, hosts
+from asvit_jax.core.ahead import Ahead
+from asvit_jax.core.devices import host_device
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import loader
 from asvit_jax.run import metrics
@@ -21,21 +25,25 @@ from asvit_jax.training.step import create_state, state_shapes
 class Session:
   """What a run needs to take its steps: its program, its state, and where it writes.
 
-  The state is on all devices, and the first parameters are kept nowhere else.
+  The state is on all devices, and the first parameters are kept nowhere else. While a step runs,
+  the next two batches are made and put on the devices, and what the step before did is read and
+  reported; nothing is copied between host and devices that nobody asked for.
 
   Args:
     config: see `config.base`.
     workdir: of the run, with its config in it.
     setup: a `Setup`.
+    check_lock: raises InputError where another run has taken the workdir over.
 
   Raises:
     InputError: the hosts see different checkpoints, or none of them can be restored.
   """
 
-  def __init__(self, config, workdir, setup):
+  def __init__(self, config, workdir, setup, check_lock):
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
     self.config, self.workdir, self.source = config, workdir, setup.source
+    self.check_lock = check_lock
     self.network = jax.eval_shape(lambda network: network, setup.network)  # without parameters
     self.steps = total_steps(config, len(setup.source))
     self.optimizer, self.schedule = create(config, self.steps)
@@ -44,7 +52,9 @@ class Session:
     state = self._first_state(setup)
     self.start = int(state.step)
     self.state = parallel.replicate(state, config.parallel)
-    self.teacher_params = parallel.replicate(setup.teacher_params, config.parallel)
+    teacher_params = exchange.from_first(setup.teacher_params)
+    self.teacher_params = parallel.replicate(teacher_params, config.parallel)
+    self.put = functools.partial(parallel.shard, kind=config.parallel)
     self.reporter = Reporter(workdir, self.start)
     self.evaluator = Evaluator(
       config, workdir, self.network, setup.eval_source, self.steps, self.reporter
@@ -63,7 +73,9 @@ class Session:
       network = setup.network
       if network.prunes and config.thresholds == "calibrated":
         network = calibrated(config, network, setup.source)
-      return create_state(network.params, self.optimizer, config.ema_decay)
+      # What hosts compute of the same images may differ in the last bit, and would for ever.
+      params = exchange.from_first(network.params)
+      return create_state(params, self.optimizer, config.ema_decay)
     target = state_shapes(self.network.params, self.optimizer, config.ema_decay)
     state = self.checkpoints.restore(target)
     log(f"resuming {self.workdir} from step {int(state.step)} of {self.steps}")
@@ -71,37 +83,86 @@ class Session:
 
   def run(self):
     """Takes the steps that are left; returns the last evaluation, or where it was told to stop."""
-    config, values, bad_images = self.config, None, set()
-    shard = jax.process_index(), jax.process_count()
-    batches = loader.train_batches(
-      config, self.source, self.network.preprocessing, self.start, *shard, bad_images
-    )
     with hosts.StopSignal() as stop:
       if not self._caught_up(stop):
         return self._stopped(self.start)
-      clock = Clock(self.start)
-      for step in range(self.start + 1, self.steps + 1):
-        with clock.waiting():
-          batch = next(batches)
-        before, values = values, self._take_step(batch)
-        self._check_finite(step - 1, before)  # so that this one need not be done
-        self.checkpoints.check()
-        if step % config.log_every == 0 or step == self.steps:
-          self._report(step, values, clock, len(bad_images))
-        stopping, evaluating = self._told_to_stop(step, stop), self.evaluator.is_due(step)
-        if evaluating or stopping or step % config.checkpoint_every == 0:
-          state, top1 = parallel.unreplicate(self.state, config.parallel), None
-          if evaluating and not stopping:
-            top1 = self.evaluator(state, stop.noticed)
-            stopping = top1 is None
-          self._check_finite(step, values)
-          self.checkpoints.save(state, top1)
-          if stopping:
-            return self._stopped(step)
-          clock.restart(step)  # neither counts as training time
+      with self._batches() as batches:
+        stopped_at = self._take_steps(batches, stop)
+    if stopped_at is not None:
+      return self._stopped(stopped_at)
     self.checkpoints.wait()
+    self.reporter.flush()
     last = metrics.read(self.workdir, "eval")[-1] if hosts.is_first() else {}
     return {"workdir": str(self.workdir), **last}
+
+  def _batches(self):
+    """What is left of them, each with the number of unreadable images up to it.
+
+    A thread puts them on the devices, two ahead.
+    """
+    bad_images = set()
+    batches = loader.train_batches(
+      self.config,
+      self.source,
+      self.network.preprocessing,
+      self.start,
+      jax.process_index(),
+      jax.process_count(),
+      bad_images,
+    )
+    return Ahead(batches, lambda batch: (self.put(batch), len(bad_images)))
+
+  def _take_steps(self, batches, stop):
+    """Returns the step at which it was told to stop, or None."""
+    config, before, clock = self.config, None, Clock(self.start)
+    for step in range(self.start + 1, self.steps + 1):
+      batch, bad_images = self._next(batches, clock, before)
+      # What a program needs for itself goes to the devices as it is compiled, in the first step.
+      with jax.transfer_guard("disallow" if step > self.start + 1 else "allow"):
+        self.state, values = self.program(self.state, self.teacher_params, batch)
+        del batch  # or it would be there until the next has come
+        # Of the step before, which is done by the time its metrics are there; this one runs.
+        self._finish(before, clock)
+      before = step, values, bad_images
+      self.check_lock()
+      self.checkpoints.check()
+      stopping, evaluating = self._told_to_stop(step, stop), self.evaluator.is_due(step)
+      if evaluating or stopping or step % config.checkpoint_every == 0:
+        self._finish(before, clock)
+        before = None
+        state, top1 = parallel.unreplicate(self.state, config.parallel), None
+        if evaluating and not stopping:
+          top1 = self.evaluator(state, stop.noticed)
+          stopping = top1 is None
+        self.reporter.flush()  # a run that goes on from there needs what led there
+        self.checkpoints.save(state, top1)
+        if stopping:
+          return step
+        clock.restart(step)  # neither counts as training time
+    return None
+
+  def _next(self, batches, clock, before):
+    """The next batch; where there is none for an error, what is known of the last step is said."""
+    try:
+      with clock.waiting():
+        return next(batches)
+    except Exception:
+      self._finish(before, clock)
+      raise
+
+  def _finish(self, done, clock):
+    """Reports a step where that is due, and stops where it was one too many that changed nothing.
+
+    Args:
+      done: (step, its metrics, the number of unreadable images up to it), or None.
+      clock: of the run.
+    """
+    if done is None:
+      return
+    step, values, bad_images = done
+    if step % self.config.log_every == 0 or step == self.steps:
+      self._report(step, values, clock, bad_images)
+    self._check_finite(step, values)
 
   def _caught_up(self, stop):
     """Evaluates the step to go on from, if that is missing; False where told to stop meanwhile."""
@@ -109,12 +170,6 @@ class Session:
       return True
     state = parallel.unreplicate(self.state, self.config.parallel)
     return self.evaluator(state, stop.noticed) is not None
-
-  def _take_step(self, batch):
-    """Moves the state by a batch of this host; returns the metrics, still on the devices."""
-    batch = parallel.shard(batch, self.config.parallel)
-    self.state, values = self.program(self.state, self.teacher_params, batch)
-    return values
 
   def _told_to_stop(self, step, stop):
     return step < self.steps and stop.received(step)
@@ -126,8 +181,6 @@ class Session:
 
   def _check_finite(self, step, values):
     """Stops where too many steps in a row, up to this one, changed nothing."""
-    if values is None:
-      return
     skipped = int(parallel.unreplicate(values["skipped"], self.config.parallel))
     if skipped <= self.config.max_skipped_steps:
       return
@@ -143,14 +196,12 @@ class Session:
 
   def _report(self, step, values, clock, bad_images):
     """Writes the metrics of a step, and a line of progress."""
-    if self.network.prunes:
-      values = values | {"thresholds": self.state.params["thresholds"]}
     values = parallel.unreplicate(values, self.config.parallel)
     if self.network.budgets:  # the first is that of the config
       values |= {"thresholds": values["thresholds"][0]}
     values = jax.tree.map(lambda x: x.tolist(), values)
     rate, waiting = clock.rates(step)
-    values |= self._learning_rates(step - 1) | {
+    values |= self._learning_rates(values.pop("updates")) | {
       "images_per_s": rate * self.config.batch_size,
       "data_wait": waiting,
       "bad_images": bad_images,
@@ -162,8 +213,10 @@ class Session:
     log(describe_step(step, self.steps, rate, values, target))
 
   def _learning_rates(self, step):
-    """Of the groups of parameters that have their own."""
-    lr = float(self.schedule(step))
+    """Of the groups of parameters that have their own; skipped steps do not count in `step`."""
+    # On an accelerator it would wait for the step that is under way.
+    with jax.default_device(host_device()), jax.transfer_guard("allow"):
+      lr = float(self.schedule(step))
     if not self.network.prunes:
       return {"lr": lr}
     return {"lr": lr, "lr_thresholds": lr * self.config.optimizer.thresholds_lr}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from asvit_jax import vit
 from asvit_jax.config.model import architecture, preprocessing
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import loader, sources
 from asvit_jax.network import Network, load_configured
@@ -36,11 +37,14 @@ class Setup:
     return self.network.dense.params if self.network.prunes else ()
 
 
-def set_up(config):
+def set_up(config, workdir=None):
   """Opens the data and the weights of a config.
 
   Args:
     config: see `config.base`; its values are checked.
+    workdir: of the run, where the lists of a folder's files are kept unless `data.cache` says
+      where. With a checkpoint in it, the images were checked when the run began, and are not
+      again. None to check them all and to write nothing.
 
   Returns:
     A `Setup`.
@@ -48,16 +52,34 @@ def set_up(config):
   Raises:
     InputError: data that is not there, images that cannot be read, weights that do not fit.
   """
-  source = sources.open_source(config.data, config.data.train_split)
-  eval_source = sources.open_source(config.data, config.data.eval_split)
+  data = _cached_in(workdir, config.data)
+  source = sources.open_source(data, data.train_split)
+  eval_source = sources.open_source(data, data.eval_split)
   loader.check_classes(config, source)
   loader.check_classes(config, eval_source)
   names = sources.class_names(config.data) or source.classes
   network = _first_network(config, tuple(names))
-  for images in (source, eval_source):
+  for images in () if _goes_on(workdir) else (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   groups.check_frozen(network.params, config.optimizer.freeze)
   return Setup(network, source, eval_source)
+
+
+def _cached_in(workdir, data):
+  """`config.data` with a directory in the workdir for its lists, which must be on a disk."""
+  if data.cache or workdir is None or storage.in_bucket(workdir):
+    return data
+  data = data.copy_and_resolve_references()
+  data.cache = str(storage.path(workdir) / "lists")
+  return data
+
+
+def _goes_on(workdir):
+  """Whether there is a checkpoint to go on from."""
+  if workdir is None:
+    return False
+  checkpoints = storage.path(workdir) / "checkpoints"
+  return checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
 
 
 def calibrated(config, network, source):

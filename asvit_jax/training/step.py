@@ -13,6 +13,7 @@ from asvit_jax.losses.objective import Objective
 from asvit_jax.run.state import TrainState
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.training.mixing import Mixing
+from asvit_jax.training.optimizers import building, groups
 from asvit_jax.vit import batch_norm
 
 
@@ -103,7 +104,9 @@ def make_step(student, teacher, objective, optimizer, options=None):
   Returns:
     Function of (state, teacher_params, batch) that returns (state, metrics). The batch has `image`
     (b, height, width, 3) uint8 and `label` (b,) int32 of this device; the metrics are means over
-    all devices. A step whose loss or gradient is not finite changes nothing but the counters.
+    all devices, and `updates`, the steps before this one that changed anything, on which the
+    learning rate rests. A step whose loss or gradient is not finite changes nothing but the
+    counters.
   """
   return Step(student, teacher, objective, optimizer, options or Options())
 
@@ -126,15 +129,17 @@ class Step:
     forward, grads = run(state.params, teacher_params, images, targets, budget)
     loss, grads = jax.lax.pmean((forward.loss, grads), AXIS)
     norm = optax.tree.norm(grads)
+    done = building.updates_done(state.opt_state)
     state = self._moved(state, forward.params, grads, jnp.isfinite(loss) & jnp.isfinite(norm))
     metrics = {
       "loss": loss,
       **forward.terms,
       "accuracy": 100 * (forward.logits.argmax(axis=-1) == targets.argmax(axis=-1)).mean(),
       "kept": forward.kept.mean(axis=0),
-      "grad_norm": norm,
+      "grad_norm": optax.tree.norm(groups.without_frozen(grads, self.options.freeze)),
     } | ({} if budget is None else {"drawn_budget": budget})
-    return state, jax.lax.pmean(metrics, AXIS) | {"skipped": state.skipped}
+    counters = {"skipped": state.skipped, "updates": state.step - 1 if done is None else done}
+    return state, jax.lax.pmean(metrics, AXIS) | counters
 
   def _augmented(self, batch, step):
     """Normalised images and soft labels, (b, classes), as the network sees them."""
@@ -153,7 +158,9 @@ class Step:
     # Apart from the keys of the mixing, which are folded from the same seed.
     key = jax.random.fold_in(jax.random.key(self.options.seed), step)
     low, high = self.options.budget_range
-    return jax.random.uniform(jax.random.fold_in(key, _BUDGET), minval=low, maxval=high)
+    return jax.random.uniform(
+      jax.random.fold_in(key, _BUDGET), (), jnp.float32, minval=low, maxval=high
+    )
 
   def _whole(self, params, teacher_params, images, targets, budget, totals=None):
     """(`Forward`, gradients) of this device's images; `totals` as for `Objective`."""

@@ -20,7 +20,8 @@ class VisionTransformer(nnx.Module):
 
   Args:
     arch: the dimensions.
-    dtype: compute type, float32 or bfloat16. Parameters are float32 in both.
+    dtype: compute type of the stem and the blocks, float32 or bfloat16. Parameters, the last norm
+      and the heads are float32 in both.
     rngs: where the initial parameters come from.
   """
 
@@ -28,12 +29,20 @@ class VisionTransformer(nnx.Module):
     self.arch = arch
     self.dtype = jnp.dtype(dtype)
     self.patch_embed = STEMS[arch.stem](arch, dtype=dtype, rngs=rngs)
-    self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width)))
-    self.pos_embed = nnx.Param(truncated_normal(rngs.params(), (1, 1 + arch.patches, arch.width)))
+    self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
+    self.pos_embed = nnx.Param(
+      truncated_normal(rngs.params(), (1, 1 + arch.patches, arch.width), jnp.float32)
+    )
     self.blocks = nnx.List([Block(arch, dtype=dtype, rngs=rngs) for _ in range(arch.depth)])
-    self.norm = layer_norm(arch, dtype=dtype, rngs=rngs)
+    # In bfloat16 logits of many classes tie: heads see and give float32 whatever the compute type.
+    self.norm = layer_norm(arch, dtype=jnp.float32, rngs=rngs)
     head = functools.partial(
-      nnx.Linear, arch.width, arch.classes, kernel_init=truncated_normal, dtype=dtype, rngs=rngs
+      nnx.Linear,
+      arch.width,
+      arch.classes,
+      kernel_init=truncated_normal,
+      dtype=jnp.float32,
+      rngs=rngs,
     )
     self.head = head()
     if arch.aux_head:
@@ -49,15 +58,12 @@ class VisionTransformer(nnx.Module):
     return x + self.pos_embed[...].astype(self.dtype)
 
   def classify(self, class_tokens):
-    """(..., d) class tokens after the last block -> (..., classes) logits.
-
-    float32, computed in the network's compute type.
-    """
-    return self.head(self.norm(class_tokens)).astype(jnp.float32)
+    """(..., d) class tokens after the last block -> (..., classes) float32 logits."""
+    return self.head(self.norm(class_tokens))
 
   def classify_patches(self, tokens):
     """(..., d) patch tokens after the last block -> (..., classes) auxiliary logits, as above."""
-    return self.aux_head(self.norm(tokens)).astype(jnp.float32)
+    return self.aux_head(self.norm(tokens))
 
   def predict(self, class_logits, best_patch_logits):
     """The prediction of all heads, LV-ViT's (arXiv:2104.10858) where there are two.

@@ -13,7 +13,7 @@ from asvit_jax.core import recipes
 HEAVY = ("jax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "tensorboard")
 # The flags of each command besides absl's own.
 FLAGS = {
-  "train": {"config", "workdir", "[no]dry-run"},
+  "train": {"config", "workdir", "[no]dry-run", "target"},
   "evaluate": {
     *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
@@ -26,7 +26,7 @@ FLAGS = {
   "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    "reduction",
+    *("reduction", "target"),
   },
   "visualize": {"config", "workdir", "weights", "count", "[no]curves", "out", "budget"},
   "parity": set(),
@@ -40,6 +40,7 @@ OTHER_WAYS = {
   **{f"-m asvit_jax.{n}": FLAGS[n] for n in ("parity", "visualize", "quickstart")},
   "-m asvit_jax.data.convert": {"name", "data-dir", "out"},
   "-m asvit_jax.data.benchmark": {"config", "batches"},
+  "-m asvit_jax.targets.check": {"out", "only"},
 }
 
 

@@ -108,6 +108,18 @@ def test_tokens_are_merged_where_the_argument_says_so(name, budget):
   assert architecture(recipes.load(name, budget)).reduction == "drop"
 
 
+IMAGENET = {"as_deit_t", "as_deit_s", "as_deit_b", "as_lvvit_s", "as_lvvit_m"}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_recipes_for_imagenet_train_in_bfloat16_and_mix_as_deit_does(name):
+  config = recipes.load(name)
+  expected = ("bfloat16", "batch") if name in IMAGENET else ("float32", "pairs")
+  assert (config.model.dtype, config.mix.mode) == expected
+  if name in IMAGENET:  # what is published of the dense networks was measured in float32
+    assert recipes.load(name, "dense").model.dtype == "float32"
+
+
 @pytest.mark.parametrize("argument", ["0.65,fuse", "half", "0.65,merge,merge", ",merge"])
 def test_an_argument_that_means_nothing_is_refused(argument):
   with pytest.raises(InputError, match=f"argument '{argument}': expected"):

@@ -1,9 +1,10 @@
 import errno
+import importlib.util
 import os
 
 import pytest
 
-from asvit_jax.core import storage
+from asvit_jax.core import recipes, storage
 from asvit_jax.core.errors import InputError
 
 
@@ -94,3 +95,33 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
   assert storage.read_image(tmp_path / "a.png") == b"content"
   with pytest.raises(InputError, match=r"image .*none\.png cannot be read \(No such file"):
     storage.read_image(tmp_path / "none.png")
+
+
+def test_the_home_directory_is_known_wherever_a_path_is_given(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  storage.write("~/a/file", "text")
+  assert (tmp_path / "a" / "file").read_text() == "text"
+  assert storage.read("~/a/file") == b"text"
+  with storage.local("~/a/file") as path:
+    assert path == tmp_path / "a" / "file"
+  storage.check_writable("~/a", "workdir")
+  assert storage.on_disk("~/a", "data.dir", "") == tmp_path / "a"
+  storage.move("~/a/file", "~/b/file")
+  storage.remove("~/b")
+  assert os.listdir(tmp_path) == ["a"]
+  (tmp_path / "mine.py").write_text("")
+  assert recipes.find("~/mine.py:0.65") == f"{tmp_path}/mine.py:0.65"
+  with pytest.raises(InputError, match="nobody-at-all"):
+    storage.path("~nobody-at-all/file")
+
+
+def test_stores_that_are_not_there_are_refused_with_what_to_do(monkeypatch):
+  with pytest.raises(InputError, match=r"hdfs:// is not known here: .* gs:// or s3://"):
+    storage.path("hdfs://host/file")
+  with pytest.raises(InputError, match="gs:///file names no bucket"):
+    storage.path("gs:///file")
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(InputError, match=r"gcsfs opens it and is not installed: .*-storage.txt"):
+    storage.path("gs://bucket/file")
+  with pytest.raises(InputError, match=r"data.dir gs://b/d is in an object store.*: copy it"):
+    storage.on_disk("gs://b/d", "data.dir", "copy it")

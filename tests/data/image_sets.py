@@ -32,6 +32,7 @@ def make_config(**data):
         "rand_augment_operations": 2,
         "color_jitter": 0.0,
         "repeats": 1,
+        "cache": "",
         "workers": 0,
         "shift": 0,
         "max_bad_images": 0,

@@ -9,8 +9,8 @@ from PIL import Image
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.evaluation import accuracy
-from asvit_jax.evaluation.accuracy import evaluate
+from asvit_jax.evaluation import one_pass
+from asvit_jax.evaluation.accuracy import evaluate, evaluate_each
 from asvit_jax.sparsity import complexity
 
 COUNT = 10
@@ -149,7 +149,7 @@ def test_shares_kept_in_and_outside_boxes_by_hand(monkeypatch):
     keep[:, 0, :8] = keep[:, 1, :2] = True
     return {"top5": np.zeros((len(images), 3), int), "keep": keep}
 
-  monkeypatch.setattr(accuracy, "classify", classify)
+  monkeypatch.setattr(one_pass, "classify", classify)
   arch = tiny.arch(image_size=16, patch_size=4, prune_before=(2, 3))
   result = evaluate(tiny.network(arch, preprocessing=WHOLE), make_config(), Images(2, boxes))
   # In boxes: 4 + 0 of 8 patches, then 2 + 0. Outside: 4 + 8 of 24, then 0 + 2.
@@ -174,6 +174,39 @@ def test_it_stops_before_the_next_batch_where_it_is_told_to(network, tmp_path):
   assert evaluate(network, make_config(), Images(), "masked", file, stopped) is None
   assert len(asked) == 3
   assert not file.exists()
+
+
+@pytest.mark.slow
+def test_workers_decode_where_there_are_many_images_and_change_nothing(network, monkeypatch):
+  config = make_config()
+  threads = without_speed(evaluate(network, config, Images(), "masked"))
+  config.data.workers = 2
+  monkeypatch.setattr(one_pass.loader, "_WORTH_WORKERS", COUNT)
+  started = one_pass.loader.workers_lib.prefetched
+  counts = []
+
+  def noted(dataset, count):
+    counts.append(count)
+    return started(dataset, count)
+
+  monkeypatch.setattr(one_pass.loader.workers_lib, "prefetched", noted)
+  assert without_speed(evaluate(network, config, Images(), "masked")) == threads
+  assert counts == [2]
+
+
+def test_networks_that_share_a_pass_get_what_each_gets_alone(network, monkeypatch):
+  other = network.with_params(tiny.params(ARCH, seed=3))
+  config, source = make_config(), Images()
+  alone = [without_speed(evaluate(n, config, source, "masked")) for n in (network, other)]
+  decoded = []
+  decode = one_pass.loader.transforms.decode
+  monkeypatch.setattr(
+    one_pass.loader.transforms, "decode", lambda *args: decoded.append(args[1]) or decode(*args)
+  )
+  together = evaluate_each([network, other], config, source, "masked")
+  assert [without_speed(result) for result in together] == alone
+  assert alone[0] != alone[1]
+  assert sorted(decoded) == sorted(f"{i}.png" for i in range(COUNT))  # once for both
 
 
 def test_four_devices_give_the_summary_of_one(network):

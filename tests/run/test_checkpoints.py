@@ -1,17 +1,20 @@
 """Checkpoints by themselves: what is kept, what is noticed."""
 
 import dataclasses
+import errno
 import shutil
 
 import damages
 import jax
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.run import checkpoints as checkpoints_module
 from asvit_jax.run.checkpoints import Checkpoints
 from asvit_jax.training.step import create_state, state_shapes
 
@@ -85,7 +88,7 @@ def test_where_every_step_is_damaged_the_error_names_each(tmp_path):
 def test_a_checkpoint_of_another_network_is_no_good(tmp_path):
   save(tmp_path, 1)
   other = dataclasses.replace(ARCH, depth=5)
-  with pytest.raises(InputError, match="it is of another network or damaged"):
+  with pytest.raises(InputError, match="it is of another network, or the storage fails"):
     Checkpoints(tmp_path).restore_weights(other, "params")
 
 
@@ -102,3 +105,63 @@ def test_a_run_that_does_not_average_saves_no_averages(tmp_path):
   checkpoints.save(dataclasses.replace(state(1), ema=None))
   checkpoints.wait()
   assert checkpoints.restore(target(ema_decay=0.0)).ema is None
+
+
+class Failing:
+  """Reading of arrays that fails so many times, as a disk or a network does."""
+
+  def __init__(self, monkeypatch, times, error):
+    self.left, self.error = times, error
+    restore = ocp.CheckpointManager.restore
+
+    def failing(manager, *args, **kwargs):
+      if self.left:
+        self.left -= 1
+        raise self.error
+      return restore(manager, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", failing)
+    monkeypatch.setattr(checkpoints_module, "WAITS", (0.0, 0.0, 0.0))
+
+
+ERRORS = (
+  OSError(errno.EIO, "Input/output error"),
+  ValueError("PERMISSION_DENIED: Error reading local file"),
+  ValueError('UNAVAILABLE: Error opening "zarr" driver: connection reset'),
+  MemoryError("no room"),
+)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_is_no_damage_is_tried_again_and_then_ends_the_run(tmp_path, monkeypatch, error):
+  save(tmp_path, 1, 2)
+  Failing(monkeypatch, 3, error)
+  assert int(Checkpoints(tmp_path).restore(target()).step) == 2
+  Failing(monkeypatch, 4, error)
+  with pytest.raises(InputError, match=r"checkpoints/2 cannot be read \(.*nothing was changed"):
+    Checkpoints(tmp_path).restore(target())
+  assert Checkpoints(tmp_path).steps == [1, 2]
+  assert not (tmp_path / "damaged").exists()
+
+
+def test_a_step_that_a_run_replaces_while_it_is_read_is_no_damage(tmp_path, monkeypatch, capsys):
+  run = save(tmp_path, 1, 2)
+  tool = Checkpoints(tmp_path, read_only=True)
+  read = Checkpoints._read
+
+  def replaced_meanwhile(self, step, targets):
+    if step == 2:
+      for later in (3, 4):
+        run.save(state(later))
+        run.wait()
+      assert not (tmp_path / "checkpoints" / "2").exists()
+    return read(self, step, targets)
+
+  monkeypatch.setattr(Checkpoints, "_read", replaced_meanwhile)
+  jax.tree.map(np.testing.assert_array_equal, tool.restore_weights(ARCH, "ema"), state(4).ema)
+  assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_tool_makes_nothing_in_a_workdir(tmp_path):
+  assert Checkpoints(tmp_path, read_only=True).latest_step is None
+  assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ import tiny
 from asvit_jax import network
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import DivergedError, InputError
-from asvit_jax.evaluation import accuracy
+from asvit_jax.evaluation import one_pass
 from asvit_jax.run import metrics
 from asvit_jax.run.checkpoints import Checkpoints
 from asvit_jax.training import loop, session
@@ -48,17 +48,23 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):
   loop.train(config, tmp_path / "whole")
-  train_batches = session.loader.train_batches
+  make_program = session.make_program
 
-  def terminated_in_the_third_step(*args, **kwargs):
-    for i, batch in enumerate(train_batches(*args, **kwargs)):
-      if i == 2:
+  def terminated_in_the_third_step(*args):
+    program, objective = make_program(*args)
+    calls = []
+
+    def call(*args):
+      calls.append(args[-1])
+      if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGTERM)
-      yield batch
+      return program(*args)
+
+    return call, objective
 
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patched:
-    patched.setattr(session.loader, "train_batches", terminated_in_the_third_step)
+    patched.setattr(session, "make_program", terminated_in_the_third_step)
     result = loop.train(config, tmp_path / "stopped")
   assert result == {"workdir": str(tmp_path / "stopped"), "step": 3, "finished": False}
   assert signal.getsignal(signal.SIGTERM) == before
@@ -112,17 +118,16 @@ def test_sigterm_in_an_evaluation_saves_at_once_and_the_next_run_evaluates(
   tmp_path, config, monkeypatch
 ):
   loop.train(config, tmp_path / "whole")
-  eval_batches, calls = accuracy.loader.eval_batches, []
+  eval_batches = one_pass.loader.eval_batches
 
-  def terminated_in_the_raw_evaluation(*args):
-    calls.append(args)
+  def terminated_in_the_evaluation(*args):
     for i, batch in enumerate(eval_batches(*args)):
-      if len(calls) == 2 and i == 1:
+      if i == 1:
         os.kill(os.getpid(), signal.SIGTERM)
       yield batch
 
   with monkeypatch.context() as patched:
-    patched.setattr(accuracy.loader, "eval_batches", terminated_in_the_raw_evaluation)
+    patched.setattr(one_pass.loader, "eval_batches", terminated_in_the_evaluation)
     result = loop.train(config, tmp_path / "run")
   assert (result["step"], result["finished"]) == (3, False)
   assert {line["kind"] for line in metrics.read(tmp_path / "run")} == {"train"}

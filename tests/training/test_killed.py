@@ -1,6 +1,7 @@
 """Runs that are killed outright, again and again: nothing of them may show in what they arrive at.
 
-`KILLS=20 python -m pytest tests/training/test_killed.py` kills at twenty moments instead of two.
+`KILLS=20 python -m pytest tests/training/test_killed.py` kills at twenty moments instead of two, on
+a disk and, where the packages of requirements-storage-test.txt are, in an object store.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from asvit_jax.weights import saving
 
 pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 
-KILLS = int(os.environ.get("KILLS", 2))
+KILLS = os.environ.get("KILLS")
 MOMENTS = ("save", "workers", "evaluation", "step")
 
 # Trains; in the `count`-th save, evaluation or step, and `delay` seconds later, kills itself or one
@@ -68,7 +69,7 @@ if __name__ == "__main__":
   if moment == "save":
     Checkpoints.save = killing(Checkpoints.save)
   elif moment == "evaluation":
-    accuracy.evaluate = killing(accuracy.evaluate)
+    accuracy.evaluate_each = killing(accuracy.evaluate_each)
   elif moment:
     parallelize = parallel.parallelize
     parallel.parallelize = lambda *args: killing(parallelize(*args))
@@ -97,7 +98,7 @@ def run(script, folder, workdir, changes, plan=("", 0, 0)):
     start_new_session=True,
   ) as process:
     try:
-      said = process.communicate(timeout=120)[1]
+      said = process.communicate(timeout=300)[1]
     finally:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -130,9 +131,19 @@ def arrived_at(workdir, changes):
 def test_a_run_killed_again_and_again_arrives_where_an_undisturbed_one_does(
   tmp_path, folder, script, tiny_variant
 ):
+  check_killed_run(tmp_path, folder, script, tmp_path / "killed", int(KILLS or 2))
+
+
+@pytest.mark.external
+def test_so_does_one_in_an_object_store(tmp_path, folder, script, tiny_variant, bucket):
+  check_killed_run(tmp_path, folder, script, f"{bucket}/run", int(KILLS or 1))
+
+
+def check_killed_run(tmp_path, folder, script, killed, kills):
+  """Kills the run in the workdir `killed` so often, and holds it against one that nobody killed."""
   start = tmp_path / "dense.safetensors"
   saving.save(start, tiny.params(tiny.TRAINED.dense))
-  steps = 8 + 4 * KILLS
+  steps = 8 + 4 * kills
   changes = {
     "init_from": str(start),
     "budget": 0.6,
@@ -149,8 +160,7 @@ def test_a_run_killed_again_and_again_arrives_where_an_undisturbed_one_does(
   assert code == 0, said[-3000:]
 
   rng = np.random.default_rng(0)
-  killed = tmp_path / "killed"
-  for i in range(KILLS):
+  for i in range(kills):
     moment = MOMENTS[i % len(MOMENTS)]
     plan = (moment, int(rng.integers(1, 4)), float(rng.uniform(0, 0.1)))
     workers = {"data.workers": 2 * (moment in ("step", "workers"))}  # change nothing but where

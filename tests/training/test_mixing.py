@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from asvit_jax.losses.classification import smooth_labels
 from asvit_jax.training import mixing
 
 SIZE = (24, 30)
@@ -128,6 +129,50 @@ def test_cutmix_boxes_have_the_area_of_the_definition(both):
   share, kept = both
   assert stats.ks_2samp(share[~is_mixup(kept)], expected).pvalue > 0.01
   assert all(bounds(w == 0) for w in kept[~is_mixup(kept)] if (w == 0).any())
+
+
+# DeiT's: one draw for all images of a device
+
+
+def timms(images, targets, weight, box=None):
+  """timm's `Mixup` in batch mode by NumPy: a λ, or for cutmix a box (top, bottom, left, right)."""
+  mixed, mirrored = np.array(images), np.array(images)[::-1]
+  if box is None:
+    mixed = weight * mixed + (1 - weight) * mirrored
+  else:
+    top, bottom, left, right = box
+    mixed[:, top:bottom, left:right] = mirrored[:, top:bottom, left:right]
+    weight = 1 - (bottom - top) * (right - left) / math.prod(images.shape[1:3])
+  return mixed, weight * targets + (1 - weight) * targets[::-1]
+
+
+def test_deits_mixing_is_timms_in_batch_mode(monkeypatch):
+  # The sampler of λ takes seconds to compile; any other that depends on the key will do.
+  monkeypatch.setattr(jax.random, "beta", lambda key, *rest: jax.random.uniform(key))
+  mixing_of_deit = mixing.Mixing(mixup=0.8, cutmix=1.0, switch=0.5, mode="batch")
+  mix = jax.jit(jax.vmap(mixing_of_deit, in_axes=(0, None, None, None)))
+  images, labels = batch(5)[0], np.array([0, 3, 1, 1, 4])
+  smooth = np.full((5, 5), 0.1 / 5, np.float32)
+  smooth[np.arange(5), labels] += 0.9
+  targets = smooth_labels(jnp.asarray(labels), 5, 0.1)
+  np.testing.assert_allclose(targets, smooth, atol=1e-7)
+
+  keys, cut = jax.random.split(jax.random.key(0), 40), 0
+  for mixed, soft in zip(*mix(keys, images, targets, 0), strict=True):
+    share = (soft[0, 0] - smooth[4, 0]) / (smooth[0, 0] - smooth[4, 0])
+    pasted = np.asarray(mixed[0] == images[4]).all(axis=-1)
+    stayed = np.asarray(mixed[0] == images[0]).all(axis=-1)
+    box = None
+    if (pasted | stayed).all():
+      cut += 1
+      box = bounds(pasted) if pasted.any() else (0, 0, 0, 0)
+    expected = timms(np.asarray(images), smooth, float(share), box)
+    np.testing.assert_allclose(mixed, expected[0], atol=2e-5)
+    np.testing.assert_allclose(soft, expected[1], atol=2e-6)
+  assert 8 < cut < 32
+
+  first, other = (np.asarray(mix(keys, images, targets, first)[1]) for first in (0, 5))
+  assert (first != other).any(axis=(1, 2)).mean() > 0.9  # another device draws for itself
 
 
 # Erasing

@@ -1,5 +1,7 @@
 """Optimizers: ours, those of optax, and what surrounds them all."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,35 @@ def test_weight_decay_changes_the_step_of_kernels_and_of_nothing_else(name):
     for decay in (0.0, 0.5)
   )
   assert {k for k in weak if (weak[k] != strong[k]).any()} == linear_kernels(ARCH)
+
+
+def test_clipping_is_to_the_norm_of_what_is_not_frozen():
+  params = tiny.params(ARCH)
+  grads = random_grads(params)
+  grads["patch_embed"] = jax.tree.map(lambda x: 1e6 * x, grads["patch_embed"])
+  changes = {"optimizer.weight_decay": 0.0, "optimizer.clip_norm": 0.5}
+  optimizer, schedule = create("sgd", **changes, **{"optimizer.freeze": "patch_embed|blocks.0"})
+  updates = step(optimizer, params, grads)
+  frozen = ("patch_embed", "blocks.0")
+  rest = {n: np.asarray(g) for n, g in leaves.named(grads) if not n.startswith(frozen)}
+  norm = math.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in rest.values()))
+  assert norm > 5
+  for leaf, grad in rest.items():
+    moved = updates[leaf] != 0  # key biases are not
+    assert moved.mean() > 0.6
+    expected = -schedule(0) * grad * 0.5 / norm
+    np.testing.assert_allclose(updates[leaf][moved], expected[moved], rtol=1e-5)
+  assert not any(np.any(u) for n, u in updates.items() if n.startswith(frozen))
+
+
+def test_steps_that_changed_something_are_counted_by_the_schedule_of_every_optimizer():
+  params = tiny.params(ARCH)
+  for name in NAMES:
+    optimizer = create(name, **{"optimizer.clip_norm": 1.0, "optimizer.freeze": "norm"})[0]
+    state = jax.eval_shape(optimizer.init, params)
+    assert building.updates_done(state).dtype == jnp.int32, name
+  state = optax.sgd(0.1).init(params)
+  assert building.updates_done(state) is None
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,6 @@
 """The step of one device: its loss, its metrics, and what it does to the state."""
 
+import dataclasses
 import functools
 
 import jax
@@ -104,6 +105,27 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing_but_the_counters():
     assert not np.isfinite(values["loss"])
     assert (int(state.step), int(state.skipped), int(values["skipped"])) == (i, i, i)
     assert not differs((state.params, state.ema), (params, params))
+
+
+def test_the_learning_rate_that_is_reported_is_the_one_applied_after_skipped_steps():
+  """Three steps, of which the second is skipped for a bias that is not a number."""
+  optimizer = optax.sgd(optax.linear_schedule(0.4, 0.0, 4))
+  params = tiny.params(ARCH.dense)
+  step = parallel.parallelize(make_step(Network(ARCH.dense, params), None, Objective(), optimizer))
+  state = create_state(params, optimizer, 0.0)
+  updates = []
+  for scale in (1, np.nan, 1):
+    before, head = state, state.params["head"]
+    broken = state.params | {"head": head | {"bias": head["bias"] * scale}}
+    state = parallel.replicate(dataclasses.replace(state, params=broken))
+    state, values = parallel.unreplicate(step(state, (), parallel.shard(batch())))
+    updates.append(int(values["updates"]))
+    if np.isnan(scale):
+      state = dataclasses.replace(state, params=before.params)
+  assert updates == [0, 1, 1]
+  assert int(state.step) == 3
+  moved = optax.tree.norm(jax.tree.map(np.subtract, before.params, state.params))
+  assert float(moved) == pytest.approx(0.3 * float(values["grad_norm"]), rel=1e-3)
 
 
 def test_the_step_is_compiled_once():

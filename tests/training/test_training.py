@@ -68,8 +68,8 @@ def teachers(monkeypatch):
   """What every step of every run gets as the teacher's weights, after it ran."""
   seen, parallelize = [], parallel.parallelize
 
-  def spied(step, kind):
-    step = parallelize(step, kind)
+  def spied(step, *args):
+    step = parallelize(step, *args)
 
     def call(state, teacher_params, batch):
       result = step(state, teacher_params, batch)

@@ -1,7 +1,28 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+import tiny
 
 from asvit_jax import vit
 
 
 def test_initial_thresholds_are_thousandths():
   np.testing.assert_allclose(vit.initial_thresholds(3), [0.001, 0.002, 0.003], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_heads_compute_in_float32_whatever_the_compute_type(dtype):
+  arch = tiny.arch(**tiny.LV)
+  params = tiny.params(arch)
+  model = vit.model(arch, params, dtype=dtype)
+  tokens = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, arch.width)), dtype)
+  x = np.asarray(tokens, np.float64)
+  x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + arch.norm_epsilon)
+  x = x * params["norm"]["scale"] + params["norm"]["bias"]
+  for classify, head in ((model.classify, "head"), (model.classify_patches, "aux_head")):
+    logits = classify(tokens)
+    assert logits.dtype == jnp.float32
+    expected = x @ np.asarray(params[head]["kernel"], np.float64) + params[head]["bias"]
+    np.testing.assert_allclose(logits, expected, atol=2e-5)  # bfloat16's rounding is a hundredth
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}

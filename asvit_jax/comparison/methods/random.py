@@ -45,7 +45,9 @@ class _Draws:
 
   def __call__(self, gathered, keys, present, exponents):
     n = gathered.shape[1]
-    return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, n), (n,)))(self._keys)
+    return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, n), (n,), jnp.float32))(
+      self._keys
+    )
 
 
 def number_of(images):

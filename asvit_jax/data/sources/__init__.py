@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 from asvit_jax.data import transforms
@@ -31,6 +32,9 @@ SOURCES = Table(
     "tfds": "asvit_jax.data.sources.tfds:tfds",
   },
 )
+
+# What to do with data in a bucket: array_record opens only files, and small objects come slowly.
+ON_DISK = "copy it to one (gcloud storage rsync -r), or mount the bucket as one (gcsfuse)"
 
 
 class Source(Protocol):
@@ -104,6 +108,7 @@ def check_directory(data):
     raise InputError(f"data.name {data.name!r} is not known: give {word!r}, with nothing after it")
   if not data.dir:
     raise InputError(f"data.dir is not set: data.name {data.name!r} needs a directory")
+  storage.on_disk(data.dir, "data.dir", ON_DISK)
 
 
 class Sample:

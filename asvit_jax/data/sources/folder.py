@@ -2,14 +2,15 @@
 
 import collections
 import os
-from pathlib import Path
 
 import numpy as np
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
 from asvit_jax.data.images import SUFFIXES
 from asvit_jax.data.sources import check_directory
+from asvit_jax.data.sources.listing import image_files, list_files, subdirectories
 
 
 class Folder:
@@ -22,29 +23,31 @@ class Folder:
       InputError: a directory, its images or the classes file is missing or wrong.
     """
     check_directory(data)
-    base = Path(data.dir).expanduser()
+    base = storage.path(data.dir)
     root = base / split
     if not base.is_dir():
       raise InputError(f"data.dir {str(base)!r} is not a directory: give that of the images")
     if not root.is_dir():
-      if not (allow_flat and any(_image_files(base / name) for name in _subdirectories(base))):
+      if not (allow_flat and any(image_files(base / name) for name in subdirectories(base))):
         raise InputError(
           f"data.dir {str(base)!r} has no split {split!r}: expected {root}/<class>/<image>, found "
-          f"{_listing(_subdirectories(base)) or 'no directories'}"
+          f"{_listing(subdirectories(base)) or 'no directories'}"
         )
       root = base
     if data.classes:
-      return FolderSource(root, [directory for directory, _ in _read_classes(data.classes)])
+      classes = [directory for directory, _ in _read_classes(data.classes)]
+      return FolderSource(root, classes, data.get("cache", ""))
     # A validation split may lack a class; the training split then still gives the right labels.
     train = base / data.train_split
-    return FolderSource(root, _subdirectories(train if train.is_dir() else root))
+    classes = subdirectories(train if train.is_dir() else root)
+    return FolderSource(root, classes, data.get("cache", ""))
 
   def class_names(self, data):
     """What the classes file says after the directories, else the directories of `train_split`."""
     if data.classes:
       return [name for _, name in _read_classes(data.classes)]
-    train = Path(data.dir, data.train_split).expanduser()
-    return _subdirectories(train) if data.dir and train.is_dir() else None
+    train = storage.path(data.dir) / data.train_split
+    return subdirectories(train) if data.dir and train.is_dir() else None
 
 
 folder = Folder()
@@ -56,46 +59,40 @@ class FolderSource:
   Args:
     root: directory of the class directories.
     classes: names of the directories in label order; some may be missing.
+    cache: directory to keep the list of files in; see `listing.list_files`.
   """
 
-  def __init__(self, root, classes):
+  def __init__(self, root, classes, cache=""):
     self.classes = tuple(classes)
     self._root = str(root)
-    present = _subdirectories(root)
-    unknown = sorted(set(present) - set(classes))
+    self._files = list_files(self._root, cache)
+    labels = {name: label for label, name in enumerate(classes)}
+    present = [name for name, *_ in self._files.directories]
+    unknown = [name for name in present if name not in labels]
     if unknown:
       raise InputError(
         f"{root} has {len(unknown)} directories that are not among the {len(classes)} classes: "
         f"{_listing(unknown)}; add them to the classes file (data.classes) or remove them"
       )
-    examples = [
-      (os.fsencode(f"{name}/{file}"), label)
-      for label, name in enumerate(classes)
-      if name in present
-      for file in _image_files(root / name)
-    ]
-    if not examples:
+    if not len(self._files):
       raise InputError(f"{root} has no images: expected <class>/*{{{','.join(SUFFIXES)}}} in it")
-    # Arrays, as every worker process has its own copy of this.
-    names, labels = zip(*examples, strict=True)
-    self._names, self._labels = np.array(names), np.array(labels, np.int32)
+    # Examples come in the order of the labels, files in that of the directories' names.
+    self._directories = sorted(range(len(present)), key=lambda i: labels[present[i]])
+    self._labels = [labels[present[i]] for i in self._directories]
+    counts = np.diff(self._files.firsts)
+    self._ends = np.cumsum(counts[self._directories])
 
   def __len__(self):
-    return len(self._names)
+    return len(self._files)
 
   def __getitem__(self, index):
-    file = os.path.join(self._root, os.fsdecode(self._names[index]))
+    place = int(np.searchsorted(self._ends, index, side="right"))
+    directory = self._directories[place]
+    number = index - self._ends[place] + self._files.firsts[directory + 1]  # both from the end
+    name = os.fsdecode(self._files[int(number)])
+    file = os.path.join(self._root, self._files.directories[directory][0], name)
     image = read_image(file, "replace or remove it")
-    return {"image": image, "label": int(self._labels[index]), "file": file}
-
-
-def _subdirectories(root):
-  return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
-
-
-def _image_files(directory):
-  names = sorted(entry.name for entry in os.scandir(directory))
-  return [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+    return {"image": image, "label": self._labels[place], "file": file}
 
 
 def _listing(names):
@@ -109,7 +106,7 @@ def _read_classes(file):
     InputError: no such file, an empty line, or a directory on two lines.
   """
   try:
-    lines = Path(file).expanduser().read_text().rstrip().splitlines()
+    lines = storage.read(file).decode().rstrip().splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(
       f"data.classes {file!r} cannot be read ({error}): give a text file with a class a line"

@@ -3,7 +3,9 @@
 TFDS itself is imported where a data set is opened: who only asks for names does not pay for it.
 """
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.data.sources import ON_DISK
 
 
 class Tfds:
@@ -101,6 +103,8 @@ def prepared_builder(name, data_dir):
   import tensorflow_datasets as library
   from etils import epath
 
+  if data_dir:
+    storage.on_disk(data_dir, "data.dir", ON_DISK)
   root = epath.Path(data_dir or library.core.constants.DATA_DIR).expanduser()
   path, _, version = name.partition(":")
   found = [

@@ -1,10 +1,9 @@
 """What formats share."""
 
 import importlib
-import os
-import pathlib
 from typing import ClassVar
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.export import verification
 from asvit_jax.export.programs import Programs
@@ -46,11 +45,19 @@ class Format:
 
   def check_path(self, path):
     """Raises InputError where a directory is in the place of a file, or a file of a directory."""
-    # Of os.path: what cannot be looked at, for a name too long, is an error of the writing.
-    if not self.directory and os.path.isdir(path):
+    path = storage.path(path)
+    if not self.directory and _is(path.is_dir):
       raise InputError(f"--out {path} is a directory: give the name of a file")
-    if self.directory and os.path.isfile(path):
+    if self.directory and _is(path.is_file):
       raise InputError(f"--out {path} is a file: {self.directory} is a directory")
+
+
+def _is(question):
+  """What cannot be looked at, for a name too long, is an error of the writing."""
+  try:
+    return question()
+  except OSError:
+    return False
 
 
 class ProgramFormat(Format):
@@ -64,7 +71,7 @@ class ProgramFormat(Format):
     """The programs of an artifact, whatever error a damaged one raises.
 
     Args:
-      path: a `pathlib.Path`.
+      path: a `pathlib.Path`, on a disk; of one in a bucket, a copy that goes when it is read.
 
     Returns:
       {batch size, or None for any: function of images that returns (logits, kept)}.
@@ -74,7 +81,8 @@ class ProgramFormat(Format):
   def load(self, path):
     """See `formats`."""
     try:
-      return Programs(self.read(pathlib.Path(path)))
+      with storage.local(path) as file:
+        return Programs(self.read(file))
     except InputError:
       raise
     except Exception as error:  # each library raises its own types; the cause is always the file

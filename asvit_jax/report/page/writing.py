@@ -7,7 +7,6 @@ import html
 import importlib.resources
 import json
 import math
-import pathlib
 import re
 
 from asvit_jax.core import storage
@@ -35,7 +34,7 @@ def check(directory):
 
 def path_in(directory):
   """Path of the page in a directory."""
-  return pathlib.Path(directory) / NAME
+  return storage.path(directory) / NAME
 
 
 def write(directory, page):

@@ -28,10 +28,10 @@ def fixed_count(model, images, counts, attending=None):
   sizes = attending.first_sizes(*x.shape[:2])
   for i, block in enumerate(model.blocks):
     if i in model.arch.prune_before:
-      stage = Stage(x, sizes, jnp.ones(x.shape[:2]), evidence)
+      stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
       # The class token's score is infinite.
       _, top = jax.lax.top_k(attending.scores(stage), 1 + next(counts))
-      keep = jnp.zeros(x.shape[:2]).at[jnp.arange(len(x))[:, None], top].set(1)
+      keep = jnp.zeros(x.shape[:2], jnp.float32).at[jnp.arange(len(x))[:, None], top].set(1)
       x, sizes = attending.reduce(stage, keep)
       x = jnp.take_along_axis(x, top[..., None], axis=1)
       sizes = None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)

@@ -42,7 +42,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   """
   attending = Attending.of(model.arch)
   stage = before_first_stage(model, images, remat)
-  keep = jnp.ones((images.shape[0], model.arch.patches))
+  keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
     scores = attending.scores(stage)[:, 1:]
@@ -61,7 +61,7 @@ def before_first_stage(model, images, remat=False):
   attending, evidence = Attending.of(model.arch), None
   for block in model.blocks[: model.arch.prune_before[0]]:
     x, evidence = _run(block, x, attending.dense, remat)
-  return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2]), evidence)
+  return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), evidence)
 
 
 def after_stage(model, index, stage, keep, remat=False):
@@ -109,7 +109,7 @@ def _among(attending, keep, sizes):
 
 
 def _with_class_token(keep):
-  return jnp.concatenate([jnp.ones((keep.shape[0], 1)), keep], axis=1)
+  return jnp.concatenate([jnp.ones((keep.shape[0], 1), keep.dtype), keep], axis=1)
 
 
 def _run(block, x, attend, remat):
@@ -146,8 +146,8 @@ def last_block(model, x, attend, remat=False):
 def _outputs(model, x, attend, remat, keeps, scores):
   """`Outputs` from the tokens before the last block."""
   b, n = x.shape[0], x.shape[1] - 1
-  keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n))
-  scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n))
+  keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n), jnp.float32)
+  scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n), jnp.float32)
   class_tokens, x = last_block(model, x, attend, remat)
   class_logits = model.classify(class_tokens)
   aux_logits = model.classify_patches(x[:, 1:]) if model.arch.aux_head else None

@@ -50,7 +50,7 @@ def pack(keep, layout):
 def mask_of(token, used, tokens):
   """(rows,) token of every row -> (tokens,) float32, 1 for those of the first `used` rows."""
   token = jnp.where(jnp.arange(len(token)) < used, token, tokens)
-  return jnp.zeros(tokens).at[token].set(1, mode="drop")
+  return jnp.zeros(tokens, jnp.float32).at[token].set(1, mode="drop")
 
 
 def kept_first(keep):

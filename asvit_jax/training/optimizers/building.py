@@ -45,10 +45,29 @@ def create(config, steps):
   arguments = parse_arguments(options.arguments)
   stages = [build(options.name, schedule, options.weight_decay, **arguments)]
   if options.clip_norm:
-    stages.insert(0, optax.clip_by_global_norm(options.clip_norm))
+    stages.insert(0, groups.clipped(options.clip_norm, options.freeze))
   if options.thresholds_lr != 1 or options.freeze:
     stages.append(groups.scaled(options.thresholds_lr, options.freeze))
   return optax.chain(*stages), schedule
+
+
+def updates_done(opt_state):
+  """How many steps have changed anything: where the learning rate is in its schedule.
+
+  Steps that were skipped, their loss not being finite, do not count.
+
+  Args:
+    opt_state: of an optimizer of `create`.
+
+  Returns:
+    () int32; None where the optimizer keeps no count of its own for its schedule.
+  """
+
+  def is_count(x):
+    return isinstance(x, optax.ScaleByScheduleState)
+
+  leaves = jax.tree.leaves(opt_state, is_leaf=is_count)
+  return next((x.count for x in leaves if is_count(x)), None)
 
 
 def build(name, learning_rate, weight_decay, /, **arguments):

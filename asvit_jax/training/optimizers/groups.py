@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import optax
 
 from asvit_jax.core import leaves
@@ -41,6 +42,35 @@ def without_key_biases():
   return optax.stateless(lambda updates, _: leaves.map_named(still, updates))
 
 
+def is_frozen(name, freeze):
+  """Whether `optimizer.freeze`, a regular expression or "", is found in a parameter's name."""
+  return bool(freeze and re.search(freeze, name))
+
+
+def without_frozen(grads, freeze):
+  """Gradients with zeros for what is frozen."""
+  return leaves.map_named(lambda n, g: jnp.zeros_like(g) if is_frozen(n, freeze) else g, grads)
+
+
+def clipped(norm, freeze):
+  """Clips gradients to a global norm, as an optax transformation.
+
+  What is frozen counts for nothing in the norm: it would make the steps of the rest smaller.
+
+  Args:
+    norm: the largest that passes as it is.
+    freeze: regular expression of the frozen parameters, whose gradients become 0; "" for none.
+  """
+  clip = optax.clip_by_global_norm(norm)
+  if not freeze:
+    return clip
+
+  def update(updates, state, params=None):
+    return clip.update(without_frozen(updates, freeze), state, params)
+
+  return optax.GradientTransformation(clip.init, update)
+
+
 def scaled(thresholds, freeze):
   """Scales updates, as an optax transformation.
 
@@ -50,8 +80,8 @@ def scaled(thresholds, freeze):
   """
 
   def scale(name, update):
-    if freeze and re.search(freeze, name):
-      return update * 0
+    if is_frozen(name, freeze):
+      return jnp.zeros_like(update)
     return update * thresholds if name == "thresholds" else update
 
   return optax.stateless(lambda updates, _: leaves.map_named(scale, updates))

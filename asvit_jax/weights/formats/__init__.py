@@ -14,6 +14,7 @@ A format is an object with
   read(source): `Stored`; raises InputError for what is not there, damaged, or needs a library.
 """
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 
@@ -33,7 +34,8 @@ def read(source):
   """Reads weights of any format.
 
   Args:
-    source: a file, the workdir of a run, or `hf:OWNER/NAME` on the Hugging Face hub.
+    source: a file, the workdir of a run, or `hf:OWNER/NAME` on the Hugging Face hub. Files and
+      workdirs may be in a bucket; `~` is the home directory.
 
   Returns:
     `Stored`.
@@ -41,8 +43,9 @@ def read(source):
   Raises:
     InputError: nothing there, a damaged file, an unknown format, or a missing library.
   """
+  source = str(storage.path(source))
   for name in FORMATS:
-    if FORMATS[name].recognizes(str(source)):
-      return FORMATS[name].read(str(source))
+    if FORMATS[name].recognizes(source):
+      return FORMATS[name].read(source)
   expected = ", ".join(FORMATS[name].expects for name in FORMATS)
   raise InputError(f"weights {source}: no such file; expected one of: {expected}")

@@ -1,9 +1,9 @@
 """PyTorch checkpoints: DeiT's, LV-ViT's, the authors'; tensors only."""
 
 import argparse
-import pathlib
 import pickle
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.weights.stored import Stored, cleaned
 
@@ -19,7 +19,7 @@ class PyTorch:
 
   def recognizes(self, source):
     """A file of one of PyTorch's suffixes."""
-    return pathlib.Path(source).suffix in _SUFFIXES and pathlib.Path(source).is_file()
+    return storage.path(source).suffix in _SUFFIXES and storage.path(source).is_file()
 
   def read(self, source):
     """See `formats`; a pickle that asks for more than tensors is refused."""
@@ -32,8 +32,8 @@ class PyTorch:
       ) from error
     try:
       # Training scripts save their flags beside the tensors: a namespace of plain values.
-      with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(source, map_location="cpu", weights_only=True)
+      with torch.serialization.safe_globals([argparse.Namespace]), storage.local(source) as file:
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
       raise InputError(
         f"weights {source}: refused, as it asks to run code or is damaged; only plain tensors are "

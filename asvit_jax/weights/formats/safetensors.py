@@ -1,12 +1,12 @@
 """Safetensors files, with timm's names or the authors'; what we add stands in the header."""
 
 import json
-import pathlib
 
 import numpy as np
 import safetensors as library
 import safetensors.numpy
 
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.weights.names import THRESHOLD
 from asvit_jax.weights.stored import Stored, cleaned
@@ -22,14 +22,15 @@ class Safetensors:
 
   def recognizes(self, source):
     """Any file."""
-    return pathlib.Path(source).is_file()
+    return storage.path(source).is_file()
 
   def read(self, source):
     """See `formats`."""
     try:
-      tensors = library.numpy.load_file(source)
-      with library.safe_open(source, "numpy") as file:
-        metadata = file.metadata() or {}
+      with storage.local(source) as path:
+        tensors = library.numpy.load_file(path)
+        with library.safe_open(path, "numpy") as file:
+          metadata = file.metadata() or {}
       thresholds = np.asarray(json.loads(metadata.get(THRESHOLDS, "[]")), np.float32)
       description = json.loads(metadata.get(DESCRIPTION, "{}"))
     except (library.SafetensorError, OSError, KeyError, ValueError) as error:

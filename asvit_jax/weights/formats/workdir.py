@@ -1,8 +1,7 @@
 """Workdirs of runs: the weights that a run arrived at."""
 
-import pathlib
-
 from asvit_jax.config.model import architecture, trained_architecture
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.run import identity
 from asvit_jax.vit import Architecture
@@ -17,14 +16,14 @@ class Workdir:
 
   def recognizes(self, source):
     """Any directory."""
-    return pathlib.Path(source).is_dir()
+    return storage.path(source).is_dir()
 
   def read(self, source):
     """See `formats`; the averaged weights where the run averages, of the latest good step."""
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
     config, description = identity.load(source), identity.load_description(source)
-    checkpoints = Checkpoints(source)
+    checkpoints = Checkpoints(source, read_only=True)
     if checkpoints.latest_step is None:
       raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
     arch = trained_architecture(config)

@@ -1,0 +1,116 @@
+"""Object stores, `gs://` and `s3://`: opened by etils.epath, which takes gcsfs and s3fs for them.
+
+An object appears whole or not at all; it cannot be appended to, and there are no locks. Only
+`storage` uses this: for the rest of the package a path is a path.
+"""
+
+import contextlib
+import functools
+import importlib.util
+
+from asvit_jax.core.errors import InputError
+
+_LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
+INSTALL = "`pip install -r requirements-storage.txt`"
+
+
+def path(url):
+  """The `epath.Path` of a URL.
+
+  Raises:
+    InputError: another kind of store, its library is missing, or it cannot be reached.
+  """
+  scheme, _, rest = url.partition("://")
+  if scheme not in _LIBRARIES:
+    raise InputError(
+      f"{url}: {scheme}:// is not known here: give a path on a disk, as which other stores can be "
+      f"mounted, or one in a bucket, {' or '.join(f'{name}://' for name in _LIBRARIES)}"
+    )
+  bucket = rest.partition("/")[0]
+  if not bucket:
+    raise InputError(f"{url} names no bucket: expected {scheme}://BUCKET/…")
+  _connect(scheme, bucket)
+  from etils import epath
+
+  return epath.Path(url)
+
+
+@contextlib.contextmanager
+def plain_errors(where):
+  """Turns what the libraries of stores raise, which has no common type, into OSErrors."""
+  try:
+    yield
+  except (OSError, InputError):
+    raise
+  except Exception as error:
+    raise OSError(f"{where}: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def upload(local, target):
+  """Copies a file or a directory of a disk to a path in a store.
+
+  A file appears at once. A directory appears file by file; those that are no part of it go last.
+  """
+  with plain_errors(target):
+    if not local.is_dir():
+      _filesystem(target).put_file(str(local), str(target))
+      return
+    before = set(_files(target))
+    for file in sorted(file for file in local.rglob("*") if file.is_file()):
+      name = str(target / file.relative_to(local).as_posix())
+      _filesystem(target).put_file(str(file), name)
+      before.discard(name)
+    for name in sorted(before):
+      _filesystem(target).rm_file(name)
+
+
+def download(source, local):
+  """Copies a file or a directory of a store to a path on a disk; raises OSError."""
+  with plain_errors(source):
+    if not source.is_dir():
+      _filesystem(source).get_file(str(source), str(local))
+      return
+    for name in _files(source):
+      file = local / name.removeprefix(f"{source}/")
+      file.parent.mkdir(parents=True, exist_ok=True)
+      _filesystem(source).get_file(name, str(file))
+
+
+def move(source, target):
+  """Copies a directory of a store to another path in it, file by file, and removes it there."""
+  with plain_errors(source):
+    for name in _files(source):
+      _filesystem(source).mv(name, str(target) + name.removeprefix(str(source)))
+
+
+def _files(directory):
+  """URLs of all objects below a directory."""
+  scheme = str(directory).partition("://")[0]
+  return [f"{scheme}://{name}" for name in _filesystem(directory).find(str(directory))]
+
+
+def _filesystem(path):
+  import fsspec
+
+  return fsspec.filesystem(str(path).partition("://")[0])
+
+
+@functools.cache
+def _connect(scheme, bucket):
+  library = _LIBRARIES[scheme]
+  if importlib.util.find_spec(library) is None:
+    raise InputError(f"{scheme}://{bucket}: {library} opens it and is not installed: {INSTALL}")
+  import fsspec
+
+  # A listing from memory would not show what other processes have written or removed since.
+  for protocol in ("gs", "gcs", "s3"):
+    fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
+  try:
+    fsspec.filesystem(scheme).info(f"{scheme}://{bucket}/asvit_jax/is it there")
+  except FileNotFoundError:
+    pass
+  except Exception as error:  # of credentials and of networks: there is no common type
+    raise InputError(
+      f"{scheme}://{bucket} cannot be reached ({type(error).__name__}: {str(error)[:200]}): check "
+      "the network and the credentials"
+    ) from error

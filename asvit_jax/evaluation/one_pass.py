@@ -1,0 +1,177 @@
+"""One pass over a set of images: what networks make of each, decoded while others are computed."""
+
+import functools
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec
+
+from asvit_jax.core import exchange
+from asvit_jax.core.ahead import Ahead
+from asvit_jax.core.devices import AXIS, local_mesh, on_each_local, split_over_local
+from asvit_jax.core.progress import Progress
+from asvit_jax.data import loader
+
+
+def run(networks, config, source, execution, stopped=None, with_files=False):
+  """Runs networks on every image once, each image decoded once.
+
+  While the devices compute a batch, the next two are decoded and put there, by threads or by
+  `data.workers`, and the results of the one before are fetched.
+
+  Args:
+    networks: `Network`s for the same images; what they are, but for their parameters, is the same.
+    config: a config; `data` and `eval.batch_size` are read.
+    source: where the images come from.
+    execution: a name of `EXECUTIONS`.
+    stopped: function asked before every batch whether to stop, or None.
+    with_files: whether other hosts' names of files are wanted, too.
+
+  Returns:
+    None where `stopped` said so, else the `rows_of` all images for each network, those of all
+    hosts in the order of the source, and the seconds that it took, without compilation.
+
+  Raises:
+    InputError: an unreadable image.
+  """
+  hosts, first = jax.process_count(), networks[0]
+  networks = [on_each_local(network) for network in networks]
+  size, images = first.arch.image_size, config.eval.batch_size // hosts
+  jax.block_until_ready(classify(first, np.zeros((images, size, size, 3), np.uint8), execution))
+  start = time.perf_counter()
+  batches = loader.eval_batches(config, source, first.preprocessing, jax.process_index(), hosts)
+  with Ahead(batches, lambda batch: batch | {"image": split_over_local(batch["image"])}) as ready:
+    columns = _columns(networks, ready, config, len(source), execution, stopped)
+  if columns is None:
+    return None
+  seconds = max(exchange.gather(time.perf_counter() - start))
+  every = [{k: np.concatenate([c[k] for c in of_one]) for k in of_one[0]} for of_one in columns]
+  if hosts > 1:
+    every = [_of_all_hosts(rows, images, with_files) for rows in every]
+  return [_without_padding(rows) for rows in every], seconds
+
+
+def classify(network, images, execution):
+  """The compiled forward pass of a batch, split over this host's devices.
+
+  Args:
+    network: a `Network`.
+    images: (b, s, s, 3) uint8, on the host, or on the devices as `split_over_local` leaves them.
+    execution: a name of `EXECUTIONS`.
+
+  Returns:
+    Dictionary of `top5` (b, 5) class indices, best first (fewer where there are fewer classes),
+    `probability` (b,) of the first, and `keep` (b, stages, n) bool.
+  """
+  run = program(execution, local_mesh())
+  return run(on_each_local(network), split_over_local(images))
+
+
+@functools.cache
+def program(execution, mesh):
+  """What `classify` runs, a jitted function of (network, images), over the devices of a mesh."""
+
+  def step(network, images):
+    outputs = network.apply(images, execution)
+    probabilities = jax.nn.softmax(outputs.logits)
+    _, top5 = jax.lax.top_k(outputs.logits, min(5, outputs.logits.shape[-1]))
+    return {"top5": top5, "probability": probabilities.max(axis=-1), "keep": outputs.keep > 0.5}
+
+  data = PartitionSpec(AXIS)
+  # Devices never talk to each other here, so there is nothing for its check to find; the loops of
+  # the packed execution, whose counters are the same on all devices, would fail it.
+  return jax.jit(
+    jax.shard_map(
+      step, mesh=mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False
+    )
+  )
+
+
+def _columns(networks, batches, config, count, execution, stopped):
+  """For each network a list of the `rows_of` each batch; None where `stopped` said so."""
+  progress = Progress("evaluating, images", count)
+  columns, before = [[] for _ in networks], None
+
+  def fetch(done):
+    if done is None:
+      return
+    batch, outputs = done
+    for column, output in zip(columns, jax.device_get(outputs), strict=True):
+      column.append(rows_of(batch | output, networks[0].arch))
+    progress.update(min(len(columns[0]) * config.eval.batch_size, count))
+
+  for batch in batches:
+    if stopped is not None and stopped():
+      return None
+    images = batch.pop("image")
+    outputs = [classify(network, images, execution) for network in networks]
+    fetch(before)
+    before = batch, outputs
+  fetch(before)
+  return columns
+
+
+def _without_padding(rows):
+  valid = rows.pop("valid").astype(bool)
+  return {k: v[valid] for k, v in rows.items()}
+
+
+def _of_all_hosts(rows, batch, with_files):
+  """The rows of all hosts, in the order of the source.
+
+  Args:
+    rows: of this host; the others have equally many, padding included.
+    batch: images of a host's batch.
+    with_files: whether to keep names of files, which are of another length on every host.
+  """
+  files = rows.pop("file").tolist()  # devices, which gather, know no text
+  gathered = multihost_utils.process_allgather(rows)
+  if with_files:
+    gathered["file"] = np.asarray(exchange.gather(files))
+
+  def in_order(x):  # every global batch is a batch of each host, one after the other
+    x = np.asarray(x)  # (hosts, images, …), perhaps with no stage in it
+    hosts, count, *rest = x.shape
+    parts = x.reshape(hosts, count // batch, batch, *rest)
+    return np.swapaxes(parts, 0, 1).reshape(hosts * count, *rest)
+
+  return {k: in_order(v) for k, v in gathered.items()}
+
+
+def rows_of(batch, arch):
+  """What is known of each image of a batch.
+
+  Args:
+    batch: of `loader.eval_batches`, with what `classify` says of it.
+    arch: the `Architecture`.
+
+  Returns:
+    Dictionary of arrays whose first axis are the images.
+  """
+  hits = batch["top5"] == batch["label"][:, None]
+  rows = {
+    "valid": batch["valid"],
+    "file": np.asarray(batch["file"]),
+    "label": batch["label"],
+    "prediction": batch["top5"][:, 0],
+    "top1": hits[:, 0],
+    "top5": hits.any(axis=1),
+    "kept": batch["keep"].sum(axis=-1),  # (b, stages)
+  }
+  if "box" in batch:
+    inside = _patches_in_box(batch["box"], arch)[:, None]  # (b, 1, n)
+    rows["patches"] = np.concatenate([inside.sum(-1), (~inside).sum(-1)], axis=-1)  # (b, 2)
+    rows["in_box"] = (batch["keep"] & inside).sum(axis=-1)
+    rows["outside"] = (batch["keep"] & ~inside).sum(axis=-1)
+  return rows
+
+
+def _patches_in_box(boxes, arch):
+  """(b, 4) relative (ymin, xmin, ymax, xmax) -> (b, n) bool: the patches centred in the box."""
+  centres = (np.arange(arch.side) + 0.5) / arch.side
+  ymin, xmin, ymax, xmax = (boxes[:, i, None] for i in range(4))
+  rows = (ymin <= centres) & (centres < ymax)  # (b, side)
+  columns = (xmin <= centres) & (centres < xmax)
+  return (rows[:, :, None] & columns[:, None, :]).reshape(len(boxes), -1)

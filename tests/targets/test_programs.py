@@ -1,0 +1,96 @@
+"""What is compiled, on devices that are here."""
+
+import dataclasses
+from unittest import mock
+
+import jax
+import pytest
+import tiny
+
+from asvit_jax import vit
+from asvit_jax.core import leaves
+from asvit_jax.sparsity.complexity import dense_gmacs
+from asvit_jax.targets import account, names, programs, roofline, training
+from asvit_jax.targets.chips import GPUS, TPUS
+from asvit_jax.training.setup import set_up
+
+TARGET = names.parse("tpu:v5e:1x1")
+SMALL = dataclasses.replace(TARGET, chip=dataclasses.replace(TARGET.chip, memory=2**23))
+
+
+@pytest.fixture
+def config(tiny_variant, folder, tmp_path):
+  """Of a pruned run from dense weights."""
+  tiny.network(tiny.TRAINED).dense.save(tmp_path / "w.safetensors")
+  return tiny.config(folder, budget=0.7, init_from=str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [{}, {"budget_range": (0.6, 0.9), "thresholds": "calibrated"}, {"budget": None}],
+  ids=["pruned", "dial", "dense"],
+)
+def test_the_network_without_weights_is_that_of_the_run(config, changes):
+  config.update(changes)
+  network, of_run = programs.untrained(config), set_up(config).network
+  assert network.arch == of_run.arch
+  assert network.budgets == of_run.budgets
+  shapes = [[(n, x.shape, x.dtype) for n, x in leaves.named(w.params)] for w in (network, of_run)]
+  assert shapes[0] == shapes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_ladders")
+def test_a_run_is_accounted_for_with_neither_data_nor_weights(monkeypatch, config):
+  """Compiled for this CPU in place of the target; what runs in the worker, but for its devices."""
+  config.update({"init_from": "none", "batch_size": 4, "total_steps": None})
+  config.data.dir = ""
+  monkeypatch.setattr(training.topology, "devices", lambda target: jax.devices())
+  known = []
+
+  def largest(memory_of, available, unit, compiled):
+    known.append((available, unit, compiled))
+    return {"largest_batch": 32, "largest_batch_memory_mb": memory_of(32)}
+
+  def images(chip, function, arguments):
+    return mock.Mock(memory=arguments[-1]["image"].shape)
+
+  monkeypatch.setattr(training.fitting, "largest_batch", largest)
+  monkeypatch.setattr(training, "compile_for", images)
+  found = training.compile_run(config, SMALL)
+  assert (found["images"], found["eval_images"]) == (1_281_167, 50_000)
+  assert found["steps"] == -(-30 * 1_281_167 // 4)
+  assert set(found["programs"]) == {"step", "evaluation", "packed"}
+  for result in found["programs"].values():
+    assert result["fits"]
+    assert 0 < result["memory_mb"] < result["memory_available_mb"] == 8
+  step, packed = found["programs"]["step"], found["programs"]["packed"]
+  assert (step["flops_from"], packed["flops_from"]) == ("compiler", "formula")
+  assert packed["bytes_from"] == "arguments and results"
+  keys = ("memory_mb", "flops", "bytes", "compile_s", "estimated_ms")
+  assert [found[key] for key in keys] == [step[key] for key in keys]
+  assert known == [(2**23, 1, {4: step["memory_mb"] * 2**20})]
+  assert found["largest_batch_memory_mb"] == (1, 32, 16, 16, 3)
+
+
+def test_the_formula_agrees_with_the_compiler_on_what_products_cost():
+  """Of a network wide enough for products to be most of it."""
+  arch = tiny.arch(width=192, depth=3, prune_before=(1,), image_size=64)
+  network = tiny.Network(arch, vit.specs(arch))
+  program = programs.inference(network, "masked", 4, 0.8, jax.devices()[0])
+  result = account.compiled("masked", program, TARGET, "float32")
+  assert result["flops"] == pytest.approx(program.flops, rel=0.1)
+  assert program.flops < 4 * 2e9 * dense_gmacs(arch)  # of the last block, the class token alone
+  packed = programs.inference(network, "packed", 4, 0.8, jax.devices()[0])
+  assert packed.flops == pytest.approx(0.8 * program.flops)
+
+
+def test_the_estimate_is_the_longer_of_computing_and_moving():
+  chip = TPUS["v5e"]
+  assert roofline.estimate(chip, "bfloat16", 197e12, 819e9 / 2) == {
+    "estimated_ms": pytest.approx(1000),
+    "bound": "compute",
+  }
+  assert roofline.estimate(chip, "float32", 197e9, 819e9)["bound"] == "memory"
+  alone = roofline.estimate(GPUS["h100"], "float32", 494e12, None)
+  assert alone == {"estimated_ms": pytest.approx(1000), "bound": "compute"}
