@@ -82,7 +82,7 @@ def _report(comparison, results, title):
 
   config = comparison.config
   facts = [f"{config.data.name}, split {config.data.eval_split}", comparison.network.dtype]
-  gallery, shown = None, comparison.example()
+  gallery, shown = None, comparison.example(results)
   if shown is not None:
     facts.append(f"images: {shown.title}, without training")
     count = flags.FLAGS["report-images"].value

@@ -1,6 +1,7 @@
 """What all command lines share: clear errors, progress on stderr, one JSON line on stdout."""
 
 import json
+import re
 import sys
 
 from absl import app, flags, logging
@@ -36,10 +37,12 @@ def run(main, least=0, most=0):
     except InputError as error:
       _fail(error)
     # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
-    except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-      text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
-      # ml_collections hands on the quoted form of its own message.
-      _fail(" ".join(text.replace("\\n", " ").replace("\\'", "'").split()))
+    except (flags.Error, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+      _fail(_said(error))
+    except SyntaxError as error:
+      _fail(f"{error.filename} line {error.lineno}: {error.msg}")
+    except (NameError, ImportError) as error:
+      _fail(f"the file of --config: {type(error).__name__}: {error}")
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
@@ -63,6 +66,26 @@ def run(main, least=0, most=0):
   except InputError as error:
     _fail(error)
   app.run(guarded, flags_parser=parse)
+
+
+def _said(error):
+  """An error of absl or ml_collections in a line."""
+  text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
+  # ml_collections hands on the quoted form of its own message.
+  text = text.replace("\\n", "\n").replace("\\'", "'").strip()
+  flag, traced, trace = text.partition(" Error whilst parsing config file:")
+  if not traced:
+    unknown = re.fullmatch(r"\W*(\w+)'(?:\s*(Did you mean [^?]*\?))?\W*", text)
+    if unknown is None:
+      return " ".join(text.split())
+    return f"the config has no key {unknown[1]!r}{': ' if unknown[2] else ''}{unknown[2] or ''}"
+  # What a config file raises comes with the whole way to it.
+  last = trace.split("\n")[-1].strip()
+  kind, _, message = last.partition(": ")
+  if kind.rpartition(".")[2] == InputError.__name__:
+    return f"{flag} {message}"
+  files = re.findall(r'File "([^"]+)", line (\d+)', trace)
+  return f"{flag} {' line '.join(files[-1])}: {last}" if files else f"{flag} {last}"
 
 
 def _fail(error):

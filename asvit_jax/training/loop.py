@@ -64,8 +64,8 @@ def _train(config, workdir, dry_run):
       return session.run()
   except OSError as error:
     raise InputError(
-      f"the run in {workdir} cannot write ({error}): make room or mend the disk, and run the same "
-      "command to go on from its last checkpoint"
+      f"the run in {workdir} cannot read or write a file ({error}): make room or mend the disk, "
+      "and run the same command to go on from its last checkpoint"
     ) from error
 
 

@@ -17,10 +17,22 @@ TRAIN = ("train.py", "--config", "configs/digits.py")
   [
     ((*TRAIN, "--config.batchsize=3"), ("batchsize", "batch_size")),
     ((*TRAIN, "--wrkdir=x"), ("wrkdir",)),
+    ((*TRAIN, "--config.foo=3"), ("the config has no key 'foo'",)),
     (("train.py", "--config", "configs/none.py"), ("configs/none.py",)),
+    (
+      ("train.py", "--config", "configs/as_deit_t.py:0.5,foo"),
+      ("as_deit_t.py:0.5,foo: argument '0.5,foo': expected BUDGET",),
+    ),
+    (
+      ("train.py", "--config", "configs/as_digits.py:half"),
+      ("configs/as_digits.py line ", "ValueError: could not convert"),
+    ),
     ((*TRAIN, "--config.budget=1.3", "--config.init_from=x"), ("budget 1.3 is not in (0, 1]",)),
   ],
-  ids=["unknown key", "unknown flag", "missing config", "budget"],
+  ids=[
+    *("unknown key", "unknown flag", "no such key", "missing config", "argument", "in the config"),
+    "budget",
+  ],
 )
 def test_bad_input_to_train_is_one_error(tmp_path, arguments, said):
   assert_one_error(call(*arguments, "--workdir", tmp_path / "run"), *said)

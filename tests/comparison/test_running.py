@@ -142,6 +142,21 @@ def test_other_settings_are_measured_anew(measured, network, data, monkeypatch):
   assert seen == ["tome"] * 3
 
 
+@pytest.mark.parametrize("best", ["drop", "merge"])
+def test_images_are_shown_of_what_is_right_most_often_at_the_least_budget(
+  network, data, tmp_path, monkeypatch, best
+):
+  compared = contenders(network, ["random", "drop", "merge"], [0.7, 0.6])
+  ours = Comparison(network, compared, tiny.config(data), None, None, tmp_path)
+  monkeypatch.setattr(Comparison, "_calibrated", lambda self, contender: contender)
+  right = {("random", 0.6): 99.0, (best, 0.6): 50.0, ("drop", 0.7): 80.0, ("merge", 0.7): 80.0}
+  rows = [{"method": c.name, "budget": c.budget, "finetuned": False} for c in compared]
+  rows = [row | {"top1": right.get((row["method"], row["budget"]), 10.0)} for row in rows]
+  trained = [row | {"finetuned": True, "top1": 100.0 - row["top1"]} for row in rows]
+  shown = ours.example({"results": [*rows, *trained]})
+  assert (shown.name, shown.budget) == (best, 0.6)
+
+
 @pytest.mark.parametrize("name", ["merge", pytest.param("evit", marks=pytest.mark.slow)])
 def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, name):
   config = tiny.config(data, total_steps=12, **{"data.crop_scale": (1.0, 1.0)})

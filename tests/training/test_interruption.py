@@ -110,7 +110,7 @@ def test_metrics_that_cannot_be_written_end_the_run(tmp_path, config, monkeypatc
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
 
   monkeypatch.setattr(metrics.Metrics, "write", full)
-  with pytest.raises(InputError, match=r"cannot write .*No space left on device: 'metrics.jsonl'"):
+  with pytest.raises(InputError, match=r"cannot read or write .*No space left .*'metrics"):
     loop.train(config, tmp_path / "run")
 
 
