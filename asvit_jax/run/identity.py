@@ -28,6 +28,9 @@ _FREE = (
   "parallel",
 )
 
+# May also differ from host to host: where each finds what is the same for all.
+_OF_A_HOST = ("data.dir", "data.classes", "data.cache", "data.workers", "init_from")
+
 
 def save(config, workdir, description=None):
   """Writes a config, and a network's description, into a workdir.
@@ -60,6 +63,11 @@ def check_config(config, workdir):
       listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in changed)
       raise InputError(f"{workdir} holds a run of another config ({listed}): use another --workdir")
   storage.check_writable(workdir, "workdir")
+
+
+def of_all_hosts(config):
+  """{dotted key: value} of a config, of those that every host must have alike."""
+  return {f"config.{k}": v for k, v in flatten(config).items() if k not in _OF_A_HOST}
 
 
 def load(workdir):

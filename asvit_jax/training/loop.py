@@ -39,6 +39,7 @@ def train(config, workdir, dry_run=False):
 
 def _train(config, workdir, dry_run):
   building.check(config)
+  exchange.check_same(identity.of_all_hosts(config), "give all of them the same flags")
   identity.check_config(config, workdir)
   if not dry_run:
     lock.check(workdir)

@@ -127,14 +127,25 @@ def test_hosts_that_see_other_images_say_which_one_does(tmp_path, config, folder
     assert "the hosts differ: images to train on is 23 on host 1 and 24 on host 0" in text
 
 
+def test_hosts_with_other_flags_say_which_one_has(tmp_path, config, run_two):
+  codes, said = run_two(config, tmp_path / "run", second=["--config.checkpoint_every=7"])
+  assert codes == [2, 2]
+  for text in said:
+    assert "the hosts differ: config.checkpoint_every is 7 on host 1 and " in text
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def run_two(tmp_path, folder):
-  """A function that trains on two hosts, of which the second sees an image less."""
+  """A function that trains on two hosts, of which the second has other flags, or an image less."""
   script = """
-import os, sys
+import json, os, sys
 from asvit_jax.data.sources import folder
 from asvit_jax import commands
-if os.environ["JAX_PROCESS_ID"] == "1":
+second = json.loads(sys.argv.pop(1))
+if os.environ["JAX_PROCESS_ID"] == "1" and second:
+  sys.argv += second
+elif os.environ["JAX_PROCESS_ID"] == "1":
   opened = folder.folder.open
   class Fewer:
     def __init__(self, source):
@@ -149,8 +160,8 @@ if os.environ["JAX_PROCESS_ID"] == "1":
 commands.run(sys.argv.pop(1))
 """
 
-  def run(config, workdir):
-    command = ("-c", script, "train", "--config", config, "--workdir", workdir)
+  def run(config, workdir, second=()):
+    command = ("-c", script, json.dumps(second), "train", "--config", config, "--workdir", workdir)
     codes = processes.run_hosts(2, *command, log=lambda i: tmp_path / f"{i}.log")
     return codes, [(tmp_path / f"{i}.log").read_text() for i in range(2)]
 
