@@ -77,10 +77,9 @@ def shared():
 
 @pytest.fixture(scope="module")
 def short_ladders():
-  """Few compiled lengths compile fast; test_packing tries them all."""
+  """Few widths compile fast; test_packing tries more."""
   with pytest.MonkeyPatch.context() as patched:
-    patched.setattr(packed, "LENGTHS", 4)
-    patched.setattr(packed, "WIDTHS", 2)
+    patched.setattr(packed, "STEP", 12)
     yield
 
 

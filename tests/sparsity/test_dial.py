@@ -65,8 +65,9 @@ def test_between_budgets_it_costs_what_lies_between(images):
 
 def test_where_none_is_asked_for_it_runs_at_its_first_budget(dialled, images):
   ours, first = dialled(images[:4]), dialled.at(0.7)(images[:4])
-  np.testing.assert_array_equal(ours.logits, first.logits)
   np.testing.assert_array_equal(ours.keep, first.keep)
+  # Two programs, as one picks its thresholds; they round in different places.
+  np.testing.assert_allclose(ours.logits, first.logits, atol=1e-6)
 
 
 def test_another_budget_compiles_nothing(dialled, images):

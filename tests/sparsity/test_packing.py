@@ -19,15 +19,16 @@ pytestmark = pytest.mark.optimized
 STAGES = 3
 
 
-# Few rungs compile fast; that every rung is right is shown by the many counts tried.
-LADDERS = (5, 3)
+# First images at once, then in groups of, with widths so far apart: fitted to 17 tokens.
+LADDER = 6
+GROUPINGS = [(None, None), (3, 2), (1, 1), (6, 3)]
 
 
-def program(arch, params, images):
-  return packed.packed(vit.model(arch, params), images, *LADDERS)
+def program(arch, params, images, first=None, group=None):
+  return packed.packed(vit.model(arch, params), images, first, group, LADDER)
 
 
-run_packed = jax.jit(program, static_argnums=0)
+run_packed = jax.jit(program, static_argnums=(0, 3, 4))
 
 
 def assert_same(packed, masked, rows=slice(None)):
@@ -42,6 +43,17 @@ def test_packed_equals_masked(pruned, images_in_batch):
   masked = tiny.run_masked(arch, params, images)
   ours = run_packed(arch, params, images[:images_in_batch])
   assert_same(ours, masked, slice(images_in_batch))
+
+
+@pytest.mark.parametrize(("first", "group"), GROUPINGS[1:])
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
+def test_groups_of_images_give_what_masked_gives(pruned, reduction, first, group):
+  arch, params, images = pruned
+  arch = dataclasses.replace(arch, reduction=reduction)
+  masked = tiny.run_masked(arch, params, images)
+  assert_same(run_packed(arch, params, images, first, group), masked)
+  order = np.asarray(masked.kept)
+  assert len({tuple(np.argsort(counts)) for counts in order.T}) > 1  # sorted anew at each stage
   assert len(np.unique(np.asarray(masked.kept), axis=0)) > 2  # images keep different numbers
 
 
@@ -63,7 +75,7 @@ def test_a_batch_mate_never_changes_an_image(pruned):
     for place in (0, 3, 5):
       batch = mates.copy()
       batch[place] = images[0]
-      outputs = run_packed(arch, params, batch)
+      outputs = run_packed(arch, params, batch, 3, 2)
       np.testing.assert_array_equal(outputs.keep[place], alone.keep[0])
       np.testing.assert_allclose(outputs.logits[place], alone.logits[0], atol=2e-5)
 
@@ -82,26 +94,20 @@ def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, counts,
   x = rng.standard_normal((len(counts), 1 + arch.patches, arch.width)).astype(np.float32)
   # A first threshold of zero decides by the scores above; the later ones keep what is left.
   params = params | {"thresholds": jnp.asarray([0.0, -1.0, -1.0])}
-  tokens, keep = run_batch(arch, params, x, scores)
-  np.testing.assert_array_equal(keep.sum(axis=-1), np.repeat(np.array(counts)[:, None], 3, axis=1))
-  for i in range(len(counts)):
-    token, kept = run_one(arch, params, x[i : i + 1], scores[i : i + 1])
-    np.testing.assert_array_equal(keep[i], kept[0])
-    np.testing.assert_allclose(tokens[i], token[0], atol=3e-5)
+  for group in (None, 2):
+    together = run_from_first_stage(arch, params, x, scores, group)
+    np.testing.assert_array_equal(together.kept, np.repeat(np.array(counts)[:, None], 3, axis=1))
+    for i in range(len(counts)):
+      alone = run_from_first_stage(arch, params, x[i : i + 1], scores[i : i + 1])
+      np.testing.assert_array_equal(together.keep[i], alone.keep[0])
+      np.testing.assert_allclose(together.logits[i], alone.logits[0], atol=3e-5)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def run_batch(arch, params, x, scores):
-  return packed.run_batch(vit.model(arch, params), first_stage(x, scores), *LADDERS)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def run_one(arch, params, x, scores):
-  return packed.run_one(vit.model(arch, params), first_stage(x, scores), *LADDERS)
-
-
-def first_stage(x, scores):
-  return Stage(x, None, jnp.ones(x.shape[:2], bool), Evidence(scores, None))
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def run_from_first_stage(arch, params, x, scores, group=None):
+  model = vit.model(arch, params)
+  stage = Stage(x, None, jnp.ones(x.shape[:2], bool), Evidence(scores, None))
+  return packed.run(model, packed.decide(model, 0, stage), group, LADDER)
 
 
 def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
@@ -118,15 +124,24 @@ def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
   assert len(traces) == 1
 
 
-def test_every_size_is_held_by_the_smallest_rung_that_can():
-  for top in (1, 5, 17, 197, 32 * 197):
-    ladder = packed.ladder(top, 16)
-    assert ladder[-1] == top
-    assert ladder == sorted(set(ladder))
-    for size in {1, top // 3 or 1, top // 2 or 1, top}:
-      rung = int(packed.rung(jnp.asarray(size), ladder))
-      assert ladder[rung] >= size
-      assert rung == 0 or ladder[rung - 1] < size
+def test_a_ladder_ends_with_every_token():
+  assert packed.ladder(197, 64) == [64, 128, 192, 197]
+  assert packed.ladder(17, 16) == [16, 17]
+  assert packed.ladder(16, 16) == packed.ladder(16, 99) == [16]
+  assert packed.ladder(1, 16) == [1]
+
+
+@pytest.mark.parametrize("longest", [1, 6, 7, 12, 13, 16, 17])
+def test_a_group_runs_at_the_least_width_that_holds_its_longest_image(pruned, monkeypatch, longest):
+  arch, params, images = pruned
+  keep = np.arange(17) < np.array([1, longest])[:, None]
+  model = vit.model(arch, params)
+  rows = packed.Rows(model.embed(images[:2]), None, jnp.tile(jnp.arange(17), (2, 1)), keep)
+  ran = []
+  monkeypatch.setattr(jax.lax, "switch", lambda rung, branches, *of: branches[int(rung)](*of))
+  monkeypatch.setattr(packed, "_run_at", lambda model, index, width, *rest: ran.append(width))
+  packed._run_stage(model, 0, packed.ladder(17, LADDER), rows, jnp.arange(2))
+  assert ran == [min(w for w in (6, 12, 17) if w >= longest)]
 
 
 @pytest.mark.parametrize("reduction", ["drop", "merge"])
@@ -140,7 +155,7 @@ def test_bfloat16_keeps_what_masked_keeps(pruned, reduction):
 
     return jax.jit(forward)(params, images)
 
-  masked, ours = run(in_place.masked), run(packed.packed, *LADDERS)
+  masked, ours = run(in_place.masked), run(packed.packed, 3, 2, LADDER)
   # The order of summation differs, and bfloat16 has three digits: a score near its threshold may
   # go either way, but hardly ever.
   assert (np.asarray(ours.keep) != np.asarray(masked.keep)).mean() < 0.02

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +38,18 @@ def network(request, pruned):
   return arch, tiny.with_thresholds(arch, params, images, (0.7, 0.5, 0.3)), images
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def run_packed(arch, params, images):
+  """In groups, at one of a few widths."""
+  group = max(1, len(images) // 3)
+  return packed.packed(vit.model(arch, params), images, group=group, step=6)
+
+
 @pytest.mark.parametrize("images_in_batch", [1, 6])
 def test_packed_equals_masked(network, images_in_batch):
   arch, params, images = network
   masked = tiny.run_masked(arch, params, images)
-  run = jax.jit(lambda p, x: packed.packed(vit.model(arch, p), x, 4, 2))
-  ours = run(params, images[:images_in_batch])
+  ours = run_packed(arch, params, images[:images_in_batch])
   np.testing.assert_array_equal(ours.keep, masked.keep[:images_in_batch])
   np.testing.assert_allclose(ours.logits, masked.logits[:images_in_batch], atol=2e-5)
   assert len(np.unique(np.asarray(masked.kept), axis=0)) > 2
@@ -64,9 +71,7 @@ def test_a_second_head_sees_the_merged_tokens_packed_as_masked(images_in_batch):
   images = tiny.images(arch, 5)
   params = tiny.with_thresholds(arch, tiny.params(arch), images, (0.7, 0.5, 0.3))
   masked = tiny.run_masked(arch, params, images)
-  ours = jax.jit(lambda p, x: packed.packed(vit.model(arch, p), x, 4, 2))(
-    params, images[:images_in_batch]
-  )
+  ours = run_packed(arch, params, images[:images_in_batch])
   np.testing.assert_array_equal(ours.keep, masked.keep[:images_in_batch])
   np.testing.assert_allclose(ours.logits, masked.logits[:images_in_batch], atol=5e-5)
 
@@ -79,7 +84,7 @@ def test_novelty_decides_packed_as_masked(pruned):
   params = tiny.with_thresholds(arch, params, images, (0.7, 0.5, 0.3))
   masked = tiny.run_masked(arch, params, images)
   for count in (1, 6):
-    ours = jax.jit(lambda p, x: packed.packed(vit.model(arch, p), x, 4, 2))(params, images[:count])
+    ours = run_packed(arch, params, images[:count])
     np.testing.assert_array_equal(ours.keep, masked.keep[:count])
     np.testing.assert_allclose(ours.logits, masked.logits[:count], atol=5e-5)
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit
-from asvit_jax.sparsity.executions.packed import packed as whole_batch_packed
+from asvit_jax.sparsity.executions.packed import packed
 from asvit_jax.weights import to_timm
 
 ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3), **tiny.LV)
@@ -26,7 +26,7 @@ def lvvit():
 
 @functools.cache
 def _program():
-  return jax.jit(lambda p, x: whole_batch_packed(vit.model(ARCH, p), x))
+  return jax.jit(lambda p, x: packed(vit.model(ARCH, p), x, group=max(1, len(x) // 3)))
 
 
 def run_packed(params, images):

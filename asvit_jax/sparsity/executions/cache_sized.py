@@ -16,6 +16,8 @@ from asvit_jax.sparsity.executions.packed import packed as whole_batch_packed
 # several on DeiT-T, DeiT-S and the digits. Packed counts dense tokens too, but drops half of them.
 CACHED = 5 * 2**19
 CACHED_PACKED = 2 * CACHED
+# An accelerator runs packed in so many groups of at least so many images, and at coarser widths.
+GROUPS, LEAST, WIDE_STEP = 4, 8, 32
 
 
 def cache_sized(execution, cached=CACHED):
@@ -44,13 +46,31 @@ def cache_sized(execution, cached=CACHED):
   return run
 
 
+def packed(model, images):
+  """`packed.packed`: in groups that a CPU's cache holds; on an accelerator in a few large ones."""
+  arch, b = model.arch, len(images)
+  on_cpu = functools.partial(
+    whole_batch_packed,
+    model,
+    first=images_at_once(arch, b, CACHED),
+    group=images_at_once(arch, b, CACHED_PACKED),
+  )
+  elsewhere = functools.partial(
+    whole_batch_packed, model, group=_divisor(b, max(LEAST, b // GROUPS)), step=WIDE_STEP
+  )
+  return jax.lax.platform_dependent(images, cpu=on_cpu, default=elsewhere)
+
+
 dense = cache_sized(in_place.dense)
 masked = cache_sized(in_place.masked)
-packed = cache_sized(whole_batch_packed, CACHED_PACKED)
 
 
 def images_at_once(arch, batch, cached):
   """The largest divisor of `batch` whose hidden tokens fit."""
   image = 4 * (1 + arch.patches) * arch.hidden
-  fitting = max(1, min(batch, cached // image))
-  return max(group for group in range(1, fitting + 1) if batch % group == 0)
+  return _divisor(batch, cached // image)
+
+
+def _divisor(batch, most):
+  """The largest divisor of `batch` that is no more than `most`, at least 1."""
+  return max(group for group in range(1, max(1, min(batch, most)) + 1) if batch % group == 0)
