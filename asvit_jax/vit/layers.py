@@ -4,6 +4,8 @@ What mixes tokens is handed in: `attend`, a function of (q, k, v), each (..., h,
 (context, scores); `sparsity.attending` has those of the executions.
 """
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from asvit_jax.vit.architecture import Architecture
@@ -27,18 +29,22 @@ class Attention(nnx.Module):
 
   def __call__(self, x, attend):
     """(..., d) -> (..., d) and the scores that `attend` returns."""
-    qkv = self.qkv(x)
-    qkv = qkv.reshape(*x.shape[:-1], 3, self.heads, -1)  # (..., 3, h, c)
-    context, scores = attend(qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :])
+    q, k, v = self._heads(self.qkv(x), 3)
+    context, scores = attend(q, k, v)
     return self.proj(context.reshape(x.shape)), scores
 
   def rows(self, x, read, attend):
     """What only the tokens `read`, (..., d), receive of the tokens x, (..., d)."""
     width = x.shape[-1]
-    q = _part(self.qkv, read, 0, width).reshape(*read.shape[:-1], self.heads, -1)
-    kv = _part(self.qkv, x, width, 3 * width).reshape(*x.shape[:-1], 2, self.heads, -1)
-    context, _ = attend(q, kv[..., 0, :, :], kv[..., 1, :, :])
+    (q,) = self._heads(_part(self.qkv, read, 0, width), 1)
+    k, v = self._heads(_part(self.qkv, x, width, 3 * width), 2)
+    context, _ = attend(q, k, v)
     return self.proj(context.reshape(read.shape))
+
+  def _heads(self, y, parts):
+    """(..., parts · d) -> `parts` arrays (..., h, c)."""
+    # Split first: a TPU would copy (..., parts, h, c) to bring it into another order.
+    return [part.reshape(*y.shape[:-1], self.heads, -1) for part in jnp.split(y, parts, axis=-1)]
 
 
 class Mlp(nnx.Module):
@@ -51,7 +57,7 @@ class Mlp(nnx.Module):
 
   def __call__(self, x):
     """(..., d) -> (..., d)."""
-    return self.fc2(nnx.gelu(self.fc1(x), approximate=False))
+    return self.fc2(gelu(self.fc1(x)))
 
 
 class Block(nnx.Module):
@@ -99,6 +105,19 @@ class Block(nnx.Module):
     """
     y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
     return self.fed_forward(read + y / self.residual_divisor)
+
+
+def gelu(x):
+  """The exact GELU, x · Φ(x), (arXiv:1606.08415) of float32 or bfloat16.
+
+  In bfloat16 it is the float32 value rounded once, or within 1e-6 where that is less than 2e-4, as
+  it is computed from erf: JAX's own, from erfc, doubles what the TPU's compiler estimates for the
+  layer (docs/benchmarks.md), and rounds more than once.
+  """
+  if x.dtype != jnp.bfloat16:
+    return nnx.gelu(x, approximate=False)
+  wide = x.astype(jnp.float32)
+  return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 def _part(linear, x, begin, end):

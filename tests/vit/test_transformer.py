@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit
+from asvit_jax.vit.layers import gelu
 
 
 def test_initial_thresholds_are_thousandths():
@@ -26,3 +29,19 @@ def test_heads_compute_in_float32_whatever_the_compute_type(dtype):
     expected = x @ np.asarray(params[head]["kernel"], np.float64) + params[head]["bias"]
     np.testing.assert_allclose(logits, expected, atol=2e-5)  # bfloat16's rounding is a hundredth
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_gelu_is_exact_in_both_types():
+  x = np.linspace(-12, 12, 6001)
+  wide, narrow = x.astype(np.float32), jnp.asarray(x, jnp.bfloat16)
+  np.testing.assert_allclose(gelu(jnp.asarray(wide)), exact_gelu(wide), rtol=3e-6, atol=1e-7)
+  expected = exact_gelu(np.asarray(narrow, np.float64))
+  assert gelu(narrow).dtype == jnp.bfloat16
+  half_a_place = 2.0**-8
+  np.testing.assert_allclose(
+    np.asarray(gelu(narrow), np.float64), expected, rtol=half_a_place, atol=1e-6
+  )
+
+
+def exact_gelu(x):
+  return np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.astype(np.float64)])

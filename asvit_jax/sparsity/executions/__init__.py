@@ -4,7 +4,7 @@
 |---|---|---|
 | dense  | (b, n, d) | the teacher, the baseline |
 | masked | (b, n, d) and a keep mask (b, n) | training; the definition of pruning |
-| packed | (rows, d): the kept tokens of the batch, back to back | inference |
+| packed | (g, width, d): the kept tokens of a group of images, at its width | inference |
 
 `in_place` has dense and masked, `packed` packed; `EXECUTIONS` has all three as inference runs them.
 """

@@ -179,11 +179,16 @@ def _read(model, blocks, x, attend, present):
 def _kept_first(keep):
   """(b, n) bool -> (b, n) the indices of those kept, in order; anything after them."""
   n = keep.shape[1]
-  before = jnp.cumsum(keep, axis=1)[:, None, :] <= jnp.arange(n)[:, None]
-  return jnp.minimum(before.sum(axis=2), n - 1)  # faster than to scatter: it is one loop
+  before = jnp.cumsum(keep, axis=1)[..., None] <= jnp.arange(n)  # (b, of, n)
+  return jnp.minimum(_count(before), n - 1)
 
 
 def _kept_positions(rows):
   """(b, n) bool, which tokens of an image go on, by their position at first."""
-  at = rows.position[:, None, :] == jnp.arange(rows.position.shape[1])[:, None]
-  return (at & rows.keep[:, None, :]).any(axis=2)
+  at = rows.position[..., None] == jnp.arange(rows.position.shape[1])  # (b, of, n)
+  return _count(at & rows.keep[..., None]) > 0
+
+
+def _count(of):
+  """(b, of, n) bool -> (b, n). A loop of vector instructions, where a scatter is one of calls."""
+  return of.astype(jnp.int32).sum(axis=1)

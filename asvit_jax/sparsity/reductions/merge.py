@@ -26,14 +26,12 @@ class Merge:
     takes = (keep > 0) & (jnp.arange(n) > 0)
     destination = _most_alike(jax.lax.stop_gradient(keys), takes)
     goes = present * (1.0 - keep) * takes.any(axis=1, keepdims=True)
-    moved = jnp.where(
-      destination[:, None, :] == jnp.arange(n)[:, None], (goes * sizes)[:, None], 0.0
-    )
-    total = sizes + moved.sum(axis=2)
-    # A product of (b, to, from) and (b, from, d): less work than it seems, and no scatter.
-    mass = sizes[..., None] * x + jnp.einsum(
-      "btf,bfd->btd", moved, x.astype(jnp.float32), precision="highest"
-    )
+    goes = (goes * sizes)[..., None]
+    moved = jnp.where(destination[..., None] == jnp.arange(n), goes, 0.0)  # (b, from, to)
+    total = sizes + moved.sum(axis=1)
+    # A product is less work than it seems, and a scatter more.
+    taken = jnp.einsum("bft,bfd->btd", moved, x.astype(jnp.float32), precision="highest")
+    mass = sizes[..., None] * x + taken
     return (mass / total[..., None]).astype(x.dtype), total
 
 
