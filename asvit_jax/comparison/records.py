@@ -72,7 +72,7 @@ def contender_settings(contender, train_split=None):
 def recipe_settings(config, images):
   """What fine-tuning on so many images adds to it."""
   flat = {key: _plain(value) for key, value in flatten(config).items()}
-  speed = ("data.workers", "data.check_images")
+  speed = ("data.workers", "data.check_images", "data.cache")
   return {
     "recipe": {k: v for k, v in flat.items() if k.split(".")[0] in _RECIPE and k not in speed},
     "training_images": images,
