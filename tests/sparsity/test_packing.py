@@ -80,13 +80,15 @@ def test_a_batch_mate_never_changes_an_image(pruned):
       np.testing.assert_allclose(outputs.logits[place], alone.logits[0], atol=2e-5)
 
 
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
 @settings(
   deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.integers(0, 16), min_size=4, max_size=4), st.integers(0, 2**31))
-def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, counts, seed):
+def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, reduction, counts, seed):
   # Scores made up so that the images keep exactly these numbers of patches: all, none, anything.
   arch, params, _ = pruned
+  arch = dataclasses.replace(arch, reduction=reduction)
   rng = np.random.default_rng(seed)
   rank = rng.permuted(np.tile(np.arange(arch.patches), (len(counts), 1)), axis=1)
   scores = np.where(rank < np.array(counts)[:, None], 1.0, -2.0)
@@ -106,7 +108,8 @@ def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, counts,
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def run_from_first_stage(arch, params, x, scores, group=None):
   model = vit.model(arch, params)
-  stage = Stage(x, None, jnp.ones(x.shape[:2], bool), Evidence(scores, None))
+  sizes = jnp.ones(x.shape[:2]) if arch.reduction == "merge" else None
+  stage = Stage(x, sizes, jnp.ones(x.shape[:2], bool), Evidence(scores, x))  # keys: the tokens
   return packed.run(model, packed.decide(model, 0, stage), group, LADDER)
 
 

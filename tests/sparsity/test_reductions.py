@@ -186,3 +186,18 @@ def test_a_reduction_that_changes_tokens_changes_the_prediction(pruned):
   other = dataclasses.replace(arch, reduction="test_reductions:share")
   ours, dropped = (tiny.run_masked(a, params, images).logits for a in (other, arch))
   assert np.abs(ours - dropped).max() > 0.01
+
+
+def test_rows_without_a_token_stay_finite_beside_images_with_more(network):
+  """A short image's rows are made up where it runs beside a longer one than before."""
+  arch, params, images = network
+  model = vit.model(arch, params)
+  stage = in_place.before_first_stage(model, images[:2])
+  rows = packed.decide(model, 0, stage)
+  rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
+  apart = [packed._run_stage(model, 0, [6, 17], rows, jnp.array([i])) for i in range(2)]
+  rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *apart)
+  for _ in range(2):
+    rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
+    rows = packed._run_stage(model, 0, [17], rows, jnp.arange(2))
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(rows))

@@ -141,8 +141,9 @@ def _run_at(model, index, width, rows, images, source, count):
   """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is."""
   n = rows.keep.shape[1]
 
-  def lengthened(a):  # the branches of a switch must agree in shape
-    return jnp.pad(a, [(0, 0), (0, n - width)] + [(0, 0)] * (a.ndim - 2))
+  def lengthened(a, value=0):  # the branches of a switch must agree in shape
+    more = [(0, 0), (0, n - width)] + [(0, 0)] * (a.ndim - 2)
+    return jnp.pad(a, more, constant_values=value)
 
   # Straight from all images: to sort them first would be one more copy.
   x, sizes, position = jax.tree.map(
@@ -157,7 +158,9 @@ def _run_at(model, index, width, rows, images, source, count):
   for block in blocks:
     x, evidence = block(x, attend)
   rows = decide(model, index + 1, Stage(x, sizes, present, evidence), position)
-  return jax.tree.map(lengthened, rows)
+  # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
+  sizes = None if rows.sizes is None else lengthened(rows.sizes, 1)
+  return jax.tree.map(lengthened, rows)._replace(sizes=sizes)
 
 
 def _read(model, blocks, x, attend, present):
