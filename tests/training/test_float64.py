@@ -43,6 +43,8 @@ print(json.dumps({
 """
 
 
+# XLA must fuse as for users: without, loops over 64-bit indices add up in another order.
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_float64_by_default_changes_nothing(tmp_path, folder):
   running = []
