@@ -160,7 +160,7 @@ def _run_at(model, index, width, rows, images, source, count):
   rows = decide(model, index + 1, Stage(x, sizes, present, evidence), position)
   # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
   sizes = None if rows.sizes is None else lengthened(rows.sizes, 1)
-  return jax.tree.map(lengthened, rows)._replace(sizes=sizes)
+  return jax.tree.map(lengthened, rows._replace(sizes=None))._replace(sizes=sizes)
 
 
 def _read(model, blocks, x, attend, present):
