@@ -7,7 +7,7 @@ from image_sets import make_config, open_source
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import sources
-from asvit_jax.data.images import SUFFIXES
+from asvit_jax.data.files import SUFFIXES
 
 
 def test_folder_labels_follow_the_classes_file(folder):

@@ -9,8 +9,8 @@ import pytest
 from image_sets import make_config, open_source
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.data.files import scan  # as it is, where `scanned` counts
 from asvit_jax.data.sources import listing
-from asvit_jax.data.sources.listing import image_files  # as it is, where `scanned` counts
 
 
 def files(found):
@@ -24,7 +24,7 @@ def files(found):
 
 def there(root):
   """What is on the disk."""
-  return {name: image_files(root / name) for name in listing.subdirectories(root)}
+  return {name: scan(root / name).names for name in listing.files.subdirectories(root)}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def scanned(monkeypatch):
   """Names of the directories that were listed anew."""
   names = []
   monkeypatch.setattr(
-    listing, "image_files", lambda path: names.append(Path(path).name) or image_files(path)
+    listing.files, "scan", lambda path: names.append(Path(path).name) or scan(path)
   )
   return names
 
