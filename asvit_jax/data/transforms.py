@@ -87,11 +87,11 @@ def _shallow(image):
         f"{' or '.join(map(str, tops))} were expected"
       )
   if top > 255:
-    pixels = pixels.astype(np.float32) / ((top + 1) / 256)  # floor, below
-  elif top == 1:
-    pixels = np.round(pixels * 255)
+    pixels = np.floor(pixels.astype(np.float32) / ((top + 1) / 256))
+  else:
+    pixels = np.round(pixels * (255 / top))
   if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which PIL minds of 8 bits only
-    pixels = 255 - np.floor(pixels)
+    pixels = 255 - pixels
   return Image.fromarray(pixels.astype(np.uint8))
 
 

@@ -64,9 +64,9 @@ def smooth_image(rng, height=96, width=80):
   return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encode(image, kind="PNG"):
+def encode(image, kind="PNG", **options):
   file = io.BytesIO()
-  image.save(file, kind)
+  image.save(file, kind, **options)
   return file.getvalue()
 
 

@@ -91,6 +91,36 @@ def test_what_has_changed_is_listed_again_and_nothing_else(root, tmp_path, scann
     listing.list_files(root, cache)
 
 
+def test_what_changes_deeper_in_a_directory_is_listed_again(root, tmp_path, scanned):
+  """The time of the directory itself says nothing of that."""
+  deeper = root / "b" / "deeper"
+  deeper.mkdir()
+  (deeper / "0.png").write_bytes(b"")
+  (deeper / "notes.txt").write_bytes(b"")
+  os.utime(deeper, ns=(0, time.time_ns() - 90 * 10**9))
+  age(root)
+  for expected in (["a", "b", "c", "d"], []):
+    scanned.clear()
+    found = listing.list_files(root, tmp_path)
+    assert sorted(scanned) == expected
+    assert files(found)["b"][-1] == "deeper/0.png"
+    assert [entry[3] for entry in found.directories] == [{}, {".txt": 1}, {}, {}]
+  (deeper / "1.png").write_bytes(b"")
+  scanned.clear()
+  assert files(listing.list_files(root, tmp_path))["b"][-1] == "deeper/1.png"
+  assert scanned == ["b"]
+
+
+def test_a_cache_of_the_version_before_is_not_read(root, tmp_path, scanned):
+  """It would be without what lies deeper; its checksum is good."""
+  listing.list_files(root, tmp_path)
+  (file,) = tmp_path.glob("*.list")
+  file.write_bytes(file.read_bytes().replace(b"asvit_jax list 2", b"asvit_jax list 1"))
+  scanned.clear()
+  assert files(listing.list_files(root, tmp_path)) == there(root)
+  assert sorted(scanned) == ["a", "b", "c", "d"]
+
+
 def test_a_directory_that_changes_right_now_is_not_trusted(root, tmp_path, scanned):
   (root / "b" / "new.png").write_bytes(b"")
   listing.list_files(root, tmp_path)

@@ -206,9 +206,9 @@ def _notes(root, left, beside, empty, unknown):
   if left:
     notes.append(f"left out of {root}: {files.described(left)}")
   if beside:
-    notes.append(f"left out of {root}: {beside:,} images that are in no directory of a class")
+    notes.append(f"left out of {root}, images in no directory of a class: {beside:,}")
   if unknown:
-    notes.append(f"left out of {root}: directories without images, no classes: {listing(unknown)}")
+    notes.append(f"left out of {root}, directories that are no classes: {listing(unknown)}")
   if empty:
-    notes.append(f"{len(empty):,} classes have no images in {root}: {listing(empty)}")
+    notes.append(f"classes without images in {root}: {len(empty):,} ({listing(empty)})")
   return tuple(notes)

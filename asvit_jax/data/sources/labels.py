@@ -132,11 +132,13 @@ class Labels:
       raise InputError(f"{self.what} names {len(twice)} images more than once: {listing(twice)}")
     notes = []
     if missing:
-      notes.append(f"{len(missing):,} files of {self.what} are not there: {listing(missing)}")
+      notes.append(
+        f"files of {self.what} that are not there: {len(missing):,} ({listing(missing)})"
+      )
     if len(there) < len(names):
       rest = np.setdiff1d(np.arange(len(names)), there)
       left = listing(names[place] for place in rest.tolist())
-      notes.append(f"{len(rest):,} images of {root} are not in {self.what}, and left out: {left}")
+      notes.append(f"left out of {root}, images not in {self.what}: {len(rest):,} ({left})")
     return places, tuple(notes)
 
 
