@@ -76,7 +76,7 @@ def load_artifact(path):
   arch = architecture(note)
   try:
     classes = None if note["classes"] is None else tuple(note["classes"])
-    check_number(classes, arch.classes, f"artifact {path}")
+    check_number(classes, arch.classes, f"artifact {path}", "export it again with")
     return Artifact(programs, note, arch, Preprocessing.from_json(note["preprocessing"]), classes)
   except KeyError as error:
     raise _lacks(error) from error

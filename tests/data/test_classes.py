@@ -99,6 +99,13 @@ def test_a_bad_object_of_classes_is_explained(tmp_path, text, message):
     sources.class_names(make_config(classes=tmp_path / "classes.json").data)
 
 
+def test_names_alone_may_be_there_twice(tmp_path):
+  """As the crane, a bird and a machine, of ImageNet's; directories may not."""
+  (tmp_path / "classes.txt").write_text("crane\ngreat white shark\ncrane\n")
+  config = make_config(classes=tmp_path / "classes.txt")
+  assert sources.class_names(config.data) == ["crane", "great white shark", "crane"]
+
+
 def test_wide_text_and_other_forms_of_accents_are_the_same_classes(tmp_path):
   """Notepad writes UTF-16, and macOS names of directories with their accents apart."""
   name = "brûlée"

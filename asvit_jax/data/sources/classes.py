@@ -5,7 +5,6 @@ read. The keys of a directory are in the order of their names, as numbers where 
 """
 
 import ast
-import collections
 import dataclasses
 import json
 import re
@@ -35,6 +34,21 @@ class Classes:
   names: tuple[str, ...]
   notes: tuple[str, ...] = ()
 
+  def labels(self):
+    """{key: label}.
+
+    Raises:
+      InputError: a key is there twice, as names alone may be.
+    """
+    label_of = {key: label for label, key in enumerate(self.keys)}
+    if len(label_of) < len(self.keys):
+      twice = [key for label, key in enumerate(self.keys) if label_of[key] != label]
+      raise InputError(
+        f"data.classes names a class more than once: {listing(twice)}; name each once, by its "
+        "directory"
+      )
+    return label_of
+
 
 def of_directories(names, where):
   """The `Classes` of these directories of `where`."""
@@ -51,7 +65,7 @@ def of_directories(names, where):
 def ordered(names):
   """Sorted: as numbers where all are, else as text."""
   names = list(names)
-  if all(re.fullmatch("[0-9]+", name) for name in names):
+  if all(re.fullmatch("-?[0-9]+", name) for name in names):
     return sorted(names, key=lambda name: (int(name), name))
   return sorted(names)
 
@@ -67,12 +81,12 @@ def listing(names):
   return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def check_number(names, count, what):
+def check_number(names, count, what, where="give"):
   """Raises InputError where there are names, and not as many as what they name has classes."""
   if names is not None and len(names) != count:
     raise InputError(
       f"{len(names)} names of classes ({listing(names)}) for {what}, which has {count} classes: "
-      "give data.classes, a file with all of them in label order"
+      f"{where} data.classes, a file with all of them in label order"
     )
 
 
@@ -109,7 +123,7 @@ def read_classes(file, directories=()):
       taken which finds most of them.
 
   Raises:
-    InputError: no such file, an empty line, a class that is there twice, or labels with gaps.
+    InputError: no such file, an empty line, or labels with gaps.
   """
   text = read_text(file, "data.classes", "a text file with a class a line")
   what = f"data.classes {str(file)!r}"
@@ -118,11 +132,7 @@ def read_classes(file, directories=()):
     if text.lstrip()[:1] in ("{", "[")
     else _of_lines(text, what, directories)
   )
-  pairs = [(normal(key), name) for key, name in pairs]
-  twice = [key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1]
-  if twice:
-    raise InputError(f"{what} names a class more than once: {listing(twice)}; name each once")
-  return Classes(tuple(key for key, _ in pairs), tuple(name for _, name in pairs))
+  return Classes(tuple(normal(key) for key, _ in pairs), tuple(name for _, name in pairs))
 
 
 def _of_lines(text, what, directories):

@@ -92,14 +92,14 @@ class FolderSource:
     cache: directory to keep the list of files in; see `listing.list_files`.
 
   Raises:
-    InputError: no images, or some in a directory that is no class.
+    InputError: no images, some in a directory that is no class, or a class that is there twice.
   """
 
   def __init__(self, root, classes, cache=""):
     self.classes = classes.keys
     self._root = str(root)
     self._files = list_files(self._root, cache)
-    label_of = {key: label for label, key in enumerate(classes.keys)}
+    label_of = classes.labels()
     present = [normal(name) for name, *_ in self._files.directories]
     counts = np.diff(self._files.firsts)
     unknown = [i for i, name in enumerate(present) if name not in label_of]
