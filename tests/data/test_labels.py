@@ -87,6 +87,11 @@ def test_imagenets_ground_truth_needs_and_uses_the_devkits_own_numbers(flat):
   ]
   savemat(flat / "meta.mat", {"synsets": np.array(rows, types)})
   assert labels(opened(flat, "1\n3\n3\n2\n")) == EXPECTED
+  (flat / "val" / f"{NAMES[1]}.JPEG").rename(flat / "other.JPEG")
+  three = opened(flat, "1\n3\n3\n2\n")  # each by the number in its name
+  assert labels(three) == {name: EXPECTED[name] for name in NAMES if name != NAMES[1]}
+  assert "that are not there: 1" in sources.notes(three)[0]
+  (flat / "other.JPEG").rename(flat / "val" / f"{NAMES[1]}.JPEG")
   alone = make_config(dir=flat, eval_labels=flat / "labels", train_split="none")
   assert labels(open_source(alone, "val")) == EXPECTED
   with pytest.raises(InputError, match=r"has the number 4, and .* 3 classes"):

@@ -29,6 +29,7 @@ _LABEL_HEADINGS = {
   *("label", "labels", "class", "classes", "class_name", "classname", "class_id", "category"),
   *("target", "synset", "wnid", "breed", "predictionstring"),
 }
+_IMAGENET = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,10 @@ class Labels:
         that is there.
     """
     if self.files is None:
-      if len(self.values) != len(names):
+      places, missing = _places_by_line(names, len(self.values)), len(self.values) - len(names)
+      if places is not None and missing:
+        return places, (f"images of {self.what} that are not there: {missing:,}",)
+      if missing:
         raise InputError(
           f"{self.what} has {len(self.values):,} labels, and {root} {len(names):,} images: a file "
           "without names of files needs one for each, in the order of the images' names"
@@ -194,6 +198,17 @@ def _rows(lines):
   # Names of files may have spaces; those of classes may not, where a space is between.
   rows = [line.rsplit(maxsplit=1) for line in lines]
   return rows if all(len(row) == 2 for row in rows) else [[line] for line in lines]
+
+
+def _places_by_line(names, count):
+  """(count,) numbers among names that say the line they are in, as ImageNet's; None of others."""
+  found = [_IMAGENET.search(name) for name in names]
+  lines = {int(match[1]) - 1: number for number, match in enumerate(found) if match}
+  if len(lines) < len(names) or min(lines) < 0 or max(lines) >= count:
+    return None
+  places = np.full(count, -1, np.int64)
+  places[list(lines)] = list(lines.values())
+  return places
 
 
 def _places(wanted, names, root):
