@@ -1,5 +1,6 @@
 import shutil
 
+import cloudpickle
 import numpy as np
 import pytest
 from image_sets import (
@@ -137,10 +138,13 @@ def test_a_class_balanced_sampler_gives_every_class_equally_often(folder):
 
 
 def test_a_class_balanced_sampler_reads_labels_that_nobody_knows_and_repeats(folder):
-  config = make_config(name="image_sets:shades", sampler="class_balanced", repeats=2, workers=2)
+  config = make_config(name="image_sets:shades", sampler="class_balanced", repeats=2)
   config.model.num_classes = 2
-  batches = take(train_batches(config, open_source(config)), 3)
-  assert [sorted(batch["label"]) for batch in batches] == [[0, 0, 1, 1]] * 3
+  dataset = loader.train_dataset(config, open_source(config), PREPROCESSING)
+  sent = cloudpickle.loads(cloudpickle.dumps(dataset))  # as to workers
+  for i in range(3):
+    assert sorted(dataset[i]["label"]) == [0, 0, 1, 1]
+    np.testing.assert_array_equal(sent[i]["image"], dataset[i]["image"])
 
 
 def test_images_are_turned_unless_the_config_leaves_them(folder):
