@@ -11,6 +11,7 @@ import numpy as np
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.data.sources.classes import check_number
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.weights import saving
@@ -48,6 +49,10 @@ class Network:
   classes: tuple[str, ...] | None = None
   variant: str = ""
   budgets: tuple[float, ...] = ()
+
+  def __post_init__(self):
+    """Raises InputError for names of another number of classes than it has."""
+    check_number(self.classes, self.arch.classes, "the network")
 
   @property
   def prunes(self):

@@ -58,7 +58,7 @@ def set_up(config, workdir=None):
   loader.check_classes(config, source)
   loader.check_classes(config, eval_source)
   names = sources.class_names(config.data) or source.classes
-  network = _first_network(config, tuple(names))
+  network = _first_network(config, tuple(names), source)
   for images in () if _goes_on(workdir) else (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   groups.check_frozen(network.params, config.optimizer.freeze)
@@ -89,12 +89,13 @@ def calibrated(config, network, source):
   return network.calibrate(batches, network.budgets or config.budget)
 
 
-def _first_network(config, classes):
+def _first_network(config, classes, source):
   """The weights of `init_from` over random ones; thresholds stay where these are dense."""
   if config.init_from:
     network = load_configured(
       config.init_from, config, resize=config.init_resize, new_head=config.init_new_head
     )
+    sources.check_order(network.classes, config.data, source)
   else:
     network = Network(
       architecture(config),
