@@ -16,7 +16,8 @@ class Softmax:
 
   def dense(self, q, k, v, bias=None):
     """Every token sees every token."""
-    return _attend(_logits(q, k, bias), v)
+    logits = _logits(q, k, bias)
+    return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v)
 
   def masked(self, q, k, v, keep, bias=None):
     """Shapes stay fixed and gradients reach the mask.
@@ -32,29 +33,33 @@ class Softmax:
     peak = jnp.max(jnp.where(visible > 0, logits, -jnp.inf), axis=-1, keepdims=True)
     peak = jax.lax.stop_gradient(peak)
     mass = jnp.exp(jnp.minimum(logits - peak, MAX_LOGIT)) * visible
-    attention = (mass + EPSILON / n) / (mass.sum(axis=-1, keepdims=True) + EPSILON)
-    context = jnp.einsum("bhqk,bkhc->bqhc", attention.astype(v.dtype), v)
-    return context, _class_row(attention)
+    return _attend(mass, v, EPSILON)
 
   def prefix(self, q, k, v, count, bias=None):
     """Keys past the count are masked out."""
     valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
-    return _attend(_logits(q, k, jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf)), v)
+    logits = _logits(q, k, jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf))
+    return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v)
 
 
 softmax = Softmax()
 
 
-def _attend(logits, v):
-  """Softmax of (b, h, q, k) logits times (b, k, h, c) values, and the class token's attention."""
-  mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-  total = mass.sum(axis=-1, keepdims=True)  # (b, h, q, 1)
+def _attend(mass, v, epsilon=0.0):
+  """What tokens receive, and the attention of the class token.
+
+  Args:
+    mass: (b, h, q, k) float32 numerators of the softmax.
+    v: (b, k, h, c) values.
+    epsilon: mass that all keys share besides.
+  """
+  total = mass.sum(axis=-1, keepdims=True) + epsilon  # (b, h, q, 1)
   # Divided by after the product, which is the smaller array.
-  context = jnp.einsum(
-    "bhqk,bkhc->bqhc", mass.astype(v.dtype), v, preferred_element_type=jnp.float32
-  )
+  context = jnp.einsum("bhqk,bkhc->bqhc", mass.astype(v.dtype), v)
+  if epsilon:
+    context += epsilon * v.mean(axis=1, keepdims=True)
   context = (context / jnp.swapaxes(total, 1, 2)).astype(v.dtype)
-  return context, _class_row(mass[:, :, :1] / total[:, :, :1])
+  return context, _class_row((mass[:, :, :1] + epsilon / v.shape[1]) / total[:, :, :1])
 
 
 def _logits(q, k, bias=None):

@@ -1,9 +1,9 @@
-"""The three executions as inference runs them: on a CPU, as many images at once as its cache holds.
+"""The three executions as inference runs them: as many images at once as are best for the device.
 
 A block's hidden tokens of 32 images at 224² take 39 MB in DeiT-S. A CPU that runs the whole batch
-layer by layer waits for its memory; a few images at a time, all layers, take less time
-(docs/benchmarks.md). An accelerator gets the whole batch at once, but for packed, which sorts it
-into a few large groups.
+layer by layer waits for its memory; a few images at a time, all layers, take less time. So does a
+TPU, by its compiler's estimates, where what a block works on no longer fits into its vector memory
+(docs/benchmarks.md). Packed is sorted into a few groups everywhere.
 """
 
 import functools
@@ -11,23 +11,26 @@ import functools
 import jax
 
 from asvit_jax.sparsity.executions import in_place
-from asvit_jax.sparsity.executions.packed import in_groups
-from asvit_jax.sparsity.executions.packed import packed as whole_batch_packed
+from asvit_jax.sparsity.executions.packed import begin, in_groups
+from asvit_jax.sparsity.executions.packed import run as run_packed
 
 # Bytes of hidden tokens, (images, n, hidden width) in float32, that stay in the cache: the best of
 # several on DeiT-T, DeiT-S and the digits. Packed counts dense tokens too, but drops half of them.
 CACHED = 5 * 2**19
 CACHED_PACKED = 2 * CACHED
-# An accelerator runs packed in so many groups of at least so many images, and at coarser widths.
-GROUPS, LEAST, WIDE_STEP = 4, 8, 32
+# The same of a TPU: 64 images of DeiT-S at 224², with which its compiler keeps blocks on the chip.
+CACHED_ON_TPU = 74 * 2**20
+# An accelerator runs packed in so many groups of at least so many images, and at coarser widths: by
+# its compiler's estimates a TPU takes 21 % longer for four times 16 images of DeiT-S than for 64.
+GROUPS, LEAST, WIDE_STEP = 4, 32, 32
 
 
 def cache_sized(execution, cached=CACHED):
-  """An execution that, on a CPU, takes only so many images at a time.
+  """An execution that, on a CPU and on a TPU, takes only so many images at a time.
 
   Args:
     execution: function of (model, images (b, height, width, 3)) that returns `Outputs`.
-    cached: bytes of hidden tokens to run at a time, at least one image.
+    cached: bytes of hidden tokens to run at a time on a CPU, at least one image.
 
   Returns:
     Function like `execution`, with the same results.
@@ -35,35 +38,23 @@ def cache_sized(execution, cached=CACHED):
 
   def run(model, images, tokens=False):
     del tokens  # they are among the outputs in any case, and not computed where nobody reads them
-    whole = functools.partial(execution, model)
-    group = images_at_once(model.arch, len(images), cached)
-    if group == len(images):
-      return whole(images)
-    return jax.lax.platform_dependent(
-      images, cpu=functools.partial(in_groups, whole, group), default=whole
-    )
+    return _a_few_at_once(functools.partial(execution, model), model.arch, images, cached)
 
   return run
 
 
 def packed(model, images, tokens=False):
-  """`packed.packed`: in groups that a CPU's cache holds; on an accelerator in a few large ones."""
+  """`packed.packed`, in groups of the device's size."""
   arch, b = model.arch, len(images)
+  rows = _a_few_at_once(functools.partial(begin, model), arch, images, CACHED)
   on_cpu = functools.partial(
-    whole_batch_packed,
-    model,
-    first=images_at_once(arch, b, CACHED),
-    group=images_at_once(arch, b, CACHED_PACKED),
-    tokens=tokens,
+    run_packed, model, group=images_at_once(arch, b, CACHED_PACKED), tokens=tokens
   )
+  most = max(LEAST, min(b // GROUPS, images_at_once(arch, b, CACHED_ON_TPU)))
   elsewhere = functools.partial(
-    whole_batch_packed,
-    model,
-    group=_divisor(b, max(LEAST, b // GROUPS)),
-    step=WIDE_STEP,
-    tokens=tokens,
+    run_packed, model, group=_divisor(b, most), step=WIDE_STEP, tokens=tokens
   )
-  return jax.lax.platform_dependent(images, cpu=on_cpu, default=elsewhere)
+  return jax.lax.platform_dependent(rows, cpu=on_cpu, default=elsewhere)
 
 
 dense = cache_sized(in_place.dense)
@@ -74,6 +65,19 @@ def images_at_once(arch, batch, cached):
   """The largest divisor of `batch` whose hidden tokens fit."""
   image = 4 * (1 + arch.patches) * arch.hidden
   return _divisor(batch, cached // image)
+
+
+def _a_few_at_once(function, arch, images, cached):
+  """A function of images, with as many at a time as a CPU's or a TPU's cache holds."""
+
+  def at_most(cached):
+    return functools.partial(in_groups, function, images_at_once(arch, len(images), cached))
+
+  if images_at_once(arch, len(images), cached) == len(images):  # and so on a TPU
+    return function(images)
+  return jax.lax.platform_dependent(
+    images, cpu=at_most(cached), tpu=at_most(CACHED_ON_TPU), default=function
+  )
 
 
 def _divisor(batch, most):

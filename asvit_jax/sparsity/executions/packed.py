@@ -73,11 +73,13 @@ def packed(model, images, first=None, group=None, step=None, tokens=False):
   Returns:
     `Outputs` without scores, and with `tokens` and `positions` where they are wanted.
   """
+  rows = in_groups(functools.partial(begin, model), first or len(images), images)
+  return run(model, rows, group, step, tokens)
 
-  def begin(images):
-    return decide(model, 0, before_first_stage(model, images))
 
-  return run(model, in_groups(begin, first or len(images), images), group, step, tokens)
+def begin(model, images):
+  """The `Rows` at the first stage of images (b, height, width, 3), normalised."""
+  return decide(model, 0, before_first_stage(model, images))
 
 
 def run(model, rows, group=None, step=None, tokens=False):
@@ -85,7 +87,7 @@ def run(model, rows, group=None, step=None, tokens=False):
 
   Args:
     model: a `VisionTransformer` with thresholds.
-    rows: the `Rows` at its first stage.
+    rows: of `begin`.
     group: see `packed`.
     step: see `packed`.
     tokens: see `packed`.
