@@ -1,18 +1,10 @@
 """What recipes take as their argument: `0.65`, `0.65,merge`, `dense`, `dense,merge`."""
 
+import math
+
+import numpy as np
+
 from asvit_jax.core.errors import InputError
-
-# Where, how hard and by what to merge a network of 12 blocks: of what was tried on the real DeiT-T,
-# that with the least divergence from the dense network at 50 % (docs/merging.md). There is a stage
-# before every block but the first; they cut as e^(t/2), t from -1 to 1.
-_MERGING = {
-  "reduction": "merge",
-  "score": "attention_novelty",
-  "score_exponents": (0.5, 1.0),
-  "prune_before": tuple(range(1, 12)),
-  "stage_weights": (0.607, 0.67, 0.741, 0.819, 0.905, 1.0, 1.11, 1.22, 1.35, 1.49, 1.65),
-}
-
 
 def apply(config, argument):
   """Sets the budget and the reduction that a recipe's argument asks for.
@@ -27,7 +19,7 @@ def apply(config, argument):
   """
   budget, *options = argument.split(",")
   if options == ["merge"]:
-    config.model.update(_MERGING)
+    config.model.update(merging())
   elif options:
     raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge")
   if budget == "dense":
@@ -40,6 +32,21 @@ def apply(config, argument):
     ) from error
 
 
-def merging():
-  """The keys of `config.model` that the recipes merge by, {name: value}."""
-  return dict(_MERGING)
+def merging(depth=12):
+  """The keys of `config.model` that the recipes merge by, {name: value}.
+
+  Where, how hard and by what: of what was tried on the real DeiT-T, that with the least divergence
+  from the dense network at 50 % (docs/merging.md). There is a stage before every block but the
+  first; they cut as e^(t/2), t from -1 to 1.
+
+  Args:
+    depth: number of blocks.
+  """
+  weights = (math.exp(t / 2) for t in np.linspace(-1, 1, depth - 1))
+  return {
+    "reduction": "merge",
+    "score": "attention_novelty",
+    "score_exponents": (0.5, 1.0),
+    "prune_before": tuple(range(1, depth)),
+    "stage_weights": tuple(float(f"{weight:.3g}") for weight in weights),
+  }
