@@ -14,6 +14,7 @@ from absl import flags
 
 from asvit_jax.commands import arguments
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
@@ -121,10 +122,12 @@ def _check_flags():
 
   given = flags.FLAGS
   if given.variant not in VARIANTS:
-    raise InputError(f"--variant {given.variant!r}: choose from {', '.join(VARIANTS)}")
+    meant = hint(given.variant, VARIANTS)
+    raise InputError(f"--variant {given.variant!r}: choose from {', '.join(VARIANTS)}{meant}")
   unknown = [name for name in given.execution or () if name not in TIMED]
   if unknown:
-    raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}")
+    meant = hint(unknown[0], TIMED)
+    raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}{meant}")
   if (given.weights is None) != (given.images is None):
     raise InputError("give --weights and --images together: each means little without the other")
   if given.weights is None:

@@ -30,6 +30,7 @@ def base():
   config.model.patch_size = 16  # pixels
   config.model.dtype = "float32"  # of stem and blocks; parameters, heads and losses stay float32
   config.model.precision = "default"  # of float32 products: the chip's, or "high", "highest"
+  config.model.drop_path = 0.0  # rate of the last block, of stochastic depth (arXiv:1603.09382)
   config.model.remat = False  # compute blocks again in the backward pass: less memory, more time
   # Each overrides the variant's; see vit.Architecture. None: as the variant has it.
   config.model.width = config_dict.placeholder(int)

@@ -1,6 +1,7 @@
 """What recipes take as their argument: `0.65`, `0.65,merge`, `dense`, `dense,merge`."""
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 
 # Where, how hard and by what to merge a network of 12 blocks: of what was tried on the real DeiT-T,
 # that with the least divergence from the dense network at 50 % (docs/merging.md). There is a stage
@@ -29,7 +30,8 @@ def apply(config, argument):
   if options == ["merge"]:
     config.model.update(_MERGING)
   elif options:
-    raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge")
+    meant = hint(options[0], ["merge"])
+    raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge{meant}")
   if budget == "dense":
     return
   try:
@@ -37,6 +39,7 @@ def apply(config, argument):
   except ValueError as error:
     raise InputError(
       f"argument {argument!r}: expected a share of the dense GMACs such as 0.65, or dense"
+      f"{hint(budget, ['dense'])}"
     ) from error
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from asvit_jax import vit
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.held import Network
@@ -84,7 +85,10 @@ def load_configured(source, config, *, resize=False, new_head=False):
 def _published(name):
   """The `Architecture` of that name; raises InputError for one that is not known."""
   if name not in vit.VARIANTS:
-    raise InputError(f"network {name!r} is not known: choose from {', '.join(vit.VARIANTS)}")
+    known = ", ".join(vit.VARIANTS)
+    raise InputError(
+      f"network {name!r} is not known: choose from {known}{hint(name, vit.VARIANTS)}"
+    )
   return vit.VARIANTS[name]
 
 

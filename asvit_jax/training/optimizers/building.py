@@ -9,6 +9,7 @@ import optax
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.training.optimizers import OPTIMIZERS, groups
 from asvit_jax.training.schedule import learning_rate
 
@@ -169,7 +170,7 @@ def _resolve(name):
   else:
     raise InputError(
       f"optimizer.name {name!r} is not known: choose from {', '.join(OPTIMIZERS.names)}, any other "
-      "of optax, or give your own as package.module:object"
+      f"of optax, or give your own as package.module:object{hint(name, _of_optax())}"
     )
   try:
     parameters = inspect.signature(function).parameters
@@ -193,8 +194,13 @@ def _check_arguments(name, parameters, arguments):
     taken = ", ".join(key for key in parameters if key not in _OURS) or "none"
     raise InputError(
       f"optimizer.arguments: {', '.join(unknown)} is not known to optimizer {name!r}; it takes "
-      f"{taken}"
+      f"{taken}{hint(unknown[0], [key for key in parameters if key not in _OURS])}"
     )
+
+
+def _of_optax():
+  """Names of what could be an optimizer there."""
+  return [*OPTIMIZERS.names, *(n for n in dir(optax) if n.islower() and not n.startswith("_"))]
 
 
 def _shapes(tree):
