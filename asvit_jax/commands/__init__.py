@@ -33,7 +33,8 @@ def run(name):
   module = importlib.import_module(f"asvit_jax.commands.{name}")
   sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
   before = set(flags.FLAGS)
-  command.ending_on_bad_input(module.define_flags)  # some read what --workdir has
+  with command.parsing(_config_keys):  # the config of --workdir, where there is no other
+    module.define_flags()
   for flag in set(flags.FLAGS) - before:  # and lists these
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
   command.run(module.main, *module.ARGUMENTS, known_keys=_config_keys)

@@ -63,6 +63,7 @@ def _evaluate():
   from asvit_jax.config.model import architecture
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
+  from asvit_jax.run import ranking
   from asvit_jax.sparsity import complexity
 
   given = flags.FLAGS
@@ -87,9 +88,13 @@ def _evaluate():
   execution = _execution(config, network)
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
-  results = _evaluated(networks, config, source, execution)
+  target = config.budget if budgets is None else budgets[0]
+  results = _evaluated(networks, config, source, execution, target)
   curve = {"curve": results} if len(results) > 1 else {}
   page = _page(networks[0][1], config, source, results, execution)
+  for result in results if execution != "dense" else ():
+    if result["target"] is not None:
+      log(ranking.verdict(result, result["target"], config))
   return {"execution": execution, **results[0], **found, **curve, **page}
 
 
@@ -149,13 +154,14 @@ def _at(network, budgets):
   return [(budget, network.at(budget)) for budget in budgets]
 
 
-def _evaluated(networks, config, source, execution):
-  """The results of every budget."""
+def _evaluated(networks, config, source, execution, target):
+  """The results of every budget; `target` where the network is of one, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
     at = {} if budget is None else {"budget": budget}
+    at |= {} if execution == "dense" else {"target": target if budget is None else budget}
     if len(networks) > 1:
       log(f"budget {budget:g}")
     result = evaluate(network, config, source, execution, flags.FLAGS["per-image"].value)

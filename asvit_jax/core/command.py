@@ -1,5 +1,6 @@
 """What all command lines share: clear errors, progress on stderr, one JSON line on stdout."""
 
+import contextlib
 import json
 import re
 import sys
@@ -31,20 +32,11 @@ def run(main, least=0, most=0, known_keys=list):
   """
 
   def parse(argv):
-    try:
+    with parsing(known_keys):
       rest = flags.FLAGS(argv)
       if "config" in flags.FLAGS and flags.FLAGS.config is not None:
         _ = flags.FLAGS.config.is_locked  # a file that does not load says so at its first use
       return rest
-    except InputError as error:
-      _fail(error)
-    # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
-    except (flags.Error, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
-      _fail(_said(error, known_keys))
-    except SyntaxError as error:
-      _fail(f"{error.filename} line {error.lineno}: {error.msg}")
-    except (NameError, ImportError) as error:
-      _fail(f"the file of --config: {type(error).__name__}: {error}")
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
@@ -68,20 +60,25 @@ def run(main, least=0, most=0, known_keys=list):
     if result.get("ok") is False:
       sys.exit(1)
 
-  ending_on_bad_input(_find_recipes)
+  with parsing(known_keys):
+    sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
   app.run(guarded, flags_parser=parse)
 
 
-def ending_on_bad_input(function):
-  """Calls it; an InputError ends the process as in `run`."""
+@contextlib.contextmanager
+def parsing(known_keys=list):
+  """Where what is wrong with a command line ends the process as in `run`; `known_keys` as there."""
   try:
-    function()
+    yield
   except InputError as error:
     _fail(error)
-
-
-def _find_recipes():
-  sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
+  # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
+  except (flags.Error, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+    _fail(_said(error, known_keys))
+  except SyntaxError as error:
+    _fail(f"{error.filename} line {error.lineno}: {error.msg}")
+  except (NameError, ImportError) as error:
+    _fail(f"the file of --config: {type(error).__name__}: {error}")
 
 
 def _said(error, known_keys):

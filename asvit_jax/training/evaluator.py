@@ -3,10 +3,8 @@
 from asvit_jax.core import hosts, storage
 from asvit_jax.data import sources
 from asvit_jax.evaluation import accuracy
-from asvit_jax.run import metrics
+from asvit_jax.run import metrics, ranking
 from asvit_jax.training.reporting import describe_evaluation, log
-
-_NAMES = {"eval": "evaluation", "eval_raw": "raw weights"}
 
 
 class Evaluator:
@@ -44,7 +42,7 @@ class Evaluator:
       stopped: function that says whether to stop in the middle of it.
 
     Returns:
-      Top-1 of the weights that count, the averaged ones; None where `stopped` said so.
+      {weights, `ranking.EMA` or `ranking.RAW`: their `ranking.rank`}; None where `stopped` said so.
     """
     step = int(state.step)
     weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}
@@ -54,12 +52,15 @@ class Evaluator:
     if found is None:
       return None
     results = dict(zip(weights, found, strict=True))
+    about, target = ranking.kinds(self._config), self._config.budget
     for kind, result in results.items():
+      result |= {} if target is None else {"target": target}
       self._reporter.write(step, kind, result)
-      log(f"step {step}/{self._steps}  {_NAMES[kind]}: {describe_evaluation(result)}")
+      name = ranking.NAMES[about[kind]]
+      log(f"step {step}/{self._steps}  evaluation, {name}: {describe_evaluation(result)}")
     if self._network.prunes and hosts.is_first() and self._config.eval.pictures:
       self._draw(step, self._network.with_params(weights["eval"]))
-    return results["eval"]["top1"]
+    return {about[kind]: ranking.rank(result, self._config) for kind, result in results.items()}
 
   def _draw(self, step, network):
     from asvit_jax.report import tokens  # matplotlib takes a second to import

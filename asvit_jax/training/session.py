@@ -5,19 +5,19 @@ import functools
 import jax
 import numpy as np
 
+from asvit_jax.config.length import total_steps
 from asvit_jax.core import exchange, hosts
 from asvit_jax.core.ahead import Ahead
 from asvit_jax.core.devices import host_device
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import loader
-from asvit_jax.run import metrics
+from asvit_jax.run import metrics, ranking
 from asvit_jax.training import parallel, plan
 from asvit_jax.training.clock import Clock
 from asvit_jax.training.evaluator import Evaluator
 from asvit_jax.training.optimizers.building import create
 from asvit_jax.training.program import make_program
 from asvit_jax.training.reporting import Reporter, describe_step, log
-from asvit_jax.training.schedule import total_steps
 from asvit_jax.training.setup import calibrated
 from asvit_jax.training.step import create_state, state_shapes
 
@@ -92,8 +92,19 @@ class Session:
       return self._stopped(stopped_at)
     self.checkpoints.wait()
     self.reporter.flush()
-    last = metrics.read(self.workdir, "eval")[-1] if hosts.is_first() else {}
-    return {"workdir": str(self.workdir), **last}
+    return {"workdir": str(self.workdir), **(self._results() if hosts.is_first() else {})}
+
+  def _results(self):
+    """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
+    config, found = self.config, ranking.of_run(self.workdir, self.config)
+    last, best = metrics.read(self.workdir, "eval")[-1], ranking.best(found)
+    log(f"best: {ranking.describe(best)}; --step best takes it")
+    results = last | {"best_step": best.step, "best_weights": best.weights}
+    if config.budget is None:
+      return results
+    log(ranking.verdict(last, config.budget, config))
+    met = ranking.meets(last, config.budget, config)
+    return results | {"target": config.budget, "budget_met": met}
 
   def _batches(self):
     """What is left of them, each with the number of unreadable images up to it.
@@ -130,12 +141,12 @@ class Session:
       if evaluating or stopping or step % config.checkpoint_every == 0:
         self._finish(before, clock)
         before = None
-        state, top1 = parallel.unreplicate(self.state, config.parallel), None
+        state, ranks = parallel.unreplicate(self.state, config.parallel), None
         if evaluating and not stopping:
-          top1 = self.evaluator(state, stop.noticed)
-          stopping = top1 is None
+          ranks = self.evaluator(state, stop.noticed)
+          stopping = ranks is None
         self.reporter.flush()  # a run that goes on from there needs what led there
-        self.checkpoints.save(state, top1)
+        self.checkpoints.save(state, ranks)
         if stopping:
           return step
         clock.restart(step)  # neither counts as training time

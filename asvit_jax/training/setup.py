@@ -93,7 +93,12 @@ def _first_network(config, classes):
   """The weights of `init_from` over random ones; thresholds stay where these are dense."""
   if config.init_from:
     network = load_configured(
-      config.init_from, config, resize=config.init_resize, new_head=config.init_new_head
+      config.init_from,
+      config,
+      resize=config.init_resize,
+      new_head=config.init_new_head,
+      step=config.init_step,
+      weights_of=config.init_weights_of,
     )
   else:
     network = Network(

@@ -12,6 +12,7 @@ from asvit_jax.losses.classification import smooth_labels
 from asvit_jax.losses.objective import Objective
 from asvit_jax.run.state import TrainState
 from asvit_jax.sparsity.executions import in_place
+from asvit_jax.training import averaging
 from asvit_jax.training.mixing import Mixing
 from asvit_jax.training.optimizers import building, groups
 from asvit_jax.vit import batch_norm
@@ -24,6 +25,7 @@ class Options:
   Attributes:
     label_smoothing: in [0, 1).
     ema_decay: in [0, 1); 0 for no averaged weights.
+    ema_warmup: see `averaging.decay_at`.
     mixing: augmentation of the batch, a function of `seed`, the step and the place in the global
       batch.
     seed: see `mixing`.
@@ -37,6 +39,7 @@ class Options:
 
   label_smoothing: float = 0.0
   ema_decay: float = 0.0
+  ema_warmup: bool = False
   mixing: Mixing = dataclasses.field(default_factory=Mixing)
   seed: int = 0
   accumulate: int = 1
@@ -49,6 +52,7 @@ class Options:
     return cls(
       label_smoothing=config.label_smoothing,
       ema_decay=config.ema_decay,
+      ema_warmup=config.ema_warmup,
       mixing=Mixing(**config.mix),
       seed=config.seed,
       accumulate=config.accumulate,
@@ -212,8 +216,9 @@ class Step:
     """
     updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(params, updates)
-    ema, decay = None, self.options.ema_decay
-    if decay:
+    ema = None
+    if self.options.ema_decay:
+      decay = averaging.decay_at(state.step, self.options.ema_decay, self.options.ema_warmup)
       ema = optax.incremental_update(params, state.ema, 1 - decay)
     params, ema, opt_state = jax.tree.map(
       lambda new, old: jnp.where(finite, new, old),
