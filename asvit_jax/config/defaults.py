@@ -108,15 +108,23 @@ def base():
   config.optimizer.weight_decay = 1e-6
   config.optimizer.clip_norm = 0.0  # of the gradient; 0: none
   config.optimizer.thresholds_lr = 1.0  # the thresholds' learning rate ÷ that of the rest
+  config.optimizer.layer_decay = 1.0  # of the learning rate, a layer further from the head
   config.optimizer.freeze = ""  # regular expression: parameters that stay, "patch_embed|blocks.0"
+
+  config.criterion = ConfigDict()  # of the classification term
+  config.criterion.name = "cross_entropy"  # of losses.criteria.CRITERIA: "focal", "bce"
+  config.criterion.arguments = ""  # of it: "gamma=1.5"
+  config.criterion.class_weights = ""  # "balanced", numbers with commas between, or a file of them
 
   config.loss = ConfigDict(WEIGHTS)  # the weight of each term of losses.LOSSES
 
   config.eval = ConfigDict()
   config.eval.batch_size = 256
   config.eval.every = 1000  # steps
+  config.eval.patience = 0  # evaluations without a better one, before the run ends; 0: never
   config.eval.pictures = 6  # images whose kept tokens every evaluation draws; 0: none
 
+  config.wandb = ""  # project at Weights & Biases that metrics also go to; "": none
   config.log_every = 50  # steps
   config.checkpoint_every = 1000  # steps
   return config.lock()

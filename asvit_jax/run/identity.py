@@ -24,9 +24,11 @@ _FREE = (
   "data.max_bad_images",
   "eval.batch_size",
   "eval.every",
+  "eval.patience",
   "eval.pictures",
   "budget_tolerance",
   "log_every",
+  "wandb",
   "checkpoint_every",
   "parallel",
 )
@@ -143,14 +145,16 @@ def load_description(workdir):
   return _read(workdir, "network.json") or {}
 
 
-def describe_inputs(source, teacher_params):
-  """The number of images, on which the schedule and every shuffle rest, and the teacher.
+def describe_inputs(source, teacher_params, class_weights=None):
+  """The number of images, on which the schedule and every shuffle rest, the teacher and weights.
 
   Args:
     source: images to train on.
     teacher_params: of the dense network; empty without one.
+    class_weights: what each class counts for in the loss, or None.
   """
-  return {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
+  inputs = {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
+  return inputs | ({} if class_weights is None else {"class_weights": list(class_weights)})
 
 
 def check_inputs(inputs, workdir):
@@ -167,6 +171,11 @@ def check_inputs(inputs, workdir):
     raise InputError(
       f"the run in {workdir} began with another teacher than what config.init_from now leads to: "
       "bring its weights back, or use another --workdir"
+    )
+  if before.get("class_weights") != inputs.get("class_weights"):
+    raise InputError(
+      f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
+      "leads to: bring its file or its images back, or use another --workdir"
     )
 
 

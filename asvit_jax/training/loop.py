@@ -46,7 +46,7 @@ def _train(config, workdir, dry_run):
   if not dry_run:
     lock.check(workdir)
   setup = set_up(config, None if dry_run else workdir)
-  inputs = identity.describe_inputs(setup.source, setup.teacher_params)
+  inputs = identity.describe_inputs(setup.source, setup.teacher_params, setup.class_weights)
   exchange.check_same(
     {"images to train on": inputs["images"], "images to evaluate on": len(setup.eval_source)}
     | {"teacher (its checksum)": inputs["teacher"]},
@@ -78,5 +78,5 @@ def _describe(config, setup):
   planned = plan.plan(config, setup.network, setup.source, setup.eval_source)
   log(plan.describe(planned))
   optimizer, _ = building.create(config, planned["steps"])
-  program, _ = make_program(config, setup.network, optimizer)
+  program, _ = make_program(config, setup.network, optimizer, None, setup.class_weights)
   return planned | {"memory_mb": plan.memory_mb(config, program, setup.network, optimizer)}

@@ -48,7 +48,9 @@ class Session:
     self.steps = total_steps(config, len(setup.source))
     self.optimizer, self.schedule = create(config, self.steps)
     self.checkpoints = Checkpoints(workdir)
-    self.program, self.objective = make_program(config, self.network, self.optimizer)
+    self.program, self.objective = make_program(
+      config, self.network, self.optimizer, None, setup.class_weights
+    )
     state = self._first_state(setup)
     self.start = int(state.step)
     self.state = parallel.replicate(state, config.parallel)
