@@ -25,6 +25,9 @@ def define_flags():
   arguments.define_execution()
   flags.DEFINE_string("per-image", None, "File for a line of JSON an image.")
   flags.DEFINE_string(
+    "per-class", None, "File for a line of JSON a class: its accuracy, and what it is taken for."
+  )
+  flags.DEFINE_string(
     "calibrate",
     None,
     "Set the thresholds so that the images cost this share of dense; or these, several with commas "
@@ -92,10 +95,25 @@ def _evaluate():
   results = _evaluated(networks, config, source, execution, target)
   curve = {"curve": results} if len(results) > 1 else {}
   page = _page(networks[0][1], config, source, results, execution)
+  _summarize_classes(results, networks[0][1])
   for result in results if execution != "dense" else ():
     if result["target"] is not None:
       log(ranking.verdict(result, result["target"], config))
   return {"execution": execution, **results[0], **found, **curve, **page}
+
+
+def _summarize_classes(results, network):
+  """Confusion matrices, where results have some, become a number and the file that is asked for."""
+  from asvit_jax.core import hosts
+  from asvit_jax.evaluation import per_class
+
+  path = flags.FLAGS["per-class"].value
+  for result in results:
+    confusion = result.pop("confusion", None)
+    if confusion is not None:
+      result["mean_class_top1"] = per_class.mean_accuracy(confusion)
+      if path is not None and hosts.is_first():
+        per_class.write(path, confusion, network.classes)
 
 
 def _page(network, config, source, results, execution):
@@ -119,8 +137,9 @@ def _check_flags(budgets, wanted):
 
     writing.check(given.report)
   several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
-  if several and given["per-image"].value is not None:
-    raise InputError("--per-image is of one budget, and several are evaluated: give one --budget")
+  for name in ("per-image", "per-class"):
+    if several and given[name].value is not None:
+      raise InputError(f"--{name} is of one budget, and several are evaluated: give one --budget")
 
 
 def _calibrated(network, config, source, budgets):
@@ -164,7 +183,9 @@ def _evaluated(networks, config, source, execution, target):
     at |= {} if execution == "dense" else {"target": target if budget is None else budget}
     if len(networks) > 1:
       log(f"budget {budget:g}")
-    result = evaluate(network, config, source, execution, flags.FLAGS["per-image"].value)
+    per_image, classes = flags.FLAGS["per-image"].value, flags.FLAGS["per-class"].value
+    confusion = classes is not None or flags.FLAGS.report is not None
+    result = evaluate(network, config, source, execution, per_image, confusion=confusion)
     results.append(at | result)
   return results
 

@@ -1,6 +1,6 @@
 """Evaluations of a run under way, and pictures of what it keeps."""
 
-from asvit_jax.core import hosts, storage
+from asvit_jax.core import exchange, hosts, storage
 from asvit_jax.data import sources
 from asvit_jax.evaluation import accuracy
 from asvit_jax.run import metrics, ranking
@@ -22,6 +22,20 @@ class Evaluator:
   def __init__(self, config, workdir, network, source, steps, reporter):
     self._config, self._workdir, self._network = config, storage.path(workdir), network
     self._source, self._steps, self._reporter = source, steps, reporter
+    found = ranking.of_run(workdir, config) if hosts.is_first() else []
+    found = exchange.gather([(evaluation.step, evaluation.rank) for evaluation in found])[0]
+    self._ranks = {}  # of every step that was evaluated, in their order
+    for evaluated, rank in found:
+      self._note(evaluated, rank)
+
+  def _note(self, step, rank):
+    self._ranks[step] = max(rank, self._ranks.get(step, rank))
+
+  @property
+  def is_exhausted(self):
+    """Whether `eval.patience` evaluations in a row were no better than one before them."""
+    patience, ranks = self._config.eval.patience, list(self._ranks.values())
+    return bool(patience and ranks) and len(ranks) - 1 - ranks.index(max(ranks)) >= patience
 
   def is_due(self, step):
     """Whether a step is one that is evaluated."""
@@ -60,7 +74,9 @@ class Evaluator:
       log(f"step {step}/{self._steps}  evaluation, {name}: {describe_evaluation(result)}")
     if self._network.prunes and hosts.is_first() and self._config.eval.pictures:
       self._draw(step, self._network.with_params(weights["eval"]))
-    return {about[kind]: ranking.rank(result, self._config) for kind, result in results.items()}
+    ranks = {about[kind]: ranking.rank(r, self._config) for kind, r in results.items()}
+    self._note(step, max(ranks.values()))
+    return ranks
 
   def _draw(self, step, network):
     from asvit_jax.report import tokens  # matplotlib takes a second to import

@@ -1,5 +1,6 @@
 """A run from its last checkpoint to its end."""
 
+import contextlib
 import functools
 
 import jax
@@ -57,7 +58,7 @@ class Session:
     teacher_params = exchange.from_first(setup.teacher_params)
     self.teacher_params = parallel.replicate(teacher_params, config.parallel)
     self.put = functools.partial(parallel.shard, kind=config.parallel)
-    self.reporter = Reporter(workdir, self.start)
+    self.reporter = Reporter(workdir, self.start, config)
     self.evaluator = Evaluator(
       config, workdir, self.network, setup.eval_source, self.steps, self.reporter
     )
@@ -85,11 +86,13 @@ class Session:
 
   def run(self):
     """Takes the steps that are left; returns the last evaluation, or where it was told to stop."""
-    with hosts.StopSignal() as stop:
+    with hosts.StopSignal() as stop, contextlib.closing(self.reporter):
       if not self._caught_up(stop):
         return self._stopped(self.start)
-      with self._batches() as batches:
-        stopped_at = self._take_steps(batches, stop)
+      stopped_at = None
+      if not self.evaluator.is_exhausted:
+        with self._batches() as batches:
+          stopped_at = self._take_steps(batches, stop)
     if stopped_at is not None:
       return self._stopped(stopped_at)
     self.checkpoints.wait()
@@ -102,6 +105,12 @@ class Session:
     last, best = metrics.read(self.workdir, "eval")[-1], ranking.best(found)
     log(f"best: {ranking.describe(best)}; --step best takes it")
     results = last | {"best_step": best.step, "best_weights": best.weights}
+    if self.evaluator.is_exhausted and last["step"] < self.steps:
+      results["stopped_early"] = True
+      log(
+        f"stopped early, at step {last['step']} of {self.steps}: the last {config.eval.patience} "
+        "evaluations were no better than one before (eval.patience)"
+      )
     if config.budget is None:
       return results
     log(ranking.verdict(last, config.budget, config))
@@ -126,7 +135,7 @@ class Session:
     return Ahead(batches, lambda batch: (self.put(batch), len(bad_images)))
 
   def _take_steps(self, batches, stop):
-    """Returns the step at which it was told to stop, or None."""
+    """Returns the step at which it was told to stop; None at its end, which may be early."""
     config, before, clock = self.config, None, Clock(self.start)
     for step in range(self.start + 1, self.steps + 1):
       batch, bad_images = self._next(batches, clock, before)
@@ -151,6 +160,8 @@ class Session:
         self.checkpoints.save(state, ranks)
         if stopping:
           return step
+        if self.evaluator.is_exhausted:
+          return None
         clock.restart(step)  # neither counts as training time
     return None
 

@@ -17,7 +17,7 @@ FLAGS = {
   "evaluate": {
     *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
-    *("step", "weights-of"),
+    *("step", "weights-of", "per-class"),
   },
   "compare": {
     *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
