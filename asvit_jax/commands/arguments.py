@@ -187,9 +187,12 @@ def network(config, budget=None):
 def _config_of_weights(weights):
   from asvit_jax.config import base
   from asvit_jax.config.model import describe_in
+  from asvit_jax.run import identity
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
 
+  if identity.is_run(weights):
+    return identity.load(weights)
   description = formats.read(weights).description
   if "architecture" not in description:
     raise InputError("--weights needs --config: it says which network they are of and which data")

@@ -98,7 +98,9 @@ def _evaluate():
   _summarize_classes(results, networks[0][1])
   for result in results if execution != "dense" else ():
     if result["target"] is not None:
-      log(ranking.verdict(result, result["target"], config))
+      flag = "workdir" if given.workdir is not None else "weights"
+      said = f"--{flag} {arguments.source()}"
+      log(ranking.verdict(result, result["target"], config, said))
   return {"execution": execution, **results[0], **found, **curve, **page}
 
 

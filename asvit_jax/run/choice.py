@@ -1,8 +1,9 @@
 """Which weights of a run to take: of what step, and averaged or not."""
 
+from asvit_jax.core import hosts
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.progress import log
+from asvit_jax.core.progress import log as say
 from asvit_jax.run import ranking
 
 BEST, LATEST = "best", "latest"
@@ -71,6 +72,12 @@ def choose(workdir, config, steps, step="", weights=""):
   )
   _say(workdir, steps[-1] if number is None else number, chosen, at, asked=weights)
   return number, chosen
+
+
+def log(message):
+  """A line of progress, of the first host."""
+  if hosts.is_first():
+    say(message)
 
 
 def _best(workdir, found):

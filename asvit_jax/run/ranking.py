@@ -78,13 +78,14 @@ def describe(evaluation):
   )
 
 
-def verdict(result, target, config):
+def verdict(result, target, config, flag):
   """Whether a result meets a target, with what to do where it does not.
 
   Args:
     result: see `Evaluation`.
     target: share of the dense GMACs.
     config: a config.
+    flag: that leads a tool to what was evaluated, "--workdir runs/a".
 
   Returns:
     A line.
@@ -93,9 +94,9 @@ def verdict(result, target, config):
   if meets(result, target, config):
     return f"budget met: {said}"
   more = "more" if result["share"] > target else "less"
+  calibrate = f"--calibrate {target:g} --calibrate-split {config.data.train_split}"
   return (
     f"BUDGET MISSED, {more} than asked for is computed: {said}; set the thresholds anew, without "
-    f"training: evaluate.py … --calibrate {target:g} --calibrate-split {config.data.train_split} "
-    "--save-weights FILE; or train on (the same command with a larger --config.total_steps), or in "
+    f"training: evaluate.py {flag} {calibrate} --save-weights FILE; or train on (the same command with a larger --config.total_steps), or in "
     "another run raise --config.loss.budget"
   )

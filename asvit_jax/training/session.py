@@ -113,7 +113,7 @@ class Session:
       )
     if config.budget is None:
       return results
-    log(ranking.verdict(last, config.budget, config))
+    log(ranking.verdict(last, config.budget, config, f"--workdir {self.workdir}"))
     met = ranking.meets(last, config.budget, config)
     return results | {"target": config.budget, "budget_met": met}
 
