@@ -97,6 +97,6 @@ def verdict(result, target, config, flag):
   calibrate = f"--calibrate {target:g} --calibrate-split {config.data.train_split}"
   return (
     f"BUDGET MISSED, {more} than asked for is computed: {said}; set the thresholds anew, without "
-    f"training: evaluate.py {flag} {calibrate} --save-weights FILE; or train on (the same command with a larger --config.total_steps), or in "
-    "another run raise --config.loss.budget"
+    f"training: evaluate.py {flag} {calibrate} --save-weights FILE; or train on (the same command "
+    "with a larger --config.total_steps), or in another run raise --config.loss.budget"
   )
