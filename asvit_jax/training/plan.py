@@ -106,7 +106,8 @@ def _describe_average(share):
   """A line on the averaged weights, where there are some."""
   if share is None:
     return ""
-  line = f"\naveraged weights: {100 * share:.2g} % of the initial ones is left in them at the end"
+  left = "less than 0.01" if share < 1e-4 else f"{100 * share:.2g}"
+  line = f"\naveraged weights: {left} % of the initial ones is left in them at the end"
   if share < _MUCH:
     return line
   return (
