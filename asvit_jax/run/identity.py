@@ -9,7 +9,7 @@ import json
 from asvit_jax.config import base
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
-from asvit_jax.core import leaves, storage
+from asvit_jax.core import hosts, leaves, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
@@ -113,7 +113,8 @@ def as_begun(config, workdir):
     config = config.copy_and_resolve_references()
     config.update(later)
     listed = ", ".join(f"{k}={v}" for k, v in later.items())
-    log(f"{workdir} holds a run from before these keys, which goes on as it began: {listed}")
+    if hosts.is_first():
+      log(f"{workdir} holds a run from before these keys, which goes on as it began: {listed}")
   return config
 
 

@@ -101,7 +101,8 @@ class Session:
 
   def _results(self):
     """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
-    config, found = self.config, ranking.of_run(self.workdir, self.config)
+    config, saved = self.config, self.checkpoints.steps
+    found = [e for e in ranking.of_run(self.workdir, config) if e.step in saved]
     last, best = metrics.read(self.workdir, "eval")[-1], ranking.best(found)
     log(f"best: {ranking.describe(best)}; --step best takes it")
     results = last | {"best_step": best.step, "best_weights": best.weights}

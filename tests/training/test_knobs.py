@@ -19,7 +19,7 @@ from asvit_jax.network import Network
 from asvit_jax.run import metrics
 from asvit_jax.sparsity.complexity import dense_gmacs
 from asvit_jax.training import loop, parallel
-from asvit_jax.training.optimizers import building
+from asvit_jax.training.optimizers import building, groups
 from asvit_jax.training.step import Options, create_state, make_step
 from asvit_jax.vit import drop_path
 
@@ -147,3 +147,19 @@ def test_wandb_is_asked_for_only_where_it_is_installed(folder, tiny_variant, mon
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(InputError, match="wandb 'p' needs a library: pip install wandb"):
     rules.check(tiny.config(folder, wandb="p"))
+
+
+@pytest.mark.external
+def test_layers_decay_as_in_timm():
+  timm = pytest.importorskip("timm.optim") and pytest.importorskip("timm")
+  sizes = dict(img_size=16, patch_size=4, embed_dim=12, depth=4, num_heads=3, num_classes=3)
+  model = timm.models.vision_transformer.VisionTransformer(**sizes, drop_path_rate=0.6)
+  names = {id(parameter): name for name, parameter in model.named_parameters()}
+  for group in timm.optim.param_groups_layer_decay(model, layer_decay=0.5):
+    for parameter in group["params"]:
+      layers = groups.layers_below_head(names[id(parameter)], 4)
+      assert group["lr_scale"] == pytest.approx(0.5**layers), names[id(parameter)]
+  ours = Network(ARCH, tiny.params(ARCH)).model
+  drop_path.train_mode(ours, 0.6, jax.random.key(0), np.arange(2))
+  for block, theirs in zip(ours.blocks[1:], model.blocks[1:], strict=True):
+    assert block.drop_path._rate == pytest.approx(theirs.drop_path1.drop_prob)
