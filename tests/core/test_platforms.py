@@ -7,7 +7,7 @@ from command_lines import assert_one_error, call
 from asvit_jax.core import platforms
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_a_platform_that_is_not_here_is_one_error(tmp_path, monkeypatch, platform):
   monkeypatch.setenv("JAX_PLATFORMS", platform)
   process = call("train.py", "--config", "digits", "--workdir", tmp_path / "run")

@@ -10,7 +10,7 @@ from command_lines import run
 
 from asvit_jax import network, vit
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import metrics
+from asvit_jax.run import identity
 from asvit_jax.run.checkpoints import Checkpoints
 from asvit_jax.training import averaging, loop
 
@@ -84,16 +84,15 @@ def test_a_short_run_averages_its_own_weights_and_every_way_to_load_takes_either
     network.load(file, step="best")
 
 
-def test_a_run_from_before_the_warm_up_goes_on_without_it(finished, tmp_path, capsys):
-  config, workdir = finished
-  path = workdir / "config.json"
-  text = path.read_text()
-  assert text.count('"ema_warmup": true') == 1
-  path.write_text(text.replace('  "ema_warmup": true,\n', ""))
-  result = loop.train(config, workdir)
-  assert result["step"] == 4
+def test_a_run_from_before_the_warm_up_goes_on_without_it(tmp_path, folder, capsys):
+  """`test_before` has a whole one."""
+  config = tiny.config(folder)
+  identity.save(config, tmp_path)
+  path = tmp_path / "config.json"
+  path.write_text(path.read_text().replace('  "ema_warmup": true,\n', ""))
+  begun = identity.as_begun(config, tmp_path)
+  assert (begun.ema_warmup, config.ema_warmup) == (False, True)
   assert "goes on as it began: ema_warmup=False" in capsys.readouterr().err
-  assert '"ema_warmup": false' in path.read_text()
-  config.ema_warmup = False
-  assert loop.train(config, workdir) == result
-  assert len(metrics.read(workdir, "eval")) == 2
+  assert identity.load(tmp_path).to_dict() == begun.to_dict() != config.to_dict()
+  identity.check_config(begun, tmp_path)
+  assert identity.as_begun(config, tmp_path / "new") is config

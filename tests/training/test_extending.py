@@ -9,7 +9,7 @@ from command_lines import assert_one_error, call, run
 from asvit_jax import network
 from asvit_jax.core.errors import InputError
 from asvit_jax.run import identity, metrics
-from asvit_jax.training import loop
+from asvit_jax.training import loop, plan
 from asvit_jax.training.schedule import learning_rate
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
@@ -20,8 +20,8 @@ def config(folder, **changes):
   return tiny.config(folder, **plain | changes)
 
 
-def test_a_finished_run_goes_on_and_its_schedule_says_how(tmp_path, folder, capsys):
-  """Stretched over the new steps; or as if the longer run had begun so, to the bit."""
+def test_a_finished_run_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_path, folder):
+  """To the bit, where the schedule is the same."""
   kept = {"optimizer.decay_steps": 2}
   whole = config(folder, total_steps=4, **kept)
   loop.train(whole, tmp_path / "whole")
@@ -41,15 +41,21 @@ def test_a_finished_run_goes_on_and_its_schedule_says_how(tmp_path, folder, caps
   rates = [line["lr"] for line in metrics.read(tmp_path / "kept", "train")]
   assert rates[2] == rates[3] == pytest.approx(2e-6 * 8 / 512)
 
-  capsys.readouterr()
-  longer = config(folder, total_steps=None, epochs=2.0, **{"optimizer.decay_steps": None})
-  loop.train(longer, tmp_path / "kept")  # 6 steps of 8 among 24 images
-  said = capsys.readouterr().err
-  assert "extended from 4 to 6 steps: the learning rate of step 4 was 3.13e-08, and is" in said
-  rates = [line["lr"] for line in metrics.read(tmp_path / "kept", "train")]
-  expected = learning_rate(longer, 6)
-  assert rates[4:] == pytest.approx([float(expected(4)), float(expected(5))])
-  assert identity.load(tmp_path / "kept").epochs == 2.0
+
+def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
+  """Stretched over all of the new steps, unless it is told to stay; epochs count, too."""
+  workdir = tmp_path / "run"
+  identity.save(config(folder, total_steps=4), workdir)
+  identity.save_inputs({"images": 24, "teacher": 0}, workdir)
+  longer = config(folder, total_steps=None, epochs=2.0)  # 6 steps of 8 among 24 images
+  identity.check_config(longer, workdir)
+  now = float(learning_rate(longer, 6)(4))
+  said = plan.describe_extension(longer, workdir)
+  assert "from 4 to 6 steps: the learning rate of step 4 was 3.13e-08, and is" in said
+  assert f"{now:.3g} by the schedule now (--config.optimizer.decay_steps=4 keeps" in said
+  assert plan.describe_extension(config(folder, total_steps=4), workdir) is None
+  with pytest.raises(InputError, match="is one of 4 steps, and now there would be 3"):
+    identity.check_config(config(folder, total_steps=None, epochs=1.0), workdir)
 
 
 def test_a_workdir_is_enough_for_every_tool_and_keys_change_its_config(tmp_path, folder):
@@ -75,7 +81,8 @@ def _recipe(tmp_path, folder):
   path = tmp_path / "recipe.py"
   path.write_text(
     "import tiny\n\n\ndef get_config():\n"
-    f"  return tiny.config({str(folder)!r}, **{{'eval.pictures': 0, 'total_steps': 2}})\n"
+    f"  return tiny.config({str(folder)!r}, **{{'eval.pictures': 0, 'total_steps': 2,"
+    " 'optimizer.decay_steps': 2}})\n"
   )
   return path
 
