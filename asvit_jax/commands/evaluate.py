@@ -1,6 +1,7 @@
 """Evaluates a run or a weights file: accuracy, GMACs, kept tokens, images per second.
 
-python evaluate.py --workdir runs/as_deit_t_65
+python evaluate.py --workdir runs/as_deit_t_65 --step best
+python evaluate.py --workdir runs/as_deit_t_65 --config.data.dir=OTHER --per-class classes.jsonl
 python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
 python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL

@@ -82,7 +82,7 @@ def _recipe(tmp_path, folder):
   path.write_text(
     "import tiny\n\n\ndef get_config():\n"
     f"  return tiny.config({str(folder)!r}, **{{'eval.pictures': 0, 'total_steps': 2,"
-    " 'optimizer.decay_steps': 2}})\n"
+    " 'optimizer.decay_steps': 2})\n"
   )
   return path
 
