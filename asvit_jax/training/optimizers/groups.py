@@ -107,7 +107,9 @@ def layers_below_head(name, depth):
   if block >= 0:
     return depth - block
   section = name.partition(".")[0]
-  return {"head": 0, "aux_head": 0, "norm": 1}.get(section, depth + 1)
+  if "head" in section:
+    return 0
+  return 1 if section == "norm" else depth + 1
 
 
 def block_of(name):
