@@ -106,17 +106,16 @@ def _evaluate():
 
 
 def _summarize_classes(results, network):
-  """Confusion matrices, where results have some, become a number and the file that is asked for."""
+  """The confusion matrix of each result becomes a number, and the file that is asked for."""
   from asvit_jax.core import hosts
   from asvit_jax.evaluation import per_class
 
   path = flags.FLAGS["per-class"].value
   for result in results:
-    confusion = result.pop("confusion", None)
-    if confusion is not None:
-      result["mean_class_top1"] = per_class.mean_accuracy(confusion)
-      if path is not None and hosts.is_first():
-        per_class.write(path, confusion, network.classes)
+    confusion = result.pop("confusion")
+    result["mean_class_top1"] = per_class.mean_accuracy(confusion)
+    if path is not None and hosts.is_first():
+      per_class.write(path, confusion, network.classes)
 
 
 def _page(network, config, source, results, execution):
@@ -186,9 +185,8 @@ def _evaluated(networks, config, source, execution, target):
     at |= {} if execution == "dense" else {"target": target if budget is None else budget}
     if len(networks) > 1:
       log(f"budget {budget:g}")
-    per_image, classes = flags.FLAGS["per-image"].value, flags.FLAGS["per-class"].value
-    confusion = classes is not None or flags.FLAGS.report is not None
-    result = evaluate(network, config, source, execution, per_image, confusion=confusion)
+    per_image = flags.FLAGS["per-image"].value
+    result = evaluate(network, config, source, execution, per_image, confusion=True)
     results.append(at | result)
   return results
 
