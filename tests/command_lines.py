@@ -37,10 +37,10 @@ def run(name, *arguments):
   """The command `name` in this process; returns its result, or raises its InputError."""
   module = importlib.import_module(f"asvit_jax.commands.{name}")
   before = set(flags.FLAGS)
-  module.define_flags()
   argv = [name, *map(str, arguments)]
   try:
     with mock.patch.object(sys, "argv", argv):  # where --config looks for its keys
+      module.define_flags()
       rest = flags.FLAGS(argv)[1:]
   finally:
     ours = set(flags.FLAGS) - before  # what `main` imports defines others, which stay

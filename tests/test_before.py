@@ -70,7 +70,7 @@ def test_a_run_goes_on_as_if_nothing_had_happened(before):
   theirs = [line for line in theirs if line["step"] > 4]
   assert [line["kind"] for line in ours] == [line["kind"] for line in theirs]
   for a, b in zip(ours, theirs, strict=True):
-    assert a.keys() - {"real_gmacs"} == b.keys()  # which is new
+    assert a.keys() - {"real_gmacs", "target"} == b.keys()  # which are new
     for key in b.keys() - {"images_per_s", "data_wait", "kind"}:
       for x, y in zip(jax.tree.leaves(a[key]), jax.tree.leaves(b[key]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6, err_msg=key)

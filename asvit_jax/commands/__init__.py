@@ -12,6 +12,7 @@ import sys
 from absl import flags
 
 from asvit_jax.core import command, recipes
+from asvit_jax.core.nearest import hint
 
 # Name: what it does, for `asvit --help`.
 COMMANDS = {
@@ -32,10 +33,19 @@ def run(name):
   module = importlib.import_module(f"asvit_jax.commands.{name}")
   sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
   before = set(flags.FLAGS)
-  module.define_flags()
+  with command.parsing(_config_keys):  # the config of --workdir, where there is no other
+    module.define_flags()
   for flag in set(flags.FLAGS) - before:  # and lists these
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
-  command.run(module.main, *module.ARGUMENTS)
+  command.run(module.main, *module.ARGUMENTS, known_keys=_config_keys)
+
+
+def _config_keys():
+  """The keys of any config, for errors about those that are not."""
+  from asvit_jax.config import base
+  from asvit_jax.config.keys import flatten
+
+  return list(flatten(base()))
 
 
 def main():
@@ -47,7 +57,8 @@ def main():
     print("usage: asvit COMMAND [--help] …", *lines, sep="\n", file=out)
     print(f"\nrecipes for --config: {', '.join(recipes.names())}", file=out)
     if len(sys.argv) > 1 and not asked:
-      print(f"error: command {sys.argv[1]!r} is not known", file=out)
+      said = f"{sys.argv[1]!r} is not known{hint(sys.argv[1], COMMANDS)}"
+      print(f"error: command {said}", file=out)
     sys.exit(0 if asked else 2)
   if os.getcwd() not in sys.path:  # parts of your own, `my_parts:score`, as `python -m` finds them
     sys.path.insert(0, os.getcwd())

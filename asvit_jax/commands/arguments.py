@@ -1,20 +1,79 @@
 """Flags that several command lines share, and what they lead to."""
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
 from asvit_jax.core.errors import InputError
 
 
-def define_config(help_="A file of configs/, its name, or one of yours; by default --workdir's."):
-  """The flag --config, whose keys are flags too: --config.batch_size=128."""
-  config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
+def define_config(
+  help_="A file of configs/, its name, or one of yours; by default --workdir's.", goes_on=False
+):
+  """The flag --config, whose keys are flags too: --config.batch_size=128.
+
+  Where keys are given and no --config, they change what --workdir or --weights say of themselves.
+
+  Args:
+    help_: of the flag.
+    goes_on: whether the config of the run in --workdir is also meant where no keys are given.
+
+  Raises:
+    InputError: there is nothing that they could change.
+  """
+  config = _config_to_change(goes_on)
+  if config is None:
+    config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
+  else:
+    config_flags.DEFINE_config_dict("config", config, help_, lock_config=True)
+
+
+def _config_to_change(goes_on):
+  """The config of what the command line names, where it gives keys, or `goes_on`, but no config."""
+  names = [argument.partition("=")[0].lstrip("-") for argument in sys.argv if argument[:1] == "-"]
+  keys = [name for name in names if name.startswith(("config.", "noconfig."))]
+  if "config" in names or not (keys or goes_on):
+    return None
+  workdir, weights = _given("workdir"), _given("weights")
+  if workdir:
+    from asvit_jax.run import identity
+
+    return identity.load(workdir) if keys or identity.is_run(workdir) else None
+  return _config_of_weights(weights) if weights else None
+
+
+def _given(name):
+  """The value of a flag, before flags are parsed; None where it is not given."""
+  for argument, following in zip(sys.argv, [*sys.argv[1:], None], strict=True):
+    flag, equals, value = argument.partition("=")
+    if flag in (f"--{name}", f"-{name}"):
+      return value if equals else following
+  return None
 
 
 def define_source(what):
   """The flags --workdir and --weights: what to load."""
   flags.DEFINE_string("workdir", None, f"The run to {what}, or")
   flags.DEFINE_string("weights", None, "the weights: a .safetensors file, a .pth file or hf:NAME.")
+  define_choice()
+
+
+def define_choice():
+  """The flags --step and --weights-of: which weights of a run."""
+  flags.DEFINE_string("step", "", "Of a run: latest (the default), best, or the number of a step.")
+  flags.DEFINE_string(
+    "weights-of", "", "Of a run: ema (the default where it averages), raw, or the best of the two."
+  )
+
+
+def choice():
+  """Keyword arguments of `network.load`: which weights of a run; raises InputError for others."""
+  from asvit_jax.run import choice
+
+  chosen = {"step": flags.FLAGS.step, "weights_of": flags.FLAGS["weights-of"].value}
+  choice.check(*chosen.values())
+  return chosen
 
 
 def define_execution():
@@ -99,6 +158,7 @@ def config():
   elif given is None:
     given = _config_of_weights(where)
   rules.check_evaluation(given)
+  choice()
   return given
 
 
@@ -122,7 +182,7 @@ def network(config, budget=None, images=None):
   from asvit_jax.data.sources.classes import check_number
   from asvit_jax.network import load_configured
 
-  loaded = load_configured(source(), config)
+  loaded = load_configured(source(), config, **choice())
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:
@@ -137,9 +197,12 @@ def network(config, budget=None, images=None):
 def _config_of_weights(weights):
   from asvit_jax.config import base
   from asvit_jax.config.model import describe_in
+  from asvit_jax.run import identity
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
 
+  if identity.is_run(weights):
+    return identity.load(weights)
   description = formats.read(weights).description
   if "architecture" not in description:
     raise InputError("--weights needs --config: it says which network they are of and which data")

@@ -14,6 +14,7 @@ from absl import flags
 
 from asvit_jax.commands import arguments
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
@@ -30,7 +31,10 @@ def define_flags():
     "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
   )
   flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
-  flags.DEFINE_string("weights", None, "A weights file of that network; random ones without.")
+  flags.DEFINE_string(
+    "weights", None, "Weights of that network, or a run's workdir; random without."
+  )
+  arguments.define_choice()
   flags.DEFINE_string("images", None, "A directory of images; noise without.")
   flags.DEFINE_multi_string(
     "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
@@ -121,10 +125,14 @@ def _check_flags():
 
   given = flags.FLAGS
   if given.variant not in VARIANTS:
-    raise InputError(f"--variant {given.variant!r}: choose from {', '.join(VARIANTS)}")
+    meant = hint(given.variant, VARIANTS)
+    raise InputError(f"--variant {given.variant!r}: choose from {', '.join(VARIANTS)}{meant}")
   unknown = [name for name in given.execution or () if name not in TIMED]
   if unknown:
-    raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}")
+    meant = hint(unknown[0], TIMED)
+    raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}{meant}")
+  if given.weights is None and any(arguments.choice().values()):
+    raise InputError("--step and --weights-of choose among those of a run: give --weights WORKDIR")
   if (given.weights is None) != (given.images is None):
     raise InputError("give --weights and --images together: each means little without the other")
   if given.weights is None:
@@ -146,7 +154,7 @@ def _with_photographs():
   from asvit_jax.sparsity.complexity import check_budget
 
   given = flags.FLAGS
-  network = load(given.weights, dtype=given.dtype)
+  network = load(given.weights, dtype=given.dtype, **arguments.choice())
   if given["variant"].present and network.variant != given.variant:
     raise InputError(
       f"--weights {given.weights} are of {network.variant or 'no published network'}, not of "

@@ -1,6 +1,7 @@
 """Evaluates a run or a weights file: accuracy, GMACs, kept tokens, images per second.
 
-python evaluate.py --workdir runs/as_deit_t_65
+python evaluate.py --workdir runs/as_deit_t_65 --step best
+python evaluate.py --workdir runs/as_deit_t_65 --config.data.dir=OTHER --per-class classes.jsonl
 python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
 python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
@@ -24,6 +25,9 @@ def define_flags():
   arguments.define_source("evaluate")
   arguments.define_execution()
   flags.DEFINE_string("per-image", None, "File for a line of JSON an image.")
+  flags.DEFINE_string(
+    "per-class", None, "File for a line of JSON a class: its accuracy, and what it is taken for."
+  )
   flags.DEFINE_string(
     "calibrate",
     None,
@@ -63,6 +67,7 @@ def _evaluate():
   from asvit_jax.config.model import architecture
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
+  from asvit_jax.run import ranking
   from asvit_jax.sparsity import complexity
 
   given = flags.FLAGS
@@ -87,10 +92,30 @@ def _evaluate():
   execution = _execution(config, network)
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
-  results = _evaluated(networks, config, source, execution)
+  target = config.budget if budgets is None else budgets[0]
+  results = _evaluated(networks, config, source, execution, target)
   curve = {"curve": results} if len(results) > 1 else {}
   page = _page(networks[0][1], config, source, results, execution)
+  _summarize_classes(results, networks[0][1])
+  for result in results if execution != "dense" else ():
+    if result["target"] is not None:
+      flag = "workdir" if given.workdir is not None else "weights"
+      said = f"--{flag} {arguments.source()}"
+      log(ranking.verdict(result, result["target"], config, said))
   return {"execution": execution, **results[0], **found, **curve, **page}
+
+
+def _summarize_classes(results, network):
+  """The confusion matrix of each result becomes a number, and the file that is asked for."""
+  from asvit_jax.core import hosts
+  from asvit_jax.evaluation import per_class
+
+  path = flags.FLAGS["per-class"].value
+  for result in results:
+    confusion = result.pop("confusion")
+    result["mean_class_top1"] = per_class.mean_accuracy(confusion)
+    if path is not None and hosts.is_first():
+      per_class.write(path, confusion, network.classes)
 
 
 def _page(network, config, source, results, execution):
@@ -114,8 +139,9 @@ def _check_flags(budgets, wanted):
 
     writing.check(given.report)
   several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
-  if several and given["per-image"].value is not None:
-    raise InputError("--per-image is of one budget, and several are evaluated: give one --budget")
+  for name in ("per-image", "per-class"):
+    if several and given[name].value is not None:
+      raise InputError(f"--{name} is of one budget, and several are evaluated: give one --budget")
 
 
 def _calibrated(network, config, source, budgets):
@@ -149,16 +175,18 @@ def _at(network, budgets):
   return [(budget, network.at(budget)) for budget in budgets]
 
 
-def _evaluated(networks, config, source, execution):
-  """The results of every budget."""
+def _evaluated(networks, config, source, execution, target):
+  """The results of every budget; `target` where the network is of one, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
     at = {} if budget is None else {"budget": budget}
+    at |= {} if execution == "dense" else {"target": target if budget is None else budget}
     if len(networks) > 1:
       log(f"budget {budget:g}")
-    result = evaluate(network, config, source, execution, flags.FLAGS["per-image"].value)
+    per_image = flags.FLAGS["per-image"].value
+    result = evaluate(network, config, source, execution, per_image, confusion=True)
     results.append(at | result)
   return results
 

@@ -52,10 +52,11 @@ def _with_artifact(paths):
   from asvit_jax.export.artifacts import load_artifact
 
   given = flags.FLAGS
-  if given.workdir or given.weights or given.picture or given.execution or given.budget:
+  others = ("workdir", "weights", "picture", "execution", "budget", "step", "weights-of")
+  if any(given[name].value for name in others):
     raise InputError(
-      "--artifact goes by itself: --picture, --execution and --budget need the network, with "
-      "--workdir or --weights"
+      "--artifact goes by itself: --picture, --execution, --budget, --step and --weights-of need "
+      "the network, with --workdir or --weights"
     )
   artifact = load_artifact(given.artifact)
   return predict_by_artifact(artifact, paths), artifact.arch.patches

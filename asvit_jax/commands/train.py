@@ -3,6 +3,7 @@
 python train.py --config configs/as_deit_s.py:0.65 --workdir runs/as_deit_s
 
 Any key of the config can be changed: --config.batch_size=128 --config.data.dir=/data/imagenet.
+Of a run that has begun, --workdir is enough, and it may become longer: --config.total_steps=2000.
 With --dry-run --target=tpu:v5e:2x4, or gpu:h100, or gpu:h100:8, it is compiled for these devices,
 which need not be here, and what it takes of them is said; neither data nor weights are needed.
 """
@@ -17,11 +18,15 @@ ARGUMENTS = (0, 0)
 
 def define_flags():
   """Defines them."""
-  arguments.define_config("A file of configs/, its name, or one of yours.")
+  arguments.define_config(
+    "A file of configs/, its name, or one of yours; by default that of the run in --workdir.",
+    goes_on=True,
+  )
   flags.DEFINE_string("workdir", None, "Where the run is kept.")
   flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
   arguments.define_target("With --dry-run: the devices to compile the run for.")
-  flags.mark_flag_as_required("config")
+  if flags.FLAGS["config"].default is None:
+    flags.mark_flag_as_required("config")
   flags.register_multi_flags_validator(
     ["workdir", "target"],
     lambda given: given["workdir"] is not None or given["target"] is not None,

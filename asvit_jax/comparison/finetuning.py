@@ -5,6 +5,7 @@ import numpy as np
 import optax
 
 from asvit_jax import vit
+from asvit_jax.config.length import total_steps
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import DivergedError
 from asvit_jax.core.progress import log
@@ -13,7 +14,6 @@ from asvit_jax.losses.distillation import divergence
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.training.mixing import Mixing
 from asvit_jax.training.optimizers.building import create
-from asvit_jax.training.schedule import total_steps
 from asvit_jax.vit import batch_norm
 
 

@@ -16,10 +16,14 @@ def base():
   config.init_from = ""  # dense weights to start from, also the teacher: a file, a workdir or hf:…
   config.init_resize = False  # take weights of another image size: interpolate their positions
   config.init_new_head = False  # take weights of another number of classes: with a new head
+  # Of a workdir: the step, "latest", "best" or a number, and the weights, "ema", "raw" or "best".
+  config.init_step = ""
+  config.init_weights_of = ""
   config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
   # Shares between which every step draws its budget, for one network that serves all of them; None:
   # always `budget`, at which the network is evaluated in any case.
   config.budget_range = config_dict.placeholder(tuple)
+  config.budget_tolerance = 0.02  # relative: how far from the budget an evaluation still meets it
   config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
   config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
 
@@ -30,6 +34,7 @@ def base():
   config.model.patch_size = 16  # pixels
   config.model.dtype = "float32"  # of stem and blocks; parameters, heads and losses stay float32
   config.model.precision = "default"  # of float32 products: the chip's, or "high", "highest"
+  config.model.drop_path = 0.0  # rate of the last block, of stochastic depth (arXiv:1603.09382)
   config.model.remat = False  # compute blocks again in the backward pass: less memory, more time
   # Each overrides the variant's; see vit.Architecture. None: as the variant has it.
   config.model.width = config_dict.placeholder(int)
@@ -91,28 +96,39 @@ def base():
   config.parallel = "pmap"  # or "shard_map": the same step, the same result
   config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
   config.epochs = 30.0
-  config.total_steps = config_dict.placeholder(int)  # instead of epochs
+  config.total_steps = config_dict.placeholder(int)  # instead of epochs; may grow, as they may
   config.label_smoothing = 0.1
-  config.ema_decay = 0.99996  # averaged weights, the ones evaluated; 0: none
+  config.ema_decay = 0.99996  # of the averaged weights; 0: none
+  config.ema_warmup = True  # less in early steps: min(ema_decay, (1 + step) / (10 + step))
 
   config.optimizer = ConfigDict()
   config.optimizer.name = "adamw"  # of training.optimizers.OPTIMIZERS, or any of optax
   config.optimizer.arguments = ""  # of it, besides the learning rate: "b1=0.9,b2=0.95"
   config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
   config.optimizer.end_lr = 2e-6
-  config.optimizer.warmup = 0.0  # share of all steps
+  config.optimizer.warmup = 0.0  # share of these steps
+  # Steps until end_lr, at which it stays; None: all of the run, and if it is extended the new all.
+  config.optimizer.decay_steps = config_dict.placeholder(int)
   config.optimizer.weight_decay = 1e-6
   config.optimizer.clip_norm = 0.0  # of the gradient; 0: none
   config.optimizer.thresholds_lr = 1.0  # the thresholds' learning rate ÷ that of the rest
+  config.optimizer.layer_decay = 1.0  # of the learning rate, a layer further from the head
   config.optimizer.freeze = ""  # regular expression: parameters that stay, "patch_embed|blocks.0"
+
+  config.criterion = ConfigDict()  # of the classification term
+  config.criterion.name = "cross_entropy"  # of losses.criteria.CRITERIA: "focal", "bce"
+  config.criterion.arguments = ""  # of it: "gamma=1.5"
+  config.criterion.class_weights = ""  # "balanced", numbers with commas between, or a file of them
 
   config.loss = ConfigDict(WEIGHTS)  # the weight of each term of losses.LOSSES
 
   config.eval = ConfigDict()
   config.eval.batch_size = 256
   config.eval.every = 1000  # steps
+  config.eval.patience = 0  # evaluations without a better one, before the run ends; 0: never
   config.eval.pictures = 6  # images whose kept tokens every evaluation draws; 0: none
 
+  config.wandb = ""  # project at Weights & Biases that metrics also go to; "": none
   config.log_every = 50  # steps
   config.checkpoint_every = 1000  # steps
   return config.lock()

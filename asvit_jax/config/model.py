@@ -4,6 +4,7 @@ import dataclasses
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity.complexity import check_budget
 
@@ -56,6 +57,7 @@ def architecture(config, described=None):
     raise InputError(
       f"model.variant {model.variant!r} is not known: choose from {', '.join(vit.VARIANTS)}, or "
       f"describe your own: {', '.join(f'model.{name}' for name in missing)} must be given, too"
+      f"{hint(model.variant, vit.VARIANTS)}"
     )
   return vit.Architecture(**given)
 

@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
+
 
 def apply(config, argument):
   """Sets the budget and the reduction that a recipe's argument asks for.
@@ -21,7 +23,8 @@ def apply(config, argument):
   if options == ["merge"]:
     config.model.update(merging())
   elif options:
-    raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge")
+    meant = hint(options[0], ["merge"])
+    raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge{meant}")
   if budget == "dense":
     return
   try:
@@ -29,6 +32,7 @@ def apply(config, argument):
   except ValueError as error:
     raise InputError(
       f"argument {argument!r}: expected a share of the dense GMACs such as 0.65, or dense"
+      f"{hint(budget, ['dense'])}"
     ) from error
 
 

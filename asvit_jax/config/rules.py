@@ -1,5 +1,6 @@
 """What the values of a config must be: checked before anything is opened."""
 
+import importlib.util
 import re
 
 import jax
@@ -8,6 +9,7 @@ from asvit_jax.config.keys import flatten
 from asvit_jax.config.model import architecture, preprocessing, trained_architecture
 from asvit_jax.core.devices import PRECISIONS
 from asvit_jax.core.errors import InputError
+from asvit_jax.losses import class_weights, criteria
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
@@ -48,14 +50,23 @@ def check(config):
     ("max_skipped_steps", config.max_skipped_steps >= 0, "at least 0"),
     ("optimizer.clip_norm", config.optimizer.clip_norm >= 0, "at least 0"),
     ("optimizer.thresholds_lr", config.optimizer.thresholds_lr >= 0, "at least 0"),
+    ("optimizer.layer_decay", 0 < config.optimizer.layer_decay <= 1, "in (0, 1]"),
+    ("model.drop_path", 0 <= config.model.drop_path < 1, "in [0, 1)"),
+    ("eval.patience", config.eval.patience >= 0, "at least 0"),
     ("optimizer.freeze", _is_pattern(config.optimizer.freeze), "a regular expression"),
     ("log_every", config.log_every >= 1, "at least 1"),
     ("eval.every", config.eval.every >= 1, "at least 1"),
     ("checkpoint_every", config.checkpoint_every >= 1, "at least 1"),
     ("label_smoothing", 0 <= config.label_smoothing < 1, "in [0, 1)"),
     ("ema_decay", 0 <= config.ema_decay < 1, "in [0, 1)"),
+    ("budget_tolerance", config.budget_tolerance >= 0, "at least 0"),
     ("optimizer.lr", config.optimizer.lr > 0, "more than 0"),
     ("optimizer.end_lr", config.optimizer.end_lr >= 0, "at least 0"),
+    (
+      "optimizer.decay_steps",
+      config.optimizer.decay_steps is None or config.optimizer.decay_steps >= 1,
+      "at least 1, or None",
+    ),
     ("optimizer.warmup", 0 <= config.optimizer.warmup < 1, "in [0, 1)"),
     ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "at least 0"),
     ("temperature", config.temperature > 0, "more than 0"),
@@ -89,6 +100,12 @@ def check(config):
     ("mix.switch", 0 <= config.mix.switch <= 1, "in [0, 1]"),
     ("mix.erasing", 0 <= config.mix.erasing <= 1, "in [0, 1]"),
   )
+  criteria.check(config)
+  class_weights.check(config.criterion.class_weights, config.model.num_classes)
+  if config.wandb and importlib.util.find_spec("wandb") is None:
+    raise InputError(
+      f"wandb {config.wandb!r} needs a library: pip install wandb, or leave the key empty"
+    )
   if config.budget is not None and not config.init_from:
     raise InputError(
       "init_from is empty: a pruned network starts from the dense one, which also teaches it; "

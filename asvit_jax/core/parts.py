@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 
 
 def check_trusted(name, source):
@@ -55,7 +56,7 @@ class Table:
     if place is None:
       raise InputError(
         f"{self.key} {name!r} is not known: choose from {', '.join(self.names)}, or give your own "
-        f"{self.kind} as package.module:object"
+        f"{self.kind} as package.module:object{hint(name, self.names)}"
       )
     module, _, attribute = place.partition(":")
     try:

@@ -7,6 +7,7 @@ import tempfile
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -81,7 +82,10 @@ def in_place_of_names(arguments):
 def load(name, *arguments):
   """The config of a recipe; raises InputError for a name that is none."""
   if name not in names():
-    raise InputError(f"recipe {name!r} is not known: choose from {', '.join(names())}")
+    known = names()
+    raise InputError(
+      f"recipe {name!r} is not known: choose from {', '.join(known)}{hint(name, known)}"
+    )
   return _module(directory() / f"{name}.py").get_config(*arguments)
 
 

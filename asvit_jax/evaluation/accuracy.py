@@ -7,10 +7,12 @@ import numpy as np
 from asvit_jax.core import hosts, storage
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
-from asvit_jax.evaluation import one_pass
+from asvit_jax.evaluation import one_pass, per_class
 
 
-def evaluate(network, config, source, execution=None, per_image=None, stopped=None):
+def evaluate(
+  network, config, source, execution=None, per_image=None, stopped=None, confusion=False
+):
   """Accuracy, compute and kept tokens of a network on a data set, each image counted once.
 
   Of several hosts each runs its own part of the images, and all return the same.
@@ -22,6 +24,7 @@ def evaluate(network, config, source, execution=None, per_image=None, stopped=No
     execution: a name of `EXECUTIONS`; by default packed where it prunes, else dense.
     per_image: file to write a line of JSON an image to, or None.
     stopped: function asked before every batch whether to stop, or None.
+    confusion: whether the result has the `confusion` matrix, see `per_class.confusion_matrix`.
 
   Returns:
     None where `stopped` said so, else a dictionary: `top1` and `top5` in percent; `gmacs`, the mean
@@ -35,11 +38,13 @@ def evaluate(network, config, source, execution=None, per_image=None, stopped=No
   Raises:
     InputError: an unreadable image, or `per_image` cannot be written.
   """
-  found = evaluate_each([network], config, source, execution, per_image, stopped)
+  found = evaluate_each([network], config, source, execution, per_image, stopped, confusion)
   return None if found is None else found[0]
 
 
-def evaluate_each(networks, config, source, execution=None, per_image=None, stopped=None):
+def evaluate_each(
+  networks, config, source, execution=None, per_image=None, stopped=None, confusion=False
+):
   """As `evaluate`, of several networks in one pass: each image is decoded once for all of them.
 
   Args:
@@ -49,6 +54,7 @@ def evaluate_each(networks, config, source, execution=None, per_image=None, stop
     execution: see `evaluate`.
     per_image: see `evaluate`; of the first network.
     stopped: see `evaluate`.
+    confusion: see `evaluate`.
 
   Returns:
     None where `stopped` said so, else a list of what `evaluate` returns.
@@ -68,7 +74,12 @@ def evaluate_each(networks, config, source, execution=None, per_image=None, stop
   if not images:
     raise InputError(f"none of the {len(source)} images could be read: see the warnings above")
   counts = {"bad_images": len(source) - images, "images_per_s": images / seconds}
-  return [summarize(rows, net) | counts for rows, net in zip(every, networks, strict=True)]
+  results = [summarize(rows, net) | counts for rows, net in zip(every, networks, strict=True)]
+  for result, rows, net in zip(results, every, networks, strict=True) if confusion else ():
+    result["confusion"] = per_class.confusion_matrix(
+      rows["label"], rows["prediction"], net.arch.classes
+    )
+  return results
 
 
 def summarize(rows, network):

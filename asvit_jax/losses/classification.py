@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels."""
+"""Distance from the labels, by the criterion of the config."""
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ class Classification:
 
   def __call__(self, outputs, batch):
     """See `losses`."""
-    loss = cross_entropy(outputs.class_logits, batch.targets)
+    loss = batch.criterion(outputs.class_logits, batch.targets)
     if outputs.aux_logits is not None and batch.teacher is None:
-      loss += 0.5 * cross_entropy(outputs.aux_logits, batch.targets[:, None])
+      loss += 0.5 * batch.criterion(outputs.aux_logits, batch.targets[:, None])
     return loss
 
 
@@ -31,17 +31,3 @@ classification = Classification()
 def smooth_labels(labels, classes, smoothing):
   """(b,) int labels -> (b, classes) float32 targets with label smoothing."""
   return optax.smooth_labels(jax.nn.one_hot(labels, classes, dtype=jnp.float32), smoothing)
-
-
-def cross_entropy(logits, targets):
-  """Mean over all predictions.
-
-  Args:
-    logits: (..., classes).
-    targets: (..., classes) soft labels, of a shape that broadcasts to that of the logits.
-
-  Returns:
-    () float32.
-  """
-  logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
-  return optax.softmax_cross_entropy(logits, targets).mean()

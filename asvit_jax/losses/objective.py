@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from asvit_jax.losses import LOSSES, WEIGHTS
+from asvit_jax.losses import LOSSES, WEIGHTS, criteria
 from asvit_jax.sparsity.complexity import gmacs
 from asvit_jax.sparsity.executions.in_place import dense, masked
 from asvit_jax.sparsity.executions.outputs import Outputs
@@ -26,6 +26,7 @@ class Batch:
     mean_gmacs: () over the global batch; None for a dense network.
     mean_kept: () patch tokens that the last stage keeps, as above.
     target_gmacs: of the budget, a float or (); None for a dense network.
+    criterion: a `Criterion`: how far logits are from targets.
   """
 
   targets: jax.Array
@@ -34,6 +35,7 @@ class Batch:
   mean_gmacs: jax.Array | None = None
   mean_kept: jax.Array | None = None
   target_gmacs: float | jax.Array | None = None
+  criterion: Callable[[Any, Any], Any] = criteria.CROSS_ENTROPY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Objective:
     target_gmacs: None for a dense network.
     temperature: of the gate, see `gates.straight_through_gate`.
     remat: computes blocks again in the backward pass instead of keeping what they computed.
+    criterion: a `Criterion`.
   """
 
   weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
   target_gmacs: float | None = None
   temperature: float = TEMPERATURE
   remat: bool = False
+  criterion: Callable[[Any, Any], Any] = criteria.CROSS_ENTROPY
 
   def __call__(
     self, model, images, targets, teacher=None, mean=jnp.mean, totals=None, target_gmacs=None
@@ -72,7 +76,7 @@ class Objective:
     """
     if self.target_gmacs is None:
       outputs = dense(model, images, remat=self.remat)
-      batch = Batch(targets, None, mean)
+      batch = Batch(targets, None, mean, criterion=self.criterion)
       total, terms = self._sum(model.arch, outputs, batch)
       return total, (terms, outputs)
     gate = functools.partial(straight_through_gate, temperature=self.temperature)
@@ -83,7 +87,7 @@ class Objective:
       mean_gmacs = totals["gmacs"] + mean_gmacs - jax.lax.stop_gradient(mean_gmacs)
       mean_kept = totals["kept"]
     target = self.target_gmacs if target_gmacs is None else target_gmacs
-    batch = Batch(targets, teacher, mean, mean_gmacs, mean_kept, target)
+    batch = Batch(targets, teacher, mean, mean_gmacs, mean_kept, target, self.criterion)
     total, terms = self._sum(model.arch, outputs, batch)
     return total, (terms | {"gmacs": mean_gmacs}, outputs)
 

@@ -5,6 +5,7 @@ import dataclasses
 from asvit_jax import vit
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.held import Network
@@ -31,7 +32,9 @@ def create(arch, *, seed=0, **fields):
   return Network(arch, vit.initial_params(arch, seed=seed), **fields)
 
 
-def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
+def load(
+  source, arch=None, *, dtype="float32", resize=False, new_head=False, step="", weights_of=""
+):
   """A `Network` from weights of any format.
 
   Args:
@@ -41,11 +44,13 @@ def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
     dtype: compute type, "float32" or "bfloat16".
     resize: interpolates the position embedding of another image size than `arch` has.
     new_head: starts a new head where `arch` has another number of classes.
+    step: of a run: "latest" (as ""), "best" or a number; see `run.choice.check`.
+    weights_of: of a run: "ema", "raw" or "best"; "" for the averaged where it averages.
 
   Raises:
     InputError: nothing there, a format that is not known, or weights that do not fit `arch`.
   """
-  stored = formats.read(source)
+  stored = formats.read(source, step, weights_of)
   described = _described(stored, source)
   variant = stored.description.get("variant", "")
   if isinstance(arch, str):
@@ -58,7 +63,7 @@ def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
   return _filled(network, stored, described, source, resize, new_head)
 
 
-def load_configured(source, config, *, resize=False, new_head=False):
+def load_configured(source, config, *, resize=False, new_head=False, step="", weights_of=""):
   """The `Network` of a source as a config wants it.
 
   What the config leaves open, where and how to prune and the preprocessing, is the source's; where
@@ -69,11 +74,13 @@ def load_configured(source, config, *, resize=False, new_head=False):
     config: see `config.base`.
     resize: as in `load`.
     new_head: as in `load`.
+    step: as in `load`.
+    weights_of: as in `load`.
 
   Raises:
     InputError: as in `load`; or the config and the source contradict each other.
   """
-  stored = formats.read(source)
+  stored = formats.read(source, step, weights_of)
   described = _described(stored, source)
   arch = architecture(config, described)
   expected = preprocessing(config, _preprocessing(stored))
@@ -84,7 +91,10 @@ def load_configured(source, config, *, resize=False, new_head=False):
 def _published(name):
   """The `Architecture` of that name; raises InputError for one that is not known."""
   if name not in vit.VARIANTS:
-    raise InputError(f"network {name!r} is not known: choose from {', '.join(vit.VARIANTS)}")
+    known = ", ".join(vit.VARIANTS)
+    raise InputError(
+      f"network {name!r} is not known: choose from {known}{hint(name, vit.VARIANTS)}"
+    )
   return vit.VARIANTS[name]
 
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from asvit_jax.report import images
+from asvit_jax.report import classes, images
 from asvit_jax.report.page import writing
 from asvit_jax.report.page.contents import Chart, Page, Point, Series, Tile
 from asvit_jax.report.results import SHARE, chart_against_dense, table_of
@@ -42,7 +42,7 @@ def page_of(network, config, results, execution, gallery, dense):
     summary=_summary(network, config, results[0], execution),
     tiles=_tiles(results[0], gallery, dense),
     charts=_charts(results, dense),
-    tables=(_table(results, dense),),
+    tables=(_table(results, dense), *_classes(network, results[0])),
     gallery=gallery,
   )
 
@@ -54,6 +54,13 @@ def _summary(network, config, result, execution):
     facts += [f"{network.arch.reduction}, before blocks {blocks}", f"score {network.arch.score}"]
   facts += [_budget(result)] if _budget(result) else []
   return (*facts, f"{execution} execution", network.dtype)
+
+
+def _classes(network, result):
+  """Tables of single classes, where the result has a confusion matrix."""
+  if "confusion" not in result:
+    return ()
+  return classes.tables(result["confusion"], network.classes)
 
 
 def _tiles(result, gallery, dense):

@@ -5,6 +5,8 @@ the run averages), `optimizer`, and the checksums of them all.
 """
 
 import contextlib
+import functools
+import math
 import time
 
 import jax
@@ -17,7 +19,7 @@ from asvit_jax import vit
 from asvit_jax.core import exchange, hosts, leaves, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
-from asvit_jax.run import damage
+from asvit_jax.run import damage, ranking
 from asvit_jax.run.state import TrainState
 
 # Seconds between tries to read a step which a disk or a network does not give.
@@ -26,6 +28,8 @@ WAITS = (1.0, 3.0, 10.0)
 
 class Checkpoints:
   """The saved steps of a workdir: the latest two and the best evaluated one are kept.
+
+  The best is that of the averaged and that of the raw weights, by `ranking.rank`, which may be two.
 
   Saving is asynchronous and atomic. A checksum over every array is saved with it and verified when
   it is read; a step that is damaged is passed over, loudly, for the one before. Only what `damage`
@@ -43,8 +47,13 @@ class Checkpoints:
     keep = policies.AnyPreservationPolicy(
       [
         policies.LatestN(2),
-        policies.BestN(
-          get_metric_fn=lambda metrics: metrics["top1"], n=1, keep_checkpoints_without_metrics=False
+        *(
+          policies.BestN(
+            get_metric_fn=functools.partial(_rank, kind),
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          )
+          for kind in ranking.NAMES
         ),
       ]
     )
@@ -63,8 +72,12 @@ class Checkpoints:
     """The complete steps, in order."""
     return sorted(self._manager.all_steps())
 
-  def save(self, state, top1=None):
-    """Starts writing a `TrainState` of host or single-device arrays; `top1` ranks it, if known.
+  def save(self, state, ranks=None):
+    """Starts writing a `TrainState`.
+
+    Args:
+      state: of host or single-device arrays.
+      ranks: {weights of `ranking.NAMES`: rank} where it was evaluated.
 
     Raises:
       InputError: this or the last one cannot be written.
@@ -78,7 +91,7 @@ class Checkpoints:
         args=ocp.args.Composite(
           **_each(ocp.args.StandardSave, items), checksums=ocp.args.JsonSave(checksums)
         ),
-        metrics=None if top1 is None else {"top1": top1},
+        metrics=None if ranks is None else {"ranks": ranks},
         force=True,
       )
 
@@ -99,9 +112,9 @@ class Checkpoints:
       optimizer["skipped"],
     )
 
-  def restore_weights(self, arch, name, budgets=0):
-    """The `params` or `ema` of the latest good step; arguments as for `vit.specs`."""
-    return self._restore({name: vit.specs(arch, budgets)})[name]
+  def restore_weights(self, arch, name, budgets=0, step=None):
+    """The `params` or `ema` of a step, or of the latest good one; others as for `vit.specs`."""
+    return self._restore({name: vit.specs(arch, budgets)}, step)[name]
 
   def wait(self):
     """Blocks until everything saved is on disk; raises as `save` does."""
@@ -137,29 +150,33 @@ class Checkpoints:
       hosts.wait_for_all("damaged checkpoints are set aside")
       self._manager.reload()
 
-  def _restore(self, items):
-    """The items of the latest step that is not damaged, as the first host finds it."""
+  def _restore(self, items, only=None):
+    """The items of the latest step that is not damaged, as the first host finds it.
+
+    With `only`, of that step and no other.
+    """
     targets = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), items)
     damaged = {}
-    while left := [step for step in self._listed() if step not in damaged]:
-      restored, problem = self._read_patiently(left[-1], targets, damaged)
+    while left := [step for step in self._listed(only) if step not in damaged]:
+      restored, problem = self._read_patiently(left[-1], targets, damaged, only)
       if restored is not None:
         return {name: jax.tree.map(jnp.asarray, restored[name]) for name in items}
       if problem is not None:
         damaged[left[-1]] = f"step {left[-1]}: {problem}"
         place = self.directory / str(left[-1])
         log(f"WARNING: checkpoint {place} is damaged ({damaged[left[-1]]})")
+    why = "; ".join(damaged.values()) or "it is gone"
     raise InputError(
-      f"no checkpoint in {self.directory} can be restored ({'; '.join(damaged.values())}): "
+      f"no checkpoint in {self.directory} can be restored ({why}): "
       "bring back a copy, or use another --workdir"
     )
 
-  def _listed(self):
-    """The steps that are there now, in order, as the first host sees them."""
+  def _listed(self, only=None):
+    """The steps that are there now, in order, as the first host sees them; of `only` that one."""
     self._manager.reload()
-    return exchange.gather(self.steps)[0]
+    return [step for step in exchange.gather(self.steps)[0] if only in (None, step)]
 
-  def _read_patiently(self, step, targets, damaged):
+  def _read_patiently(self, step, targets, damaged, only):
     """(items, None), (None, what is damaged), or (None, None) where a newer step took its place.
 
     A run removes a step only after a newer one is complete, so what was lost to that is told from
@@ -170,7 +187,7 @@ class Checkpoints:
       problems = [p for p in exchange.gather(error and damage.describe(error)) if p is not None]
       if not problems:
         return restored, None
-      if [s for s in self._listed() if s not in damaged][-1:] != [step]:
+      if [s for s in self._listed(only) if s not in damaged][-1:] != [step]:
         return None, None
       problem = problems[0]["text"]
       if all(p["damage"] for p in problems):
@@ -203,6 +220,11 @@ class Checkpoints:
     except Exception as error:
       return None, error
     return restored, None
+
+
+def _rank(kind, metrics):
+  """Of a kind of weights, from what was saved with a step; runs from before ranked by top-1."""
+  return metrics["ranks"].get(kind, -math.inf) if "ranks" in metrics else metrics["top1"]
 
 
 def _items(state):

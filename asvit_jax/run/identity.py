@@ -8,8 +8,10 @@ import json
 
 from asvit_jax.config import base
 from asvit_jax.config.keys import flatten
-from asvit_jax.core import leaves, storage
+from asvit_jax.config.length import total_steps
+from asvit_jax.core import hosts, leaves, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 
 # May change from one call of train.py to the next; everything else belongs to the run.
@@ -25,11 +27,20 @@ _FREE = (
   "data.max_bad_images",
   "eval.batch_size",
   "eval.every",
+  "eval.patience",
   "eval.pictures",
+  "budget_tolerance",
   "log_every",
+  "wandb",
   "checkpoint_every",
   "parallel",
 )
+
+# May change where the run does not become shorter.
+_LENGTH = ("epochs", "total_steps", "optimizer.decay_steps")
+
+# What runs did that do not have these keys yet, where it is not the default.
+_BEFORE = {"ema_warmup": False}
 
 # May also differ from host to host: where each finds what is the same for all.
 _OF_A_HOST = (
@@ -62,18 +73,65 @@ def check_config(config, workdir):
       f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
       "or mount the store as a disk"
     )
-  if (storage.path(workdir) / "config.json").exists():
+  if is_run(workdir):
     before, now = (_with_defaults(flatten(c)) for c in (load(workdir), config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
+    # A run from before its images were counted cannot say how long it is.
+    length = () if _read(workdir, "inputs.json") is None else _LENGTH
+    others = [k for k in changed if k not in length]
+    if others:
+      listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in others)
+      raise InputError(
+        f"{workdir} holds a run of another config ({listed}): use another --workdir; there, "
+        f"--config.init_from={workdir} would start from the weights of this one"
+      )
     if changed:
-      listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in changed)
-      raise InputError(f"{workdir} holds a run of another config ({listed}): use another --workdir")
+      _check_no_shorter(config, workdir)
   storage.check_writable(workdir, "workdir")
+
+
+def _check_no_shorter(config, workdir):
+  """Raises InputError where a config would end the run in a workdir before its own does."""
+  before, now = steps_planned(load(workdir), workdir), steps_planned(config, workdir)
+  if now < before:
+    raise InputError(
+      f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
+      f"become longer, not shorter; give at least --config.total_steps={before}"
+    )
+
+
+def steps_planned(config, workdir):
+  """The steps of a config on the images of the run in a workdir; None where these are not known."""
+  inputs = _read(workdir, "inputs.json")
+  return None if inputs is None else total_steps(config, inputs["images"])
+
+
+def as_begun(config, workdir):
+  """A config with what the run in a workdir does, if there is one, by keys that came after it.
+
+  So a run goes on as it began; all other keys are for `check_config`.
+  """
+  if not is_run(workdir):
+    return config
+  before = _read(workdir, "config.json")
+  later = {k: v for k, v in _BEFORE.items() if k not in before and config[k] != v}
+  if later:
+    config = config.copy_and_resolve_references()
+    config.update(later)
+    listed = ", ".join(f"{k}={v}" for k, v in later.items())
+    if hosts.is_first():
+      log(f"{workdir} holds a run from before these keys, which goes on as it began: {listed}")
+  return config
 
 
 def of_all_hosts(config):
   """{dotted key: value} of a config, of those that every host must have alike."""
   return {f"config.{k}": v for k, v in flatten(config).items() if k not in _OF_A_HOST}
+
+
+def is_run(workdir):
+  """Whether a run has begun there."""
+  return (storage.path(workdir) / "config.json").is_file()
 
 
 def load(workdir):
@@ -83,7 +141,7 @@ def load(workdir):
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
     config = base()
-    config.update(json.loads(storage.read(path)))
+    config.update(_BEFORE | json.loads(storage.read(path)))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f"{path} is not a config of this version: {error}") from error
   return config
@@ -94,14 +152,16 @@ def load_description(workdir):
   return _read(workdir, "network.json") or {}
 
 
-def describe_inputs(source, teacher_params):
-  """The number of images, on which the schedule and every shuffle rest, and the teacher.
+def describe_inputs(source, teacher_params, class_weights=None):
+  """The number of images, on which the schedule and every shuffle rest, the teacher and weights.
 
   Args:
     source: images to train on.
     teacher_params: of the dense network; empty without one.
+    class_weights: what each class counts for in the loss, or None.
   """
-  return {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
+  inputs = {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
+  return inputs | ({} if class_weights is None else {"class_weights": list(class_weights)})
 
 
 def check_inputs(inputs, workdir):
@@ -118,6 +178,11 @@ def check_inputs(inputs, workdir):
     raise InputError(
       f"the run in {workdir} began with another teacher than what config.init_from now leads to: "
       "bring its weights back, or use another --workdir"
+    )
+  if before.get("class_weights") != inputs.get("class_weights"):
+    raise InputError(
+      f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
+      "leads to: bring its file or its images back, or use another --workdir"
     )
 
 

@@ -16,15 +16,21 @@ class Metrics:
   Args:
     workdir: where the run lives.
     step: the step it goes on from; 0 for a new run.
+    config: of the run, whose `wandb` may name a project that scalars also go to; or None.
   """
 
-  def __init__(self, workdir, step):
+  def __init__(self, workdir, step, config=None):
     from asvit_jax.run.tensorboard import TensorBoard  # it takes a second to import
 
     path = metrics_path(workdir)
     kept = [line for line in read(workdir) if line["step"] <= step] if path.exists() else []
     self._journal = Journal(path, map(json.dumps, kept))
     self._tensorboard = TensorBoard(storage.path(workdir) / "tensorboard", step)
+    self._wandb = None
+    if config is not None and config.wandb:
+      from asvit_jax.run.wandb import Wandb
+
+      self._wandb = Wandb(workdir, config.wandb, config)
 
   def write(self, step, kind, values):
     """One line: the step, its kind ("train" or "eval") and a dictionary of numbers and lists."""
@@ -36,11 +42,18 @@ class Metrics:
         if isinstance(scalar, (int, float)):
           scalars[f"{kind}/{name}" if i is None else f"{kind}/{name}/{i}"] = scalar
     self._tensorboard.add(step, scalars)
+    if self._wandb is not None:
+      self._wandb.add(step, scalars)
 
   def flush(self):
     """Returns once everything is where it belongs: in a bucket it is written in the background."""
     self._journal.flush()
     self._tensorboard.flush()
+
+  def close(self):
+    """Ends what another server is told."""
+    if self._wandb is not None:
+      self._wandb.close()
 
 
 def _finite(value):

@@ -5,6 +5,7 @@ import math
 import re
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.targets.chips import GPUS, TPUS, Chip
 
 _FORMS = "tpu:v5e:2x4 (the shape of the slice, in chips) or gpu:h100:8 (GPUs of one machine)"
@@ -94,7 +95,7 @@ def _check_kind(name, kind, known):
   if kind not in known:
     raise InputError(
       f"--target {name!r}: {kind or 'no chip'!r} is not known, choose from {', '.join(known)}; "
-      f"expected {_FORMS}"
+      f"expected {_FORMS}{hint(kind, known)}"
     )
 
 

@@ -1,12 +1,10 @@
 """Evaluations of a run under way, and pictures of what it keeps."""
 
-from asvit_jax.core import hosts, storage
+from asvit_jax.core import exchange, hosts, storage
 from asvit_jax.data import sources
 from asvit_jax.evaluation import accuracy
-from asvit_jax.run import metrics
+from asvit_jax.run import metrics, ranking
 from asvit_jax.training.reporting import describe_evaluation, log
-
-_NAMES = {"eval": "evaluation", "eval_raw": "raw weights"}
 
 
 class Evaluator:
@@ -24,6 +22,20 @@ class Evaluator:
   def __init__(self, config, workdir, network, source, steps, reporter):
     self._config, self._workdir, self._network = config, storage.path(workdir), network
     self._source, self._steps, self._reporter = source, steps, reporter
+    found = ranking.of_run(workdir, config) if hosts.is_first() else []
+    found = exchange.gather([(evaluation.step, evaluation.rank) for evaluation in found])[0]
+    self._ranks = {}  # of every step that was evaluated, in their order
+    for evaluated, rank in found:
+      self._note(evaluated, rank)
+
+  def _note(self, step, rank):
+    self._ranks[step] = max(rank, self._ranks.get(step, rank))
+
+  @property
+  def is_exhausted(self):
+    """Whether `eval.patience` evaluations in a row were no better than one before them."""
+    patience, ranks = self._config.eval.patience, list(self._ranks.values())
+    return bool(patience and ranks) and len(ranks) - 1 - ranks.index(max(ranks)) >= patience
 
   def is_due(self, step):
     """Whether a step is one that is evaluated."""
@@ -44,7 +56,7 @@ class Evaluator:
       stopped: function that says whether to stop in the middle of it.
 
     Returns:
-      Top-1 of the weights that count, the averaged ones; None where `stopped` said so.
+      {weights, `ranking.EMA` or `ranking.RAW`: their `ranking.rank`}; None where `stopped` said so.
     """
     step = int(state.step)
     weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}
@@ -54,12 +66,17 @@ class Evaluator:
     if found is None:
       return None
     results = dict(zip(weights, found, strict=True))
+    about, target = ranking.kinds(self._config), self._config.budget
     for kind, result in results.items():
+      result |= {} if target is None else {"target": target}
       self._reporter.write(step, kind, result)
-      log(f"step {step}/{self._steps}  {_NAMES[kind]}: {describe_evaluation(result)}")
+      name = ranking.NAMES[about[kind]]
+      log(f"step {step}/{self._steps}  evaluation, {name}: {describe_evaluation(result)}")
     if self._network.prunes and hosts.is_first() and self._config.eval.pictures:
       self._draw(step, self._network.with_params(weights["eval"]))
-    return results["eval"]["top1"]
+    ranks = {about[kind]: ranking.rank(r, self._config) for kind, r in results.items()}
+    self._note(step, max(ranks.values()))
+    return ranks
 
   def _draw(self, step, network):
     from asvit_jax.report import tokens  # matplotlib takes a second to import

@@ -33,6 +33,7 @@ def train(config, workdir, dry_run=False):
       is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
   """
   rules.check(config)
+  config = identity.as_begun(config, workdir)
   with precision(config.model.precision):
     return _train(config, workdir, dry_run)
 
@@ -41,10 +42,11 @@ def _train(config, workdir, dry_run):
   building.check(config)
   exchange.check_same(identity.of_all_hosts(config), "give all of them the same flags")
   identity.check_config(config, workdir)
+  extension = plan.describe_extension(config, workdir)
   if not dry_run:
     lock.check(workdir)
   setup = set_up(config, None if dry_run else workdir)
-  inputs = identity.describe_inputs(setup.source, setup.teacher_params)
+  inputs = identity.describe_inputs(setup.source, setup.teacher_params, setup.class_weights)
   exchange.check_same(
     {"images to train on": inputs["images"], "images to evaluate on": len(setup.eval_source)}
     | {"teacher (its checksum)": inputs["teacher"]},
@@ -53,6 +55,8 @@ def _train(config, workdir, dry_run):
   identity.check_inputs(inputs, workdir)
   description = setup.network.describe()
   identity.check_network(description, workdir)
+  if extension is not None:
+    log(extension)
   if dry_run:
     return _describe(config, setup)
   try:
@@ -74,5 +78,5 @@ def _describe(config, setup):
   planned = plan.plan(config, setup.network, setup.source, setup.eval_source)
   log(plan.describe(planned))
   optimizer, _ = building.create(config, planned["steps"])
-  program, _ = make_program(config, setup.network, optimizer)
+  program, _ = make_program(config, setup.network, optimizer, None, setup.class_weights)
   return planned | {"memory_mb": plan.memory_mb(config, program, setup.network, optimizer)}

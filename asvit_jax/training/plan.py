@@ -3,12 +3,16 @@
 import jax
 import numpy as np
 
+from asvit_jax.config.length import total_steps
 from asvit_jax.core import devices, leaves
 from asvit_jax.data import sources
+from asvit_jax.run import identity
 from asvit_jax.sparsity.complexity import target_gmacs
-from asvit_jax.training import parallel
-from asvit_jax.training.schedule import learning_rate, total_steps, warmup_steps
+from asvit_jax.training import averaging, parallel
+from asvit_jax.training.schedule import learning_rate, warmup_steps
 from asvit_jax.training.step import state_shapes
+
+_MUCH = 0.1  # of the initial weights, in an average that is meant to be of trained ones
 
 
 def plan(config, network, source, eval_source, machine=None):
@@ -26,7 +30,8 @@ def plan(config, network, source, eval_source, machine=None):
     Dictionary: `variant`, `parameters`, `gmacs_dense`, `gmacs_target` (None for a dense network);
     `data`, `images`, `eval_images`, `notes` about them; `devices`, `platform`, `hosts`,
     `batch_size`, `batch_a_device`, `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`,
-    `evaluations`, `checkpoints`.
+    `evaluations`, `checkpoints`; `ema_initial_share`, how much of the first weights the averaged
+    ones still hold at the end, None where none are averaged.
   """
   steps = total_steps(config, len(source))
   warmup = warmup_steps(config, steps)
@@ -57,6 +62,9 @@ def plan(config, network, source, eval_source, machine=None):
     "lr_end": float(schedule(steps)),
     "evaluations": len(evaluated),
     "checkpoints": len(evaluated | saved),
+    "ema_initial_share": averaging.initial_share(steps, config.ema_decay, config.ema_warmup)
+    if config.ema_decay
+    else None,
   }
 
 
@@ -75,7 +83,37 @@ def describe(plan):
     f"{plan['devices']} {plan['platform']} device(s) of {plan['hosts']} host(s){parts}\n"
     f"learning rate {plan['lr_peak']:.3g} after {plan['warmup_steps']:,} steps of warm-up, "
     f"{plan['lr_end']:.3g} at the end; {plan['evaluations']:,} evaluations, "
-    f"{plan['checkpoints']:,} checkpoints"
+    f"{plan['checkpoints']:,} checkpoints" + _describe_average(plan["ema_initial_share"])
+  )
+
+
+def describe_extension(config, workdir):
+  """How a config makes the run in a workdir longer, in a line; None where it does not."""
+  if not identity.is_run(workdir):
+    return None
+  before = identity.load(workdir)
+  was, now = (identity.steps_planned(c, workdir) for c in (before, config))
+  if was == now:
+    return None
+  rates = [learning_rate(before, was)(was), learning_rate(config, now)(was)]
+  old, new = (f"{float(rate):.3g}" for rate in rates)
+  return (
+    f"extended from {was:,} to {now:,} steps: the learning rate of step {was:,} was {old}, and is "
+    f"{new} by the schedule now (--config.optimizer.decay_steps={was} keeps the one there was, and "
+    f"stays at {old})"
+  )
+
+
+def _describe_average(share):
+  """A line on the averaged weights, where there are some."""
+  if share is None:
+    return ""
+  left = "less than 0.01" if share < 1e-4 else f"{100 * share:.2g}"
+  line = f"\naveraged weights: {left} % of the initial ones is left in them at the end"
+  if share < _MUCH:
+    return line
+  return (
+    f"{line}: WARNING: that is much; set ema_warmup or a smaller ema_decay, or use --weights-of raw"
   )
 
 

@@ -1,12 +1,13 @@
 """The program of a run: its step over all devices, as a config wants it."""
 
+from asvit_jax.losses import criteria
 from asvit_jax.losses.objective import Objective
 from asvit_jax.sparsity.complexity import target_gmacs
 from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, make_step
 
 
-def make_program(config, network, optimizer, devices=None):
+def make_program(config, network, optimizer, devices=None, class_weights=None):
   """Builds it.
 
   Of a pruned network, the metrics of a step hold the `thresholds` that it left, too: the state
@@ -17,6 +18,7 @@ def make_program(config, network, optimizer, devices=None):
     network: the `Network` to train; what it is, not its parameters.
     optimizer: an optax optimizer.
     devices: see `parallel.parallelize`.
+    class_weights: what each class counts for in the loss; None for 1.
 
   Returns:
     What `parallel.parallelize` returns, and the `Objective`.
@@ -26,6 +28,7 @@ def make_program(config, network, optimizer, devices=None):
     target_gmacs=target_gmacs(network.arch, config.budget),
     temperature=config.temperature,
     remat=config.model.remat,
+    criterion=criteria.Criterion(config.criterion.name, criteria.parse(config), class_weights),
   )
   teacher = network.dense if network.prunes else None
   step = make_step(network, teacher, objective, optimizer, Options.of(config))

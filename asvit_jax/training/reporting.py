@@ -11,10 +11,11 @@ class Reporter:
   Args:
     workdir: where the run lives.
     step: the step it goes on from; 0 for a new run.
+    config: see `Metrics`.
   """
 
-  def __init__(self, workdir, step):
-    self._metrics = Metrics(workdir, step) if hosts.is_first() else None
+  def __init__(self, workdir, step, config=None):
+    self._metrics = Metrics(workdir, step, config) if hosts.is_first() else None
 
   def write(self, step, kind, values):
     """See `Metrics.write`."""
@@ -25,6 +26,11 @@ class Reporter:
     """See `Metrics.flush`."""
     if self._metrics is not None:
       self._metrics.flush()
+
+  def close(self):
+    """See `Metrics.close`."""
+    if self._metrics is not None:
+      self._metrics.close()
 
 
 def log(message):

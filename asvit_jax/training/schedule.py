@@ -1,21 +1,17 @@
 """How many steps a run has, and the learning rate of each."""
 
-import math
-
 import jax.numpy as jnp
 import optax
 
 
-def total_steps(config, images):
-  """Number of training steps on a data set of that many images."""
-  if config.total_steps is not None:
-    return config.total_steps
-  return max(1, math.ceil(config.epochs * images / config.batch_size))
-
-
 def warmup_steps(config, steps):
   """How many of a run's steps the learning rate rises for."""
-  return int(config.optimizer.warmup * steps)
+  return int(config.optimizer.warmup * decay_steps(config, steps))
+
+
+def decay_steps(config, steps):
+  """How many of a run's steps the learning rate takes to its end."""
+  return config.optimizer.decay_steps or steps
 
 
 def learning_rate(config, steps):
@@ -24,7 +20,8 @@ def learning_rate(config, steps):
   Args:
     config: see `config.base`; `optimizer.lr` and `optimizer.end_lr` are given for a batch of 512
       and scale with the batch (arXiv:1706.02677).
-    steps: number of steps of the whole run.
+    steps: number of steps of the whole run, over which it goes where `optimizer.decay_steps` does
+      not say how many; afterwards it stays.
 
   Returns:
     Function of the step that returns () float32.
@@ -36,7 +33,7 @@ def learning_rate(config, steps):
     init_value=peak if warmup == 0 else 0.0,
     peak_value=peak,
     warmup_steps=warmup,
-    decay_steps=max(steps, 1),
+    decay_steps=max(decay_steps(config, steps), 1),
     end_value=end,
   )
   # By itself it would compute in float64 where JAX has that, and end elsewhere.

@@ -1,23 +1,24 @@
 """A run from its last checkpoint to its end."""
 
+import contextlib
 import functools
 
 import jax
 import numpy as np
 
+from asvit_jax.config.length import total_steps
 from asvit_jax.core import exchange, hosts
 from asvit_jax.core.ahead import Ahead
 from asvit_jax.core.devices import host_device
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import loader
-from asvit_jax.run import metrics
+from asvit_jax.run import metrics, ranking
 from asvit_jax.training import parallel, plan
 from asvit_jax.training.clock import Clock
 from asvit_jax.training.evaluator import Evaluator
 from asvit_jax.training.optimizers.building import create
 from asvit_jax.training.program import make_program
 from asvit_jax.training.reporting import Reporter, describe_step, log
-from asvit_jax.training.schedule import total_steps
 from asvit_jax.training.setup import calibrated
 from asvit_jax.training.step import create_state, state_shapes
 
@@ -48,14 +49,16 @@ class Session:
     self.steps = total_steps(config, len(setup.source))
     self.optimizer, self.schedule = create(config, self.steps)
     self.checkpoints = Checkpoints(workdir)
-    self.program, self.objective = make_program(config, self.network, self.optimizer)
+    self.program, self.objective = make_program(
+      config, self.network, self.optimizer, None, setup.class_weights
+    )
     state = self._first_state(setup)
     self.start = int(state.step)
     self.state = parallel.replicate(state, config.parallel)
     teacher_params = exchange.from_first(setup.teacher_params)
     self.teacher_params = parallel.replicate(teacher_params, config.parallel)
     self.put = functools.partial(parallel.shard, kind=config.parallel)
-    self.reporter = Reporter(workdir, self.start)
+    self.reporter = Reporter(workdir, self.start, config)
     self.evaluator = Evaluator(
       config, workdir, self.network, setup.eval_source, self.steps, self.reporter
     )
@@ -83,17 +86,37 @@ class Session:
 
   def run(self):
     """Takes the steps that are left; returns the last evaluation, or where it was told to stop."""
-    with hosts.StopSignal() as stop:
+    with hosts.StopSignal() as stop, contextlib.closing(self.reporter):
       if not self._caught_up(stop):
         return self._stopped(self.start)
-      with self._batches() as batches:
-        stopped_at = self._take_steps(batches, stop)
+      stopped_at = None
+      if not self.evaluator.is_exhausted:
+        with self._batches() as batches:
+          stopped_at = self._take_steps(batches, stop)
     if stopped_at is not None:
       return self._stopped(stopped_at)
     self.checkpoints.wait()
     self.reporter.flush()
-    last = metrics.read(self.workdir, "eval")[-1] if hosts.is_first() else {}
-    return {"workdir": str(self.workdir), **last}
+    return {"workdir": str(self.workdir), **(self._results() if hosts.is_first() else {})}
+
+  def _results(self):
+    """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
+    config, saved = self.config, self.checkpoints.steps
+    found = [e for e in ranking.of_run(self.workdir, config) if e.step in saved]
+    last, best = metrics.read(self.workdir, "eval")[-1], ranking.best(found)
+    log(f"best: {ranking.describe(best)}; --step best takes it")
+    results = last | {"best_step": best.step, "best_weights": best.weights}
+    if self.evaluator.is_exhausted and last["step"] < self.steps:
+      results["stopped_early"] = True
+      log(
+        f"stopped early, at step {last['step']} of {self.steps}: the last {config.eval.patience} "
+        "evaluations were no better than one before (eval.patience)"
+      )
+    if config.budget is None:
+      return results
+    log(ranking.verdict(last, config.budget, config, f"--workdir {self.workdir}"))
+    met = ranking.meets(last, config.budget, config)
+    return results | {"target": config.budget, "budget_met": met}
 
   def _batches(self):
     """What is left of them, each with the number of unreadable images up to it.
@@ -113,7 +136,7 @@ class Session:
     return Ahead(batches, lambda batch: (self.put(batch), len(bad_images)))
 
   def _take_steps(self, batches, stop):
-    """Returns the step at which it was told to stop, or None."""
+    """Returns the step at which it was told to stop; None at its end, which may be early."""
     config, before, clock = self.config, None, Clock(self.start)
     for step in range(self.start + 1, self.steps + 1):
       batch, bad_images = self._next(batches, clock, before)
@@ -130,14 +153,16 @@ class Session:
       if evaluating or stopping or step % config.checkpoint_every == 0:
         self._finish(before, clock)
         before = None
-        state, top1 = parallel.unreplicate(self.state, config.parallel), None
+        state, ranks = parallel.unreplicate(self.state, config.parallel), None
         if evaluating and not stopping:
-          top1 = self.evaluator(state, stop.noticed)
-          stopping = top1 is None
+          ranks = self.evaluator(state, stop.noticed)
+          stopping = ranks is None
         self.reporter.flush()  # a run that goes on from there needs what led there
-        self.checkpoints.save(state, top1)
+        self.checkpoints.save(state, ranks)
         if stopping:
           return step
+        if self.evaluator.is_exhausted:
+          return None
         clock.restart(step)  # neither counts as training time
     return None
 

@@ -10,6 +10,7 @@ from asvit_jax.config.model import architecture, preprocessing
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import loader, sources
+from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
 from asvit_jax.sparsity import dial
 from asvit_jax.sparsity.calibration import MAX_IMAGES
@@ -25,11 +26,13 @@ class Setup:
     network: the `Network` to train, with its first parameters; it prunes where there is a budget.
     source: images to train on.
     eval_source: images to evaluate on.
+    class_weights: what each class counts for in the loss; None for 1.
   """
 
   network: Network
   source: Any
   eval_source: Any
+  class_weights: tuple[float, ...] | None = None
 
   @property
   def teacher_params(self):
@@ -62,7 +65,8 @@ def set_up(config, workdir=None):
   for images in () if _goes_on(workdir) else (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   groups.check_frozen(network.params, config.optimizer.freeze)
-  return Setup(network, source, eval_source)
+  weights = class_weights.of(config.criterion.class_weights, config.model.num_classes, source)
+  return Setup(network, source, eval_source, weights)
 
 
 def _cached_in(workdir, data):
@@ -93,7 +97,12 @@ def _first_network(config, classes, source):
   """The weights of `init_from` over random ones; thresholds stay where these are dense."""
   if config.init_from:
     network = load_configured(
-      config.init_from, config, resize=config.init_resize, new_head=config.init_new_head
+      config.init_from,
+      config,
+      resize=config.init_resize,
+      new_head=config.init_new_head,
+      step=config.init_step,
+      weights_of=config.init_weights_of,
     )
     sources.check_order(network.classes, config.data, source)
   else:

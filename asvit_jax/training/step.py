@@ -12,9 +12,10 @@ from asvit_jax.losses.classification import smooth_labels
 from asvit_jax.losses.objective import Objective
 from asvit_jax.run.state import TrainState
 from asvit_jax.sparsity.executions import in_place
+from asvit_jax.training import averaging
 from asvit_jax.training.mixing import Mixing
 from asvit_jax.training.optimizers import building, groups
-from asvit_jax.vit import batch_norm
+from asvit_jax.vit import batch_norm, drop_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Options:
   Attributes:
     label_smoothing: in [0, 1).
     ema_decay: in [0, 1); 0 for no averaged weights.
+    ema_warmup: see `averaging.decay_at`.
     mixing: augmentation of the batch, a function of `seed`, the step and the place in the global
       batch.
     seed: see `mixing`.
     accumulate: number of equal parts of a device's batch to run one after the other. The result is
       that of the whole batch, but for batch norms, which see a part at a time.
+    drop_path: rate of the last block, see `vit.drop_path`.
     freeze: regular expression of the parameters that stay; their batch norms stay as in evaluation.
       The optimizer knows of it, too.
     budget_range: shares of the dense GMACs between which every step draws the budget that it runs
@@ -37,9 +40,11 @@ class Options:
 
   label_smoothing: float = 0.0
   ema_decay: float = 0.0
+  ema_warmup: bool = False
   mixing: Mixing = dataclasses.field(default_factory=Mixing)
   seed: int = 0
   accumulate: int = 1
+  drop_path: float = 0.0
   freeze: str = ""
   budget_range: tuple[float, float] | None = None
 
@@ -49,16 +54,31 @@ class Options:
     return cls(
       label_smoothing=config.label_smoothing,
       ema_decay=config.ema_decay,
+      ema_warmup=config.ema_warmup,
       mixing=Mixing(**config.mix),
       seed=config.seed,
       accumulate=config.accumulate,
+      drop_path=config.model.drop_path,
       freeze=config.optimizer.freeze,
       budget_range=None if config.budget_range is None else tuple(config.budget_range),
     )
 
 
-# What the draws of the budget are folded with.
-_BUDGET = 0x6275
+# What the draws of the budget and of passed branches are folded with, apart from the keys of the
+# mixing, which are folded from the same seed.
+_BUDGET, _DROP_PATH = 0x6275, 0x6470
+
+
+class Draws(NamedTuple):
+  """What a step draws, the same on all devices.
+
+  Attributes:
+    budget: (), see `Options.budget_range`; None where it is always the same.
+    drop_path: PRNG key.
+  """
+
+  budget: jax.Array | None
+  drop_path: jax.Array
 
 
 class Forward(NamedTuple):
@@ -124,9 +144,10 @@ class Step:
   def __call__(self, state, teacher_params, batch):
     """See `make_step`."""
     images, targets = self._augmented(batch, state.step)
-    budget = self._drawn_budget(state.step)
+    draws = Draws(self._drawn_budget(state.step), self._key(state.step, _DROP_PATH))
+    places = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
     run = self._whole if self.options.accumulate == 1 else self._in_parts
-    forward, grads = run(state.params, teacher_params, images, targets, budget)
+    forward, grads = run(state.params, teacher_params, images, targets, places, draws)
     loss, grads = jax.lax.pmean((forward.loss, grads), AXIS)
     norm = optax.tree.norm(grads)
     done = building.updates_done(state.opt_state)
@@ -137,7 +158,7 @@ class Step:
       "accuracy": 100 * (forward.logits.argmax(axis=-1) == targets.argmax(axis=-1)).mean(),
       "kept": forward.kept.mean(axis=0),
       "grad_norm": optax.tree.norm(groups.without_frozen(grads, self.options.freeze)),
-    } | ({} if budget is None else {"drawn_budget": budget})
+    } | ({} if draws.budget is None else {"drawn_budget": draws.budget})
     counters = {"skipped": state.skipped, "updates": state.step - 1 if done is None else done}
     return state, jax.lax.pmean(metrics, AXIS) | counters
 
@@ -155,24 +176,25 @@ class Step:
     """() share of the dense GMACs for this step; None where it is always the same."""
     if self.options.budget_range is None:
       return None
-    # Apart from the keys of the mixing, which are folded from the same seed.
-    key = jax.random.fold_in(jax.random.key(self.options.seed), step)
     low, high = self.options.budget_range
-    return jax.random.uniform(
-      jax.random.fold_in(key, _BUDGET), (), jnp.float32, minval=low, maxval=high
-    )
+    key = self._key(step, _BUDGET)
+    return jax.random.uniform(key, (), jnp.float32, minval=low, maxval=high)
 
-  def _whole(self, params, teacher_params, images, targets, budget, totals=None):
+  def _key(self, step, what):
+    key = jax.random.fold_in(jax.random.key(self.options.seed), step)
+    return jax.random.fold_in(key, what)
+
+  def _whole(self, params, teacher_params, images, targets, places, draws, totals=None):
     """(`Forward`, gradients) of this device's images; `totals` as for `Objective`."""
     teacher, target = None, None
-    if budget is not None:
-      target = budget * self.student.dense_gmacs
+    if draws.budget is not None:
+      target = draws.budget * self.student.dense_gmacs
     if self.teacher is not None:
       teacher = in_place.dense(self.teacher.with_params(teacher_params).model, images)
       teacher = jax.lax.stop_gradient(teacher)
 
     def loss(params):
-      model = self._model(params, budget)
+      model = self._model(params, places, draws)
       total, (terms, outputs) = self.objective(
         model, images, targets, teacher, _global_mean, totals, target
       )
@@ -182,20 +204,21 @@ class Step:
     (_, forward), grads = jax.value_and_grad(loss, has_aux=True)(params)
     return forward, grads
 
-  def _in_parts(self, params, teacher_params, images, targets, budget):
+  def _in_parts(self, params, teacher_params, images, targets, places, draws):
     """As `_whole`, one part of the images after the other."""
     count = self.options.accumulate
-    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (images, targets))
+    parts = (images, targets, places)
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), parts)
     totals = None
     if self.objective.target_gmacs is not None:
       measured = jax.lax.map(
-        lambda x: self.objective.measure(self._model(params, budget), x), parts[0]
+        lambda part: self.objective.measure(self._model(params, part[2], draws), part[0]), parts
       )
       totals = jax.tree.map(_global_mean, measured)
 
     def run(carry, part):
       params, total = carry
-      forward, grads = self._whole(params, teacher_params, *part, budget, totals)
+      forward, grads = self._whole(params, teacher_params, *part, draws, totals)
       return (forward.params, jax.tree.map(jnp.add, total, grads)), forward._replace(params=None)
 
     start = (params, jax.tree.map(jnp.zeros_like, params))
@@ -212,8 +235,9 @@ class Step:
     """
     updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(params, updates)
-    ema, decay = None, self.options.ema_decay
-    if decay:
+    ema = None
+    if self.options.ema_decay:
+      decay = averaging.decay_at(state.step, self.options.ema_decay, self.options.ema_warmup)
       ema = optax.incremental_update(params, state.ema, 1 - decay)
     params, ema, opt_state = jax.tree.map(
       lambda new, old: jnp.where(finite, new, old),
@@ -223,11 +247,12 @@ class Step:
     skipped = jnp.where(finite, 0, state.skipped + 1)
     return TrainState(state.step + 1, params, ema, opt_state, skipped)
 
-  def _model(self, params, budget):
+  def _model(self, params, places, draws):
     """The student in training, with the thresholds of a budget where it has those of several."""
     student = self.student.with_params(params)
-    model = (student if budget is None else student.at(budget)).model
+    model = (student if draws.budget is None else student.at(draws.budget)).model
     batch_norm.train_mode(model, AXIS, self.options.freeze)
+    drop_path.train_mode(model, self.options.drop_path, draws.drop_path, places)
     return model
 
 

@@ -69,6 +69,7 @@ class Block(nnx.Module):
     self.norm2 = layer_norm(arch, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
     self.residual_divisor = arch.residual_divisor
+    self.drop_path = None  # see `drop_path`: what training may do to a branch
 
   def __call__(self, x, attend):
     """One block.
@@ -86,11 +87,11 @@ class Block(nnx.Module):
   def attended(self, x, attend):
     """The first half of a block, up to where some methods merge tokens; as `__call__`."""
     y, scores = self.attn(self.norm1(x), attend)
-    return x + y / self.residual_divisor, scores
+    return x + self._branch(y, 0), scores
 
   def fed_forward(self, x):
     """The second half of a block: (..., d) tokens -> (..., d), each by itself."""
-    return x + self.mlp(self.norm2(x)) / self.residual_divisor
+    return x + self._branch(self.mlp(self.norm2(x)), 1)
 
   def rows(self, x, read, attend):
     """The block for some of its tokens only: what nobody reads is not computed.
@@ -104,7 +105,11 @@ class Block(nnx.Module):
       `read` after the block; as `__call__` gives it, up to rounding.
     """
     y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
-    return self.fed_forward(read + y / self.residual_divisor)
+    return self.fed_forward(read + self._branch(y, 0))
+
+  def _branch(self, y, index):
+    y = y / self.residual_divisor
+    return y if self.drop_path is None else self.drop_path(y, index)
 
 
 def gelu(x):

@@ -17,18 +17,26 @@ FLAGS = {
   "evaluate": {
     *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
+    *("step", "weights-of", "per-class"),
   },
   "compare": {
     *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
-    *("speed-batch", "report", "report-images"),
+    *("speed-batch", "report", "report-images", "step", "weights-of"),
   },
-  "predict": {"config", "workdir", "weights", "artifact", "execution", "picture", "budget"},
-  "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},
+  "predict": {
+    *("config", "workdir", "weights", "artifact", "execution", "picture", "budget"),
+    *("step", "weights-of"),
+  },
+  "export": {
+    *("config", "workdir", "weights", "format", "out", "batch", "budget", "step", "weights-of"),
+  },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    *("reduction", "target"),
+    *("reduction", "target", "step", "weights-of"),
   },
-  "visualize": {"config", "workdir", "weights", "count", "[no]curves", "out", "budget"},
+  "visualize": {
+    *("config", "workdir", "weights", "count", "[no]curves", "out", "budget", "step", "weights-of"),
+  },
   "parity": set(),
   "quickstart": set(),
 }

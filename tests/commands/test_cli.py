@@ -18,6 +18,7 @@ TRAIN = ("train.py", "--config", "configs/digits.py")
     ((*TRAIN, "--config.batchsize=3"), ("batchsize", "batch_size")),
     ((*TRAIN, "--wrkdir=x"), ("wrkdir",)),
     ((*TRAIN, "--config.foo=3"), ("the config has no key 'foo'",)),
+    (("train.py", "--config", "{misspelt}"), ("'drop_pth'; did you mean 'model.drop_path'",)),
     (("train.py", "--config", "configs/none.py"), ("configs/none.py",)),
     (
       ("train.py", "--config", "configs/as_deit_t.py:0.5,foo"),
@@ -30,11 +31,16 @@ TRAIN = ("train.py", "--config", "configs/digits.py")
     ((*TRAIN, "--config.budget=1.3", "--config.init_from=x"), ("budget 1.3 is not in (0, 1]",)),
   ],
   ids=[
-    *("unknown key", "unknown flag", "no such key", "missing config", "argument", "in the config"),
+    *("unknown key", "unknown flag", "no such key", "in a file"),
+    *("missing config", "argument", "in the config"),
     "budget",
   ],
 )
 def test_bad_input_to_train_is_one_error(tmp_path, arguments, said):
+  misspelt = tmp_path / "mine.py"
+  text = "from asvit_jax.config import base\n\n\ndef get_config():\n  config = base()\n"
+  misspelt.write_text(f"{text}  config.model.drop_pth = 0.1\n  return config\n")
+  arguments = [str(argument).format(misspelt=misspelt) for argument in arguments]
   assert_one_error(call(*arguments, "--workdir", tmp_path / "run"), *said)
   assert not (tmp_path / "run").exists()
 

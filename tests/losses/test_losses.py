@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.losses.budget import distance
-from asvit_jax.losses.classification import cross_entropy, smooth_labels
+from asvit_jax.losses.classification import smooth_labels
+from asvit_jax.losses.criteria import CROSS_ENTROPY
 from asvit_jax.losses.distillation import divergence
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def test_smoothed_labels_share_the_smoothing_among_all_classes():
 def test_cross_entropy_is_the_mean_negative_log_likelihood_under_the_targets():
   targets = softmax(RNG.standard_normal((6, 4)))
   expected = -(targets * np.log(softmax(LOGITS))).sum() / 6
-  np.testing.assert_allclose(cross_entropy(LOGITS, targets), expected, rtol=1e-5)
+  np.testing.assert_allclose(CROSS_ENTROPY(LOGITS, targets), expected, rtol=1e-5)
 
 
 def test_distillation_is_the_divergence_of_the_student_from_the_teacher_by_row():

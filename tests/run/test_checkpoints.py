@@ -52,12 +52,14 @@ def test_what_is_restored_is_what_was_saved_to_the_bit(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, weights, getattr(state(3), name))
 
 
-def test_the_best_step_is_kept_beside_the_latest_two(tmp_path):
+@pytest.mark.parametrize(("raw", "kept"), [(0.0, [2, 4, 5]), (90.0, [2, 3, 4, 5])])
+def test_the_best_steps_are_kept_beside_the_latest_two(tmp_path, raw, kept):
   checkpoints = Checkpoints(tmp_path)
-  for step, top1 in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None), (5, 40.0)):
-    checkpoints.save(state(step), top1)
+  for step, ema in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None), (5, 40.0)):
+    ranks = {"ema": ema, "raw": raw if step == 3 else ema}
+    checkpoints.save(state(step), None if ema is None else ranks)
     checkpoints.wait()
-  assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 4, 5]
+  assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == kept
 
 
 @pytest.mark.parametrize("damage", damages.ALL)

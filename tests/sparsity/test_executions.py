@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit, weights
-from asvit_jax.losses.classification import cross_entropy
+from asvit_jax.losses.criteria import CROSS_ENTROPY
 from asvit_jax.sparsity import complexity, gates
 from asvit_jax.sparsity.executions import in_place
 
@@ -109,7 +109,7 @@ def objectives(arch, outputs):
   """(2,): the mean GMACs, scaled to the order of one, and a loss of the logits."""
   targets = jax.nn.one_hot(jnp.arange(len(outputs.logits)) % arch.classes, arch.classes)
   gmacs = complexity.gmacs(arch, outputs.kept).mean() * 1e4
-  return jnp.stack([gmacs, cross_entropy(outputs.logits, targets)])
+  return jnp.stack([gmacs, CROSS_ENTROPY(outputs.logits, targets)])
 
 
 def check_gradients(function, thresholds, h=0.01):

@@ -85,12 +85,12 @@ def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
   save = Checkpoints.save
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-  def save_on_a_full_disk(self, state, top1=None):
+  def save_on_a_full_disk(self, state, ranks=None):
     if int(state.step) == 4:
       self.wait()
       # Files of a checkpoint grow larger than this; what else is written does not.
       resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
-    save(self, state, top1)
+    save(self, state, ranks)
 
   with monkeypatch.context() as patched:
     patched.setattr(Checkpoints, "save", save_on_a_full_disk)
@@ -181,7 +181,8 @@ def test_every_evaluated_step_can_be_the_best(tmp_path, config):
   assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())[-2:] == [4, 6]
   top1 = {line["step"]: line["top1"] for line in metrics.read(tmp_path, "eval")}
   assert set(top1) == {3, 6}
-  assert (tmp_path / "checkpoints" / str(max(top1, key=top1.get))).is_dir()
+  best = max(top1, key=lambda step: (top1[step], step))
+  assert (tmp_path / "checkpoints" / str(best)).is_dir()
 
 
 def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, config):

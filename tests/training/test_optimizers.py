@@ -9,7 +9,7 @@ import optax
 import pytest
 import tiny
 
-from asvit_jax.core import leaves
+from asvit_jax.core import keywords, leaves
 from asvit_jax.core.errors import InputError
 from asvit_jax.training import loop
 from asvit_jax.training.optimizers import OPTIMIZERS, building
@@ -176,8 +176,8 @@ def test_arguments_reach_the_optimizer():
 def test_values_of_arguments_are_any_literal():
   text = "a=(1, 2.5), b='x,y', c=None,d=-1e-3"
   expected = {"a": (1, 2.5), "b": "x,y", "c": None, "d": -1e-3}
-  assert building.parse_arguments(text) == expected
-  assert building.parse_arguments("") == {}
+  assert keywords.parse(text, "optimizer.arguments") == expected
+  assert keywords.parse("", "optimizer.arguments") == {}
 
 
 # What a user may bring along, as test_optimizers:….

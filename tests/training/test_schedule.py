@@ -2,15 +2,16 @@ import numpy as np
 import pytest
 import tiny
 
+from asvit_jax.config.length import total_steps
 from asvit_jax.training import schedule
 
 
 def test_steps_follow_from_epochs_unless_they_are_given():
   config = tiny.config("", total_steps=None, epochs=2.5, batch_size=8)
-  assert schedule.total_steps(config, images=100) == 32  # 31.25, and no image left out
-  assert schedule.total_steps(config, images=1) == 1
+  assert total_steps(config, images=100) == 32  # 31.25, and no image left out
+  assert total_steps(config, images=1) == 1
   config.total_steps = 7
-  assert schedule.total_steps(config, images=100) == 7
+  assert total_steps(config, images=100) == 7
 
 
 def test_the_learning_rate_is_a_cosine_between_its_end_points():
@@ -22,6 +23,14 @@ def test_the_learning_rate_is_a_cosine_between_its_end_points():
   assert rate(25) == pytest.approx(end + (peak - end) * (1 + np.cos(np.pi / 4)) / 2)
   assert rate(100) == pytest.approx(end)
   assert rate(150) == pytest.approx(end)
+
+
+def test_after_its_steps_the_learning_rate_stays():
+  changes = {"optimizer.lr": 8e-3, "optimizer.end_lr": 8e-4, "optimizer.warmup": 0.2}
+  short = schedule.learning_rate(tiny.config("", **changes), 100)
+  longer = schedule.learning_rate(tiny.config("", **changes, **{"optimizer.decay_steps": 100}), 300)
+  for step in (0, 10, 20, 60, 100, 299):
+    assert longer(step) == short(step)
 
 
 def test_warm_up_climbs_linearly_to_the_peak():

@@ -133,7 +133,9 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
 
   before = files()
   result = loop.train(config, interrupted)
-  assert result == {"workdir": str(interrupted), **metrics.read(interrupted, "eval")[-1]}
+  last = {"workdir": str(interrupted), **metrics.read(interrupted, "eval")[-1]}
+  assert result | last == result
+  assert (result["target"], result["budget_met"]) == (0.6, abs(last["share"] / 0.6 - 1) <= 0.02)
   assert files() == before
 
 

@@ -1,6 +1,5 @@
 """The optimizer that a config asks for, with what surrounds it."""
 
-import ast
 import inspect
 
 import jax
@@ -8,7 +7,9 @@ import numpy as np
 import optax
 
 from asvit_jax import vit
+from asvit_jax.core import keywords
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.training.optimizers import OPTIMIZERS, groups
 from asvit_jax.training.schedule import learning_rate
 
@@ -42,12 +43,12 @@ def create(config, steps):
     InputError: as `build`.
   """
   schedule, options = learning_rate(config, steps), config.optimizer
-  arguments = parse_arguments(options.arguments)
+  arguments = keywords.parse(options.arguments, "optimizer.arguments")
   stages = [build(options.name, schedule, options.weight_decay, **arguments)]
   if options.clip_norm:
     stages.insert(0, groups.clipped(options.clip_norm, options.freeze))
-  if options.thresholds_lr != 1 or options.freeze:
-    stages.append(groups.scaled(options.thresholds_lr, options.freeze))
+  if options.thresholds_lr != 1 or options.freeze or options.layer_decay != 1:
+    stages.append(groups.scaled(options.thresholds_lr, options.freeze, options.layer_decay))
   return optax.chain(*stages), schedule
 
 
@@ -133,33 +134,6 @@ def check(config):
     )
 
 
-def parse_arguments(text):
-  """Keyword arguments from text.
-
-  Args:
-    text: "b1=0.9,b2=0.95", with values that `ast.literal_eval` reads.
-
-  Returns:
-    Dictionary.
-
-  Raises:
-    InputError: it is not of this form.
-  """
-  try:
-    call = ast.parse(f"_({text})", mode="eval").body
-    names = [keyword.arg for keyword in call.keywords]
-    if not isinstance(call.func, ast.Name) or call.args or None in names:
-      raise ValueError(text)
-    if len(names) != len(set(names)):
-      raise ValueError(text)
-    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-  except (SyntaxError, ValueError, TypeError, AttributeError) as error:
-    raise InputError(
-      f"optimizer.arguments {text!r} cannot be read: expected names and values as in "
-      "'b1=0.9,b2=0.95'"
-    ) from error
-
-
 def _resolve(name):
   """The function of that name, and the names of its parameters."""
   if name in OPTIMIZERS or ":" in name:
@@ -169,7 +143,7 @@ def _resolve(name):
   else:
     raise InputError(
       f"optimizer.name {name!r} is not known: choose from {', '.join(OPTIMIZERS.names)}, any other "
-      "of optax, or give your own as package.module:object"
+      f"of optax, or give your own as package.module:object{hint(name, _of_optax())}"
     )
   try:
     parameters = inspect.signature(function).parameters
@@ -193,8 +167,13 @@ def _check_arguments(name, parameters, arguments):
     taken = ", ".join(key for key in parameters if key not in _OURS) or "none"
     raise InputError(
       f"optimizer.arguments: {', '.join(unknown)} is not known to optimizer {name!r}; it takes "
-      f"{taken}"
+      f"{taken}{hint(unknown[0], [key for key in parameters if key not in _OURS])}"
     )
+
+
+def _of_optax():
+  """Names of what could be an optimizer there."""
+  return [*OPTIMIZERS.names, *(n for n in dir(optax) if n.islower() and not n.startswith("_"))]
 
 
 def _shapes(tree):

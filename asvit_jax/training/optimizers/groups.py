@@ -71,17 +71,48 @@ def clipped(norm, freeze):
   return optax.GradientTransformation(clip.init, update)
 
 
-def scaled(thresholds, freeze):
+def scaled(thresholds, freeze, layer_decay=1.0):
   """Scales updates, as an optax transformation.
 
   Args:
     thresholds: factor of the thresholds' update.
     freeze: regular expression; the updates of parameters that it is found in become 0.
+    layer_decay: factor of the other parameters' updates to the power of `layers_below_head`.
   """
 
-  def scale(name, update):
-    if is_frozen(name, freeze):
-      return jnp.zeros_like(update)
-    return update * thresholds if name == "thresholds" else update
+  def scaled_by(depth):
+    def scale(name, update):
+      if is_frozen(name, freeze):
+        return jnp.zeros_like(update)
+      if name == "thresholds":
+        return update * thresholds
+      return update * layer_decay ** layers_below_head(name, depth)
 
-  return optax.stateless(lambda updates, _: leaves.map_named(scale, updates))
+    return scale
+
+  def update(updates, _):
+    blocks = [block_of(name) for name, _ in leaves.named(updates)]
+    return leaves.map_named(scaled_by(1 + max(blocks)), updates)
+
+  return optax.stateless(update)
+
+
+def layers_below_head(name, depth):
+  """How many layers a parameter is away from the head, in timm's groups for layer-wise decay.
+
+  Heads are 0; the last norm goes with the last block, 1; the stem, the class token and the position
+  embedding are one layer below the first of the `depth` blocks.
+  """
+  block = block_of(name)
+  if block >= 0:
+    return depth - block
+  section = name.partition(".")[0]
+  if "head" in section:
+    return 0
+  return 1 if section == "norm" else depth + 1
+
+
+def block_of(name):
+  """The number of the block that a parameter is in; -1 for those that are in none."""
+  found = re.match(r"blocks\.(\d+)\.", name)
+  return int(found[1]) if found else -1

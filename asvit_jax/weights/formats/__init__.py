@@ -30,22 +30,33 @@ FORMATS = Table(
 )
 
 
-def read(source):
+def read(source, step="", weights_of=""):
   """Reads weights of any format.
 
   Args:
     source: a file, the workdir of a run, or `hf:OWNER/NAME` on the Hugging Face hub. Files and
       workdirs may be in a bucket; `~` is the home directory.
+    step: of a run, which one, see `run.choice.check`.
+    weights_of: of a run, which weights, see `run.choice.check`.
 
   Returns:
     `Stored`.
 
   Raises:
-    InputError: nothing there, a damaged file, an unknown format, or a missing library.
+    InputError: nothing there, a damaged file, an unknown format, or a missing library; a step or
+      weights of what is no run.
   """
   source = str(storage.path(source))
   for name in FORMATS:
-    if FORMATS[name].recognizes(source):
-      return FORMATS[name].read(source)
+    if not FORMATS[name].recognizes(source):
+      continue
+    if name == "workdir":
+      return FORMATS[name].read(source, step, weights_of)
+    if step or weights_of:
+      raise InputError(
+        f"weights {source}: step and weights_of choose among those of a run, and it is no workdir: "
+        "leave them out"
+      )
+    return FORMATS[name].read(source)
   expected = ", ".join(FORMATS[name].expects for name in FORMATS)
   raise InputError(f"weights {source}: no such file; expected one of: {expected}")

@@ -3,7 +3,7 @@
 from asvit_jax.config.model import architecture, trained_architecture
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
+from asvit_jax.run import choice, identity, ranking
 from asvit_jax.vit import Architecture
 from asvit_jax.weights.names import to_timm
 from asvit_jax.weights.stored import Stored
@@ -18,8 +18,8 @@ class Workdir:
     """Any directory."""
     return storage.path(source).is_dir()
 
-  def read(self, source):
-    """See `formats`; the averaged weights where the run averages, of the latest good step."""
+  def read(self, source, step="", weights_of=""):
+    """See `formats`; which weights of which step, see `run.choice.check`."""
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
     config, description = identity.load(source), identity.load_description(source)
@@ -36,9 +36,10 @@ class Workdir:
         "architecture": architecture(config).to_json(),
         "preprocessing": {"crop_ratio": config.data.crop_ratio},
       }
-    name = "ema" if config.ema_decay else "params"
+    step, kind = choice.choose(source, config, checkpoints.steps, step, weights_of)
+    name = {ranking.EMA: "ema", ranking.RAW: "params"}[kind]
     budgets = len(description.get("budgets", ()))
-    return Stored(to_timm(checkpoints.restore_weights(arch, name, budgets)), description)
+    return Stored(to_timm(checkpoints.restore_weights(arch, name, budgets, step)), description)
 
 
 workdir = Workdir()

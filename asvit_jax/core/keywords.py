@@ -1,0 +1,54 @@
+"""Keyword arguments of parts, as a config gives them."""
+
+import ast
+import inspect
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
+
+
+def parse(text, key):
+  """Keyword arguments from text.
+
+  Args:
+    text: "b1=0.9,b2=0.95", with values that `ast.literal_eval` reads.
+    key: of the config, for the error.
+
+  Returns:
+    Dictionary.
+
+  Raises:
+    InputError: it is not of this form.
+  """
+  try:
+    call = ast.parse(f"_({text})", mode="eval").body
+    names = [keyword.arg for keyword in call.keywords]
+    if not isinstance(call.func, ast.Name) or call.args or None in names:
+      raise ValueError(text)
+    if len(names) != len(set(names)):
+      raise ValueError(text)
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+  except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+    raise InputError(
+      f"{key} {text!r} cannot be read: expected names and values as in 'b1=0.9,b2=0.95'"
+    ) from error
+
+
+def check(function, arguments, key, ours=()):
+  """Raises InputError for keyword arguments that a function does not take.
+
+  Args:
+    function: any.
+    arguments: names.
+    key: of the config, for the error.
+    ours: names of its parameters that are set by others.
+  """
+  parameters = inspect.signature(function).parameters.values()
+  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    return
+  taken = [p.name for p in parameters if p.name not in ours]
+  for name in arguments:
+    if name not in taken:
+      raise InputError(
+        f"{key}: {name} is not known; it takes {', '.join(taken) or 'none'}{hint(name, taken)}"
+      )

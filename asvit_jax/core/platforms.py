@@ -1,0 +1,44 @@
+"""What JAX raises where a machine is not what it was told, or has not enough memory.
+
+Nothing here imports JAX: it is for errors of programs that did.
+"""
+
+import os
+
+
+def describe(error):
+  """An error of JAX's platform in a sentence: what happened and what to do.
+
+  Args:
+    error: any exception.
+
+  Returns:
+    The sentence; None where it is another error.
+  """
+  text = " ".join(str(error).split())[:300]
+  if _without_platform(error):
+    asked = os.environ.get("JAX_PLATFORMS")
+    asked = f"of JAX_PLATFORMS={asked}" if asked else "at all"
+    return (
+      f"JAX cannot use a device {asked} here{f' ({text})' if text else ''}: unset JAX_PLATFORMS to "
+      "take what there is, or install jax for this accelerator and see that no other process has it"
+    )
+  if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and (
+    "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
+  ):
+    return (
+      f"a device has not enough memory ({text}): lower batch_size, eval.batch_size or --batch, or "
+      "raise accumulate, or set model.remat"
+    )
+  return None
+
+
+def _without_platform(error):
+  """Whether it was raised where JAX starts its backends; by type or text it could be any other."""
+  trace = error.__traceback__
+  while trace is not None:
+    code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__")
+    if module == "jax._src.xla_bridge" and code.co_name in ("backends", "_init_backend"):
+      return True
+    trace = trace.tb_next
+  return False

@@ -1,0 +1,61 @@
+"""What each class counts for in the loss: `criterion.class_weights`."""
+
+import numpy as np
+
+from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
+
+BALANCED = "balanced"
+
+
+def check(text, classes):
+  """Raises InputError for what cannot be the weights of so many classes."""
+  if text and text != BALANCED:
+    _read(text, classes)
+
+
+def of(text, classes, source):
+  """The weights.
+
+  Args:
+    text: "" for none; "balanced" for images ÷ (classes · images of the class), which lets all
+      classes count the same, as scikit-learn has it; numbers with commas between; or a file with a
+      number a line; in label order.
+    classes: number of classes.
+    source: of the images to train on, whose labels are counted where `text` is "balanced".
+
+  Returns:
+    Tuple of floats, or None.
+
+  Raises:
+    InputError: something else, another number of them, or a class that has no image to balance by.
+  """
+  if not text:
+    return None
+  if text != BALANCED:
+    return _read(text, classes)
+  labels = getattr(source, "labels", None)
+  if labels is None:  # the images with them, which takes as long as reading them
+    labels = [source[i]["label"] for i in range(len(source))]
+  counts = np.bincount(np.asarray(labels, int), minlength=classes)
+  if not counts.all():
+    empty = ", ".join(str(source.classes[i]) for i in np.flatnonzero(counts == 0)[:5])
+    raise InputError(
+      f"criterion.class_weights balanced: there is no image to train on of {empty}: give numbers"
+    )
+  return tuple((len(labels) / (classes * counts)).tolist())
+
+
+def _read(text, classes):
+  path = storage.path(text)
+  parts = storage.read(path).decode().split() if path.is_file() else text.split(",")
+  try:
+    weights = tuple(float(part) for part in parts)
+  except ValueError:
+    weights = ()
+  if len(weights) != classes or not all(0 <= w < np.inf for w in weights) or not sum(weights):
+    raise InputError(
+      f"criterion.class_weights {text!r}: expected balanced, or a number of at least 0 for each of "
+      f"the {classes} classes, with commas between or a line each in a file"
+    )
+  return weights

@@ -1,0 +1,100 @@
+"""Which weights of a run to take: of what step, and averaged or not."""
+
+from asvit_jax.core import hosts
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
+from asvit_jax.core.progress import log as say
+from asvit_jax.run import ranking
+
+BEST, LATEST = "best", "latest"
+WEIGHTS = (ranking.EMA, ranking.RAW, BEST, LATEST)
+
+
+def check(step, weights):
+  """Raises InputError for values that no run has.
+
+  Args:
+    step: "latest" or "" for the last one, "best" for the best evaluated, or a number or its digits.
+    weights: "ema" for averaged weights, "raw", "best" for those of the two that were evaluated
+      best, by themselves at the best step; "" or "latest" for the averaged where the run averages,
+      but at step "best" as "best".
+  """
+  step = str(step)
+  if step not in ("", BEST, LATEST) and not step.isdecimal():
+    raise InputError(
+      f"step {step!r} is not known: expected {LATEST}, {BEST} or the number of a step"
+      f"{hint(step, (LATEST, BEST))}"
+    )
+  if weights not in ("", *WEIGHTS):
+    raise InputError(
+      f"weights_of {weights!r} is not known: choose from {', '.join(WEIGHTS)}"
+      f"{hint(weights, WEIGHTS)}"
+    )
+  if weights == LATEST and step not in ("", LATEST):
+    raise InputError(f"weights_of latest and step {step} contradict each other: give one of them")
+
+
+def choose(workdir, config, steps, step="", weights=""):
+  """Finds what is asked for, and says what it is.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    steps: the numbers of its saved steps, in order.
+    step: see `check`.
+    weights: see `check`.
+
+  Returns:
+    The step, or None for the last good one, and `ranking.EMA` or `ranking.RAW`.
+
+  Raises:
+    InputError: what the run does not have.
+  """
+  check(step, weights)
+  step, averages = str(step), bool(config.ema_decay)
+  if weights == ranking.EMA and not averages:
+    raise InputError(f"{workdir} has no averaged weights, its ema_decay is 0: take the raw ones")
+  found = [e for e in ranking.of_run(workdir, config) if e.step in steps]
+  if step == BEST or (weights == BEST and not step):
+    kinds = (weights,) if weights in (ranking.EMA, ranking.RAW) else (ranking.EMA, ranking.RAW)
+    return _best(workdir, [e for e in found if e.weights in kinds])
+  number = None if step in ("", LATEST) else int(step)
+  if number is not None and number not in steps:
+    raise InputError(
+      f"{workdir} has no step {number}: saved are {', '.join(map(str, steps))}; the latest two and "
+      "the best are kept"
+    )
+  at = [e for e in found if e.step == (steps[-1] if number is None else number)]
+  if weights == BEST:
+    return _best(workdir, at)
+  chosen = (
+    weights if weights in (ranking.EMA, ranking.RAW) else (ranking.RAW, ranking.EMA)[averages]
+  )
+  _say(workdir, steps[-1] if number is None else number, chosen, at, asked=weights)
+  return number, chosen
+
+
+def log(message):
+  """A line of progress, of the first host."""
+  if hosts.is_first():
+    say(message)
+
+
+def _best(workdir, found):
+  if not found:
+    raise InputError(
+      f"{workdir} has no evaluated step to be the best of: take step latest, or let train.py reach "
+      "its first evaluation (eval.every)"
+    )
+  best = ranking.best(found)
+  log(f"weights of {workdir}: {ranking.describe(best)}")
+  return best.step, best.weights
+
+
+def _say(workdir, step, chosen, at, asked):
+  """What is taken; and that the other weights are better, where nobody asked for these."""
+  line = f"weights of {workdir}: step {step}, {ranking.NAMES[chosen]}"
+  best = ranking.best(at) if at else None
+  if best is not None and best.weights != chosen and not asked:
+    line += f"; better at this step: --weights-of {best.weights} ({ranking.describe(best)})"
+  log(line)

@@ -1,0 +1,58 @@
+"""Scalars for Weights & Biases, beside TensorBoard's, where `pip install wandb` was run."""
+
+import json
+import uuid
+
+from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
+
+_FILE = "wandb.json"  # in the workdir: the run's id, by which it goes on there
+
+
+class Wandb:
+  """Logs to the run of a workdir; a run that goes on logs to the one it began.
+
+  Steps that it logged before, and repeats after a kill, are there already: it leaves them as they
+  are.
+
+  Args:
+    workdir: where the run lives.
+    project: name of the project.
+    config: of the run.
+
+  Raises:
+    InputError: it cannot begin.
+  """
+
+  def __init__(self, workdir, project, config):
+    import wandb
+
+    place = storage.path(workdir)
+    known = place / _FILE
+    if known.exists():
+      identity = json.loads(storage.read(known))["id"]
+    else:
+      identity = uuid.uuid4().hex[:8]
+      storage.write(known, json.dumps({"id": identity}) + "\n", "the id of the run at wandb")
+    try:
+      self._run = wandb.init(
+        project=project,
+        id=identity,
+        name=place.name,
+        resume="allow",
+        config=config.to_dict(),
+        dir=None if storage.in_bucket(place) else str(place),
+      )
+    except Exception as error:  # without a login, without a network: they have no common type
+      raise InputError(
+        f"wandb {project!r} cannot begin ({type(error).__name__}: {str(error)[:200]}): log in with "
+        "wandb login, set WANDB_MODE=offline, or leave the key empty"
+      ) from error
+
+  def add(self, step, scalars):
+    """Logs {tag: number} of a step."""
+    self._run.log(scalars, step=step)
+
+  def close(self):
+    """Ends the run there."""
+    self._run.finish()
