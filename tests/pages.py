@@ -69,7 +69,7 @@ def gallery(count, noisy=False, compared=True, merges=True):
   pictures = tuple(
     picture(rng, index, noise(rng) if noisy else None, compared) for index in range(count)
   )
-  return Gallery(pictures, CLASSES, STAGES if compared else (), SIDE, 1.25, merges)
+  return Gallery(pictures, CLASSES, STAGES if compared else (), (SIDE, SIDE), 1.25, merges)
 
 
 def page(count=90, **options):

@@ -14,7 +14,12 @@ def define_config(help_="A file of configs/, its name, or one of yours; by defau
 def define_source(what):
   """The flags --workdir and --weights: what to load."""
   flags.DEFINE_string("workdir", None, f"The run to {what}, or")
-  flags.DEFINE_string("weights", None, "the weights: a .safetensors file, a .pth file or hf:NAME.")
+  flags.DEFINE_string(
+    "weights", None, "the weights: a file, a directory of the hub's layout, or hf:OWNER/NAME."
+  )
+  flags.DEFINE_string(
+    "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
+  )
 
 
 def define_execution():
@@ -75,6 +80,8 @@ def source():
     InputError: both or neither are given.
   """
   workdir, weights = flags.FLAGS.workdir, flags.FLAGS.weights
+  if weights is None and flags.FLAGS["weights-key"].value:
+    raise InputError("--weights-key says which of the networks in a file of --weights: give that")
   if (workdir is None) == (weights is None):
     raise InputError("give either --workdir or --weights: what to load")
   return workdir if weights is None else weights
@@ -115,7 +122,8 @@ def network(config, budget=None):
   from asvit_jax.data import sources
   from asvit_jax.network import load_configured
 
-  loaded = load_configured(source(), config)
+  key = flags.FLAGS["weights-key"].value
+  loaded = load_configured(source(), config, resize=config.init_resize, key=key)
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:
@@ -129,9 +137,16 @@ def _config_of_weights(weights):
   from asvit_jax.config.model import describe_in
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
+  from asvit_jax.weights.recognition import recognize
 
-  description = formats.read(weights).description
-  if "architecture" not in description:
-    raise InputError("--weights needs --config: it says which network they are of and which data")
-  arch = Architecture.from_json(description["architecture"], f"weights {weights}")
-  return describe_in(base(), arch, description.get("variant", ""))
+  stored = formats.read(weights, flags.FLAGS["weights-key"].value)
+  if "architecture" in stored.description:
+    arch = Architecture.from_json(stored.description["architecture"], f"weights {weights}")
+    return describe_in(base(), arch, stored.description.get("variant", ""))
+  try:
+    arch, variant = recognize(stored, f"weights {weights}")
+  except InputError as error:
+    raise InputError(
+      f"--weights needs --config, which says which network they are of and which data: {error}"
+    ) from error
+  return describe_in(base(), arch, variant)

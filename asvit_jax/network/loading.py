@@ -6,6 +6,7 @@ from asvit_jax import vit
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import check_trusted
+from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.held import Network
 from asvit_jax.weights import formats
@@ -31,21 +32,24 @@ def create(arch, *, seed=0, **fields):
   return Network(arch, vit.initial_params(arch, seed=seed), **fields)
 
 
-def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
+def load(source, arch=None, *, dtype="float32", resize=False, new_head=False, classes=None, key=""):
   """A `Network` from weights of any format.
 
   Args:
-    source: a file (safetensors, PyTorch), the workdir of a run, or `hf:OWNER/NAME`.
+    source: a file (safetensors, PyTorch, Google's .npz), a directory as the Hugging Face hub has
+      them, the workdir of a run, or `hf:OWNER/NAME`; docs/weights.md has them all.
     arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for what this package wrote, nor
       for weights of a published network.
     dtype: compute type, "float32" or "bfloat16".
     resize: interpolates the position embedding of another image size than `arch` has.
-    new_head: starts a new head where `arch` has another number of classes.
+    new_head: starts a new head where `arch` has another number of classes, or the source no head.
+    classes: instead of `arch`: number of classes, for a new head.
+    key: where the source holds several networks, which: "model_ema", "teacher".
 
   Raises:
     InputError: nothing there, a format that is not known, or weights that do not fit `arch`.
   """
-  stored = formats.read(source)
+  stored = formats.read(source, key)
   described = _described(stored, source)
   variant = stored.description.get("variant", "")
   if isinstance(arch, str):
@@ -53,12 +57,14 @@ def load(source, arch=None, *, dtype="float32", resize=False, new_head=False):
   elif arch is None and described is not None:
     arch = described
   elif arch is None:
-    arch, variant = recognize(stored.tensors, f"weights {source}")
-  network = Network(arch, {}, dtype, _preprocessing(stored), variant=variant)
+    arch, variant = recognize(stored, f"weights {source}", classes if new_head else None)
+  if classes is not None:
+    arch = dataclasses.replace(arch, classes=classes)
+  network = Network(arch, {}, dtype, _preprocessing(stored, source), variant=variant)
   return _filled(network, stored, described, source, resize, new_head)
 
 
-def load_configured(source, config, *, resize=False, new_head=False):
+def load_configured(source, config, *, resize=False, new_head=False, key=""):
   """The `Network` of a source as a config wants it.
 
   What the config leaves open, where and how to prune and the preprocessing, is the source's; where
@@ -69,14 +75,15 @@ def load_configured(source, config, *, resize=False, new_head=False):
     config: see `config.base`.
     resize: as in `load`.
     new_head: as in `load`.
+    key: as in `load`.
 
   Raises:
     InputError: as in `load`; or the config and the source contradict each other.
   """
-  stored = formats.read(source)
+  stored = formats.read(source, key)
   described = _described(stored, source)
-  arch = architecture(config, described)
-  expected = preprocessing(config, _preprocessing(stored))
+  arch = architecture(config, stored.facts if described is None else vars(described))
+  expected = preprocessing(config, _preprocessing(stored, source, config))
   network = Network(arch, {}, config.model.dtype, expected, variant=config.model.variant)
   return _filled(network, stored, described, source, resize, new_head)
 
@@ -90,13 +97,22 @@ def _published(name):
 
 def _filled(network, stored, described, source, resize, new_head):
   """The `Network` with the parameters, and what else is known of them, of a source."""
-  arch = network.arch
-  tensors = adapt(arch, stored.tensors, resize, new_head)
+  arch, name = network.arch, f"weights {source}"
+  if described is not None:  # what tensors do not show, their file does
+    facts = {"image_size": described.image_size} | stored.facts
+    stored = dataclasses.replace(stored, facts=facts)
+  tensors = adapt(arch, stored, resize, new_head, name)
   prunes = any(name.startswith("score_predictor.") for name in tensors)
   if described is not None:
     _check_same(arch, described, source, prunes, resize, new_head)
+  if stored.facts.get("heads", arch.heads) != arch.heads:  # their shapes would not tell
+    raise InputError(
+      f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
+      "choose the model.variant that it is of, or set model.heads"
+    )
   budgets = tuple(stored.description.get("budgets", ()))
-  params = from_timm(arch if prunes else arch.dense, tensors, f"weights {source}", len(budgets))
+  of = arch if prunes else arch.dense
+  params = from_timm(of, tensors, name, len(budgets), stored.family)
   classes = stored.description.get("classes")
   if classes is not None and len(classes) != arch.classes:
     classes = None
@@ -115,8 +131,16 @@ def _described(stored, source):
   return arch
 
 
-def _preprocessing(stored):
-  return Preprocessing.from_json(stored.description.get("preprocessing", {}))
+def _preprocessing(stored, source, config=None):
+  """What the weights expect of images; where they do not say it, what is taken is said."""
+  found = Preprocessing.from_json(stored.description.get("preprocessing", {}))
+  if stored.assumes and (config is None or config.data.mean is None):
+    taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
+    log(
+      f"weights {source} does not say how its images are prepared; taken is what is usual for "
+      f"{stored.family}: {taken} (config.data.mean and so on set it)"
+    )
+  return found
 
 
 def _check_same(arch, described, source, prunes, resize, new_head):
@@ -134,5 +158,5 @@ def _check_same(arch, described, source, prunes, resize, new_head):
     raise InputError(
       f"weights {source} does not fit this model: it says that it has {listed}; leave these to the "
       "weights, or take others (another image size or another number of classes is taken when "
-      "asked for: resize, new_head)"
+      "asked for: init_resize, init_new_head)"
     )

@@ -8,7 +8,7 @@ import json
 
 from asvit_jax.config import base
 from asvit_jax.config.keys import flatten
-from asvit_jax.core import leaves, storage
+from asvit_jax.core import leaves, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
 
@@ -29,7 +29,7 @@ _FREE = (
 )
 
 # May also differ from host to host: where each finds what is the same for all.
-_OF_A_HOST = ("data.dir", "data.classes", "data.cache", "data.workers", "init_from")
+_OF_A_HOST = ("data.dir", "data.classes", "data.cache", "data.workers", "init_from", "teacher_from")
 
 
 def save(config, workdir, description=None):
@@ -134,7 +134,11 @@ def check_network(description, workdir):
 
 
 def _with_defaults(flat):
-  """Runs from before had `data.crop_ratio` set, at what is the default where it is left open."""
+  """Runs from before had `data.crop_ratio` set, at what is the default where it is left open.
+
+  And a size has several forms.
+  """
+  flat = flat | {"model.image_size": sizes.plain(flat["model.image_size"])}
   if flat["data.crop_ratio"] is None:
     return flat | {"data.crop_ratio": Preprocessing().crop_ratio}
   return flat

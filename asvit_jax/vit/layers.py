@@ -69,6 +69,8 @@ class Block(nnx.Module):
     self.norm2 = layer_norm(arch, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
     self.residual_divisor = arch.residual_divisor
+    self.ls1 = LayerScale(arch.width) if arch.layer_scale else None
+    self.ls2 = LayerScale(arch.width) if arch.layer_scale else None
 
   def __call__(self, x, attend):
     """One block.
@@ -86,11 +88,11 @@ class Block(nnx.Module):
   def attended(self, x, attend):
     """The first half of a block, up to where some methods merge tokens; as `__call__`."""
     y, scores = self.attn(self.norm1(x), attend)
-    return x + y / self.residual_divisor, scores
+    return x + self._scaled(y, self.ls1), scores
 
   def fed_forward(self, x):
     """The second half of a block: (..., d) tokens -> (..., d), each by itself."""
-    return x + self.mlp(self.norm2(x)) / self.residual_divisor
+    return x + self._scaled(self.mlp(self.norm2(x)), self.ls2)
 
   def rows(self, x, read, attend):
     """The block for some of its tokens only: what nobody reads is not computed.
@@ -104,7 +106,22 @@ class Block(nnx.Module):
       `read` after the block; as `__call__` gives it, up to rounding.
     """
     y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
-    return self.fed_forward(read + y / self.residual_divisor)
+    return self.fed_forward(read + self._scaled(y, self.ls1))
+
+  def _scaled(self, y, layer_scale):
+    y = y / self.residual_divisor
+    return y if layer_scale is None else layer_scale(y)
+
+
+class LayerScale(nnx.Module):
+  """A learned factor a channel, small at first (arXiv:2103.17239); 1e-6 as DeiT-III begins."""
+
+  def __init__(self, width):
+    self.gamma = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
+
+  def __call__(self, x):
+    """(..., d) -> (..., d)."""
+    return x * self.gamma[...].astype(x.dtype)
 
 
 def gelu(x):

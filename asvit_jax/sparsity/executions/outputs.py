@@ -15,7 +15,7 @@ class Outputs:
     class_logits: (b, classes) float32 of the class token alone; None where packed. They differ
       from `logits` where there is an auxiliary head.
     aux_logits: (b, n, classes) float32 of the patch tokens; None without auxiliary head, or packed.
-    tokens: (b, 1 + n, d) tokens after the last block and the final norm, the class token first;
+    tokens: (b, prefix + n, d) tokens after the last block and the final norm, class token first;
       None where packed.
     keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
     scores: (b, stages, n) float32 scores that decided it; None where packed.

@@ -78,13 +78,13 @@ def run(model, rows, group=None, step=None):
   b, n = rows.keep.shape
   widths, order, keeps = ladder(n, step or STEP), jnp.arange(b), []
   for index in range(model.arch.stages):
-    keeps.append(_kept_positions(rows)[jnp.argsort(order), 1:])
+    keeps.append(_kept_positions(rows)[jnp.argsort(order), model.arch.prefix_tokens :])
     by_count = jnp.argsort(rows.keep.sum(axis=1))
     run_stage = functools.partial(_run_stage, model, index, widths, rows)
     rows, order = in_groups(run_stage, group or b, by_count), order[by_count]
-  class_tokens, best = jax.tree.map(lambda a: a[jnp.argsort(order)], rows)  # of the last stage
+  read, best = jax.tree.map(lambda a: a[jnp.argsort(order)], rows)  # of the last stage
   keep = jnp.stack(keeps, axis=1).astype(jnp.float32)
-  logits = model.predict(model.classify(class_tokens), lambda: best)
+  logits = model.predict(model.classify(read), lambda: best)
   return Outputs(logits, keep=keep, kept=keep.sum(axis=-1))
 
 
@@ -167,16 +167,18 @@ def _read(model, blocks, x, attend, present):
   """The last blocks, and what of their tokens the prediction needs.
 
   Returns:
-    (b, d) class tokens, and (b, classes), the best of the patches' logits, None with one head.
+    (b, read, d) tokens, and (b, classes), the best of the patches' logits, None without aux head.
   """
   *blocks, last = blocks
   for block in blocks:
     x, _ = block(x, attend)
   if not model.arch.aux_head:
-    return last.rows(x, x[:, :1], attend)[:, 0], None
+    return last.rows(x, x[:, : model.arch.read_tokens], attend), None
   x, _ = last(x, attend)
-  of_patches = jnp.where(present[:, 1:, None], model.classify_patches(x[:, 1:]), -jnp.inf)
-  return x[:, 0], of_patches.max(axis=1, initial=-jnp.inf)
+  prefix = model.arch.prefix_tokens
+  of_patches = model.classify_patches(x[:, prefix:])
+  of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)
+  return x[:, :1], of_patches.max(axis=1, initial=-jnp.inf)
 
 
 def _kept_first(keep):

@@ -1,0 +1,86 @@
+"""Families of weights: whose names a file's tensors have, and what these are in timm's.
+
+| family | looks like | table |
+|---|---|---|
+| timm, DeiT, DeiT-III, DINO, MAE, LV-ViT, ours | `patch_embed.proj.weight` | `timm` |
+| transformers: ViT, DeiT, ViTMAE, DINOv2 | `embeddings.patch_embeddings.…` | `transformers` |
+| torchvision | `conv_proj.weight` | `torchvision` |
+| Google's vision_transformer, AugReg, big_vision | `Transformer/encoderblock_0/…` | `google` |
+| networks with other blocks, refused by name | | `refused` |
+
+A family is a `base.Family`, whose table turns its names into timm's. What is before its names, as
+`module.` or Lightning's `model.`, is found by the family's marker and goes.
+"""
+
+import dataclasses
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+from asvit_jax.weights.families import google, refused, timm, torchvision, transformers
+
+FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
+
+
+def in_timms_names(stored, source):
+  """What a source holds, with timm's names and layouts.
+
+  Args:
+    stored: `Stored`, as it was found.
+    source: where, for the errors. Where it holds several networks, `Stored.key` is what the names
+      of the one begin with.
+
+  Returns:
+    `Stored`; of a family that is not known, as it was.
+
+  Raises:
+    InputError: a network with other blocks than ours, or several of them.
+  """
+  for family in FAMILIES:
+    prefixes = family.prefixes(stored.tensors)
+    if not prefixes:
+      continue
+    prefix = _chosen(prefixes, source, stored.key)
+    refused.check(stored.tensors, source, prefix)
+    tensors, left_out = family.translate(stored.tensors, prefix)
+    if left_out:
+      log(f"{source}: left out what the classifier does not need: {_listed(left_out)}")
+    if _reads_more(tensors):  # as DINOv2's, the class token and the mean of the patches
+      log(f"{source}: left out its head, which reads more than the class token")
+      tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
+    # What the source says itself, in a config beside the file, counts more than what is usual.
+    preprocessing = family.preprocessing | stored.description.get("preprocessing", {})
+    description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
+    facts = family.facts | family.seen(stored.tensors, prefix) | stored.facts
+    return dataclasses.replace(
+      stored,
+      tensors=tensors,
+      description=description,
+      facts=facts,
+      family=family.title,
+      assumes="mean" not in stored.description.get("preprocessing", {}),
+    )
+  refused.check(stored.tensors, source)
+  return stored
+
+
+def _chosen(prefixes, source, key):
+  wanted = prefixes
+  if key:
+    wanted = [p for p in prefixes if p[:-1] == key or p.startswith((f"{key}.", f"{key}/"))]
+  if len(wanted) == 1:
+    return wanted[0]
+  listed = ", ".join(repr(prefix[:-1]) for prefix in prefixes)
+  asked = f", and {key!r} is not one of them" if key and not wanted else ""
+  raise InputError(
+    f"{source} holds networks whose names begin with {listed}{asked}: choose one by that, with "
+    "--weights-key or config.init_key"
+  )
+
+
+def _reads_more(tensors):
+  head, token = tensors.get("head.weight"), tensors.get("cls_token")
+  return head is not None and token is not None and head.shape[-1] == 2 * token.shape[-1]
+
+
+def _listed(names):
+  return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
