@@ -101,8 +101,7 @@ def _filled(network, stored, described, source, resize, new_head):
   if described is not None:  # what tensors do not show, their file does
     facts = {"image_size": described.image_size} | stored.facts
     stored = dataclasses.replace(stored, facts=facts)
-  tensors = adapt(arch, stored, resize, new_head, name)
-  prunes = any(name.startswith("score_predictor.") for name in tensors)
+  prunes = any(tensor.startswith("score_predictor.") for tensor in stored.tensors)
   if described is not None:
     _check_same(arch, described, source, prunes, resize, new_head)
   if stored.facts.get("heads", arch.heads) != arch.heads:  # their shapes would not tell
@@ -110,6 +109,7 @@ def _filled(network, stored, described, source, resize, new_head):
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
       "choose the model.variant that it is of, or set model.heads"
     )
+  tensors = adapt(arch, stored, resize, new_head, name)
   budgets = tuple(stored.description.get("budgets", ()))
   of = arch if prunes else arch.dense
   params = from_timm(of, tensors, name, len(budgets), stored.family)

@@ -13,6 +13,7 @@ A family is a `base.Family`, whose table turns its names into timm's. What is be
 """
 
 import dataclasses
+import re
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -40,17 +41,19 @@ def in_timms_names(stored, source):
     if not prefixes:
       continue
     prefix = _chosen(prefixes, source, stored.key)
-    refused.check(stored.tensors, source, prefix)
-    tensors, left_out = family.translate(stored.tensors, prefix)
+    others = {_root(other) for other in prefixes} - {_root(prefix)}
+    chosen = {k: v for k, v in stored.tensors.items() if not k.startswith(tuple(others))}
+    refused.check(chosen, source, prefix)
+    tensors, left_out = family.translate(chosen, prefix)
     if left_out:
-      log(f"{source}: left out what the classifier does not need: {_listed(left_out)}")
+      log(f"{source}: left out what the classifier does not need: {_listed(sorted(left_out))}")
     if _reads_more(tensors):  # as DINOv2's, the class token and the mean of the patches
       log(f"{source}: left out its head, which reads more than the class token")
       tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
     # What the source says itself, in a config beside the file, counts more than what is usual.
     preprocessing = family.preprocessing | stored.description.get("preprocessing", {})
     description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
-    facts = family.facts | family.seen(stored.tensors, prefix) | stored.facts
+    facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
     return dataclasses.replace(
       stored,
       tensors=tensors,
@@ -75,6 +78,21 @@ def _chosen(prefixes, source, key):
     f"{source} holds networks whose names begin with {listed}{asked}: choose one by that, with "
     "--weights-key or config.init_key"
   )
+
+
+def _root(prefix):
+  """The first part of what stands before names, with what separates it; "" of none."""
+  return re.match(r"[^./]*[./]?", prefix)[0]
+
+
+def _shown(tensors):
+  """The traits of an `Architecture` that timm's names show."""
+  return {
+    "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in tensors),
+    "layer_scale": "blocks.0.ls1.gamma" in tensors,
+    "dist_token": "dist_token" in tensors,
+    "dist_head": "dist_token" in tensors and "head_dist.weight" in tensors,
+  }
 
 
 def _reads_more(tensors):

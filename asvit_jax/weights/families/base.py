@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 _PARTS = ("q", "k", "v")
+_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
 def _nothing_more(tensors, prefix):
@@ -62,8 +63,9 @@ class Family:
     Names that the table does not have stay what they are: the strict check says which they are.
     """
     found, origin, left_out = {}, {}, []
+    before = _beginnings(prefix)
     for name, value in tensors.items():
-      short = name.removeprefix(prefix)
+      short = next((name.removeprefix(b) for b in before if name.startswith(b)), name)
       if any(re.fullmatch(pattern, short) for pattern in self.unneeded):
         left_out.append(name)
         continue
@@ -83,11 +85,17 @@ class Family:
     numbers = re.findall(r"\d+", module)
     # The first number is that of the block; what else has numbers, the table spells out.
     pattern = re.sub(r"\d+", "{}", module, count=1)
+    leaf = self.leaves.get(leaf, leaf)
     for key in (module, pattern):
-      if key in self.table:
-        return f"{self.table[key].format(*numbers)}.{self.leaves.get(leaf, leaf)}"
+      if key in self.table and leaf in _LEAVES:
+        return f"{self.table[key].format(*numbers)}.{leaf}"
     whole = re.sub(r"\d+", "{}", name, count=1)
     return self.table[whole].format(*re.findall(r"\d+", name)) if whole in self.table else None
+
+
+def _beginnings(prefix):
+  """A prefix and those that it begins with, the longest first: a head may stand outside of it."""
+  return [prefix[: match.end()] for match in re.finditer(r"[./]", prefix)][::-1]
 
 
 def _joined(tensors, origin):
