@@ -32,8 +32,8 @@ def architecture(config, described=None):
 
   Args:
     config: see `config.base`.
-    described: {field: value} of the weights, of all fields or some: what the config leaves open of
-      how it prunes, and of `TRAITS`, is theirs.
+    described: what the weights say, an `Architecture` or {field: value} of some of its fields: what
+      the config leaves open of how it prunes, and of `TRAITS`, is theirs.
 
   Raises:
     InputError: an unknown variant of which not all dimensions are given, or keys that do not fit
@@ -44,7 +44,8 @@ def architecture(config, described=None):
   given |= {field: model[key] for key, field in _ALWAYS.items()}
   given["image_size"] = sizes.plain(given["image_size"])
   given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
-  theirs = {k: v for k, v in (described or {}).items() if k in PRUNING + TRAITS}
+  said = vars(described) if isinstance(described, vit.Architecture) else described or {}
+  theirs = {k: v for k, v in said.items() if k in PRUNING + TRAITS}
   if "prune_before" in given:  # other stages than those that the weights are for
     theirs.pop("stage_weights", None)
   if not theirs.get("prune_before"):  # it says that it is dense, not where it could prune

@@ -82,7 +82,7 @@ def load_configured(source, config, *, resize=False, new_head=False, key=""):
   """
   stored = formats.read(source, key)
   described = _described(stored, source)
-  arch = architecture(config, stored.facts if described is None else vars(described))
+  arch = architecture(config, described or stored.facts)
   expected = preprocessing(config, _preprocessing(stored, source, config))
   network = Network(arch, {}, config.model.dtype, expected, variant=config.model.variant)
   return _filled(network, stored, described, source, resize, new_head)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import types
 
 import ml_dtypes
@@ -322,7 +323,7 @@ def test_a_repository_of_the_hub_is_fetched_file_by_file(tmp_path, monkeypatch):
     tmp_path / "vit", namings.transformers(tensors), CONFIG, shards=2
   )
   hub, asked = fake_hub(place), []
-  monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", hub)
+  monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
   fetch = hub.hf_hub_download
   hub.hf_hub_download = lambda *names, revision: (asked.append((*names, revision)), fetch(*names))[
     1
@@ -333,6 +334,9 @@ def test_a_repository_of_the_hub_is_fetched_file_by_file(tmp_path, monkeypatch):
   for file in place.glob("model*"):
     file.unlink()
   with pytest.raises(InputError, match=r"the repository has none of model\.safetensors, pytorch_m"):
+    load("hf:owner/name")
+  hub.hf_hub_download = lambda *names, revision: (_ for _ in ()).throw(OSError("no network"))
+  with pytest.raises(InputError, match=r"hf:owner/name: cannot be fetched \(no network\)"):
     load("hf:owner/name")
 
 

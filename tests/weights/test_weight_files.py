@@ -2,7 +2,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -152,31 +151,13 @@ def test_without_pytorch_the_error_says_what_to_install(tmp_path, monkeypatch):
     formats.read(tmp_path / "w.pth")
 
 
-def test_a_repository_of_the_hub_is_read_as_its_file(tmp_path, monkeypatch):
-  asked = []
-
-  def download(*arguments):
-    asked.append(arguments)
-    return str(tmp_path / "w.safetensors")
-
-  save(tmp_path / "w.safetensors", tiny.params(LVVIT))
-  hub = types.SimpleNamespace(hf_hub_download=download)
-  monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-  assert_identical(load("hf:owner/name", LVVIT).params, tiny.params(LVVIT))
-  assert asked == [("owner/name", "model.safetensors")]
-
-  hub.hf_hub_download = lambda *arguments: (_ for _ in ()).throw(OSError("no network"))
-  with pytest.raises(InputError, match=r"hf:owner/name: cannot be fetched \(no network\)"):
-    load("hf:owner/name", LVVIT)
-
-
 @pytest.mark.external
 def test_errors_of_the_hub_itself_are_input_errors(monkeypatch):
   hub = pytest.importorskip("huggingface_hub")
   with pytest.raises(InputError, match=r"hf:a/b/c/d: cannot be fetched"):
     load("hf:a/b/c/d", DEIT)  # no such name can be; nothing is asked of the network
 
-  def offline(*arguments):
+  def offline(*arguments, **options):
     raise hub.errors.LocalEntryNotFoundError("offline")
 
   monkeypatch.setattr(hub, "hf_hub_download", offline)

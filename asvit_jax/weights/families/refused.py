@@ -28,14 +28,9 @@ _OTHERS = (
     "these tokens are not here",
   ),
   (
-    r"(^|\.)(fc_norm|encoder\.fc_norm)\.weight$",
-    "a network that pools all tokens (global_pool avg), such as fine-tuned MAE",
-    "its head reads the mean of the patches, and here it reads the class token",
-  ),
-  (
-    r"relative_position_bias|\.attn\.(q_bias|v_bias)$",
-    "BEiT, or another network with relative positions",
-    "its attention has biases by distance",
+    r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.",
+    "Swin, or another with windows",
+    "it has stages of windows",
   ),
   (
     r"\.mlp\.(w12|w1|w3|fc1_g|weights_in|gate_proj)\.",
@@ -43,9 +38,19 @@ _OTHERS = (
     "its MLPs have a gate",
   ),
   (
+    r"relative_position_bias|\.attn\.(q_bias|v_bias)$",
+    "BEiT, or another network with relative positions",
+    "its attention has biases by distance",
+  ),
+  (
     r"\.attn\.(q_norm|k_norm)\.",
     "a network that normalises queries and keys",
     "its attention normalises them",
+  ),
+  (
+    r"(^|\.)(fc_norm|encoder\.fc_norm)\.weight$",
+    "a network that pools all tokens (global_pool avg), such as fine-tuned MAE",
+    "its head reads the mean of the patches, and here it reads the class token",
   ),
   (r"(^|\.)blocks_token_only\.", "CaiT", "its last blocks attend from the class token alone"),
   (
@@ -54,11 +59,6 @@ _OTHERS = (
     "its stem is a ResNet",
   ),
   (r"(^|[./])MixerBlock_\d+/|\.mlp_tokens\.", "MLP-Mixer", "it has no attention"),
-  (
-    r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.",
-    "Swin, or another with windows",
-    "it has stages of windows",
-  ),
   (r"(^|\.)layer1\.0\.conv1\.weight$", "a ResNet", "it is no transformer"),
   (
     r"(^|\.)stages\.\d+\.(blocks|layers)\.",
