@@ -231,7 +231,7 @@ REFUSED = {
   "convnext_atto": "ConvNeXt",
   "cait_xxs24_224": "CaiT",
   "mixer_s16_224": "MLP-Mixer",
-  "eva02_tiny_patch14_224": "SwiGLU",
+  "eva02_tiny_patch14_224": "EVA",
 }
 
 

@@ -1,7 +1,5 @@
 """What holds for every format of weights."""
 
-import types
-
 import numpy as np
 import pytest
 import test_weight_files
@@ -36,8 +34,7 @@ def write_hub(path, monkeypatch):
 
   def download(repository, file, revision=None):
     if not (place / file).is_file():
-      response = types.SimpleNamespace(headers={}, request=None)
-      raise hub.errors.EntryNotFoundError(file, response=response)
+      raise hub.errors.EntryNotFoundError(file)
     return str(place / file)
 
   monkeypatch.setattr(hub, "hf_hub_download", download)

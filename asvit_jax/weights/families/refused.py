@@ -39,8 +39,8 @@ _OTHERS = (
   ),
   (
     r"relative_position_bias|\.attn\.(q_bias|v_bias)$",
-    "BEiT, or another network with relative positions",
-    "its attention has biases by distance",
+    "BEiT, EVA or another network with relative or rotary positions",
+    "its attention knows distances",
   ),
   (
     r"\.attn\.(q_norm|k_norm)\.",

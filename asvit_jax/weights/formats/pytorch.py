@@ -85,9 +85,9 @@ def _loaded(torch, source):
   except pickle.UnpicklingError as error:
     said = _plain(error)
     _, _, reason = said.rpartition("WeightsUnpickler error: ")
-    if asked := re.search(r"GLOBAL ([\w.]+)", reason):
+    if asked := re.search(r"GLOBAL (\w+(?:\.\w+)+)", reason):
       raise InputError(
-        f"weights {source}: refused, as it asks to run code: it holds a {asked[1].rstrip('.')}, "
+        f"weights {source}: refused, as it asks to run code: it holds a {asked[1]}, "
         "and only plain tensors are read; where you trust it, load it with PyTorch and save its "
         "state_dict()"
       ) from error
