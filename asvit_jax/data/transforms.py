@@ -61,7 +61,7 @@ def random_resized_crop(
   """
   width, height = image.size
   result_height, result_width = height_width(size)
-  ratio = [bound * result_width / result_height for bound in ratio]
+  ratio = [bound * (result_width / result_height) for bound in ratio]
   for _ in range(10):
     area = width * height * rng.uniform(*scale)
     aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))

@@ -171,6 +171,10 @@ def test_of_several_networks_in_a_file_one_is_chosen_by_key(tmp_path):
   for key, more in (("teacher", 1), ("student.backbone", 0)):
     bias = load(path, ARCH, key=key).params["norm"]["bias"]
     np.testing.assert_array_equal(bias, params["norm"]["bias"] + more)
+  beside = tensors | {f"ema.{k}": v + 1 for k, v in tensors.items()}
+  for key, more in (("", 0), ("ema", 1)):
+    bias = load(save(path, beside), ARCH, key=key).params["norm"]["bias"]
+    np.testing.assert_array_equal(bias, params["norm"]["bias"] + more)
   with pytest.raises(
     InputError, match=r"'model_ema' is not one of them|none to choose by 'model_ema'"
   ):

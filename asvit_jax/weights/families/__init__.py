@@ -13,6 +13,7 @@ A family is a `base.Family`, whose table turns its names into timm's. What is be
 """
 
 import dataclasses
+import itertools
 import re
 
 from asvit_jax.core.errors import InputError
@@ -41,9 +42,9 @@ def in_timms_names(stored, source):
     if not prefixes:
       continue
     prefix = _chosen(prefixes, source, stored.key)
-    others = {_root(other) for other in prefixes} - {_root(prefix)}
-    chosen = {k: v for k, v in stored.tensors.items() if not k.startswith(tuple(others))}
-    refused.check(chosen, source, prefix)
+    chosen = _without_others(stored.tensors, prefix, prefixes)
+    if "architecture" not in stored.description:  # what this package wrote is of its blocks
+      refused.check(chosen, source, prefix)
     tensors, left_out = family.translate(chosen, prefix)
     if left_out:
       log(f"{source}: left out what the classifier does not need: {_listed(sorted(left_out))}")
@@ -70,6 +71,11 @@ def _chosen(prefixes, source, key):
   wanted = prefixes
   if key:
     wanted = [p for p in prefixes if p[:-1] == key or p.startswith((f"{key}.", f"{key}/"))]
+  elif "" in prefixes:  # a network, and beside it another under a name of its own
+    wanted = [""]
+    if len(prefixes) > 1:
+      names = ", ".join(repr(prefix[:-1]) for prefix in prefixes if prefix)
+      log(f"{source}: taken is what has no name before it; there is also {names} (--weights-key)")
   if len(wanted) == 1:
     return wanted[0]
   listed = ", ".join(repr(prefix[:-1]) for prefix in prefixes)
@@ -80,9 +86,28 @@ def _chosen(prefixes, source, key):
   )
 
 
-def _root(prefix):
-  """The first part of what stands before names, with what separates it; "" of none."""
-  return re.match(r"[^./]*[./]?", prefix)[0]
+def _without_others(tensors, prefix, prefixes):
+  """The tensors without those of the other networks in a file."""
+  for other in prefixes:
+    if other == prefix:
+      continue
+    if prefix.startswith(other):  # all that is not ours is the other's
+      ours = _until_apart(prefix, other)
+      tensors = {k: v for k, v in tensors.items() if k.startswith(ours)}
+    else:
+      theirs = _until_apart(other, prefix)
+      tensors = {k: v for k, v in tensors.items() if not k.startswith(theirs)}
+  return tensors
+
+
+def _until_apart(prefix, other):
+  """The beginning of a prefix up to the first part that the other has not."""
+  parts, others = (re.findall(r"[^./]*[./]", text) for text in (prefix, other))
+  same = sum(
+    1
+    for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(parts, others, strict=False))
+  )
+  return "".join(parts[: same + 1])
 
 
 def _shown(tensors):
