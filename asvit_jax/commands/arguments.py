@@ -109,17 +109,24 @@ def config():
   return given
 
 
-def network(config, budget=None):
+def network(config, budget=None, images=None):
   """The `Network` of --workdir or --weights as a config wants it, at a budget if one is given.
 
   Class names are those that it knows, else those that the config's data leads to.
 
+  Args:
+    config: see `config.base`.
+    budget: share of the dense GMACs, or None.
+    images: a `Source` of `config.data` that it is to be run on, or None.
+
   Raises:
-    InputError: see `network.load_configured` and `Network.at`.
+    InputError: see `network.load_configured` and `Network.at`; names of another number of classes
+      than it has, or images whose classes are in another order than its own.
   """
   import dataclasses
 
   from asvit_jax.data import sources
+  from asvit_jax.data.sources.classes import check_number
   from asvit_jax.network import load_configured
 
   key = flags.FLAGS["weights-key"].value
@@ -127,8 +134,11 @@ def network(config, budget=None):
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:
+    if images is not None:
+      sources.check_order(loaded.classes, config.data, images)
     return loaded
   names = sources.class_names(config.data)
+  check_number(names, loaded.arch.classes, str(source()))
   return dataclasses.replace(loaded, classes=None if names is None else tuple(names))
 
 

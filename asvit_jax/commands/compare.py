@@ -53,7 +53,7 @@ def main(_):
     writing.check(given.report)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
-  network = arguments.network(config)
+  network = arguments.network(config, images=source)
   compared = contenders(network, methods, budgets)
   train_source = None
   if given.finetune or any(contender.method.adaptive for contender in compared):

@@ -73,7 +73,7 @@ def _evaluate():
     complexity.check_budgets(architecture(config), budgets)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
-  network = arguments.network(config)
+  network = arguments.network(config, images=source)
   sources.check_images(source, config.data.check_images, config.data.max_bad_images)
   exchange.check_same(
     {"images": len(source), "weights (their checksum)": leaves.fingerprint(network.params)},

@@ -59,10 +59,11 @@ def _tokens(paths, out):
 
   config = arguments.config()
   tokens.check_rows(len(paths) or flags.FLAGS.count)
+  source = None
   if not paths:
     source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
     source = sources.Sample(source, flags.FLAGS.count)
-  network = arguments.network(config, arguments.share("budget"))
+  network = arguments.network(config, arguments.share("budget"), source)
   if not network.prunes:
     raise InputError(
       f"{arguments.source()} has no thresholds, so it prunes nothing: set them with evaluate.py "

@@ -61,6 +61,10 @@ def base():
   config.data.classes = ""  # file with a class a line, in label order; "": sorted directory names
   config.data.train_split = "train"
   config.data.eval_split = "val"
+  config.data.train_labels = ""  # file of images and classes; "": a directory is a class
+  config.data.eval_labels = ""
+  config.data.exif_orientation = True  # turn images as cameras say; ImageNet's numbers: without
+  config.data.sampler = "shuffle"  # or "class_balanced": every class equally often
   config.data.crop_scale = (0.08, 1.0)  # share of the image's area; (1.0, 1.0): the centre crop
   # What the network expects of its images, see data.Preprocessing. None: as its weights say, or
   # where they say nothing 0.875, ImageNet's mean and std, and bicubic.

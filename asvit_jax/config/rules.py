@@ -73,6 +73,11 @@ def check(config):
       and 0 < config.data.crop_scale[0] <= config.data.crop_scale[1] <= 1,
       "two increasing numbers in (0, 1]",
     ),
+    (
+      "data.sampler",
+      config.data.sampler in ("shuffle", "class_balanced"),
+      "shuffle or class_balanced",
+    ),
     ("data.rand_augment", 0 <= config.data.rand_augment <= 10, "in [0, 10]"),
     ("data.rand_augment_deviation", config.data.rand_augment_deviation >= 0, "at least 0"),
     ("data.rand_augment_operations", config.data.rand_augment_operations >= 1, "at least 1"),

@@ -56,6 +56,8 @@ def run(main, least=0, most=0):
       result = main(argv[1:])
     except InputError as error:
       _fail(error)
+    except PermissionError as error:
+      _fail(f"{error.filename} cannot be read or written ({error.strerror}): check its permissions")
     sys.stderr.flush()
     print(json.dumps(result), flush=True)
     if result.get("ok") is False:

@@ -8,9 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
-from asvit_jax.data import transforms
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of image files, in lower case
+from asvit_jax.data import files, transforms
 
 
 class ImageFiles:
@@ -65,7 +63,6 @@ def _file(path):
 
 
 def find(directory):
-  """The image files in a directory and all below it, sorted paths."""
-  advice = "copy them to one"
-  found = storage.on_disk(directory, "the directory of images", advice).rglob("*")
-  return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+  """The image files in a directory and all below it, sorted paths; InputError if unreadable."""
+  root = storage.on_disk(directory, "the directory of images", "copy them to one")
+  return sorted(root / name for name in files.scan(root).names) if files.is_directory(root) else []

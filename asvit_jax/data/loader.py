@@ -19,7 +19,9 @@ from asvit_jax.core.progress import log
 from asvit_jax.core.sizes import height_width
 from asvit_jax.data import transforms
 from asvit_jax.data import workers as workers_lib
+from asvit_jax.data.balance import ClassBalanced, labels_of
 from asvit_jax.data.rand_augment import rand_augment
+from asvit_jax.data.sources.classes import listing
 
 _MAX_THREADS = 16
 # Images to evaluate from which on workers make the batches: they take seconds to start (10 to 20 on
@@ -34,8 +36,9 @@ def train_batches(
 
   Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
   augmentation, arXiv:1901.09335) every image comes that many times close together, each time
-  augmented anew, so an epoch, which stays as many views, has a part of the images.  Batch k of all
-  shards, one after the other, is batch k without sharding.
+  augmented anew, so an epoch, which stays as many views, has a part of the images.  With
+  `data.sampler` "class_balanced" every class comes equally often instead, see `balance`.  Batch k
+  of all shards, one after the other, is batch k without sharding.
 
   Args:
     config: the configuration; `data`, `model.image_size`, `batch_size` and `seed` are read.
@@ -64,8 +67,12 @@ def train_dataset(config, source, preprocessing, shard_count=1):
   """The endless batches of all shards in turn, by random access; see `train_batches`."""
   check_classes(config, source)
   batch_size = _shard_batch_size(config.batch_size, "batch_size", shard_count)
-  decoded = _Decoded(source, config.data.max_bad_images)
-  examples = grain.MapDataset.source(decoded).seed(config.seed).shuffle().repeat()
+  decoded = _Decoded(source, config.data.max_bad_images, config.data.exif_orientation)
+  examples = grain.MapDataset.source(decoded).seed(config.seed)
+  if config.data.sampler == "class_balanced":
+    examples = ClassBalanced(examples, labels_of(source), config.seed)
+  else:
+    examples = examples.shuffle().repeat()
   if config.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
     examples = _RepeatEach(examples, config.data.repeats)
   # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
@@ -107,9 +114,10 @@ def eval_batches(config, source, preprocessing, shard_index=0, shard_count=1):
 class _Decoded:
   """A source whose images are decoded; the next one stands in for one that cannot be."""
 
-  def __init__(self, source, max_bad_images):
+  def __init__(self, source, max_bad_images, exif_orientation):
     self._source = source
     self._max_bad_images = max_bad_images
+    self._exif_orientation = exif_orientation
 
   def __len__(self):
     return len(self._source)
@@ -118,7 +126,8 @@ class _Decoded:
     bad = []
     while True:
       try:
-        example, image = _decode(self._source, (index + len(bad)) % len(self._source))
+        place = (index + len(bad)) % len(self._source)
+        example, image = _decode(self._source, place, self._exif_orientation)
         return {"image": image, "label": example["label"], "bad": bad}
       except InputError as error:
         bad.append(str(error))
@@ -126,9 +135,9 @@ class _Decoded:
           raise
 
 
-def _decode(source, index):
+def _decode(source, index, exif_orientation):
   example = source[index]
-  return example, transforms.decode(example["image"], example["file"])
+  return example, transforms.decode(example["image"], example["file"], exif_orientation)
 
 
 class _RepeatEach(grain.MapDataset):
@@ -188,6 +197,7 @@ class _EvalView:
   def __init__(self, size, preprocessing, data, source):
     self._size, self._preprocessing = size, preprocessing
     self._max_bad_images = data.max_bad_images
+    self._exif_orientation = data.exif_orientation
     self._source = source
     self._boxes = _has_boxes(source)
 
@@ -195,7 +205,7 @@ class _EvalView:
     if index >= len(self._source):
       return self._padding()
     try:
-      example, image = _decode(self._source, index)
+      example, image = _decode(self._source, index, self._exif_orientation)
     except InputError as error:
       if not self._max_bad_images:
         raise
@@ -281,8 +291,9 @@ def _shard_batch_size(batch_size, field, shard_count):
 def check_classes(config, source):
   """Raises InputError unless the data has as many classes as the model."""
   if len(source.classes) != config.model.num_classes:
+    notes = "".join(f"; {note}" for note in getattr(source, "notes", ()))
     raise InputError(
       f"data set {config.data.name!r} has {len(source.classes)} classes, but model.num_classes is "
       f"{config.model.num_classes}: make them equal, or give data.classes, a file with the model's "
-      "classes in label order"
+      f"classes in label order; it has {listing(source.classes)}{notes}"
     )

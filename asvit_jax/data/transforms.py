@@ -13,26 +13,90 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.sizes import height_width
 
 
-def decode(encoded, file):
-  """Decodes any image that PIL reads.
+def decode(encoded, file, exif_orientation=True):
+  """Decodes any image that PIL reads; of several frames the first.
+
+  Deep pixels become 8 bits, see `_shallow`. Transparency is dropped.
 
   Args:
-    encoded: bytes of a JPEG, PNG, WebP or BMP file; grey, palette, CMYK and RGBA are welcome.
+    encoded: bytes of an image file.
     file: where it came from, for the error message.
+    exif_orientation: turns it as its camera says; ImageNet's published numbers were made without.
 
   Returns:
     PIL RGB image.
 
   Raises:
-    InputError: `encoded` is not an image, or only a part of one.
+    InputError: `encoded` is not an image, or only a part of one, or of pixels without a range.
   """
   try:
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = Image.open(io.BytesIO(encoded))
+    turn = _turn(image) if exif_orientation else None
+    image.load()
+    image = _shallow(image).convert("RGB")
   except Exception as error:  # PIL's decoders raise many types; the cause is always the file
     raise InputError(
       f"{file} is not a readable image ({len(encoded):,} bytes, {_reason(error)}): replace or "
       "remove it"
     ) from error
+  return image if turn is None else image.transpose(turn)
+
+
+# Values of the tag, and what undoes them.
+_ORIENTATION = 0x0112
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turn(image):
+  """How to turn an image as its camera says, or None. Damaged EXIF data says nothing."""
+  if image.format == "TIFF":  # PIL turns these as it loads them
+    return None
+  try:
+    return _TURNS.get(image.getexif().get(_ORIENTATION))
+  except Exception:
+    return None
+
+
+def _shallow(image):
+  """An image of at most 8 bits a channel: deep ones, which are grey, scaled by their range.
+
+  That of 16-bit pixels is 0 to 65,535, the high byte stays, as PIL does it of colours. Integers of
+  32 bits and floats do not say: it is the least of 0 to 1 (floats), 0 to 255 and 0 to 65,535 that
+  holds the image's values.
+  """
+  if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+    return image
+  pixels = np.asarray(image)
+  tags = getattr(image, "tag_v2", {})
+  if image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM")):
+    top = 4095 if tags.get(_BITS) == (12,) else 65535
+  else:
+    tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+    least, most = pixels.min(), pixels.max()
+    top = next((top for top in tops if least >= 0 and most <= top), None)
+    if top is None:
+      raise ValueError(
+        f"mode {image.mode}, with pixels from {least:g} to {most:g}, where 0 to "
+        f"{' or '.join(map(str, tops))} were expected"
+      )
+  if top > 255:
+    pixels = np.floor(pixels.astype(np.float32) / ((top + 1) / 256))
+  else:
+    pixels = np.round(pixels * (255 / top))
+  if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which PIL minds of 8 bits only
+    pixels = 255 - pixels
+  return Image.fromarray(pixels.astype(np.uint8))
+
+
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
 def _reason(error):
@@ -126,10 +190,20 @@ def center_crop(image, size, preprocessing):
   Returns:
     PIL image of that size.
   """
-  (height, width), (y, x) = _crop_geometry((image.height, image.width), size, preprocessing)
-  resized = _resize(image, height, width, preprocessing.interpolation)
+  original_hw = (image.height, image.width)
   result_height, result_width = height_width(size)
+  (height, width), (y, x) = _crop_geometry(original_hw, size, preprocessing)
+  thin = max(original_hw) > _THIN * min(original_hw)
+  if thin and preprocessing.crop_mode == "center":  # whole, it may take gigabytes
+    scale = min(original_hw) / min(height, width)
+    box = (x * scale, y * scale, (x + result_width) * scale, (y + result_height) * scale)
+    filter_ = Image.Resampling[preprocessing.interpolation.upper()]
+    return image.resize((result_width, result_height), filter_, box)
+  resized = _resize(image, height, width, preprocessing.interpolation)
   return resized.crop((x, y, x + result_width, y + result_height))
+
+
+_THIN = 16  # the longer side ÷ the shorter from which on an image is cut before it is resized
 
 
 def center_crop_box(box, original_hw, size, preprocessing):

@@ -9,6 +9,7 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import check_trusted
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.data.sources.classes import check_number
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.formats.base import Format
 from asvit_jax.export.programs import Programs
@@ -75,6 +76,7 @@ def load_artifact(path):
   arch = architecture(note)
   try:
     classes = None if note["classes"] is None else tuple(note["classes"])
+    check_number(classes, arch.classes, f"artifact {path}", "export it again with")
     return Artifact(programs, note, arch, Preprocessing.from_json(note["preprocessing"]), classes)
   except KeyError as error:
     raise _lacks(error) from error

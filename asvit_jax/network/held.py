@@ -11,6 +11,7 @@ import numpy as np
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.data.sources.classes import check_number
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.weights import saving
@@ -48,6 +49,10 @@ class Network:
   classes: tuple[str, ...] | None = None
   variant: str = ""
   budgets: tuple[float, ...] = ()
+
+  def __post_init__(self):
+    """Raises InputError for names of another number of classes than it has."""
+    check_number(self.classes, self.arch.classes, "the network")
 
   @property
   def prunes(self):
@@ -132,12 +137,14 @@ class Network:
         "(`Network.calibrate`), or run it with --execution dense"
       )
 
-  def __call__(self, images, execution=None):
+  def __call__(self, images, execution=None, tokens=False):
     """Runs it; compiled once for every shape of images and execution.
 
     Args:
       images: (b, s, s, 3) uint8, or floating and normalised.
       execution: of `EXECUTIONS`; by default packed where it prunes, else dense.
+      tokens: whether packed shall return the kept tokens, `Outputs.tokens` and `positions`, for
+        heads of other tasks; dense and masked always do.
 
     Returns:
       `Outputs`.
@@ -145,9 +152,9 @@ class Network:
     Raises:
       InputError: images of another shape, or an execution that needs thresholds.
     """
-    return _compiled(self, images, execution or self.default_execution())
+    return _compiled(self, images, execution or self.default_execution(), tokens)
 
-  def apply(self, images, execution=None):
+  def apply(self, images, execution=None, tokens=False):
     """`__call__` not compiled, for use inside of functions that are."""
     execution = execution or self.default_execution()
     self.check_execution(execution)
@@ -158,7 +165,7 @@ class Network:
       )
     if not jnp.issubdtype(images.dtype, jnp.floating):
       images = self.preprocessing.normalize(images)
-    return EXECUTIONS[execution](self.model, images)
+    return EXECUTIONS[execution](self.model, images, tokens)
 
   def calibrate(self, images, budget):
     """Sets thresholds that meet a budget on the given images; no labels, no training.
@@ -245,6 +252,6 @@ def _batches(images):
     yield {"image": padded, "valid": np.arange(len(padded)) < len(part)}
 
 
-@functools.partial(jax.jit, static_argnames="execution")
-def _compiled(network, images, execution):
-  return network.apply(images, execution)
+@functools.partial(jax.jit, static_argnames=("execution", "tokens"))
+def _compiled(network, images, execution, tokens):
+  return network.apply(images, execution, tokens)

@@ -16,6 +16,9 @@ from asvit_jax.data.preprocessing import Preprocessing
 _FREE = (
   "data.dir",
   "data.classes",
+  "data.train_labels",
+  "data.eval_labels",
+  "data.exif_orientation",  # which runs from before it was there had off
   "data.cache",
   "data.workers",
   "data.check_images",
@@ -29,7 +32,10 @@ _FREE = (
 )
 
 # May also differ from host to host: where each finds what is the same for all.
-_OF_A_HOST = ("data.dir", "data.classes", "data.cache", "data.workers", "init_from", "teacher_from")
+_OF_A_HOST = (
+  *("data.dir", "data.classes", "data.train_labels", "data.eval_labels", "data.cache"),
+  *("data.workers", "init_from", "teacher_from"),
+)
 
 
 def save(config, workdir, description=None):
@@ -121,7 +127,10 @@ def save_inputs(inputs, workdir):
 
 
 def check_network(description, workdir):
-  """Raises InputError where the run in a workdir is of another network than `description` says."""
+  """Raises InputError where the run in a workdir is of another network than `description` says.
+
+  Its classes may have other names, but not the same in another order.
+  """
   before = load_description(workdir)
   for part in ("architecture", "preprocessing"):
     if part in before and before[part] != description[part]:
@@ -131,6 +140,18 @@ def check_network(description, workdir):
       raise InputError(
         f"{workdir} holds a run of another network ({listed}): use another --workdir"
       )
+
+  was, now = before.get("classes") or [], description["classes"] or []
+  if was != now and sorted(was) == sorted(now):
+    raise InputError(
+      f"{workdir} holds a run whose classes had another order (label {_first_other(was, now)}): "
+      f"give --config.data.classes={storage.path(workdir) / 'network.json'}, which has it"
+    )
+
+
+def _first_other(was, now):
+  label = next(label for label in range(len(was)) if was[label] != now[label])
+  return f"{label} was {was[label]!r}, is {now[label]!r}"
 
 
 def _with_defaults(flat):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from asvit_jax.core import devices, leaves
+from asvit_jax.data import sources
 from asvit_jax.sparsity.complexity import target_gmacs
 from asvit_jax.training import parallel
 from asvit_jax.training.schedule import learning_rate, total_steps, warmup_steps
@@ -23,8 +24,9 @@ def plan(config, network, source, eval_source, machine=None):
 
   Returns:
     Dictionary: `variant`, `parameters`, `gmacs_dense`, `gmacs_target` (None for a dense network);
-    `data`, `images`, `eval_images`; `devices`, `platform`, `hosts`, `batch_size`, `batch_a_device`,
-    `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`, `evaluations`, `checkpoints`.
+    `data`, `images`, `eval_images`, `notes` about them; `devices`, `platform`, `hosts`,
+    `batch_size`, `batch_a_device`, `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`,
+    `evaluations`, `checkpoints`.
   """
   steps = total_steps(config, len(source))
   warmup = warmup_steps(config, steps)
@@ -44,6 +46,7 @@ def plan(config, network, source, eval_source, machine=None):
     "data": config.data.name,
     "images": len(source),
     "eval_images": len(eval_source),
+    "notes": sources.notes(source, eval_source),
     **machine,
     "batch_size": config.batch_size,
     "batch_a_device": config.batch_size // machine["devices"],

@@ -56,7 +56,7 @@ def set_up(config, workdir=None):
   loader.check_classes(config, source)
   loader.check_classes(config, eval_source)
   names = sources.class_names(config.data) or source.classes
-  network, was_pruned = _first_network(config, tuple(names))
+  network, was_pruned = _first_network(config, tuple(names), source)
   teacher_params = _teacher_params(config, network, was_pruned) if network.prunes else ()
   for images in () if _goes_on(workdir) else (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
@@ -88,7 +88,7 @@ def calibrated(config, network, source):
   return network.calibrate(batches, network.budgets or config.budget)
 
 
-def _first_network(config, classes):
+def _first_network(config, classes, source):
   """The weights of `init_from` over random ones; thresholds stay where these are dense.
 
   Returns:
@@ -102,6 +102,7 @@ def _first_network(config, classes):
       new_head=config.init_new_head,
       key=config.init_key,
     )
+    sources.check_order(network.classes, config.data, source)
   else:
     network = Network(
       architecture(config),

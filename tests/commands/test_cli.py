@@ -39,6 +39,13 @@ def test_bad_input_to_train_is_one_error(tmp_path, arguments, said):
   assert not (tmp_path / "run").exists()
 
 
+def test_what_may_not_be_read_is_one_error():
+  """Root may read all, so another stands in for what does."""
+  main = "def main(_):\n  raise PermissionError(13, 'Permission denied', '/data')"
+  process = call("-c", f"from asvit_jax.core import command\n{main}\ncommand.run(main)")
+  assert_one_error(process, "/data cannot be read or written (Permission denied)")
+
+
 @pytest.fixture(scope="module")
 def digits_like(tmp_path_factory):
   """Flags that evaluate random weights on 20 images of 10 classes, with no split level."""

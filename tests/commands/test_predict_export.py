@@ -1,5 +1,7 @@
 """`predict` and `export` as users run them."""
 
+import dataclasses
+
 import numpy as np
 import pictures
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.network import load
 from asvit_jax.weights.names import to_timm
 
 CONFIG = ("--config", "configs/digits.py")
@@ -103,6 +106,30 @@ def test_what_needs_thresholds_says_so(repository, images, digits_weights, flags
   config = ("--config", repository / "configs" / "digits.py")
   with pytest.raises(InputError, match="the weights have no thresholds"):
     run("predict", *config, "--weights", digits_weights[0], *flags, images[0])
+
+
+def test_names_of_another_number_of_classes_than_the_networks_are_refused(
+  repository, images, digits_weights, tmp_path
+):
+  """Three directories for a network of ten classes, and ten in another order than its own."""
+  root = tiny.write_folder(tmp_path / "images", train=1, val=(1,))
+  config = ("--config", repository / "configs" / "digits.py", "--config.data.name=folder")
+  weights = (*config, f"--config.data.dir={root}", "--weights")
+  for command in (("predict", *images), ("export", "--format=safetensors", f"--out={tmp_path}/x")):
+    with pytest.raises(InputError, match=r"3 names .*\(ant, bee, cat\).* which has 10 classes"):
+      run(command[0], *weights, digits_weights[0], *command[1:])
+  with pytest.raises(InputError, match=r"has 3 classes, but model\.num_classes is 10"):
+    run("evaluate", *weights, digits_weights[0])
+  names = [str(i) for i in range(10)]
+  tiny.write_folder(tmp_path / "ten", names, train=1, val=(1,))
+  network = load(digits_weights[0], "digits")
+  named = dataclasses.replace(network, classes=(*names[:8], "9", "8"))
+  named.save(tmp_path / "named.safetensors")
+  with pytest.raises(InputError, match="label 8 is '8', and was '9' to the network"):
+    run(
+      *("evaluate", *config, f"--config.data.dir={tmp_path / 'ten'}"),
+      *("--weights", tmp_path / "named.safetensors"),
+    )
 
 
 def test_a_place_that_cannot_be_written_is_found_before_weights_are_read(repository, tmp_path):

@@ -25,6 +25,10 @@ def make_config(**data):
         "classes": "",
         "train_split": "train",
         "eval_split": "val",
+        "train_labels": "",
+        "eval_labels": "",
+        "exif_orientation": True,
+        "sampler": "shuffle",
         "crop_scale": (0.2, 1.0),
         "hflip": True,
         "rand_augment": 0.0,
@@ -60,9 +64,9 @@ def smooth_image(rng, height=96, width=80):
   return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encode(image, kind="PNG"):
+def encode(image, kind="PNG", **options):
   file = io.BytesIO()
-  image.save(file, kind)
+  image.save(file, kind, **options)
   return file.getvalue()
 
 

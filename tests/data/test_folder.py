@@ -1,13 +1,16 @@
 """Directories of images: which label each gets, and what is said where they are not as expected."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from image_sets import make_config, open_source
+from PIL import Image
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.data import sources
-from asvit_jax.data.images import SUFFIXES
+from asvit_jax.data import sources, transforms
+from asvit_jax.data.files import SUFFIXES
 
 
 def test_folder_labels_follow_the_classes_file(folder):
@@ -83,3 +86,46 @@ def test_only_image_files_that_are_not_hidden_are_taken(folder):
   files = {Path(example["file"]).name for example in open_source(make_config(dir=folder))}
   assert "upper.WEBP" in files
   assert all(file.lower().endswith(SUFFIXES) and file[0] != "." for file in files)
+
+
+def test_every_suffix_of_images_is_read_also_deeper_and_the_rest_is_counted(folder, capsys):
+  image = Image.new("RGB", (6, 4), (200, 30, 60))
+  kinds = {"jfif": "JPEG", "tif": "TIFF", "TIFF": "TIFF", "gif": "GIF", "webp": "WEBP"}
+  kinds |= {"jp2": "JPEG2000", "ppm": "PPM", "tga": "TGA", "jpe": "JPEG"}
+  root = folder / "train"
+  for directory in ("a", "b/deeper/still"):
+    (root / directory).mkdir(parents=True, exist_ok=True)
+    for suffix, kind in kinds.items():
+      image.save(root / directory / f"new.{suffix}", kind)
+    for name in ("x.heic", "x.svg", ".y.png", "no_suffix", ".DS_Store"):
+      (root / directory / name).write_bytes(b"")
+  (root / "b" / "loop").symlink_to(root / "b")
+  (root / "beside.jpg").write_bytes(b"")
+  (root / "empty").mkdir()
+  source = open_source(make_config(dir=folder))
+  assert len(source) == 11 + 18
+  examples = [source[i] for i in range(29)]
+  assert [e["label"] for e in examples] == [0] * 14 + [1] * 12 + [2] * 3 == source.labels.tolist()
+  new = [e for e in examples if "/new." in e["file"]]
+  assert {np.asarray(transforms.decode(e["image"], e["file"])).shape for e in new} == {(4, 6, 3)}
+  for seen in (capsys.readouterr().err, "\n".join(sources.notes(source))):
+    assert f"left out of {root}: 2 .heic, 2 .svg, 2 hidden .png, 2 without a suffix" in seen
+    assert f"left out of {root}, images in no directory of a class: 1" in seen
+    assert f"classes without images in {root}: 1 (empty)" in seen
+
+
+@pytest.mark.parametrize("place", ["", "val", "val/c", "val/c/deeper"])
+def test_a_directory_that_cannot_be_read_is_one_error(folder, monkeypatch, place):
+  """By a stand-in for its permissions, which root does not mind."""
+  (folder / "val/c/deeper").mkdir()
+  scandir = os.scandir
+
+  def denied(path):
+    if Path(path) == folder / place:
+      raise PermissionError(13, "Permission denied")
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", denied)
+  with pytest.raises(InputError, match=r"cannot be listed \(Permission denied\): check its perm"):
+    open_source(make_config(dir=folder / "val" if not place else folder), "val", allow_flat=True)
+    open_source(make_config(dir=folder), "none")

@@ -9,8 +9,8 @@ import pytest
 from image_sets import make_config, open_source
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.data.files import scan  # as it is, where `scanned` counts
 from asvit_jax.data.sources import listing
-from asvit_jax.data.sources.listing import image_files  # as it is, where `scanned` counts
 
 
 def files(found):
@@ -24,7 +24,7 @@ def files(found):
 
 def there(root):
   """What is on the disk."""
-  return {name: image_files(root / name) for name in listing.subdirectories(root)}
+  return {name: scan(root / name).names for name in listing.files.subdirectories(root)}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def scanned(monkeypatch):
   """Names of the directories that were listed anew."""
   names = []
   monkeypatch.setattr(
-    listing, "image_files", lambda path: names.append(Path(path).name) or image_files(path)
+    listing.files, "scan", lambda path: names.append(Path(path).name) or scan(path)
   )
   return names
 
@@ -89,6 +89,36 @@ def test_what_has_changed_is_listed_again_and_nothing_else(root, tmp_path, scann
     assert scanned == expected
     age(root)  # changes every directory's time
     listing.list_files(root, cache)
+
+
+def test_what_changes_deeper_in_a_directory_is_listed_again(root, tmp_path, scanned):
+  """The time of the directory itself says nothing of that."""
+  deeper = root / "b" / "deeper"
+  deeper.mkdir()
+  (deeper / "0.png").write_bytes(b"")
+  (deeper / "notes.txt").write_bytes(b"")
+  os.utime(deeper, ns=(0, time.time_ns() - 90 * 10**9))
+  age(root)
+  for expected in (["a", "b", "c", "d"], []):
+    scanned.clear()
+    found = listing.list_files(root, tmp_path)
+    assert sorted(scanned) == expected
+    assert files(found)["b"][-1] == "deeper/0.png"
+    assert [entry[3] for entry in found.directories] == [{}, {".txt": 1}, {}, {}]
+  (deeper / "1.png").write_bytes(b"")
+  scanned.clear()
+  assert files(listing.list_files(root, tmp_path))["b"][-1] == "deeper/1.png"
+  assert scanned == ["b"]
+
+
+def test_a_cache_of_the_version_before_is_not_read(root, tmp_path, scanned):
+  """It would be without what lies deeper; its checksum is good."""
+  listing.list_files(root, tmp_path)
+  (file,) = tmp_path.glob("*.list")
+  file.write_bytes(file.read_bytes().replace(b"asvit_jax list 2", b"asvit_jax list 1"))
+  scanned.clear()
+  assert files(listing.list_files(root, tmp_path)) == there(root)
+  assert sorted(scanned) == ["a", "b", "c", "d"]
 
 
 def test_a_directory_that_changes_right_now_is_not_trusted(root, tmp_path, scanned):

@@ -1,5 +1,6 @@
 import shutil
 
+import cloudpickle
 import numpy as np
 import pytest
 from image_sets import (
@@ -10,6 +11,7 @@ from image_sets import (
   read_digits,
   take,
 )
+from PIL import Image
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import loader, sources, transforms
@@ -113,6 +115,55 @@ def test_augmented_repeats_keep_the_contract(folder):
   assert_same_batches(joined, whole[2:])
   config.data.workers = 2
   assert_same_batches(take(train_batches(config, source, start_step=2), 4), whole[2:])
+
+
+def test_a_class_balanced_sampler_gives_every_class_equally_often(folder):
+  """11 images of three classes, 5, 3 and 3."""
+  config = make_config(dir=folder, crop_scale=(1.0, 1.0), hflip=False, sampler="class_balanced")
+  source = open_source(config)
+  batches = take(train_batches(config, source), 12)  # 48 images, 16 of each class
+  labels = np.concatenate([batch["label"] for batch in batches])
+  rows = labels.reshape(16, 3)
+  assert (np.sort(rows) == [0, 1, 2]).all()
+  assert len({tuple(row) for row in rows}) > 3
+  images = [image.tobytes() for batch in batches for image in batch["image"]]
+  for label, count in enumerate((5, 3, 3)):
+    views = [image for image, other in zip(images, labels, strict=True) if other == label]
+    for i in range(0, 15, count):  # all images of a class before one comes again
+      assert len(set(views[i : i + count])) == count
+  assert_same_batches(take(train_batches(config, source, start_step=5), 7), batches[5:])
+  config.seed += 1
+  other = np.concatenate([batch["label"] for batch in take(train_batches(config, source), 12)])
+  assert not np.array_equal(other, labels)
+
+
+def test_a_class_balanced_sampler_reads_labels_that_nobody_knows_and_repeats(folder):
+  config = make_config(name="image_sets:shades", sampler="class_balanced", repeats=2)
+  config.model.num_classes = 2
+  dataset = loader.train_dataset(config, open_source(config), PREPROCESSING)
+  sent = cloudpickle.loads(cloudpickle.dumps(dataset))  # as to workers
+  for i in range(3):
+    assert sorted(dataset[i]["label"]) == [0, 0, 1, 1]
+    np.testing.assert_array_equal(sent[i]["image"], dataset[i]["image"])
+
+
+def test_images_are_turned_unless_the_config_leaves_them(folder):
+  """Black below, by a camera that was held upside down."""
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  pixels = np.zeros((20, 20, 3), np.uint8)
+  pixels[:10] = 255
+  for path in [*(folder / "train").rglob("*.*"), *(folder / "val").rglob("*.*")]:
+    Image.fromarray(pixels).save(path, exif=exif)
+  for exif_orientation, brightest in ((True, slice(8, 16)), (False, slice(0, 8))):
+    config = make_config(
+      dir=folder, exif_orientation=exif_orientation, crop_scale=(1.0, 1.0), hflip=False
+    )
+    for batch in (
+      next(train_batches(config, open_source(config))),
+      next(eval_batches(config, open_source(config, "val"))),
+    ):
+      assert (batch["image"][:, brightest].mean(axis=(1, 2, 3)) > 200).all()
 
 
 def test_images_are_cut_to_size_as_the_network_expects(folder):

@@ -1,21 +1,121 @@
+import io
 import itertools
+import struct
 
 import numpy as np
 import pytest
 from image_sets import encode, smooth_image
-from PIL import Image
+from PIL import Image, ImageOps
 
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.sizes import height_width
 from asvit_jax.data import transforms
 from asvit_jax.data.preprocessing import INTERPOLATIONS, Preprocessing
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "LA"])
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "LA", "YCbCr", "LAB"])
 def test_every_colour_mode_decodes_to_rgb(mode):
   image = Image.new("RGB", (9, 7), (255, 255, 255)).convert(mode)
-  decoded = transforms.decode(encode(image, "JPEG" if mode == "CMYK" else "PNG"), "file")
+  form = {"CMYK": "JPEG", "YCbCr": "JPEG", "LAB": "TIFF"}.get(mode, "PNG")
+  decoded = transforms.decode(encode(image, form), "file")
   assert (decoded.mode, decoded.size) == ("RGB", (9, 7))
   assert np.asarray(decoded).min() > 250
+
+
+GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)  # what 8 bits would say
+DEEP = {
+  "16 bits, PNG": (np.uint16, 257, "PNG", {}),
+  "16 bits, high byte alone": (np.uint16, 256, "PNG", {}),
+  "16 bits, TIFF": (np.uint16, 257, "TIFF", {}),
+  "16 bits, JPEG 2000": (np.uint16, 257, "JPEG2000", {}),
+  "16 bits, PGM": (np.uint16, 257, "PPM", {}),
+  "32 bits": (np.int32, 1, "TIFF", {}),
+  "16 of 32 bits": (np.int32, 257, "TIFF", {}),
+  "floats to 1": (np.float32, 1 / 255, "TIFF", {}),
+  "floats to 255": (np.float32, 1, "TIFF", {}),
+  "floats to 65535": (np.float32, 257, "TIFF", {}),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_pixels_are_scaled_by_their_range(kind):
+  dtype, scale, form, options = DEEP[kind]
+  pixels = (GREY * np.float64(scale)).astype(dtype)
+  decoded = transforms.decode(encode(Image.fromarray(pixels), form, **options), "file")
+  np.testing.assert_array_equal(decoded, np.repeat(GREY[..., None], 3, axis=-1))
+
+
+def test_deep_pixels_of_which_white_is_zero_are_turned_round():
+  image = Image.fromarray(65535 - GREY.astype(np.uint16) * 257)
+  decoded = transforms.decode(encode(image, "TIFF", tiffinfo={262: 0}), "file")
+  np.testing.assert_array_equal(np.asarray(decoded)[..., 0], GREY)
+
+
+def test_twelve_bits_are_no_sixteen():
+  values = GREY.reshape(-1, 2).astype(int) * 16
+  packed = [(a >> 4, (a & 15) << 4 | b >> 8, b & 255) for a, b in values.tolist()]
+  tiff = encode(Image.fromarray(GREY), "TIFF")
+  with Image.open(io.BytesIO(tiff)) as image:
+    offset = image.tag_v2[273][0]
+  entry = tiff.index(struct.pack("<HHL", 258, 3, 1))  # bits a sample
+  twelve = tiff[: entry + 8] + struct.pack("<L", 12) + tiff[entry + 12 : offset]
+  pixels = bytes(byte for triple in packed for byte in triple)
+  count = tiff.index(struct.pack("<HHL", 279, 4, 1))  # bytes of the strip
+  twelve = twelve[: count + 8] + struct.pack("<L", len(pixels)) + twelve[count + 12 :] + pixels
+  with Image.open(io.BytesIO(twelve)) as image:
+    assert image.mode == "I;16"
+  np.testing.assert_array_equal(np.asarray(transforms.decode(twelve, "file"))[..., 0], GREY)
+
+
+@pytest.mark.parametrize(
+  ("pixels", "said"),
+  [
+    (np.float32([[0, 70000]]), "mode F, with pixels from 0 to 70000"),
+    (np.float32([[-1, 1]]), "mode F, with pixels from -1 to 1"),
+    (np.float32([[0, np.nan]]), "mode F, with pixels from nan to nan"),
+    (np.int32([[0, 2**30]]), "mode I, with pixels from 0 to 1.07374e"),
+  ],
+)
+def test_deep_pixels_without_a_known_range_are_refused_by_name(pixels, said):
+  with pytest.raises(InputError, match=rf"deep\.tif is not a readable image .*{said}"):
+    transforms.decode(encode(Image.fromarray(pixels), "TIFF"), "deep.tif")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "MPO"])
+def test_images_are_turned_as_their_camera_says_unless_told_otherwise(form):
+  image = smooth_image(np.random.default_rng(0), 40, 64)
+  for orientation in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    encoded = encode(image, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    with Image.open(io.BytesIO(encoded)) as stored:
+      stored.load()
+      expected = ImageOps.exif_transpose(stored)
+      np.testing.assert_array_equal(transforms.decode(encoded, "file"), expected)
+      if form != "TIFF":  # which PIL itself turns
+        np.testing.assert_array_equal(transforms.decode(encoded, "file", False), stored)
+
+
+def test_damaged_exif_data_says_nothing():
+  image = smooth_image(np.random.default_rng(0), 40, 64)
+  encoded = encode(image, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05 cut")
+  assert transforms.decode(encoded, "file").size == (64, 40)
+
+
+def test_a_thin_image_is_cut_before_it_is_resized():
+  """Whole, 1 by 60,000 pixels would be 256 by 15,360,000."""
+  ramp = np.linspace(0, 255, 60_000).astype(np.uint8)
+  for pixels in (ramp[None], ramp[:, None]):
+    crop = np.asarray(transforms.center_crop(Image.fromarray(pixels), 224, Preprocessing()))
+    assert crop.shape == (224, 224)
+    assert set(np.unique(crop)) <= {127, 128}
+  image = smooth_image(np.random.default_rng(0), 30, 30 * 17)
+  for thin in (image, image.transpose(Image.Transpose.ROTATE_90)):
+    expected = thin.resize((256 * thin.width // 30, 256 * thin.height // 30), 3)
+    x, y = (round((side - 224) / 2) for side in expected.size)
+    expected = np.asarray(expected.crop((x, y, x + 224, y + 224)), int)
+    crop = np.asarray(transforms.center_crop(thin, 224, Preprocessing()), int)
+    assert np.abs(crop - expected).max() <= 2
 
 
 def test_center_crop_is_resize_256_and_crop_224():

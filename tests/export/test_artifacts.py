@@ -95,6 +95,13 @@ def test_what_a_note_lacks_is_named(written, tmp_path, key):
     load_artifact(path)
 
 
+def test_another_number_of_names_than_of_classes_is_refused(written, tmp_path):
+  """Labels without a name would be an IndexError, and the others have that of another."""
+  path = rewritten(written[1], tmp_path, lambda note: note | {"classes": ["ant", "bee"]})
+  with pytest.raises(InputError, match=r"2 names of classes \(ant, bee\).*: export it again with"):
+    load_artifact(path)
+
+
 def test_an_architecture_of_a_newer_version_is_refused(written, tmp_path):
   def newer(note):
     return note | {"architecture": note["architecture"] | {"wings": 2}}

@@ -137,6 +137,11 @@ def test_a_config_leaves_open_what_the_weights_say(tmp_path, network, tiny_varia
     load_configured(path, tiny.config("", **{"model.prune_before": (1, 2, 3)}))
 
 
+def test_another_number_of_names_than_of_classes_is_refused(network):
+  with pytest.raises(InputError, match=r"2 names of classes \(ant, bee\).* which has 3 classes"):
+    dataclasses.replace(network, classes=("ant", "bee"))
+
+
 def test_class_names_of_another_head_are_forgotten(tmp_path, network):
   network.dense.save(tmp_path / "w.safetensors")
   other = dataclasses.replace(ARCH, classes=5)

@@ -56,7 +56,7 @@ def test_a_config_of_before_has_the_defaults_of_what_came_later(tmp_path):
   before = json.loads(path.read_text())
   for key in ("name", "arguments"):
     del before["optimizer"][key]
-  for key in ("mean", "std", "interpolation"):
+  for key in ("mean", "std", "interpolation", "exif_orientation", "sampler", "train_labels"):
     del before["data"][key]
   before["model"] = {k: v for k, v in before["model"].items() if v is not None}
   path.write_text(json.dumps(before))
@@ -81,6 +81,19 @@ def test_a_run_is_of_one_network(tmp_path):
     identity.check_network(other.describe(), tmp_path)
   other = dataclasses.replace(network, preprocessing=Preprocessing(crop_ratio=0.9))
   with pytest.raises(InputError, match=r"another network \(crop_ratio was 0.875, is 0.9\)"):
+    identity.check_network(other.describe(), tmp_path)
+
+
+def test_the_classes_of_a_run_keep_their_order(tmp_path):
+  """Directories that are numbers were once in the order of text."""
+  network = tiny.network(ARCH, variant="tiny", classes=("1", "10", "2"))
+  identity.save(tiny.config(""), tmp_path, network.describe())
+  for classes in (("one", "ten", "two"), None, ("1", "10", "2")):
+    identity.check_network(dataclasses.replace(network, classes=classes).describe(), tmp_path)
+  with pytest.raises(
+    InputError, match=r"label 1 was '10', is '2'\): give --config.data.classes=.*network\.json"
+  ):
+    other = dataclasses.replace(network, classes=("1", "2", "10"))
     identity.check_network(other.describe(), tmp_path)
 
 

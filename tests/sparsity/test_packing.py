@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asvit_jax import vit
+from asvit_jax.network import Network
 from asvit_jax.sparsity.attending import Evidence, Stage
 from asvit_jax.sparsity.executions import in_place, packed
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
@@ -55,6 +56,28 @@ def test_groups_of_images_give_what_masked_gives(pruned, reduction, first, group
   order = np.asarray(masked.kept)
   assert len({tuple(np.argsort(counts)) for counts in order.T}) > 1  # sorted anew at each stage
   assert len(np.unique(np.asarray(masked.kept), axis=0)) > 2  # images keep different numbers
+
+
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
+def test_the_kept_tokens_come_with_the_places_they_had(pruned, reduction):
+  arch, params, images = pruned
+  arch = dataclasses.replace(arch, reduction=reduction)
+  network = Network(arch, params)
+  masked = network(images, "masked")
+  ours = jax.jit(lambda p, x: packed.packed(vit.model(arch, p), x, 3, 2, LADDER, tokens=True))(
+    params, images
+  )
+  assert_same(ours, masked)
+  for i, kept in enumerate(np.asarray(masked.keep[:, -1])):
+    positions = ours.positions[i, : 1 + int(kept.sum())]
+    np.testing.assert_array_equal(positions, np.flatnonzero([1, *kept]))
+    np.testing.assert_allclose(
+      ours.tokens[i, : len(positions)], masked.tokens[i, positions], atol=2e-5
+    )
+    assert (ours.positions[i, len(positions) :] == -1).all()
+    np.testing.assert_array_equal(masked.positions[i], np.where([1, *kept], range(17), -1))
+  assert network(images[:2], tokens=True).tokens.shape == masked.tokens[:2].shape
+  assert network(images[:2]).tokens is None
 
 
 @pytest.mark.parametrize("images_in_batch", [1, 6])

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -209,6 +210,7 @@ def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, 
 
 def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys):
   config.optimizer.warmup = 0.5
+  (pathlib.Path(config.data.dir) / "val" / "ant" / "x.heic").touch()
   plan = loop.train(config, tmp_path / "run", dry_run=True)
   assert not (tmp_path / "run").exists()
   json.dumps(plan)
@@ -221,7 +223,10 @@ def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys
   assert plan["lr_peak"] == pytest.approx(0.064 * 8 / 512)
   assert plan["lr_end"] == pytest.approx(2e-6 * 8 / 512)
   assert plan["gmacs_target"] is None
-  assert "learning rate 0.001 after 3 steps of warm-up" in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert "learning rate 0.001 after 3 steps of warm-up" in said
+  assert plan["notes"] == [f"left out of {config.data.dir}/val: 1 .heic"]
+  assert plan["notes"][0] in said
   assert plan["parameters"] == leaves.count(tiny.params(ARCH))
   assert plan["memory_mb"] > 0
   (tmp_path / "file").write_text("")

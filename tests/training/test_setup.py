@@ -34,6 +34,14 @@ def test_images_are_decoded_before_a_run_begins_and_not_where_it_goes_on(tmp_pat
     set_up(config)  # a dry run checks everything
 
 
+def test_weights_whose_classes_have_another_order_teach_nothing_here(tmp_path, folder):
+  weights = tmp_path / "w.safetensors"
+  network = tiny.network(tiny.TRAINED.dense, variant="tiny", classes=("ant", "cat", "bee"))
+  network.save(weights)
+  with pytest.raises(InputError, match=r"label 1 is 'bee', and was 'cat' to the network"):
+    set_up(tiny.config(folder, init_from=str(weights)))
+
+
 def test_lists_of_files_are_kept_in_the_workdir_or_where_the_config_says(
   tmp_path, folder, monkeypatch
 ):

@@ -2,7 +2,7 @@
 
 | data.name | data |
 |---|---|
-| `folder` | a directory of images, `data.dir`/split/class/image |
+| `folder` | a directory of images, `data.dir`/split/class/image, or with a file of their classes |
 | `digits` | the embedded digits, which `data.dir` gets when they are first asked for |
 | `tfds:NAME[/CONFIG][:VERSION]` | what TFDS has prepared under `data.dir` |
 | `package.module:object` | a source of your own |
@@ -14,6 +14,7 @@ A kind of source is an object with
 """
 
 import concurrent.futures
+import functools
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
+from asvit_jax.core.progress import log
 from asvit_jax.data import transforms
 
 SOURCES = Table(
@@ -41,7 +43,11 @@ class Source(Protocol):
   """A labelled set of images; picklable, so that Grain's workers can read it too.
 
   An example is a dict with `image` (encoded bytes), `label` (int), `file` (str: the path, or an
-  id) and, where the data has one, `box` ((4,) float32 (ymin, xmin, ymax, xmax), relative).
+  id) and, where the data has one, `box` ((4,) float32 (ymin, xmin, ymax, xmax), relative to the
+  image as it is seen, turned as its camera says).
+
+  It may also have `labels`, of all images, (images,) int array, for a sampler that would otherwise
+  read every example; and `notes`, sentences about what is left out and what to know of the data.
 
   Attributes:
     classes: names of the classes in label order.
@@ -59,30 +65,65 @@ def open_source(data, split, allow_flat=False):
 
   Args:
     data: config.data: `name`, which chooses the kind, and what that kind reads: `dir`; for folders
-      `classes`, a file whose lines start with the class directories in label order (default: the
-      sorted directories of `train_split`).
+      `classes`, a file of the class directories in label order (default: the directories of
+      `train_split`, sorted), and `train_labels` and `eval_labels`, files of images and classes.
     split: name of the split; for TFDS also an expression such as "train[:90%]".
     allow_flat: a folder may hold the class directories directly, with no directory `split`.
 
   Returns:
-    A `Source`.
+    A `Source`; its notes are said once.
 
   Raises:
     InputError: the data is not there, or is not what was asked for.
   """
-  return _kind(data.name).open(data, split, allow_flat)
+  source = _kind(data.name).open(data, split, allow_flat)
+  for note in notes(source):
+    _say(note)
+  return source
+
+
+def notes(*opened):
+  """What `Source`s say of themselves, each sentence once, as a list."""
+  return list(dict.fromkeys(n for source in opened for n in getattr(source, "notes", ())))
+
+
+_say = functools.cache(log)
 
 
 def class_names(data):
   """Names of the classes in label order, or None where the configuration does not lead to them.
 
   Args:
-    data: config.data; where `classes` is a file, the words after the class directory are its name.
+    data: config.data; where `classes` is a file, it may have names beside the directories.
 
   Raises:
     InputError: an unknown kind of source, or a classes file that cannot be read.
   """
   return _kind(data.name).class_names(data)
+
+
+def check_order(known, data, source):
+  """Raises InputError where data has the classes of a network in another order.
+
+  Args:
+    known: names of the network's classes in label order, or None.
+    data: config.data.
+    source: the `Source` that was opened by it.
+  """
+  if known is None:
+    return
+  known = tuple(known)
+  for names in (class_names(data), source.classes):
+    names = tuple(names or ())
+    if names != known and sorted(names) == sorted(known):
+      first = next(label for label in range(len(known)) if names[label] != known[label])
+      raise InputError(
+        f"the classes of data set {data.name!r} are those of the network in another order: label "
+        f"{first} is {names[first]!r}, and was {known[first]!r} to the network; give data.classes, "
+        "a file in the network's order, such as the network.json of its workdir"
+      )
+    if names == known:
+      return
 
 
 def _kind(name):

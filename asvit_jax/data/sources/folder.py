@@ -1,4 +1,4 @@
-"""A directory of images: `<dir>/<split>/<class>/<image>`."""
+"""A directory of images: `<dir>/<split>/<class>/<image>`, or with a file of their classes."""
 
 import collections
 import os
@@ -8,9 +8,13 @@ import numpy as np
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
-from asvit_jax.data.images import SUFFIXES
+from asvit_jax.data import files
 from asvit_jax.data.sources import check_directory
-from asvit_jax.data.sources.listing import image_files, list_files, subdirectories
+from asvit_jax.data.sources.classes import listing, normal, of_directories, read_classes
+from asvit_jax.data.sources.labels import read_labels
+from asvit_jax.data.sources.listing import Listing, list_files
+
+_ADVICE = "replace or remove it"
 
 
 class Folder:
@@ -25,62 +29,102 @@ class Folder:
     check_directory(data)
     base = storage.path(data.dir)
     root = base / split
-    if not base.is_dir():
+    if not files.is_directory(base):
       raise InputError(f"data.dir {str(base)!r} is not a directory: give that of the images")
-    if not root.is_dir():
-      if not (allow_flat and any(image_files(base / name) for name in subdirectories(base))):
+    labels = _labels(data, split)
+    if labels is not None:
+      root = root if files.is_directory(root) else base
+      return LabelledSource(root, _classes(data) or labels.classes(), labels)
+    if not files.is_directory(root):
+      if not (allow_flat and any(_has_images(base / name) for name in files.subdirectories(base))):
         raise InputError(
           f"data.dir {str(base)!r} has no split {split!r}: expected {root}/<class>/<image>, found "
-          f"{_listing(subdirectories(base)) or 'no directories'}"
+          f"{listing(files.subdirectories(base)) or 'no directories'}"
         )
       root = base
-    if data.classes:
-      classes = [directory for directory, _ in _read_classes(data.classes)]
-      return FolderSource(root, classes, data.get("cache", ""))
     # A validation split may lack a class; the training split then still gives the right labels.
-    train = base / data.train_split
-    classes = subdirectories(train if train.is_dir() else root)
+    classes = _classes(data) or of_directories(files.subdirectories(root), root)
     return FolderSource(root, classes, data.get("cache", ""))
 
   def class_names(self, data):
-    """What the classes file says after the directories, else the directories of `train_split`."""
-    if data.classes:
-      return [name for _, name in _read_classes(data.classes)]
-    train = storage.path(data.dir) / data.train_split
-    return subdirectories(train) if data.dir and train.is_dir() else None
+    """What the classes file says, else the directories, or labels, of the training images."""
+    found = _classes(data)
+    return None if found is None else list(found.names)
 
 
 folder = Folder()
 
 
+def _classes(data):
+  """The `Classes` of `data.classes`, else of the training images, else None."""
+  base = storage.path(data.dir) if data.dir else None
+  train = base and base / data.train_split
+  if data.classes:
+    splits = {data.train_split, data.get("eval_split", data.train_split), ""} if base else ()
+    roots = [base / split for split in splits if files.is_directory(base / split)]
+    return read_classes(data.classes, {d for root in roots for d in files.subdirectories(root)})
+  if data.get("train_labels"):
+    return _labels(data, data.train_split).classes()
+  if train and files.is_directory(train):
+    return of_directories(files.subdirectories(train), train)
+  return None
+
+
+def _labels(data, split):
+  """The `Labels` of a split, None where directories say them."""
+  for which in ("train", "eval"):
+    key = f"{which}_labels"
+    if split == data.get(f"{which}_split") and data.get(key):
+      return read_labels(data[key], f"data.{key}")
+  return None
+
+
+def _has_images(directory):
+  return any(files.is_image(entry.name) for entry in files.entries(directory))
+
+
 class FolderSource:
-  """Images in one directory a class.
+  """Images in one directory a class, and below it.
 
   Args:
     root: directory of the class directories.
-    classes: names of the directories in label order; some may be missing.
+    classes: the `Classes`; directories of some may be missing.
     cache: directory to keep the list of files in; see `listing.list_files`.
+
+  Raises:
+    InputError: no images, some in a directory that is no class, or a class that is there twice.
   """
 
   def __init__(self, root, classes, cache=""):
-    self.classes = tuple(classes)
+    self.classes = classes.keys
     self._root = str(root)
     self._files = list_files(self._root, cache)
-    labels = {name: label for label, name in enumerate(classes)}
-    present = [name for name, *_ in self._files.directories]
-    unknown = [name for name in present if name not in labels]
-    if unknown:
-      raise InputError(
-        f"{root} has {len(unknown)} directories that are not among the {len(classes)} classes: "
-        f"{_listing(unknown)}; add them to the classes file (data.classes) or remove them"
-      )
-    if not len(self._files):
-      raise InputError(f"{root} has no images: expected <class>/*{{{','.join(SUFFIXES)}}} in it")
-    # Examples come in the order of the labels, files in that of the directories' names.
-    self._directories = sorted(range(len(present)), key=lambda i: labels[present[i]])
-    self._labels = [labels[present[i]] for i in self._directories]
+    label_of = classes.labels()
+    present = [normal(name) for name, *_ in self._files.directories]
     counts = np.diff(self._files.firsts)
+    unknown = [i for i, name in enumerate(present) if name not in label_of]
+    if any(counts[i] for i in unknown):
+      names = [present[i] for i in unknown if counts[i]]
+      raise InputError(
+        f"{root} has {len(names)} directories that are not among the {len(classes.keys)} classes: "
+        f"{listing(names)}; add them to the classes file (data.classes) or remove them"
+      )
+    left, beside = _left_out(root, self._files)
+    if not len(self._files):
+      raise InputError(_no_images(root, left, beside))
+    # Examples come in the order of the labels, files in that of the directories' names.
+    known = [i for i in range(len(present)) if present[i] in label_of]
+    self._directories = sorted(known, key=lambda i: label_of[present[i]])
+    self._labels = [label_of[present[i]] for i in self._directories]
     self._ends = np.cumsum(counts[self._directories])
+    with_images = {present[i] for i in known if counts[i]}
+    empty = [key for key in classes.keys if key not in with_images]
+    self.notes = classes.notes + _notes(root, left, beside, empty, [present[i] for i in unknown])
+
+  @property
+  def labels(self):
+    """(images,) int32."""
+    return np.repeat(np.array(self._labels, np.int32), np.diff(self._ends, prepend=0))
 
   def __len__(self):
     return len(self._files)
@@ -91,36 +135,80 @@ class FolderSource:
     number = index - self._ends[place] + self._files.firsts[directory + 1]  # both from the end
     name = os.fsdecode(self._files[int(number)])
     file = os.path.join(self._root, self._files.directories[directory][0], name)
-    image = read_image(file, "replace or remove it")
-    return {"image": image, "label": self._labels[place], "file": file}
+    return {"image": read_image(file, _ADVICE), "label": self._labels[place], "file": file}
 
 
-def _listing(names):
-  return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+class LabelledSource:
+  """Images of which a file says the classes.
 
-
-def _read_classes(file):
-  """[(directory, name)] in label order: the first word of every line, and what follows it if any.
+  Args:
+    root: directory that they are in, or below.
+    classes: the `Classes`.
+    labels: the `Labels`.
 
   Raises:
-    InputError: no such file, an empty line, or a directory on two lines.
+    InputError: labels and images, or labels and classes, that do not fit.
   """
-  try:
-    lines = storage.read(file).decode().rstrip().splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(
-      f"data.classes {file!r} cannot be read ({error}): give a text file with a class a line"
-    ) from error
-  empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
-  if empty or not lines:
-    raise InputError(
-      f"data.classes {file!r} has no class on line {empty[0] if empty else 1}: the line number is "
-      "the label, so no line may be empty"
+
+  def __init__(self, root, classes, labels):
+    self.classes = classes.keys
+    self._root = str(root)
+    found = files.scan(root)
+    if not found.names:
+      raise InputError(_no_images(root, found.left, 0))
+    places, notes = labels.places(found.names, root)
+    there = places >= 0
+    self.labels = labels.numbers(classes)[there]
+    self._places = places[there].astype(np.int32)
+    self._files = Listing.of(found)
+    used = np.bincount(self.labels, minlength=len(classes.keys))
+    empty = [key for key, count in zip(classes.keys, used, strict=True) if not count]
+    self.notes = classes.notes + notes + _notes(root, found.left, 0, empty, [])
+
+  def __len__(self):
+    return len(self._places)
+
+  def __getitem__(self, index):
+    name = os.fsdecode(self._files[int(self._places[index])])
+    file = os.path.join(self._root, name)
+    return {"image": read_image(file, _ADVICE), "label": int(self.labels[index]), "file": file}
+
+
+def _left_out(root, found):
+  """{suffix: files that are not read}, and the number of images that are in no class."""
+  left, beside = collections.Counter(), 0
+  for *_, counts in found.directories:
+    left.update(counts)
+  for entry in files.entries(root):
+    if files.is_image(entry.name):
+      beside += not entry.is_dir()
+    elif entry.is_dir():
+      left.update([f"{entry.name}/"] if files.is_system(entry.name) else [])
+    elif not entry.name.startswith("."):
+      left[files.suffix_of(entry.name)] += 1
+  return left, beside
+
+
+def _no_images(root, left, beside):
+  """The message for a directory without what is expected."""
+  if beside:
+    return (
+      f"{root} has {beside:,} images and no directories of classes: expected <class>/<image> in "
+      "it, or data.train_labels and data.eval_labels, files that say the class of each image"
     )
-  classes = [line.split()[0] for line in lines]
-  twice = [name for name, count in collections.Counter(classes).items() if count > 1]
-  if twice:
-    raise InputError(
-      f"data.classes {file!r} names a class more than once: {_listing(twice)}; name each once"
-    )
-  return [(line.split()[0], line.split(maxsplit=1)[-1].strip()) for line in lines]
+  found = f", found {files.described(left)}" if left else ""
+  return f"{root} has no images: expected <class>/*{{{','.join(files.SUFFIXES)}}} in it{found}"
+
+
+def _notes(root, left, beside, empty, unknown):
+  """What is left out, and what is missing, in sentences."""
+  notes = []
+  if left:
+    notes.append(f"left out of {root}: {files.described(left)}")
+  if beside:
+    notes.append(f"left out of {root}, images in no directory of a class: {beside:,}")
+  if unknown:
+    notes.append(f"left out of {root}, directories that are no classes: {listing(unknown)}")
+  if empty:
+    notes.append(f"classes without images in {root}: {len(empty):,} ({listing(empty)})")
+  return tuple(notes)

@@ -1,4 +1,4 @@
-"""The image files of a directory of directories: listed by threads, compact, and cached.
+"""The image files in and below the directories of a directory: by threads, compact, and cached.
 
 A list is one array of bytes, all names one after the other, with one of offsets: 1.28 million names
 are 36 MB in all, of ImageNet's. From a cache both are mapped, not read, so that all processes of a
@@ -19,10 +19,10 @@ import numpy as np
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
-from asvit_jax.data.images import SUFFIXES
+from asvit_jax.data import files
 
 _THREADS = 32  # they wait for a disk, or for the network
-_MAGIC = b"asvit_jax list 1"
+_MAGIC = b"asvit_jax list 2"  # 1: without what lies deeper and what is left out
 _HEADER = 32  # bytes: the magic, the checksum of what follows, the length of the JSON
 _LEAST = 10_000  # files; fewer are listed in no time
 _RECENT = 2 * 10**9  # ns; file systems may be coarse
@@ -32,7 +32,8 @@ class Listing:
   """Names of files, directory after directory, both sorted.
 
   Args:
-    directories: their names and how many files each has, [[name, count, …], …].
+    directories: [[name, number of files, times, left out], …], of which the last two are as in
+      `files.Found`; no times where it was changing as it was listed.
     ends: (files,) int64, where in `names` each file's ends.
     names: (bytes,) uint8.
     origin: where the arrays are mapped from, (path, checksum); None for arrays in memory.
@@ -43,11 +44,18 @@ class Listing:
     self._ends, self._names, self._origin = ends, names, origin
     self.firsts = np.cumsum([0, *(entry[1] for entry in directories)])
 
+  @classmethod
+  def of(cls, found, name=""):
+    """Of one directory, a `files.Found`; `name` is what it is called."""
+    blob, lengths, times, left = _packed(found)
+    directories = [[name, len(lengths), times, left]]
+    return cls(directories, np.cumsum(lengths), np.frombuffer(blob, np.uint8))
+
   def __len__(self):
     return len(self._ends)
 
   def __getitem__(self, index):
-    """The name of a file, without its directory, bytes."""
+    """The name of a file, relative to its directory, bytes."""
     return self.joined(index, index + 1)
 
   def joined(self, first, last):
@@ -67,7 +75,7 @@ class Listing:
 
 
 def list_files(root, cache=""):
-  """Lists the image files in the directories of a directory.
+  """Lists the image files in the directories of a directory, and below these.
 
   Args:
     root: the directory, on a disk.
@@ -83,24 +91,18 @@ def list_files(root, cache=""):
   """
   path = _cache_path(root, cache) if cache else None
   known = _mapped(path) if path else None
-  names = subdirectories(root)
+  names = files.subdirectories(root)
   before = _entries(known)
   now = time.time_ns()
 
   def entry(name):
-    try:
-      changed = os.stat(os.path.join(root, name)).st_mtime_ns
-      if name in before and before[name][0] == changed:
-        return None
-      files = [os.fsencode(file) for file in image_files(os.path.join(root, name))]
-    except OSError as error:
-      raise InputError(
-        f"{os.path.join(root, name)} cannot be listed ({error.strerror}): check its permissions "
-        "and its disk"
-      ) from error
-    lengths = np.array([len(file) for file in files], np.int64)
+    directory = os.path.join(root, name)
+    if name in before and _unchanged(directory, before[name][0]):
+      return None
+    blob, lengths, times, left = _packed(files.scan(directory))
     # Of what changes at this very moment, the next change may have the same time.
-    return b"".join(files), lengths, changed if changed < now - _RECENT else None
+    recent = any(changed >= now - _RECENT for changed in times.values())
+    return blob, lengths, {} if recent else times, left
 
   progress = Progress(f"listing {root}, directories", len(names))
   entries = []
@@ -116,25 +118,32 @@ def list_files(root, cache=""):
   return _kept(listing, path) or listing
 
 
-def subdirectories(root):
-  """Names of the directories in a directory that are not hidden, sorted."""
-  return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+def _packed(found):
+  """A `files.Found` as (names one after the other, their lengths, times, left out)."""
+  names = [os.fsencode(name) for name in found.names]
+  lengths = np.array([len(name) for name in names], np.int64)
+  return b"".join(names), lengths, found.times, dict(found.left)
 
 
-def image_files(directory):
-  """Names of the image files in a directory that are not hidden, sorted."""
-  names = sorted(entry.name for entry in os.scandir(directory))
-  return [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+def _unchanged(directory, times):
+  """Whether a directory and all below it, of `Found.times`, are as they were."""
+  try:
+    return bool(times) and all(
+      os.stat(os.path.join(directory, name)).st_mtime_ns == changed
+      for name, changed in times.items()
+    )
+  except OSError:  # gone, or no longer readable, which listing it will say
+    return False
 
 
 def _entries(listing):
-  """{name of a directory: (its time, first file, last file)}."""
+  """{name of a directory: (its times, what is left out, first file, last file)}."""
   if listing is None:
     return {}
   firsts = listing.firsts.tolist()
   return {
-    name: (changed, firsts[i], firsts[i + 1])
-    for i, (name, _, changed) in enumerate(listing.directories)
+    name: (times, left, firsts[i], firsts[i + 1])
+    for i, (name, _, times, left) in enumerate(listing.directories)
   }
 
 
@@ -142,11 +151,11 @@ def _merged(names, entries, known, before):
   """A new `Listing`: of each directory what was found, or where that is None what was known."""
   for i, found in enumerate(entries):
     if found is None:
-      changed, first, last = before[names[i]]
-      entries[i] = known.joined(first, last), known.lengths(first, last), changed
+      times, left, first, last = before[names[i]]
+      entries[i] = known.joined(first, last), known.lengths(first, last), times, left
   directories = [
-    [name, len(lengths), changed]
-    for name, (_, lengths, changed) in zip(names, entries, strict=True)
+    [name, len(lengths), times, left]
+    for name, (_, lengths, times, left) in zip(names, entries, strict=True)
   ]
   ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *(entry[1] for entry in entries)]))
   blob = b"".join(entry[0] for entry in entries)
@@ -154,7 +163,7 @@ def _merged(names, entries, known, before):
 
 
 def _cache_path(root, cache):
-  key = "\n".join([os.path.abspath(root), *SUFFIXES])
+  key = "\n".join([os.path.abspath(root), *files.SUFFIXES])
   return storage.path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.list"
 
 

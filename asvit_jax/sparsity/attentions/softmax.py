@@ -15,11 +15,8 @@ class Softmax:
   """See `attentions`."""
 
   def dense(self, q, k, v, bias=None):
-    """JAX's own attention, fused where the platform has it."""
-    of_keys = None if bias is None else bias[:, None, None, :].astype(q.dtype)
-    context = jax.nn.dot_product_attention(q, k, v, bias=of_keys)
-    class_attention = jax.nn.softmax(_logits(q[:, :1], k, bias), axis=-1)  # (b, h, 1, n)
-    return context, _class_row(class_attention)
+    """Every token sees every token."""
+    return _attend(_logits(q, k, bias), v)
 
   def masked(self, q, k, v, keep, bias=None):
     """Shapes stay fixed and gradients reach the mask.
@@ -42,17 +39,22 @@ class Softmax:
   def prefix(self, q, k, v, count, bias=None):
     """Keys past the count are masked out."""
     valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
-    bias = jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf)
-    logits = _logits(q, k, bias)
-    mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    total = mass.sum(axis=-1, keepdims=True)  # (b, h, q, 1)
-    # Divided by after the product, which is the smaller array.
-    context = jnp.einsum("bhqk,bkhc->bqhc", mass.astype(v.dtype), v)
-    context = (context / jnp.swapaxes(total, 1, 2)).astype(v.dtype)
-    return context, _class_row(mass[:, :, :1] / total[:, :, :1])
+    return _attend(_logits(q, k, jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf)), v)
 
 
 softmax = Softmax()
+
+
+def _attend(logits, v):
+  """Softmax of (b, h, q, k) logits times (b, k, h, c) values, and the class token's attention."""
+  mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+  total = mass.sum(axis=-1, keepdims=True)  # (b, h, q, 1)
+  # Divided by after the product, which is the smaller array.
+  context = jnp.einsum(
+    "bhqk,bkhc->bqhc", mass.astype(v.dtype), v, preferred_element_type=jnp.float32
+  )
+  context = (context / jnp.swapaxes(total, 1, 2)).astype(v.dtype)
+  return context, _class_row(mass[:, :, :1] / total[:, :, :1])
 
 
 def _logits(q, k, bias=None):

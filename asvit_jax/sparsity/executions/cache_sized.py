@@ -33,7 +33,8 @@ def cache_sized(execution, cached=CACHED):
     Function like `execution`, with the same results.
   """
 
-  def run(model, images):
+  def run(model, images, tokens=False):
+    del tokens  # they are among the outputs in any case, and not computed where nobody reads them
     whole = functools.partial(execution, model)
     group = images_at_once(model.arch, len(images), cached)
     if group == len(images):
@@ -45,7 +46,7 @@ def cache_sized(execution, cached=CACHED):
   return run
 
 
-def packed(model, images):
+def packed(model, images, tokens=False):
   """`packed.packed`: in groups that a CPU's cache holds; on an accelerator in a few large ones."""
   arch, b = model.arch, len(images)
   on_cpu = functools.partial(
@@ -53,9 +54,14 @@ def packed(model, images):
     model,
     first=images_at_once(arch, b, CACHED),
     group=images_at_once(arch, b, CACHED_PACKED),
+    tokens=tokens,
   )
   elsewhere = functools.partial(
-    whole_batch_packed, model, group=_divisor(b, max(LEAST, b // GROUPS)), step=WIDE_STEP
+    whole_batch_packed,
+    model,
+    group=_divisor(b, max(LEAST, b // GROUPS)),
+    step=WIDE_STEP,
+    tokens=tokens,
   )
   return jax.lax.platform_dependent(images, cpu=on_cpu, default=elsewhere)
 

@@ -157,4 +157,7 @@ def _outputs(model, x, attend, remat, keeps, scores):
   logits = model.predict(
     class_logits, lambda: jnp.where(left[..., None], aux_logits, -jnp.inf).max(axis=1)
   )
-  return Outputs(logits, class_logits, aux_logits, model.norm(x), keep, scores, keep.sum(axis=-1))
+  positions = jnp.where(_with_prefix(model.arch, left), jnp.arange(prefix + n), -1)
+  return Outputs(
+    logits, class_logits, aux_logits, model.norm(x), positions, keep, scores, keep.sum(axis=-1)
+  )

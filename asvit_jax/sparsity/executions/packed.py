@@ -43,7 +43,23 @@ class Rows(NamedTuple):
   keep: jax.Array
 
 
-def packed(model, images, first=None, group=None, step=None):
+class Read(NamedTuple):
+  """What is read of images after the last block.
+
+  Attributes:
+    class_tokens: (b, read, d), those that the prediction reads.
+    best: (b, classes), the best of the patches' logits; None without auxiliary head.
+    tokens: see `Outputs`; None where nobody wants them.
+    positions: likewise.
+  """
+
+  class_tokens: jax.Array
+  best: jax.Array | None
+  tokens: jax.Array | None
+  positions: jax.Array | None
+
+
+def packed(model, images, first=None, group=None, step=None, tokens=False):
   """Runs the kept tokens only; equals `in_place.masked` image by image, whatever the batch.
 
   Args:
@@ -52,18 +68,19 @@ def packed(model, images, first=None, group=None, step=None):
     first: how many run at once up to the first stage, a divisor of b; by default all.
     group: how many run at once from then on, a divisor of b; by default all.
     step: tokens between two widths; `STEP` by default.
+    tokens: whether the kept tokens are wanted; their last block then runs for all of them.
 
   Returns:
-    `Outputs` without tokens and scores.
+    `Outputs` without scores, and with `tokens` and `positions` where they are wanted.
   """
 
   def begin(images):
     return decide(model, 0, before_first_stage(model, images))
 
-  return run(model, in_groups(begin, first or len(images), images), group, step)
+  return run(model, in_groups(begin, first or len(images), images), group, step, tokens)
 
 
-def run(model, rows, group=None, step=None):
+def run(model, rows, group=None, step=None, tokens=False):
   """`packed` from the first stage on.
 
   Args:
@@ -71,21 +88,24 @@ def run(model, rows, group=None, step=None):
     rows: the `Rows` at its first stage.
     group: see `packed`.
     step: see `packed`.
+    tokens: see `packed`.
 
   Returns:
-    `Outputs` without tokens and scores.
+    `Outputs` as of `packed`.
   """
   b, n = rows.keep.shape
   widths, order, keeps = ladder(n, step or STEP), jnp.arange(b), []
   for index in range(model.arch.stages):
     keeps.append(_kept_positions(rows)[jnp.argsort(order), model.arch.prefix_tokens :])
     by_count = jnp.argsort(rows.keep.sum(axis=1))
-    run_stage = functools.partial(_run_stage, model, index, widths, rows)
+    run_stage = functools.partial(_run_stage, model, index, widths, tokens, rows)
     rows, order = in_groups(run_stage, group or b, by_count), order[by_count]
-  read, best = jax.tree.map(lambda a: a[jnp.argsort(order)], rows)  # of the last stage
+  read = jax.tree.map(lambda a: a[jnp.argsort(order)], rows)  # what the last stage returns
   keep = jnp.stack(keeps, axis=1).astype(jnp.float32)
-  logits = model.predict(model.classify(read), lambda: best)
-  return Outputs(logits, keep=keep, kept=keep.sum(axis=-1))
+  logits = model.predict(model.classify(read.class_tokens), lambda: read.best)
+  return Outputs(
+    logits, tokens=read.tokens, positions=read.positions, keep=keep, kept=keep.sum(axis=-1)
+  )
 
 
 def in_groups(function, size, tree):
@@ -117,27 +137,28 @@ def decide(model, index, stage, position=None):
   return Rows(*attending.reduce(stage, keep), position, keep)
 
 
-def _run_stage(model, index, widths, rows, images):
+def _run_stage(model, index, widths, tokens, rows, images):
   """The blocks after a stage, at the least width that holds what it keeps of each of some images.
 
   Args:
     model: a `VisionTransformer`.
     index: of the stage.
     widths: ladder of them.
+    tokens: see `packed`.
     rows: `Rows` of all images.
     images: (g,) which of them run.
 
   Returns:
-    Their `Rows` at the next stage; after the last one what `_read` returns.
+    Their `Rows` at the next stage; after the last one their `Read`.
   """
   keep = rows.keep[images]
   count, source = keep.sum(axis=1), _kept_first(keep)
   rung = jnp.searchsorted(jnp.array(widths), count.max())
-  branches = [functools.partial(_run_at, model, index, width) for width in widths]
+  branches = [functools.partial(_run_at, model, index, width, tokens) for width in widths]
   return jax.lax.switch(rung, branches, rows, images, source, count)
 
 
-def _run_at(model, index, width, rows, images, source, count):
+def _run_at(model, index, width, tokens, rows, images, source, count):
   """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is."""
   n = rows.keep.shape[1]
 
@@ -154,7 +175,11 @@ def _run_at(model, index, width, rows, images, source, count):
   attend = functools.partial(Attending.of(model.arch).prefix, count=count, sizes=sizes)
   present = jnp.arange(width) < count[:, None]
   if index == model.arch.stages - 1:
-    return _read(model, blocks, x, attend, present)
+    read = _read(model, blocks, x, attend, present)
+    if not tokens:
+      return read._replace(tokens=None)
+    positions = lengthened(jnp.where(present, position, -1), -1)
+    return read._replace(tokens=lengthened(read.tokens), positions=positions)
   for block in blocks:
     x, evidence = block(x, attend)
   rows = decide(model, index + 1, Stage(x, sizes, present, evidence), position)
@@ -164,21 +189,18 @@ def _run_at(model, index, width, rows, images, source, count):
 
 
 def _read(model, blocks, x, attend, present):
-  """The last blocks, and what of their tokens the prediction needs.
-
-  Returns:
-    (b, read, d) tokens, and (b, classes), the best of the patches' logits, None without aux head.
-  """
+  """The last blocks, and what is read of their tokens; a `Read` without positions."""
   *blocks, last = blocks
   for block in blocks:
     x, _ = block(x, attend)
+  after, _ = last(x, attend)  # not computed where nothing below reads it
   if not model.arch.aux_head:
-    return last.rows(x, x[:, : model.arch.read_tokens], attend), None
-  x, _ = last(x, attend)
+    return Read(last.rows(x, x[:, : model.arch.read_tokens], attend), None, model.norm(after), None)
   prefix = model.arch.prefix_tokens
-  of_patches = model.classify_patches(x[:, prefix:])
+  of_patches = model.classify_patches(after[:, prefix:])
   of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)
-  return x[:, :1], of_patches.max(axis=1, initial=-jnp.inf)
+  best = of_patches.max(axis=1, initial=-jnp.inf)
+  return Read(after[:, :1], best, model.norm(after), None)
 
 
 def _kept_first(keep):
