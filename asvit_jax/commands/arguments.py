@@ -104,7 +104,7 @@ def config():
     of_run = identity.load(where)  # in any case: it says so where this is no workdir
     given = of_run if given is None else given
   elif given is None:
-    given = _config_of_weights(where)
+    given = _config_of_weights(where, flags.FLAGS["weights-key"].value)
   rules.check_evaluation(given)
   return given
 
@@ -142,14 +142,14 @@ def network(config, budget=None, images=None):
   return dataclasses.replace(loaded, classes=None if names is None else tuple(names))
 
 
-def _config_of_weights(weights):
+def _config_of_weights(weights, key=""):
   from asvit_jax.config import base
   from asvit_jax.config.model import describe_in
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
   from asvit_jax.weights.recognition import recognize
 
-  stored = formats.read(weights, flags.FLAGS["weights-key"].value)
+  stored = formats.read(weights, key)
   if "architecture" in stored.description:
     arch = Architecture.from_json(stored.description["architecture"], f"weights {weights}")
     return describe_in(base(), arch, stored.description.get("variant", ""))

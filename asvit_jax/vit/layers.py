@@ -88,11 +88,11 @@ class Block(nnx.Module):
   def attended(self, x, attend):
     """The first half of a block, up to where some methods merge tokens; as `__call__`."""
     y, scores = self.attn(self.norm1(x), attend)
-    return x + self._scaled(y, self.ls1), scores
+    return x + self._branch(y, 0), scores
 
   def fed_forward(self, x):
     """The second half of a block: (..., d) tokens -> (..., d), each by itself."""
-    return x + self._scaled(self.mlp(self.norm2(x)), self.ls2)
+    return x + self._branch(self.mlp(self.norm2(x)), 1)
 
   def rows(self, x, read, attend):
     """The block for some of its tokens only: what nobody reads is not computed.
@@ -106,10 +106,10 @@ class Block(nnx.Module):
       `read` after the block; as `__call__` gives it, up to rounding.
     """
     y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
-    return self.fed_forward(read + self._scaled(y, self.ls1))
+    return self.fed_forward(read + self._branch(y, 0))
 
-  def _scaled(self, y, layer_scale):
-    y = y / self.residual_divisor
+  def _branch(self, y, index):
+    layer_scale, y = (self.ls1, self.ls2)[index], y / self.residual_divisor
     return y if layer_scale is None else layer_scale(y)
 
 
