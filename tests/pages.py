@@ -23,12 +23,12 @@ from asvit_jax.report.page.contents import (
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked=1'> & \u2028 ü"
 CLASSES = {0: "ant", 1: "bee", 2: "crane", 3: "crane", 4: EVIL}
 STAGES = ("before block 2", "before block 4", "before block 8")
-SIDE = 14
+GRID = (12, 16)  # a rectangle of square patches
 
 
 def masks(rng):
   """(stages, n) bool; what a stage drops stays dropped."""
-  scores = rng.random(SIDE**2)
+  scores = rng.random(GRID[0] * GRID[1])
   return np.stack([scores > threshold for threshold in sorted(rng.random(len(STAGES)))])
 
 
@@ -37,10 +37,10 @@ def noise(rng, size=224):
   return rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def plain(colour, size=56):
-  """A JPEG file of one colour."""
+def plain(colour, size=4):
+  """A JPEG file of one colour, of so many pixels a patch."""
   file = io.BytesIO()
-  Image.new("RGB", (size, size), colour).save(file, "JPEG", quality=95)
+  Image.new("RGB", (size * GRID[1], size * GRID[0]), colour).save(file, "JPEG", quality=95)
   return file.getvalue()
 
 
@@ -69,7 +69,7 @@ def gallery(count, noisy=False, compared=True, merges=True):
   pictures = tuple(
     picture(rng, index, noise(rng) if noisy else None, compared) for index in range(count)
   )
-  return Gallery(pictures, CLASSES, STAGES if compared else (), SIDE, 1.25, merges)
+  return Gallery(pictures, CLASSES, STAGES if compared else (), GRID, 1.25, merges)
 
 
 def page(count=90, **options):

@@ -95,12 +95,13 @@ def test_a_loss_term_is_a_key_is_logged_and_counts(tmp_path, monkeypatch, folder
 
 def test_weights_of_another_format_are_read(tmp_path, monkeypatch):
   params = tiny.params(tiny.TRAINED.dense)
-  np.savez(tmp_path / "w.npz", **weights.to_timm(params))
+  with (tmp_path / "w.zip").open("wb") as file:
+    np.savez(file, **weights.to_timm(params))
   with pytest.raises(InputError, match="not a readable safetensors"):
-    load(tmp_path / "w.npz", tiny.TRAINED)
-  before = {"npz": "my_parts:npz"} | WEIGHT_FORMATS._places
+    load(tmp_path / "w.zip", tiny.TRAINED)
+  before = {"zip": "my_parts:zip_of_arrays"} | WEIGHT_FORMATS._places
   monkeypatch.setattr(WEIGHT_FORMATS, "_places", before)
-  loaded = load(tmp_path / "w.npz", tiny.TRAINED)
+  loaded = load(tmp_path / "w.zip", tiny.TRAINED)
   jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
 
 

@@ -62,7 +62,7 @@ def params(arch, seed=0):
       noise /= np.sqrt(np.prod(spec.shape[:-1]))
       if "qkv" in name:
         noise[:, : 2 * spec.shape[0]] *= 1.5  # queries and keys
-    elif name.endswith("scale"):
+    elif name.endswith(("scale", "gamma")):
       noise = 1 + 0.1 * noise
     elif name.endswith("var"):
       noise = np.exp(0.3 * noise)
@@ -79,9 +79,9 @@ def network(arch, seed=0, **fields):
 
 
 def images(arch, count, seed=1):
-  """(count, s, s, 3) float32, as if normalised."""
-  size = arch.image_size
-  return np.random.default_rng(seed).standard_normal((count, size, size, 3)).astype(np.float32)
+  """(count, height, width, 3) float32, as if normalised."""
+  noise = np.random.default_rng(seed).standard_normal((count, *arch.image_shape))
+  return noise.astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

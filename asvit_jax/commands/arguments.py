@@ -40,7 +40,7 @@ def _config_to_change(goes_on):
     from asvit_jax.run import identity
 
     return identity.load(workdir) if keys or identity.is_run(workdir) else None
-  return _config_of_weights(weights) if weights else None
+  return _config_of_weights(weights, _given("weights-key") or "") if weights else None
 
 
 def _given(name):
@@ -55,7 +55,12 @@ def _given(name):
 def define_source(what):
   """The flags --workdir and --weights: what to load."""
   flags.DEFINE_string("workdir", None, f"The run to {what}, or")
-  flags.DEFINE_string("weights", None, "the weights: a .safetensors file, a .pth file or hf:NAME.")
+  flags.DEFINE_string(
+    "weights", None, "the weights: a file, a directory of the hub's layout, or hf:OWNER/NAME."
+  )
+  flags.DEFINE_string(
+    "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
+  )
   define_choice()
 
 
@@ -134,6 +139,8 @@ def source():
     InputError: both or neither are given.
   """
   workdir, weights = flags.FLAGS.workdir, flags.FLAGS.weights
+  if weights is None and flags.FLAGS["weights-key"].value:
+    raise InputError("--weights-key says which of the networks in a file of --weights: give that")
   if (workdir is None) == (weights is None):
     raise InputError("give either --workdir or --weights: what to load")
   return workdir if weights is None else weights
@@ -156,7 +163,7 @@ def config():
     of_run = identity.load(where)  # in any case: it says so where this is no workdir
     given = of_run if given is None else given
   elif given is None:
-    given = _config_of_weights(where)
+    given = _config_of_weights(where, flags.FLAGS["weights-key"].value)
   rules.check_evaluation(given)
   choice()
   return given
@@ -182,7 +189,8 @@ def network(config, budget=None, images=None):
   from asvit_jax.data.sources.classes import check_number
   from asvit_jax.network import load_configured
 
-  loaded = load_configured(source(), config, **choice())
+  key = flags.FLAGS["weights-key"].value
+  loaded = load_configured(source(), config, resize=config.init_resize, key=key, **choice())
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:
@@ -194,17 +202,24 @@ def network(config, budget=None, images=None):
   return dataclasses.replace(loaded, classes=None if names is None else tuple(names))
 
 
-def _config_of_weights(weights):
+def _config_of_weights(weights, key=""):
   from asvit_jax.config import base
   from asvit_jax.config.model import describe_in
   from asvit_jax.run import identity
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
+  from asvit_jax.weights.recognition import recognize
 
   if identity.is_run(weights):
     return identity.load(weights)
-  description = formats.read(weights).description
-  if "architecture" not in description:
-    raise InputError("--weights needs --config: it says which network they are of and which data")
-  arch = Architecture.from_json(description["architecture"], f"weights {weights}")
-  return describe_in(base(), arch, description.get("variant", ""))
+  stored = formats.read(weights, key)
+  if "architecture" in stored.description:
+    arch = Architecture.from_json(stored.description["architecture"], f"weights {weights}")
+    return describe_in(base(), arch, stored.description.get("variant", ""))
+  try:
+    arch, variant = recognize(stored, f"weights {weights}")
+  except InputError as error:
+    raise InputError(
+      f"--weights needs --config, which says which network they are of and which data: {error}"
+    ) from error
+  return describe_in(base(), arch, variant)

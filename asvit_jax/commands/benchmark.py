@@ -36,6 +36,9 @@ def define_flags():
   )
   arguments.define_choice()
   flags.DEFINE_string("images", None, "A directory of images; noise without.")
+  flags.DEFINE_string(
+    "image-size", None, "384, or 224x448: another than the network's; positions are interpolated."
+  )
   flags.DEFINE_multi_string(
     "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
   )
@@ -140,9 +143,11 @@ def _check_flags():
 
 
 def _reduced(arch):
-  """The architecture with the reduction asked for."""
+  """The architecture with the reduction and the image size asked for."""
   from asvit_jax.config.options import merging
 
+  if flags.FLAGS["image-size"].value is not None:
+    arch = dataclasses.replace(arch, image_size=flags.FLAGS["image-size"].value)
   if flags.FLAGS.reduction == "merge":
     return dataclasses.replace(arch, **merging())
   return arch
@@ -165,7 +170,12 @@ def _with_photographs():
       f"--weights {given.weights} has thresholds, and {network.arch.reduction}s: leave "
       "--reduction out, or take dense weights"
     )
-  network = dataclasses.replace(network, arch=_reduced(network.arch))
+  arch = _reduced(network.arch)
+  if arch.image_size != network.arch.image_size:
+    sized = dataclasses.replace(network.arch, image_size=arch.image_size)
+    resized = load(given.weights, sized, dtype=given.dtype, resize=True)
+    network = network.with_params(resized.params)
+  network = dataclasses.replace(network, arch=arch)
   check_budget(network.arch, given.budget)
   return network, speed.photographs(given.images, max(given.batch, _SAMPLE), network)
 

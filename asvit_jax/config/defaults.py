@@ -13,7 +13,9 @@ def base():
   """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
   config = ConfigDict()
   config.seed = 0
-  config.init_from = ""  # dense weights to start from, also the teacher: a file, a workdir or hf:…
+  config.init_from = ""  # weights to start from, also the teacher: a file, a workdir or hf:…
+  config.init_key = ""  # of a file that holds several weights, which: "model_ema", "state_dict_ema"
+  config.teacher_from = ""  # dense weights that teach where those to start from should not
   config.init_resize = False  # take weights of another image size: interpolate their positions
   config.init_new_head = False  # take weights of another number of classes: with a new head
   # Of a workdir: the step, "latest", "best" or a number, and the weights, "ema", "raw" or "best".
@@ -30,7 +32,8 @@ def base():
   config.model = ConfigDict()
   config.model.variant = "deit_s"  # a key of vit.VARIANTS; any name where all below are given
   config.model.num_classes = 1000
-  config.model.image_size = 224  # pixels
+  # Pixels: the side of a square, or height and width, "224x448" or (224, 448).
+  config.model.image_size = config_dict.FieldReference(224, field_type=object)
   config.model.patch_size = 16  # pixels
   config.model.dtype = "float32"  # of stem and blocks; parameters, heads and losses stay float32
   config.model.precision = "default"  # of float32 products: the chip's, or "high", "highest"
@@ -45,6 +48,9 @@ def base():
   config.model.norm_epsilon = config_dict.placeholder(float)
   config.model.qkv_bias = config_dict.placeholder(bool)
   config.model.residual_divisor = config_dict.placeholder(float)
+  config.model.layer_scale = config_dict.placeholder(bool)  # None: as the weights have it
+  config.model.dist_token = config_dict.placeholder(bool)
+  config.model.dist_head = config_dict.placeholder(bool)
   config.model.aux_head = config_dict.placeholder(bool)
   config.model.count_elementwise = config_dict.placeholder(bool)
   config.model.prune_before = config_dict.placeholder(tuple)
@@ -71,6 +77,7 @@ def base():
   config.data.mean = config_dict.placeholder(tuple)  # of each channel, of pixels in [0, 1]
   config.data.std = config_dict.placeholder(tuple)
   config.data.interpolation = config_dict.placeholder(str)
+  config.data.crop_mode = config_dict.placeholder(str)  # "center"; "squash": both sides resized
   config.data.hflip = True
   config.data.shift = 0  # random translation in training, pixels
   config.data.rand_augment = 0.0  # mean magnitude of RandAugment, at most 10; 0: none

@@ -3,6 +3,7 @@
 import dataclasses
 
 from asvit_jax import vit
+from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.data.preprocessing import Preprocessing
@@ -23,6 +24,8 @@ PRUNING = (
   "score_exponents",
   "stage_weights",
 )
+# What the weights know better than the variant that they are given for.
+TRAITS = ("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head")
 
 
 def architecture(config, described=None):
@@ -30,8 +33,8 @@ def architecture(config, described=None):
 
   Args:
     config: see `config.base`.
-    described: that of the weights, if they say so: what the config leaves open of how it prunes is
-      theirs.
+    described: what the weights say, an `Architecture` or {field: value} of some of its fields: what
+      the config leaves open of how it prunes, and of `TRAITS`, is theirs.
 
   Raises:
     InputError: an unknown variant of which not all dimensions are given, or keys that do not fit
@@ -40,15 +43,16 @@ def architecture(config, described=None):
   model = config.model
   given = {name: model[name] for name in OVERRIDES if model.get(name) is not None}
   given |= {field: model[key] for key, field in _ALWAYS.items()}
+  given["image_size"] = sizes.plain(given["image_size"])
   given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
-  if described is not None:
-    theirs = {name: getattr(described, name) for name in PRUNING}
-    if "prune_before" in given:  # other stages than those that the weights are for
-      del theirs["stage_weights"]
-    if not described.prune_before:  # it says that it is dense, not where it could prune
-      theirs.pop("prune_before")
-      theirs.pop("stage_weights", None)
-    given = theirs | given
+  said = vars(described) if isinstance(described, vit.Architecture) else described or {}
+  theirs = {k: v for k, v in said.items() if k in PRUNING + TRAITS}
+  if "prune_before" in given:  # other stages than those that the weights are for
+    theirs.pop("stage_weights", None)
+  if not theirs.get("prune_before"):  # it says that it is dense, not where it could prune
+    theirs.pop("prune_before", None)
+    theirs.pop("stage_weights", None)
+  given = theirs | given
   base = vit.VARIANTS.get(model.variant)
   if base is not None:
     return dataclasses.replace(base, **given)

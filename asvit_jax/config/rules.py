@@ -26,6 +26,7 @@ def check_evaluation(config):
     (STEMS, arch.stem),
   ):
     table.check(name)
+  STEMS[arch.stem].check(arch)
   preprocessing(config)
   _expect(
     config,
@@ -110,6 +111,10 @@ def check(config):
     raise InputError(
       "init_from is empty: a pruned network starts from the dense one, which also teaches it; "
       "give a .safetensors file or the workdir of a dense run"
+    )
+  if config.teacher_from and config.budget is None:
+    raise InputError(
+      "teacher_from without a budget: a dense network has no teacher; give one, or leave it out"
     )
   if config.budget is not None and config.init_new_head:
     raise InputError(

@@ -32,7 +32,13 @@ class ImageFiles:
 
 
 def load_image(path, size, preprocessing):
-  """An image file as the network sees it, (size, size, 3) uint8; InputError if unreadable."""
+  """An image file as the network sees it, (height, width, 3) uint8; InputError if unreadable.
+
+  Args:
+    path: of the file.
+    size: see `core.sizes`.
+    preprocessing: a `Preprocessing`.
+  """
   image = transforms.decode(read_image(path), str(path))
   return np.asarray(transforms.center_crop(image, size, preprocessing))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.core.sizes import height_width
 from asvit_jax.data import transforms
 from asvit_jax.data import workers as workers_lib
 from asvit_jax.data.balance import ClassBalanced, labels_of
@@ -218,13 +219,13 @@ class _EvalView:
     }
     if self._boxes:
       view["box"] = transforms.center_crop_box(
-        example["box"], (image.height, image.width), self._size, self._preprocessing.crop_ratio
+        example["box"], (image.height, image.width), self._size, self._preprocessing
       )
     return view
 
   def _padding(self):
     view = {
-      "image": np.zeros((self._size, self._size, 3), np.uint8),
+      "image": np.zeros((*height_width(self._size), 3), np.uint8),
       "label": np.int32(0),
       "valid": False,
       "file": "",

@@ -8,6 +8,7 @@ from asvit_jax.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CROP_MODES = ("center", "squash")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")  # as PIL has them
 
 
@@ -18,16 +19,20 @@ class Preprocessing:
   The size of the images is the `Architecture`'s.
 
   Attributes:
-    crop_ratio: in (0, 1], side of the centre crop ÷ shorter side of the image before it.
+    crop_ratio: in (0, 1], side of the centre crop ÷ that of the image before it: the shorter one,
+      or both, see crop_mode.
     mean: of each channel, of pixels in [0, 1].
     std: of each channel, of pixels in [0, 1].
     interpolation: of `INTERPOLATIONS`, for resizing.
+    crop_mode: "center" keeps the image's shape when it is resized before the crop; "squash" brings
+      both sides to their crop's size ÷ crop_ratio, which changes it.
   """
 
   crop_ratio: float = 0.875
   mean: tuple[float, ...] = IMAGENET_MEAN
   std: tuple[float, ...] = IMAGENET_STD
   interpolation: str = "bicubic"
+  crop_mode: str = "center"
 
   def __post_init__(self):
     """Raises InputError for a value that cannot work, by the config's name of it."""
@@ -36,6 +41,7 @@ class Preprocessing:
       ("mean", len(self.mean) == 3, "three numbers"),
       ("std", len(self.std) == 3 and min(self.std) > 0, "three numbers above 0"),
       ("interpolation", self.interpolation in INTERPOLATIONS, ", ".join(INTERPOLATIONS)),
+      ("crop_mode", self.crop_mode in CROP_MODES, ", ".join(CROP_MODES)),
     ):
       if not fits:
         raise InputError(f"data.{key} {getattr(self, key)!r} is not valid: expected {expected}")
@@ -60,8 +66,11 @@ class Preprocessing:
     return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
   def to_json(self):
-    """As a dictionary for JSON."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+    """As a dictionary for JSON; older versions know no crop_mode."""
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+    if self.crop_mode == "center":
+      del values["crop_mode"]
+    return values
 
   @classmethod
   def from_json(cls, values):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.sizes import height_width
 
 
 def decode(encoded, file, exif_orientation=True):
@@ -111,17 +112,20 @@ def random_resized_crop(
 
   Args:
     image: PIL image.
-    size: side of the result, pixels.
+    size: of the result, see `core.sizes`.
     rng: np.random.Generator.
     scale: smallest and largest share of the image's area to crop.
-    ratio: smallest and largest width ÷ height of the crop, drawn uniformly in its logarithm.
+    ratio: smallest and largest width ÷ height of the crop, drawn uniformly in its logarithm; times
+      that of the result, which is 1 for a square.
     interpolation: of `preprocessing.INTERPOLATIONS`.
 
   Returns:
-    (size, size) PIL image.  When ten draws do not fit into the image, its largest centre crop
+    PIL image of that size.  When ten draws do not fit into the image, its largest centre crop
     with an aspect ratio in the range.
   """
   width, height = image.size
+  result_height, result_width = height_width(size)
+  ratio = [bound * (result_width / result_height) for bound in ratio]
   for _ in range(10):
     area = width * height * rng.uniform(*scale)
     aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -133,7 +137,8 @@ def random_resized_crop(
     w = min(width, max(1, round(height * ratio[1])))
     h = min(height, max(1, round(width / ratio[0])))
     x, y = (width - w) // 2, (height - h) // 2
-  return _resize(image.crop((x, y, x + w, y + h)), size, size, interpolation)
+  cropped = image.crop((x, y, x + w, y + h))
+  return _resize(cropped, result_height, result_width, interpolation)
 
 
 def random_shift(image, max_pixels, rng):
@@ -174,52 +179,62 @@ def color_jitter(image, strength, rng):
 
 
 def center_crop(image, size, preprocessing):
-  """The evaluation view: resizes the shorter side, then crops the centre.
+  """The evaluation view: resizes the image, then crops the centre.
 
   Args:
     image: PIL image.
-    size: side of the result, pixels.
+    size: of the result, see `core.sizes`.
     preprocessing: a `Preprocessing`; 224 at its default crop ratio of 0.875 is the usual "resize to
-      256, crop 224", pixel for pixel that of torchvision.
+      256, crop 224", pixel for pixel that of torchvision. A rectangle is cut as timm cuts it.
 
   Returns:
-    (size, size) PIL image.
+    PIL image of that size.
   """
   original_hw = (image.height, image.width)
-  (height, width), (y, x) = _crop_geometry(original_hw, size, preprocessing.crop_ratio)
-  if max(original_hw) > _THIN * min(original_hw):  # whole, it may take gigabytes
+  result_height, result_width = height_width(size)
+  (height, width), (y, x) = _crop_geometry(original_hw, size, preprocessing)
+  thin = max(original_hw) > _THIN * min(original_hw)
+  if thin and preprocessing.crop_mode == "center":  # whole, it may take gigabytes
     scale = min(original_hw) / min(height, width)
-    box = (x * scale, y * scale, (x + size) * scale, (y + size) * scale)
-    return image.resize((size, size), Image.Resampling[preprocessing.interpolation.upper()], box)
+    box = (x * scale, y * scale, (x + result_width) * scale, (y + result_height) * scale)
+    filter_ = Image.Resampling[preprocessing.interpolation.upper()]
+    return image.resize((result_width, result_height), filter_, box)
   resized = _resize(image, height, width, preprocessing.interpolation)
-  return resized.crop((x, y, x + size, y + size))
+  return resized.crop((x, y, x + result_width, y + result_height))
 
 
 _THIN = 16  # the longer side ÷ the shorter from which on an image is cut before it is resized
 
 
-def center_crop_box(box, original_hw, size, crop_ratio):
+def center_crop_box(box, original_hw, size, preprocessing):
   """Follows a box through `center_crop`.
 
   Args:
     box: (4,) (ymin, xmin, ymax, xmax) relative to the whole image.
     original_hw: height and width of the whole image, pixels.
     size: as for `center_crop`.
-    crop_ratio: that of the `Preprocessing`.
+    preprocessing: as for `center_crop`.
 
   Returns:
     (4,) float32 box relative to the crop, clipped to [0, 1]; of no area where it lies outside.
   """
-  resized_hw, corner = _crop_geometry(original_hw, size, crop_ratio)
+  resized_hw, corner = _crop_geometry(original_hw, size, preprocessing)
   pixels = np.asarray(box, np.float64).reshape(2, 2) * resized_hw - corner
-  return np.clip(pixels / size, 0, 1).reshape(4).astype(np.float32)
+  return np.clip(pixels / height_width(size), 0, 1).reshape(4).astype(np.float32)
 
 
-def _crop_geometry(original_hw, size, crop_ratio):
+def _crop_geometry(original_hw, size, preprocessing):
   """Height and width to resize to, and the crop's corner (y, x); rounded as torchvision does."""
-  shorter = math.floor(size / crop_ratio)
-  resized = tuple(int(shorter * side / min(original_hw)) for side in original_hw)
-  return resized, tuple(round((side - size) / 2) for side in resized)
+  result = height_width(size)
+  covered = tuple(math.floor(side / preprocessing.crop_ratio) for side in result)
+  if preprocessing.crop_mode == "squash":
+    resized = covered
+  elif result[0] == result[1]:
+    resized = tuple(int(covered[0] * side / min(original_hw)) for side in original_hw)
+  else:  # the least of the image's own shape that covers it, rounded as timm does
+    ratio = min(side / least for side, least in zip(original_hw, covered, strict=True))
+    resized = tuple(round(side / ratio) for side in original_hw)
+  return resized, tuple(round((a - b) / 2) for a, b in zip(resized, result, strict=True))
 
 
 def _resize(image, height, width, interpolation):

@@ -38,8 +38,9 @@ def run(networks, config, source, execution, stopped=None, with_files=False):
   """
   hosts, first = jax.process_count(), networks[0]
   networks = [on_each_local(network) for network in networks]
-  size, images = first.arch.image_size, config.eval.batch_size // hosts
-  jax.block_until_ready(classify(first, np.zeros((images, size, size, 3), np.uint8), execution))
+  images = config.eval.batch_size // hosts
+  zeros = np.zeros((images, *first.arch.image_shape), np.uint8)
+  jax.block_until_ready(classify(first, zeros, execution))
   start = time.perf_counter()
   batches = loader.eval_batches(config, source, first.preprocessing, jax.process_index(), hosts)
   with Ahead(batches, lambda batch: batch | {"image": split_over_local(batch["image"])}) as ready:
@@ -170,8 +171,8 @@ def rows_of(batch, arch):
 
 def _patches_in_box(boxes, arch):
   """(b, 4) relative (ymin, xmin, ymax, xmax) -> (b, n) bool: the patches centred in the box."""
-  centres = (np.arange(arch.side) + 0.5) / arch.side
+  y, x = ((np.arange(count) + 0.5) / count for count in arch.grid)
   ymin, xmin, ymax, xmax = (boxes[:, i, None] for i in range(4))
-  rows = (ymin <= centres) & (centres < ymax)  # (b, side)
-  columns = (xmin <= centres) & (centres < xmax)
+  rows = (ymin <= y) & (y < ymax)  # (b, rows)
+  columns = (xmin <= x) & (x < xmax)
   return (rows[:, :, None] & columns[:, None, :]).reshape(len(boxes), -1)

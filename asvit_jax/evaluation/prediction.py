@@ -42,14 +42,14 @@ def _predict(run, paths, network, sizes):
   Raises:
     InputError: an image that cannot be read.
   """
-  results, size_of_images = [], network.arch.image_size
+  results, arch = [], network.arch
   progress = Progress("predicting, images", len(paths))
   for batch, size in _batches(paths, sizes):
-    images = np.zeros((size, size_of_images, size_of_images, 3), np.uint8)
+    images = np.zeros((size, *arch.image_shape), np.uint8)
     for i, path in enumerate(batch):
-      images[i] = load_image(path, size_of_images, network.preprocessing)
+      images[i] = load_image(path, arch.image_size, network.preprocessing)
     logits, kept = jax.device_get(run(images))
-    gmacs = cost(network.arch, np.asarray(kept))
+    gmacs = cost(arch, np.asarray(kept))
     results += [
       {
         "file": str(path),

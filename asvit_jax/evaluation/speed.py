@@ -127,8 +127,9 @@ def synthetic_images(network, count, share):
     (count, s, s, 3) uint8.
   """
   rng = np.random.default_rng(0)
-  side, patch = network.arch.side, network.arch.patch_size
-  noise = np.kron(rng.standard_normal((count, side, side, 3)), np.ones((1, patch, patch, 1)))
+  patch = network.arch.patch_size
+  noise = rng.standard_normal((count, *network.arch.grid, 3))
+  noise = np.kron(noise, np.ones((1, patch, patch, 1)))
   noise += 0.5 * rng.standard_normal(noise.shape)
   strength = rng.permutation(np.linspace(-1, 1, count))[:, None, None, None]
 

@@ -50,7 +50,7 @@ class Artifact:
     Raises:
       InputError: images of another shape or type.
     """
-    expected = (self.arch.image_size, self.arch.image_size, 3)
+    expected = self.arch.image_shape
     if images.ndim != 4 or images.shape[1:] != expected or images.dtype != "uint8":
       raise InputError(
         f"images of shape {images.shape}, {images.dtype}: expected "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.sizes import height_width
 
 TOLERANCE = 1e-3  # of logits, artifact against memory; other compilers sum in another order
 _NEAR = 1e-6  # scores so near a threshold that rounding decides
@@ -67,13 +68,15 @@ def reference(network, images):
 
 
 def sample_images(size):
-  """(8, s, s, 3) uint8: noise of several kinds, a gradient, black, white."""
+  """(8, height, width, 3) uint8: noise of several kinds, a gradient, black, white."""
+  height, width = height_width(size)
   rng = np.random.default_rng(0)
-  noise = rng.integers(0, 256, (3, size, size, 3))
+  noise = rng.integers(0, 256, (3, height, width, 3))
   coarse = np.kron(
-    rng.integers(0, 256, (2, 7, 7, 3)), np.ones((1, -(-size // 7), -(-size // 7), 1))
+    rng.integers(0, 256, (2, 7, 7, 3)), np.ones((1, -(-height // 7), -(-width // 7), 1))
   )
-  gradient = np.broadcast_to(np.linspace(0, 255, size)[None, :, None, None], (1, size, size, 3))
-  flat = np.stack([np.zeros((size, size, 3)), np.full((size, size, 3), 255)])
-  images = [noise, coarse[:, :size, :size], gradient, flat]
+  gradient = np.linspace(0, 255, height)[None, :, None, None]
+  gradient = np.broadcast_to(gradient, (1, height, width, 3))
+  flat = np.stack([np.zeros((height, width, 3)), np.full((height, width, 3), 255)])
+  images = [noise, coarse[:, :height, :width], gradient, flat]
   return np.concatenate(images).astype(np.uint8)

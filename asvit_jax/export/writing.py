@@ -91,7 +91,10 @@ def _content(file):
 def _describe(network, budget):
   """What a note says of a network, apart from the artifact itself."""
   arch, preprocessing = network.arch, network.preprocessing
-  resize = f"shorter side to image_size ÷ crop_ratio, {preprocessing.interpolation}"
+  sides = "both sides" if preprocessing.crop_mode == "squash" else "shorter side"
+  if preprocessing.crop_mode == "center" and isinstance(arch.image_size, tuple):
+    sides = "the least that covers it, of the image's own shape,"
+  resize = f"{sides} to image_size ÷ crop_ratio, {preprocessing.interpolation}"
   return network.describe() | {
     "budget": budget,
     "gmacs_dense": network.dense_gmacs,
@@ -102,7 +105,7 @@ def _describe(network, budget):
     "preprocessing": preprocessing.to_json()
     | {
       "resize": f"{resize}; centre crop of image_size",
-      "input": "uint8 RGB, (b, image_size, image_size, 3); normalised inside",
+      "input": f"uint8 RGB, (b, {', '.join(map(str, arch.image_shape))}); normalised inside",
     },
   }
 

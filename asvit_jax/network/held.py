@@ -158,7 +158,7 @@ class Network:
     """`__call__` not compiled, for use inside of functions that are."""
     execution = execution or self.default_execution()
     self.check_execution(execution)
-    expected = (self.arch.image_size, self.arch.image_size, 3)
+    expected = self.arch.image_shape
     if images.ndim != 4 or images.shape[1:] != expected:
       raise InputError(
         f"images of shape {images.shape}: expected (b, {', '.join(map(str, expected))})"

@@ -7,6 +7,7 @@ from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.parts import check_trusted
+from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.held import Network
 from asvit_jax.weights import formats
@@ -33,24 +34,36 @@ def create(arch, *, seed=0, **fields):
 
 
 def load(
-  source, arch=None, *, dtype="float32", resize=False, new_head=False, step="", weights_of=""
+  source,
+  arch=None,
+  *,
+  dtype="float32",
+  resize=False,
+  new_head=False,
+  classes=None,
+  key="",
+  step="",
+  weights_of="",
 ):
   """A `Network` from weights of any format.
 
   Args:
-    source: a file (safetensors, PyTorch), the workdir of a run, or `hf:OWNER/NAME`.
+    source: a file (safetensors, PyTorch, Google's .npz), a directory as the Hugging Face hub has
+      them, the workdir of a run, or `hf:OWNER/NAME`; docs/weights.md has them all.
     arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for what this package wrote, nor
       for weights of a published network.
     dtype: compute type, "float32" or "bfloat16".
     resize: interpolates the position embedding of another image size than `arch` has.
-    new_head: starts a new head where `arch` has another number of classes.
+    new_head: starts a new head where `arch` has another number of classes, or the source no head.
+    classes: instead of `arch`: number of classes, for a new head.
+    key: where the source holds several networks, which: "model_ema", "teacher".
     step: of a run: "latest" (as ""), "best" or a number; see `run.choice.check`.
     weights_of: of a run: "ema", "raw" or "best"; "" for the averaged where it averages.
 
   Raises:
     InputError: nothing there, a format that is not known, or weights that do not fit `arch`.
   """
-  stored = formats.read(source, step, weights_of)
+  stored = formats.read(source, key, step, weights_of)
   described = _described(stored, source)
   variant = stored.description.get("variant", "")
   if isinstance(arch, str):
@@ -58,12 +71,16 @@ def load(
   elif arch is None and described is not None:
     arch = described
   elif arch is None:
-    arch, variant = recognize(stored.tensors, f"weights {source}")
-  network = Network(arch, {}, dtype, _preprocessing(stored), variant=variant)
+    arch, variant = recognize(stored, f"weights {source}", classes if new_head else None)
+  if classes is not None:
+    arch = dataclasses.replace(arch, classes=classes)
+  network = Network(arch, {}, dtype, _preprocessing(stored, source), variant=variant)
   return _filled(network, stored, described, source, resize, new_head)
 
 
-def load_configured(source, config, *, resize=False, new_head=False, step="", weights_of=""):
+def load_configured(
+  source, config, *, resize=False, new_head=False, key="", step="", weights_of=""
+):
   """The `Network` of a source as a config wants it.
 
   What the config leaves open, where and how to prune and the preprocessing, is the source's; where
@@ -74,16 +91,17 @@ def load_configured(source, config, *, resize=False, new_head=False, step="", we
     config: see `config.base`.
     resize: as in `load`.
     new_head: as in `load`.
+    key: as in `load`.
     step: as in `load`.
     weights_of: as in `load`.
 
   Raises:
     InputError: as in `load`; or the config and the source contradict each other.
   """
-  stored = formats.read(source, step, weights_of)
+  stored = formats.read(source, key, step, weights_of)
   described = _described(stored, source)
-  arch = architecture(config, described)
-  expected = preprocessing(config, _preprocessing(stored))
+  arch = architecture(config, described or stored.facts)
+  expected = preprocessing(config, _preprocessing(stored, source, config))
   network = Network(arch, {}, config.model.dtype, expected, variant=config.model.variant)
   return _filled(network, stored, described, source, resize, new_head)
 
@@ -100,13 +118,22 @@ def _published(name):
 
 def _filled(network, stored, described, source, resize, new_head):
   """The `Network` with the parameters, and what else is known of them, of a source."""
-  arch = network.arch
-  tensors = adapt(arch, stored.tensors, resize, new_head)
-  prunes = any(name.startswith("score_predictor.") for name in tensors)
+  arch, name = network.arch, f"weights {source}"
+  if described is not None:  # what tensors do not show, their file does
+    facts = {"image_size": described.image_size} | stored.facts
+    stored = dataclasses.replace(stored, facts=facts)
+  prunes = any(tensor.startswith("score_predictor.") for tensor in stored.tensors)
   if described is not None:
     _check_same(arch, described, source, prunes, resize, new_head)
+  if stored.facts.get("heads", arch.heads) != arch.heads:  # their shapes would not tell
+    raise InputError(
+      f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
+      "choose the model.variant that it is of, or set model.heads"
+    )
+  tensors = adapt(arch, stored, resize, new_head, name)
   budgets = tuple(stored.description.get("budgets", ()))
-  params = from_timm(arch if prunes else arch.dense, tensors, f"weights {source}", len(budgets))
+  of = arch if prunes else arch.dense
+  params = from_timm(of, tensors, name, len(budgets), stored.family)
   classes = stored.description.get("classes")
   if classes is not None and len(classes) != arch.classes:
     classes = None
@@ -125,8 +152,16 @@ def _described(stored, source):
   return arch
 
 
-def _preprocessing(stored):
-  return Preprocessing.from_json(stored.description.get("preprocessing", {}))
+def _preprocessing(stored, source, config=None):
+  """What the weights expect of images; where they do not say it, what is taken is said."""
+  found = Preprocessing.from_json(stored.description.get("preprocessing", {}))
+  if stored.assumes and (config is None or config.data.mean is None):
+    taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
+    log(
+      f"weights {source} does not say how its images are prepared; taken is what is usual for "
+      f"{stored.family}: {taken} (config.data.mean and so on set it)"
+    )
+  return found
 
 
 def _check_same(arch, described, source, prunes, resize, new_head):
@@ -144,5 +179,5 @@ def _check_same(arch, described, source, prunes, resize, new_head):
     raise InputError(
       f"weights {source} does not fit this model: it says that it has {listed}; leave these to the "
       "weights, or take others (another image size or another number of classes is taken when "
-      "asked for: resize, new_head)"
+      "asked for: init_resize, init_new_head)"
     )

@@ -94,7 +94,7 @@ def _gallery(network, source, pictures, prunes):
     pictures=tuple(dataclasses.replace(p, file=p.file[cut:]) for p in pictures),
     classes={label: names[label] for label in sorted(used) if 0 <= label < len(names)},
     stages=tuple(f"before block {b}" for b in network.arch.prune_before) if prunes else (),
-    side=network.arch.side,
+    grid=network.arch.grid,
     dense_gmacs=float(network.dense_gmacs),
     merges=network.arch.reduction == "merge",
   )

@@ -23,15 +23,16 @@ def fade_pruned(image, keep):
   """Blends the pruned patches of an image with white.
 
   Args:
-    image: (s, s, 3) uint8.
-    keep: (n,) bool, the patches kept, row by row; n is a square whose side divides s.
+    image: (height, width, 3) uint8.
+    keep: (n,) bool, the patches kept, row by row; n squares tile the image.
 
   Returns:
-    (s, s, 3) uint8; the kept patches are as they were.
+    (height, width, 3) uint8; the kept patches are as they were.
   """
-  side = math.isqrt(keep.size)
-  patch = image.shape[0] // side
-  kept = np.kron(keep.reshape(side, side), np.ones((patch, patch), bool))  # (s, s)
+  height, width = image.shape[:2]
+  patch = math.isqrt(height * width // keep.size)
+  grid = keep.reshape(height // patch, width // patch)
+  kept = np.kron(grid, np.ones((patch, patch), bool))  # (height, width)
   faded = np.round(255 - FADED * (255.0 - image)).astype(np.uint8)
   return np.where(kept[..., None], image, faded)
 
@@ -40,7 +41,7 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   """A row an image: the image, and what is left of it after every stage.
 
   Args:
-    images: (b, s, s, 3) uint8, as the network sees them.
+    images: (b, height, width, 3) uint8, as the network sees them.
     keeps: (b, stages, n) bool, the patches that each stage keeps.
     titles: texts to stand above the 1 + stages columns.
     captions: for each image 1 + stages texts to stand under its row.
@@ -49,14 +50,15 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   Returns:
     matplotlib `Figure` of b x (1 + stages) axes.
   """
-  rows, columns, size = len(images), len(titles), images.shape[1]
+  rows, columns, (size_y, size_x) = len(images), len(titles), images.shape[1:3]
   # In inches. Every pixel of an image becomes as many whole pixels of the picture, so that nearest
   # neighbours draw patches with sharp edges.
   cell, gap, margin, heading = 1.8, 0.12, 0.1, 0.28
-  dpi = size * max(1, round(400 / size)) / cell
+  dpi = size_x * max(1, round(400 / size_x)) / cell
+  cell_y = cell * size_y / size_x
   caption = 0.12 + 0.14 * max(text.count("\n") + 1 for texts in captions for text in texts)
   width = columns * cell + (columns - 1) * gap + 2 * margin
-  height = heading + rows * (cell + caption) + margin
+  height = heading + rows * (cell_y + caption) + margin
   figure = Figure((width, height), dpi=dpi)
   grid = figure.subplots(
     rows,
@@ -68,7 +70,7 @@ def token_picture(images, keeps, titles, captions, boxes=None):
       top=1 - heading / height,
       bottom=(margin + caption) / height,
       wspace=gap / cell,
-      hspace=caption / cell,
+      hspace=caption / cell_y,
     ),
   )
   for row, image, keep, texts in zip(grid, images, keeps, captions, strict=True):
@@ -83,7 +85,8 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   for axes, title in zip(grid[0], titles, strict=True):
     axes.set_title(title, fontsize=9, color=TEXT, pad=5)
   for axes, box in zip(grid[:, 0], boxes if boxes is not None else (), strict=False):
-    ymin, xmin, ymax, xmax = np.asarray(box) * size - 0.5  # imshow centres pixels on whole numbers
+    # imshow centres pixels on whole numbers.
+    ymin, xmin, ymax, xmax = np.asarray(box) * (size_y, size_x, size_y, size_x) - 0.5
     axes.add_patch(
       Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, fill=False, color=ACCENT, linewidth=1.2)
     )

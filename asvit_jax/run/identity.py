@@ -9,7 +9,7 @@ import json
 from asvit_jax.config import base
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
-from asvit_jax.core import hosts, leaves, storage
+from asvit_jax.core import hosts, leaves, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
@@ -45,7 +45,7 @@ _BEFORE = {"ema_warmup": False}
 # May also differ from host to host: where each finds what is the same for all.
 _OF_A_HOST = (
   *("data.dir", "data.classes", "data.train_labels", "data.eval_labels", "data.cache"),
-  *("data.workers", "init_from"),
+  *("data.workers", "init_from", "teacher_from"),
 )
 
 
@@ -220,7 +220,11 @@ def _first_other(was, now):
 
 
 def _with_defaults(flat):
-  """Runs from before had `data.crop_ratio` set, at what is the default where it is left open."""
+  """Runs from before had `data.crop_ratio` set, at what is the default where it is left open.
+
+  And a size has several forms.
+  """
+  flat = flat | {"model.image_size": sizes.plain(flat["model.image_size"])}
   if flat["data.crop_ratio"] is None:
     return flat | {"data.crop_ratio": Preprocessing().crop_ratio}
   return flat

@@ -26,7 +26,7 @@ class Evidence(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """The tokens of images before a stage; the class token is the first.
+  """The tokens of images before a stage: `Architecture.prefix_tokens` of them, then patches.
 
   Attributes:
     x: (b, n, d).
@@ -54,12 +54,14 @@ class Attending:
     score: see `scores`.
     reduction: see `reductions`.
     exponents: of the score.
+    prefix_tokens: number of tokens before the patches. Scores and reductions see the first alone.
   """
 
   attention: Any
   score: Any
   reduction: Any
   exponents: tuple[float, ...] = (1.0, 1.0)
+  prefix_tokens: int = 1
 
   @classmethod
   def of(cls, arch):
@@ -69,6 +71,7 @@ class Attending:
       SCORES[arch.score],
       REDUCTIONS[arch.reduction],
       arch.score_exponents,
+      arch.prefix_tokens,
     )
 
   @property
@@ -96,17 +99,35 @@ class Attending:
     return self._with_evidence(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
 
   def scores(self, stage):
-    """(b, n) float32 scores of a `Stage`; those of class tokens are infinite: they always stay."""
-    scores = self.score(
-      stage.evidence.gathered, stage.evidence.keys, stage.present > 0, self.exponents
-    )
-    return scores.at[:, 0].set(jnp.inf)
+    """(b, n) float32 scores of a `Stage`; infinite before the patches, as these always stay."""
+    gathered, keys = self._seen(tuple(stage.evidence))
+    scores = self.score(gathered, keys, self._seen(stage.present) > 0, self.exponents)
+    scores = scores.at[:, 0].set(jnp.inf)
+    if self.prefix_tokens == 1:
+      return scores
+    return jnp.pad(scores, ((0, 0), (self.prefix_tokens - 1, 0)), constant_values=jnp.inf)
 
   def reduce(self, stage, keep):
     """The tokens and sizes of a `Stage` when only those of the (b, n) mask `keep` go on."""
     if not self.merges:
       return stage.x, stage.sizes
-    return self.reduction(stage.x, stage.sizes, stage.present, keep, stage.evidence.keys)
+    before = stage.x, stage.sizes
+    seen = (*before, stage.present, keep, stage.evidence.keys)
+    reduced = self.reduction(*self._seen(seen))
+    return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
+
+  def _seen(self, tree):
+    """Arrays (b, n, …) of the class token and the patches."""
+    if self.prefix_tokens == 1:
+      return tree
+    n = self.prefix_tokens
+    return jax.tree.map(lambda a: jnp.concatenate([a[:, :1], a[:, n:]], axis=1), tree)
+
+  def _put_back(self, seen, all_):
+    """Of all tokens again; those that `_seen` left out as they are in `all_`."""
+    if self.prefix_tokens == 1:
+      return seen
+    return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
   def _with_evidence(self, attended, k):
     context, class_attention = attended

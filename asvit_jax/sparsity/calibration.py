@@ -149,12 +149,14 @@ def _before_first_stage(network, images):
 
 @jax.jit
 def _scores(network, stage):
-  return Attending.of(network.arch).scores(stage)[:, 1:]
+  return Attending.of(network.arch).scores(stage)[:, network.arch.prefix_tokens :]
 
 
 @functools.partial(jax.jit, static_argnums=3)
 def _after_stage(network, stage, threshold, index):
-  keep = stage.present[:, 1:] * hard_gate(_scores(network, stage), threshold)
+  keep = stage.present[:, network.arch.prefix_tokens :] * hard_gate(
+    _scores(network, stage), threshold
+  )
   return in_place.after_stage(network.model, index, stage, keep)
 
 

@@ -37,7 +37,7 @@ def gmacs(arch, kept):
 def real_gmacs(arch, kept):
   """GMACs that a network really computes, as `cost` counts images; see above."""
   if not kept.shape[-1]:
-    blocks = np.full((*kept.shape[:-1], arch.depth), 1.0 + arch.patches)
+    blocks = np.full((*kept.shape[:-1], arch.depth), float(arch.prefix_tokens + arch.patches))
     return gmacs_of_blocks(arch, blocks, real=True)
   tokens = np.asarray(_tokens(arch, np.asarray(kept, np.float32)))
   stage = np.searchsorted(arch.prune_before, np.arange(arch.depth), side="right")  # of each block
@@ -49,8 +49,8 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
 
   Args:
     arch: an `Architecture`.
-    tokens: (..., depth) of them, the class token included where it is to count.
-    real: counts of the last block what the class token needs, where only that is computed.
+    tokens: (..., depth) of them, those before the patches included where they are to count.
+    real: counts of the last block what the tokens need that are read, where no more is computed.
     in_mlp: (..., depth) of those that are left in a block's MLP, where some go between it and
       attention; by default all.
 
@@ -62,7 +62,7 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
     blocks = blocks - _mlp_gmacs(arch, tokens - in_mlp)
   total = _stem_gmacs(arch) + blocks.sum(axis=-1)
   if real and not arch.aux_head:
-    total = total - blocks[..., -1] + _class_row_gmacs(arch, tokens[..., -1])
+    total = total - blocks[..., -1] + _read_rows_gmacs(arch, tokens[..., -1])
   return total
 
 
@@ -75,7 +75,8 @@ def similarity_gmacs(arch, tokens):
   """
   if not compares_tokens(arch):
     return 0.0
-  return 1e-9 * arch.width / arch.heads * (tokens[..., :-1] ** 2).sum(axis=-1)
+  compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Attending`
+  return 1e-9 * arch.width / arch.heads * (compared**2).sum(axis=-1)
 
 
 def compares_tokens(arch):
@@ -165,14 +166,14 @@ def uniform_gmacs(arch, ratio):
 def _tokens(arch, kept):
   """(..., s) patches kept -> (..., 1 + s) tokens in the blocks before each stage and the last."""
   before = jnp.full((*kept.shape[:-1], 1), float(arch.patches), jnp.float32)
-  return jnp.concatenate([before, kept], axis=-1) + 1
+  return jnp.concatenate([before, kept], axis=-1) + arch.prefix_tokens
 
 
-def _class_row_gmacs(arch, n):
-  """GMACs of a block whose keys and values are n tokens' and the rest one token's."""
-  d, m = arch.width, arch.hidden
-  once = 2 * d * d + 2 * d * m  # query, output projection, both layers of the MLP
-  return 1e-9 * (once + 2 * d * d * n + 2 * d * n)
+def _read_rows_gmacs(arch, n):
+  """GMACs of a block whose keys and values are n tokens' and the rest those that are read."""
+  d, m, read = arch.width, arch.hidden, arch.read_tokens
+  each = 2 * d * d + 2 * d * m  # query, output projection, both layers of the MLP
+  return 1e-9 * (read * each + 2 * d * d * n + read * 2 * d * n)
 
 
 def _block_gmacs(arch, n):

@@ -140,9 +140,9 @@ def forward_flops(arch, execution, budget):
 def _flops(arch):
   """Of an image with all its tokens: what is really computed, see `sparsity.complexity`."""
   products = dataclasses.replace(arch, count_elementwise=False)
-  tokens = np.full(arch.depth, 1.0 + arch.patches)
+  tokens = np.full(arch.depth, float(arch.prefix_tokens + arch.patches))
   return 2e9 * float(complexity.gmacs_of_blocks(products, tokens, real=True))
 
 
 def _image_shape(arch, count):
-  return jax.ShapeDtypeStruct((count, arch.image_size, arch.image_size, 3), np.uint8)
+  return jax.ShapeDtypeStruct((count, *arch.image_shape), np.uint8)

@@ -140,9 +140,8 @@ def step_shapes(config, network, optimizer):
   """
   state = state_shapes(network.params, optimizer, config.ema_decay)
   teacher_params = network.dense.params if network.prunes else ()
-  size = network.arch.image_size
   batch = {
-    "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), np.uint8),
+    "image": jax.ShapeDtypeStruct((config.batch_size, *network.arch.image_shape), np.uint8),
     "label": jax.ShapeDtypeStruct((config.batch_size,), np.int32),
   }
   return parallel.shapes(state, teacher_params, batch, config.parallel)

@@ -6,9 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from asvit_jax import vit
-from asvit_jax.config.model import architecture, preprocessing
+from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
 from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
@@ -26,18 +27,15 @@ class Setup:
     network: the `Network` to train, with its first parameters; it prunes where there is a budget.
     source: images to train on.
     eval_source: images to evaluate on.
+    teacher_params: of the frozen dense network that teaches; () for a dense network.
     class_weights: what each class counts for in the loss; None for 1.
   """
 
   network: Network
   source: Any
   eval_source: Any
+  teacher_params: Any = ()
   class_weights: tuple[float, ...] | None = None
-
-  @property
-  def teacher_params(self):
-    """Of the frozen dense network with the same weights; () for a dense network."""
-    return self.network.dense.params if self.network.prunes else ()
 
 
 def set_up(config, workdir=None):
@@ -61,12 +59,13 @@ def set_up(config, workdir=None):
   loader.check_classes(config, source)
   loader.check_classes(config, eval_source)
   names = sources.class_names(config.data) or source.classes
-  network = _first_network(config, tuple(names), source)
+  network, was_pruned = _first_network(config, tuple(names), source)
+  teacher_params = _teacher_params(config, network, was_pruned) if network.prunes else ()
   for images in () if _goes_on(workdir) else (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   groups.check_frozen(network.params, config.optimizer.freeze)
   weights = class_weights.of(config.criterion.class_weights, config.model.num_classes, source)
-  return Setup(network, source, eval_source, weights)
+  return Setup(network, source, eval_source, teacher_params, weights)
 
 
 def _cached_in(workdir, data):
@@ -94,13 +93,18 @@ def calibrated(config, network, source):
 
 
 def _first_network(config, classes, source):
-  """The weights of `init_from` over random ones; thresholds stay where these are dense."""
+  """The weights of `init_from` over random ones; thresholds stay where these are dense.
+
+  Returns:
+    The `Network`, and whether the weights are a pruned one's.
+  """
   if config.init_from:
     network = load_configured(
       config.init_from,
       config,
       resize=config.init_resize,
       new_head=config.init_new_head,
+      key=config.init_key,
       step=config.init_step,
       weights_of=config.init_weights_of,
     )
@@ -122,11 +126,54 @@ def _first_network(config, classes, source):
       "that is trained without a budget has none; give a budget, or dense weights"
     )
   # A dense network remembers where it could prune, but has no thresholds.
+  was_pruned = network.prunes
   params = vit.initial_params(arch.dense if config.budget is None else arch, seed=config.seed)
   params |= (network.at(config.budget) if network.budgets else network).params
   network = dataclasses.replace(network, params=params, classes=classes, budgets=())
   if config.budget_range is None:
-    return network
+    return network, was_pruned
   budgets = dial.spread(*config.budget_range, config.budget)
   rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # until they are calibrated
-  return network.with_thresholds(rows, budgets)
+  return network.with_thresholds(rows, budgets), was_pruned
+
+
+def _teacher_params(config, network, was_pruned):
+  """The parameters of the dense network that teaches: of `teacher_from`, or the first ones.
+
+  Args:
+    config: see `config.base`.
+    network: the `Network` to train.
+    was_pruned: whether its weights are a pruned network's.
+
+  Raises:
+    InputError: a teacher of other dimensions, or one that expects other pixels.
+  """
+  if not config.teacher_from:
+    if was_pruned:
+      log(
+        f"WARNING: the weights {config.init_from} are of a network that was pruned before, and so "
+        "its teacher is, too: what that has unlearned, it cannot teach; give the dense weights "
+        "as config.teacher_from"
+      )
+    return network.dense.params
+  teacher = load_configured(config.teacher_from, config, resize=config.init_resize)
+  if teacher.prunes:
+    log(
+      f"WARNING: teacher_from {config.teacher_from} is of a network that was pruned; its weights "
+      "teach without their thresholds: give those from before it was"
+    )
+  name = f"teacher_from {config.teacher_from}"
+  fields = [f.name for f in dataclasses.fields(network.arch) if f.name not in PRUNING]
+  differ = [f for f in fields if getattr(teacher.arch, f) != getattr(network.arch, f)]
+  if differ:
+    listed = "; ".join(
+      f"{f} {getattr(teacher.arch, f)!r}, not {getattr(network.arch, f)!r}" for f in differ
+    )
+    raise InputError(f"{name} is of another network ({listed}): give one of the same dimensions")
+  theirs, ours = teacher.preprocessing, network.preprocessing
+  if (theirs.mean, theirs.std) != (ours.mean, ours.std):
+    raise InputError(
+      f"{name} expects pixels of mean {theirs.mean} and std {theirs.std}, and the network to train "
+      f"of {ours.mean} and {ours.std}: they see the same images; give a teacher of the same"
+    )
+  return teacher.dense.params

@@ -2,8 +2,12 @@
 
 import dataclasses
 import itertools
+import math
 
+from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
+
+_LATER = ("layer_scale", "dist_token", "dist_head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +19,16 @@ class Architecture:
     heads: of an attention; they share the width.
     depth: number of blocks.
     mlp_ratio: width of a block's hidden layer ÷ d.
-    image_size: side of the images, pixels.
+    image_size: side of the images, pixels; (height, width) where they are no squares.
     patch_size: side of a patch, pixels.
     classes: number of them.
     stem: a name of `stems.STEMS`.
     norm_epsilon: of the layer norms.
     qkv_bias: whether queries, keys and values have biases.
     residual_divisor: of what a block adds to its tokens.
+    layer_scale: whether what a block adds to its tokens is scaled, by a number a channel.
+    dist_token: whether DeiT's distillation token stands beside the class token.
+    dist_head: whether it has a head, whose logits are averaged with the class token's.
     aux_head: whether a second head, for patch tokens, helps to predict.
     count_elementwise: whether element-wise work counts as MACs, as LV-ViT's authors do it.
     prune_before: the blocks, counted from 0, before which tokens go; empty for a dense network.
@@ -37,13 +44,16 @@ class Architecture:
   heads: int
   depth: int = 12
   mlp_ratio: float = 4
-  image_size: int = 224
+  image_size: int | tuple[int, int] = 224
   patch_size: int = 16
   classes: int = 1000
   stem: str = "patch"
   norm_epsilon: float = 1e-6
   qkv_bias: bool = True
   residual_divisor: float = 1.0
+  layer_scale: bool = False
+  dist_token: bool = False
+  dist_head: bool = False
   aux_head: bool = False
   count_elementwise: bool = False
   prune_before: tuple[int, ...] = (4, 7, 10)
@@ -55,7 +65,8 @@ class Architecture:
 
   def __post_init__(self):
     """Raises InputError where the dimensions do not fit each other."""
-    if self.image_size < 1 or self.patch_size < 1 or self.image_size % self.patch_size:
+    object.__setattr__(self, "image_size", sizes.plain(self.image_size))  # one form of each
+    if self.patch_size < 1 or any(side % self.patch_size for side in self.image_hw):
       raise InputError(
         f"image size {self.image_size} is not a multiple of patch size {self.patch_size}: "
         "set model.image_size or model.patch_size so that whole patches tile the image"
@@ -72,6 +83,11 @@ class Architecture:
       )
     if self.width % self.heads:
       raise InputError(f"width {self.width} does not divide into {self.heads} heads")
+    if self.dist_head and (self.aux_head or not self.dist_token):
+      raise InputError(
+        "model.dist_head: expected model.dist_token with it, and no model.aux_head: it reads that "
+        "token"
+      )
     stages = (0, *self.prune_before, self.depth)
     if any(a >= b for a, b in itertools.pairwise(stages)):
       raise InputError(
@@ -88,14 +104,35 @@ class Architecture:
       )
 
   @property
-  def side(self):
-    """Patches along a side of the image."""
-    return self.image_size // self.patch_size
+  def image_hw(self):
+    """Height and width of the images, pixels."""
+    return sizes.height_width(self.image_size)
+
+  @property
+  def image_shape(self):
+    """The shape of an image, (height, width, 3)."""
+    return (*self.image_hw, 3)
+
+  @property
+  def grid(self):
+    """Rows and columns of patches."""
+    height, width = self.image_hw
+    return height // self.patch_size, width // self.patch_size
 
   @property
   def patches(self):
-    """Number of patch tokens, the class token not counted."""
-    return self.side**2
+    """Number of patch tokens."""
+    return math.prod(self.grid)
+
+  @property
+  def prefix_tokens(self):
+    """Number of the tokens before them, which always stay: the class token is the first."""
+    return 1 + self.dist_token
+
+  @property
+  def read_tokens(self):
+    """How many of those the prediction reads."""
+    return 1 + self.dist_head
 
   @property
   def hidden(self):
@@ -118,8 +155,8 @@ class Architecture:
     return dataclasses.replace(self, prune_before=(), stage_weights=())
 
   def to_json(self):
-    """As a dictionary for JSON."""
-    fields = dataclasses.asdict(self)
+    """As a dictionary for JSON; what came later is left out where it is off, for older versions."""
+    fields = {k: v for k, v in dataclasses.asdict(self).items() if v or k not in _LATER}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
   @classmethod
@@ -146,6 +183,12 @@ class Architecture:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def stages_of(depth):
+  """Where a network of so many blocks could prune: after the same shares of them as DeiT's 12."""
+  blocks = {round(depth * share / 12) for share in (4, 7, 10)}
+  return tuple(sorted(block for block in blocks if 0 < block < depth))
+
+
 # Published for LV-ViT (arXiv:2104.10858, table 1), in both sizes.
 _LVVIT = dict(
   mlp_ratio=3,
@@ -162,6 +205,9 @@ VARIANTS = {
   "deit_t": Architecture(width=192, heads=3),
   "deit_s": Architecture(width=384, heads=6),
   "deit_b": Architecture(width=768, heads=12),
+  # The larger ones of ViT (arXiv:2010.11929, table 1), pruned where DeiT is, by share of the depth.
+  "vit_l": Architecture(width=1024, heads=16, depth=24, prune_before=(8, 14, 20)),
+  "vit_h": Architecture(width=1280, heads=16, depth=32, patch_size=14, prune_before=(11, 19, 27)),
   "lvvit_s": Architecture(width=384, heads=6, depth=16, prune_before=(5, 9, 13), **_LVVIT),
   "lvvit_m": Architecture(width=512, heads=8, depth=20, prune_before=(6, 11, 16), **_LVVIT),
   # For the embedded data set: 64 tokens of 6x6 pixels.

@@ -69,6 +69,8 @@ class Block(nnx.Module):
     self.norm2 = layer_norm(arch, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
     self.residual_divisor = arch.residual_divisor
+    self.ls1 = LayerScale(arch.width) if arch.layer_scale else None
+    self.ls2 = LayerScale(arch.width) if arch.layer_scale else None
     self.drop_path = None  # see `drop_path`: what training may do to a branch
 
   def __call__(self, x, attend):
@@ -109,7 +111,20 @@ class Block(nnx.Module):
 
   def _branch(self, y, index):
     y = y / self.residual_divisor
+    layer_scale = (self.ls1, self.ls2)[index]
+    y = y if layer_scale is None else layer_scale(y)
     return y if self.drop_path is None else self.drop_path(y, index)
+
+
+class LayerScale(nnx.Module):
+  """A learned factor a channel, small at first (arXiv:2103.17239); 1e-6 as DeiT-III begins."""
+
+  def __init__(self, width):
+    self.gamma = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
+
+  def __call__(self, x):
+    """(..., d) -> (..., d)."""
+    return x * self.gamma[...].astype(x.dtype)
 
 
 def gelu(x):

@@ -2,6 +2,7 @@
 
 from flax import nnx
 
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 from asvit_jax.vit.batch_norm import BatchNorm
 
@@ -28,9 +29,14 @@ class Stem(nnx.Module):
   """
 
   def __init__(self, arch, inputs, patch, *, dtype, rngs):
+    self.check(arch)
     self.proj = nnx.Conv(
       inputs, arch.width, (patch, patch), patch, padding="VALID", dtype=dtype, rngs=rngs
     )
+
+  @staticmethod
+  def check(arch):
+    """Raises InputError for an `Architecture` that it cannot cut into patches."""
 
   def before(self, images):
     """(b, height, width, 3) -> what the last convolution sees."""
@@ -40,6 +46,20 @@ class Stem(nnx.Module):
     """(b, height, width, 3) -> (b, n, d)."""
     x = self.proj(self.before(images))
     return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _check_halved(arch):
+  """Of stems that halve the image first."""
+  if arch.patch_size % 2:
+    raise InputError(
+      f"patch size {arch.patch_size} with the {arch.stem!r} stem, which halves the image before it "
+      "cuts patches: set model.patch_size to an even number, or model.stem to 'patch'"
+    )
+
+
+def _halved_pixels(arch):
+  height, width = arch.image_hw
+  return (height // 2) * (width // 2)
 
 
 class PatchStem(Stem):
@@ -66,6 +86,8 @@ class ConvStem(Stem):
     self.conv2 = nnx.Conv(arch.width // 4, arch.width // 2, **conv)
     super().__init__(arch, arch.width // 2, arch.patch_size // 2, dtype=dtype, rngs=rngs)
 
+  check = staticmethod(_check_halved)
+
   def before(self, images):
     """See `Stem`."""
     x = nnx.gelu(self.conv1(images), approximate=False)
@@ -74,7 +96,7 @@ class ConvStem(Stem):
   @staticmethod
   def macs(arch):
     """Multiply-accumulates of an image."""
-    d, half = arch.width, (arch.image_size // 2) ** 2
+    d, half = arch.width, _halved_pixels(arch)
     convs = half * 9 * (3 * (d // 4) + (d // 4) * (d // 2))
     return convs + arch.patches * (d // 2) * (arch.patch_size // 2) ** 2 * d
 
@@ -95,6 +117,8 @@ class LvStem(Stem):
     self.bn1, self.bn2, self.bn3 = (BatchNorm(64, **norm) for _ in range(3))
     super().__init__(arch, 64, arch.patch_size // 2, dtype=dtype, rngs=rngs)
 
+  check = staticmethod(_check_halved)
+
   def before(self, images):
     """See `Stem`."""
     x = nnx.relu(self.bn1(self.conv1(images)))
@@ -108,5 +132,4 @@ class LvStem(Stem):
     The projection runs on a grid of 14x14, but the authors count it as d by 64 at every position
     before it, which is the same number.
     """
-    half = (arch.image_size // 2) ** 2
-    return half * (3 * 64 * 49 + 2 * 64 * 64 * 9 + 64 * arch.width)
+    return _halved_pixels(arch) * (3 * 64 * 49 + 2 * 64 * 64 * 9 + 64 * arch.width)

@@ -30,8 +30,9 @@ class VisionTransformer(nnx.Module):
     self.dtype = jnp.dtype(dtype)
     self.patch_embed = STEMS[arch.stem](arch, dtype=dtype, rngs=rngs)
     self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
+    tokens = arch.prefix_tokens + arch.patches
     self.pos_embed = nnx.Param(
-      truncated_normal(rngs.params(), (1, 1 + arch.patches, arch.width), jnp.float32)
+      truncated_normal(rngs.params(), (1, tokens, arch.width), jnp.float32)
     )
     self.blocks = nnx.List([Block(arch, dtype=dtype, rngs=rngs) for _ in range(arch.depth)])
     # In bfloat16 logits of many classes tie: heads see and give float32 whatever the compute type.
@@ -45,21 +46,40 @@ class VisionTransformer(nnx.Module):
       rngs=rngs,
     )
     self.head = head()
+    if arch.dist_token:
+      self.dist_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
+    if arch.dist_head:
+      self.head_dist = head()
     if arch.aux_head:
       self.aux_head = head()
     if arch.prune_before:
       self.thresholds = nnx.Param(initial_thresholds(arch.stages))
 
   def embed(self, images):
-    """Normalised images (b, height, width, 3) -> (b, 1 + n, d) tokens, the class token first."""
+    """Normalised images (b, height, width, 3) -> (b, prefix + n, d) tokens, the class token first.
+
+    After it comes the distillation token, where there is one, then the patches.
+    """
     x = self.patch_embed(images.astype(self.dtype))
-    cls_token = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, x.shape[-1]))
-    x = jnp.concatenate([cls_token.astype(self.dtype), x], axis=1)
+    prefix = self.cls_token[...]
+    if self.arch.dist_token:
+      prefix = jnp.concatenate([prefix, self.dist_token[...]], axis=1)
+    prefix = jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:]))
+    x = jnp.concatenate([prefix.astype(self.dtype), x], axis=1)
     return x + self.pos_embed[...].astype(self.dtype)
 
-  def classify(self, class_tokens):
-    """(..., d) class tokens after the last block -> (..., classes) float32 logits."""
-    return self.head(self.norm(class_tokens))
+  def classify(self, read):
+    """The float32 logits of the tokens that the prediction reads.
+
+    Args:
+      read: (b, read, d), `Architecture.read_tokens` of each image after the last block.
+
+    Returns:
+      (b, classes): the class token's, the mean of both heads' where the distillation token has one.
+    """
+    x = self.norm(read)
+    logits = self.head(x[:, 0])
+    return (logits + self.head_dist(x[:, 1])) / 2 if self.arch.dist_head else logits
 
   def classify_patches(self, tokens):
     """(..., d) patch tokens after the last block -> (..., classes) auxiliary logits, as above."""

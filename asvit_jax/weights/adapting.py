@@ -1,43 +1,109 @@
-"""Weights of another image size or another number of classes."""
+"""Weights of another image size or another number of classes, or without a head."""
 
 import math
 
 import jax
 import numpy as np
 
+from asvit_jax.core import sizes
+from asvit_jax.core.errors import InputError
 
-def adapt(arch, tensors, resize, new_head):
+# What belongs to a head, and goes where a new one starts.
+_HEADS = ("head.", "head_dist.", "aux_head.", "pre_logits")
+
+
+def adapt(arch, stored, resize, new_head, source):
   """Tensors for `arch` from those of another image size or number of classes, as asked for.
 
   Args:
     arch: an `Architecture`.
-    tensors: {timm name: array}.
+    stored: `Stored`, in timm's names.
     resize: interpolate the position embedding of another image size; bicubic, as timm does it.
-    new_head: start a new head where the number of classes differs.
+    new_head: start a new head where the number of classes differs, or where there is none.
+    source: where they come from, for the error.
 
   Returns:
     {timm name: array}.
+
+  Raises:
+    InputError: positions of an image of another shape, and no resize; no head.
   """
-  tensors = dict(tensors)
-  position = tensors.get("pos_embed")
-  if resize and position is not None and position.shape[1] != 1 + arch.patches:
-    tensors["pos_embed"] = _resized(position, arch)
+  tensors = dict(stored.tensors)
+  if "pos_embed" in tensors and tensors["pos_embed"].ndim == 3:
+    tensors["pos_embed"] = _positions(arch, stored, resize, source)
   bias = tensors.get("head.bias")
-  if new_head and bias is not None and bias.shape != (arch.classes,):
-    heads = ("head", "aux_head")[: 1 + arch.aux_head]
+  if new_head and (bias is None or bias.shape != (arch.classes,)):
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(_HEADS)}
     weight = 0.02 * np.random.default_rng(0).standard_normal((arch.classes, arch.width))
-    for name in heads:
+    heads = {"head": True, "head_dist": arch.dist_head, "aux_head": arch.aux_head}
+    for name in (name for name, there in heads.items() if there):
       tensors[f"{name}.weight"] = weight.astype(np.float32)
       tensors[f"{name}.bias"] = np.zeros(arch.classes, np.float32)
+  elif bias is None and "head.weight" not in tensors and "blocks.0.norm1.weight" in tensors:
+    raise InputError(
+      f"{source} has no head for {arch.classes} classes (it was trained without labels, or its "
+      "head was taken off), and cannot classify: train one, with config.init_new_head=True, or "
+      "give weights with a head"
+    )
   return tensors
 
 
-def _resized(position, arch):
-  """(1, 1 + old patches, d) position embedding -> (1, 1 + patches, d)."""
-  old, new = math.isqrt(position.shape[1] - 1), math.isqrt(arch.patches)
-  if 1 + old * old != position.shape[1]:
-    return position  # of no square image: the strict check names it
+def grid_of(position, prefix, patch_size=None, facts=None):
+  """What a position embedding is of.
+
+  Args:
+    position: (1, n, d).
+    prefix: number of tokens before the patches.
+    patch_size: side of a patch, pixels, where it is known.
+    facts: `Stored.facts`; the image size, where they have it.
+
+  Returns:
+    Rows and columns of patches, and whether the tokens before them have positions, too; None where
+    they cannot be known: it is of no square image, and nobody says of which.
+  """
+  n, size = position.shape[1], (facts or {}).get("image_size")
+  if size is not None and patch_size:
+    rows, columns = (side // patch_size for side in sizes.height_width(size))
+    if rows * columns in (n, n - prefix):
+      return rows, columns, rows * columns != n
+  for of_prefix in (True, False):  # DeiT-III's has none for its class token
+    side = math.isqrt(n - prefix * of_prefix)
+    if side and side**2 == n - prefix * of_prefix:
+      return side, side, of_prefix
+  return None
+
+
+def _positions(arch, stored, resize, source):
+  """(1, prefix + patches, d), of the image size that is wanted."""
+  position, prefix = stored.tensors["pos_embed"], arch.prefix_tokens
+  found = grid_of(position, prefix, arch.patch_size, stored.facts)
+  if found is None and position.shape[1] in (arch.patches, prefix + arch.patches):
+    found = (*arch.grid, position.shape[1] != arch.patches)  # a rectangle as is wanted, it seems
+  if found is None:
+    return position  # the strict check names it
+  *grid, of_prefix = found
+  if not of_prefix:
+    none = np.zeros((1, prefix, position.shape[2]), position.dtype)
+    position = np.concatenate([none, position], axis=1)
+  if tuple(grid) == arch.grid:
+    return position
+  if resize:
+    return _resized(position, prefix, grid, arch.grid)
+  if position.shape[1] == prefix + arch.patches:
+    # As many patches in another shape: no tensor's shape would tell.
+    raise InputError(
+      f"{source} does not fit this model: its positions are of {grid[0]} rows and {grid[1]} "
+      f"columns of patches, and the image has {arch.grid[0]} and {arch.grid[1]}; ask for them to "
+      "be interpolated, init_resize=True, or set model.image_size to what they are of"
+    )
+  return position
+
+
+def _resized(position, prefix, old, new):
+  """(1, prefix + old patches, d) position embedding -> (1, prefix + new patches, d)."""
   width = position.shape[2]
-  grid = position[:, 1:].reshape(old, old, width).astype(np.float32)
-  grid = jax.image.resize(grid, (new, new, width), "cubic")
-  return np.concatenate([position[:, :1], np.asarray(grid).reshape(1, -1, width)], axis=1)
+  grid = position[:, prefix:].reshape(*old, width).astype(np.float32)
+  # Cubic with a = -1/2 and antialiasing, as PyTorch's bicubic interpolation with antialias=True.
+  grid = jax.image.resize(grid, (*new, width), "cubic", precision=jax.lax.Precision.HIGHEST)
+  grid = np.asarray(grid).reshape(1, -1, width)
+  return np.concatenate([position[:, :prefix], grid], axis=1)

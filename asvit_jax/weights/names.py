@@ -15,6 +15,8 @@ one table serves both families.
 | everything else | the same name | as it is |
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,7 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
+_LISTED = 20  # lines of an error
 # The authors' name of a stage's threshold.
 THRESHOLD = "score_predictor.{}.keep_threshold"
 
@@ -49,7 +52,7 @@ def to_timm(params):
   return tensors
 
 
-def from_timm(arch, tensors, source, budgets=0):
+def from_timm(arch, tensors, source, budgets=0, family=""):
   """The parameters of `arch` from timm's tensors.
 
   Args:
@@ -57,6 +60,7 @@ def from_timm(arch, tensors, source, budgets=0):
     tensors: {timm name: array}. Every one must be used.
     source: where they come from, for the error.
     budgets: number of budgets that there are thresholds for; 0 for one set of them.
+    family: whose names the file's tensors had, for the error; "" where nobody's that is known.
 
   Returns:
     Nested dictionary of float32 arrays.
@@ -65,14 +69,14 @@ def from_timm(arch, tensors, source, budgets=0):
     InputError: names every missing, unexpected and misshapen tensor at once.
   """
   expected = vit.specs(arch, budgets)
-  problems, values, used = [], [], set()
+  missing, misshapen, values, used = [], [], [], set()
 
   def take(name, shape):
     used.add(name)
     if name not in tensors:
-      problems.append(f"missing {name}")
+      missing.append(name)
     elif tensors[name].shape != shape:
-      problems.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
+      misshapen.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
     else:
       return tensors[name]
     return np.zeros(shape, np.float32)
@@ -86,15 +90,27 @@ def from_timm(arch, tensors, source, budgets=0):
       value = take(_timm_name(name), tuple(spec.shape[a] for a in axes))
       value = value.transpose(np.argsort(axes))
     values.append(jnp.asarray(value, jnp.float32))
-  problems += [f"unexpected {name}" for name in tensors if name not in used]
-  if problems:
-    listed = "\n  ".join(problems[:20] + [f"… and {len(problems) - 20} more"][: len(problems) > 20])
+  unexpected = [name for name in tensors if name not in used]
+  if count := len(missing) + len(misshapen) + len(unexpected):
+    looks = f"those of {family}" if family else "nobody's that are known here"
     raise InputError(
-      f"{source} does not fit this model ({len(problems)} problems); check the variant, number of "
-      "classes, image size and patch size (another image size or another number of classes is "
-      f"taken when asked for: resize, new_head):\n  {listed}"
+      f"{source} does not fit this model ({count} problems); its names look like {looks}; check "
+      "the variant, number of classes, image size and patch size (another image size, another "
+      "number of classes or no head is taken when asked for: init_resize, init_new_head):\n  "
+      + "\n  ".join(misshapen[:_LISTED] + _side_by_side(missing, unexpected))
     )
   return jax.tree.unflatten(jax.tree.structure(expected), values)
+
+
+def _side_by_side(missing, unexpected):
+  """Lines of a name missing and one unexpected each: often it is one tensor by two names."""
+  pairs = list(itertools.zip_longest(missing, unexpected))
+  lines = [
+    (f"missing {a}" if a else "", f"unexpected {b}" if b else "") for a, b in pairs[:_LISTED]
+  ]
+  width = max((len(left) for left, _ in lines), default=0)
+  lines = [f"{left:{width}}   {right}".rstrip() if left else right for left, right in lines]
+  return lines + [f"… and {len(pairs) - _LISTED} more such lines"][: len(pairs) > _LISTED]
 
 
 def _timm_name(name):

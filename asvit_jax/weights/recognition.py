@@ -1,62 +1,91 @@
-"""Which network published weights are of, by the names and shapes of their tensors."""
+"""Which network weights are of, by the names and shapes of their tensors."""
 
 import dataclasses
-import math
 import re
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.vit.architecture import Architecture, stages_of
+from asvit_jax.weights.adapting import grid_of
+
+# Of these the published networks are known apart; the rest may be as the weights have it.
+_APART = ("width", "depth", "stem", "aux_head")
 
 
-def recognize(tensors, source):
-  """The architecture of weights that say nothing of it.
+def recognize(stored, source, classes=None):
+  """The architecture of weights that say nothing of it, or not all.
 
-  Everything but the number of heads follows from the tensors; that, and where to prune, is taken
-  from the published network of the same dimensions.
+  Everything but the number of heads follows from the tensors; that, where to prune and what else
+  they do not show is taken from what their source says, or from the published network of the same
+  dimensions.
 
   Args:
-    tensors: {timm name: array}.
+    stored: `Stored`, in timm's names.
     source: where they come from, for the error.
+    classes: number of them, for weights without a head.
 
   Returns:
-    (`Architecture`, its name among `vit.VARIANTS`).
+    (`Architecture`, its name among `vit.VARIANTS`, "" where it is of the same shape as none).
 
   Raises:
-    InputError: they are of no published network.
+    InputError: not enough is known of it.
   """
   try:
-    found = _dimensions(tensors)
+    found = _dimensions(stored, source, classes)
   except KeyError as error:
     raise InputError(
       f"{source} is of no network known here: it has no tensor {error}; give its architecture, and "
-      "names as timm has them"
+      "names as in docs/weights.md"
     ) from error
+  hidden = found.pop("hidden")
+  heads = stored.facts.get("heads")
   for name, arch in vit.VARIANTS.items():
-    same = ("width", "depth", "hidden", "stem", "qkv_bias", "aux_head")
-    if all(getattr(arch, field) == found[field] for field in same):
-      sizes = {field: found[field] for field in ("image_size", "patch_size", "classes")}
-      return dataclasses.replace(arch, **sizes), name
-  listed = ", ".join(f"{field} {value}" for field, value in found.items())
+    same = arch.hidden == hidden and all(getattr(arch, f) == found[f] for f in _APART)
+    if same and heads in (None, arch.heads):
+      return dataclasses.replace(arch, **found), name
+  if heads is not None:
+    stages = stages_of(found["depth"])
+    ratio = hidden / found["width"]
+    return Architecture(**found, heads=heads, mlp_ratio=ratio, prune_before=stages), ""
+  listed = ", ".join(f"{field} {value}" for field, value in (found | {"hidden": hidden}).items())
   raise InputError(
-    f"{source} is of no network known here ({listed}): give its architecture, or a config"
+    f"{source} is of no network known here ({listed}): give its architecture, or a config, or the "
+    "config.json of the hub beside it, which says how many heads it has"
   )
 
 
-def _dimensions(tensors):
+def _dimensions(stored, source, classes):
+  tensors, facts = stored.tensors, stored.facts
   blocks = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
   kernel = tensors["patch_embed.proj.weight"].shape[-1]
   stem = "patch"
   if "patch_embed.conv1.weight" in tensors:
     stem = "lv" if "patch_embed.bn1.weight" in tensors else "conv"
   patch_size = kernel if stem == "patch" else 2 * kernel  # the others halve the image before it
-  return {
+  dist_token = "dist_token" in tensors
+  grid = grid_of(tensors["pos_embed"], 1 + dist_token, patch_size, facts)
+  if grid is None:
+    raise InputError(
+      f"{source}: its {tensors['pos_embed'].shape[1]} positions are of no square image: give its "
+      "architecture with the image_size that it is for, (height, width)"
+    )
+  if classes is None and "head.weight" not in tensors:
+    raise InputError(
+      f"{source} has no head, and so no number of classes (it was trained without labels, or its "
+      "head was taken off): give the number, `classes`, and `new_head`"
+    )
+  found = {
     "width": tensors["cls_token"].shape[-1],
     "depth": 1 + max(blocks, default=-1),
     "hidden": tensors["blocks.0.mlp.fc1.weight"].shape[0],
     "stem": stem,
     "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
+    "layer_scale": "blocks.0.ls1.gamma" in tensors,
+    "dist_token": dist_token,
+    "dist_head": "head_dist.weight" in tensors,
     "aux_head": "aux_head.weight" in tensors,
-    "image_size": patch_size * math.isqrt(tensors["pos_embed"].shape[1] - 1),
+    "image_size": (grid[0] * patch_size, grid[1] * patch_size),
     "patch_size": patch_size,
-    "classes": tensors["head.weight"].shape[0],
+    "classes": classes or tensors["head.weight"].shape[0],
   }
+  return found | {k: v for k, v in facts.items() if k == "norm_epsilon"}

@@ -15,27 +15,38 @@ HEAVY = ("jax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "tensorboa
 FLAGS = {
   "train": {"config", "workdir", "[no]dry-run", "target"},
   "evaluate": {
-    *("config", "workdir", "weights", "execution", "per-image", "calibrate", "save-weights"),
+    *(
+      "config",
+      "workdir",
+      "weights",
+      "weights-key",
+      "execution",
+      "per-image",
+      "calibrate",
+      "save-weights",
+    ),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
     *("step", "weights-of", "per-class"),
   },
   "compare": {
-    *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
-    *("speed-batch", "report", "report-images", "step", "weights-of"),
+    *("config", "workdir", "weights", "weights-key", "budgets", "methods", "out", "[no]finetune"),
+    *("rounds", "speed-batch", "report", "report-images", "step", "weights-of"),
   },
   "predict": {
-    *("config", "workdir", "weights", "artifact", "execution", "picture", "budget"),
+    *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),
     *("step", "weights-of"),
   },
   "export": {
-    *("config", "workdir", "weights", "format", "out", "batch", "budget", "step", "weights-of"),
+    *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
+    *("step", "weights-of"),
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    *("reduction", "target", "step", "weights-of"),
+    *("reduction", "target", "image-size", "step", "weights-of"),
   },
   "visualize": {
-    *("config", "workdir", "weights", "count", "[no]curves", "out", "budget", "step", "weights-of"),
+    *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),
+    *("step", "weights-of"),
   },
   "parity": set(),
   "quickstart": set(),

@@ -31,6 +31,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(tmp_path):
   create("digits").save(weights)
   for flags, said in (
     (("--budget", 1.5), r"budget 1\.5 is not in"),
+    (("--image-size", "224x450"), r"image size \(224, 450\) is not a multiple of patch size 16"),
     (("--weights", weights), "give --weights and --images together"),
     (("--images", tmp_path), "give --weights and --images together"),
     (("--weights", weights, "--images", tmp_path), "are of digits, not of --variant deit_t"),

@@ -17,7 +17,11 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
   [
     ({"model.variant": "deit_x"}, r"model\.variant 'deit_x' is not known: choose from .*deit_t"),
     ({"model.image_size": 18}, r"image size 18 is not a multiple of patch size 4"),
+    ({"model.image_size": "16x18"}, r"image size \(16, 18\) is not a multiple of patch size 4"),
+    ({"model.image_size": "wide"}, r"image size 'wide' is not valid: expected the side"),
     ({"model.patch_size": 0}, r"patch size 0"),
+    ({"model.patch_size": 1, "model.stem": "conv"}, r"patch size 1 with the 'conv' stem"),
+    ({"teacher_from": "w.safetensors"}, r"teacher_from without a budget"),
     ({"model.num_classes": 0}, r"0 classes"),
     ({"budget": 1.3}, r"budget 1\.3 is not in \(0, 1\]"),
     ({"budget": 0.0}, r"budget 0 is not in \(0, 1\]"),

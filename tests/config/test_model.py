@@ -23,6 +23,9 @@ OTHERS = {
   "norm_epsilon": 1e-5,
   "qkv_bias": False,
   "residual_divisor": 2.0,
+  "layer_scale": True,
+  "dist_token": True,
+  "dist_head": True,
   "aux_head": True,
   "count_elementwise": True,
   "prune_before": (1, 3),
@@ -36,8 +39,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("key", OVERRIDES)
 def test_a_key_of_the_model_overrides_the_variants_value_and_no_other(key):
-  config = tiny.config("", **{f"model.{key}": OTHERS[key]})
-  expected = dataclasses.replace(tiny.TRAINED, **{key: OTHERS[key]})
+  given = {key: OTHERS[key]} | ({"dist_token": True} if key == "dist_head" else {})
+  config = tiny.config("", **{f"model.{k}": v for k, v in given.items()})
+  expected = dataclasses.replace(tiny.TRAINED, **given)
   assert architecture(config) == expected != tiny.TRAINED
 
 

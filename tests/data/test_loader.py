@@ -221,7 +221,7 @@ def test_evaluation_boxes_are_in_the_frame_of_the_crop(small_digits):
   config.model.num_classes = 10
   source = read_digits(small_digits, "val")
   batch = next(eval_batches(config, source))
-  expected = transforms.center_crop_box(source[1]["box"], (48, 48), 16, 0.8)
+  expected = transforms.center_crop_box(source[1]["box"], (48, 48), 16, PREPROCESSING)
   np.testing.assert_array_equal(batch["box"][1], expected)
   assert (batch["box"].shape, batch["box"].dtype) == ((4, 4), np.float32)
 

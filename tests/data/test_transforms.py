@@ -8,6 +8,7 @@ from image_sets import encode, smooth_image
 from PIL import Image, ImageOps
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.sizes import height_width
 from asvit_jax.data import transforms
 from asvit_jax.data.preprocessing import INTERPOLATIONS, Preprocessing
 
@@ -133,23 +134,48 @@ def test_center_crop_of_the_right_size_changes_nothing():
 
 @pytest.mark.parametrize("hw", [(120, 90), (90, 120), (64, 64), (300, 41)])
 @pytest.mark.parametrize("crop_ratio", [1.0, 0.875, 0.6])
-def test_box_follows_the_center_crop(hw, crop_ratio):
+@pytest.mark.parametrize(
+  ("size", "crop_mode"), [(56, "center"), ((56, 84), "center"), ((84, 56), "squash")]
+)
+def test_box_follows_the_center_crop(hw, crop_ratio, size, crop_mode):
   """A white rectangle, cropped as an image, lies where its box says."""
   pixels = np.zeros((*hw, 3), np.uint8)
   box = np.array([0.3, 0.4, 0.7, 0.95])
   y0, x0, y1, x1 = np.round(box.reshape(2, 2) * hw).astype(int).reshape(4)
   pixels[y0:y1, x0:x1] = 255
   exact = np.array([y0 / hw[0], x0 / hw[1], y1 / hw[0], x1 / hw[1]])
-  preprocessing = Preprocessing(crop_ratio=crop_ratio)
-  crop = np.asarray(transforms.center_crop(Image.fromarray(pixels), 56, preprocessing))
+  preprocessing = Preprocessing(crop_ratio=crop_ratio, crop_mode=crop_mode)
+  crop = np.asarray(transforms.center_crop(Image.fromarray(pixels), size, preprocessing))
+  height, width = height_width(size)
+  assert crop.shape == (height, width, 3)
   rows, columns = np.nonzero(crop[..., 0] > 127)
   seen = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
-  ours = transforms.center_crop_box(exact, hw, 56, crop_ratio) * 56
-  np.testing.assert_allclose(ours, seen, atol=1.0)
+  ours = transforms.center_crop_box(exact, hw, size, preprocessing)
+  np.testing.assert_allclose(ours * (height, width, height, width), seen, atol=1.0)
+
+
+def test_a_rectangle_is_cut_as_timm_cuts_it():
+  image = smooth_image(np.random.default_rng(0), height=375, width=500)
+  # timm's ResizeKeepRatio to cover 256x512, then the centre: 375·512/500 = 384 rows.
+  expected = image.resize((512, 384), Image.Resampling.BICUBIC).crop((32, 80, 480, 304))
+  rectangle = transforms.center_crop(image, (224, 448), Preprocessing())
+  np.testing.assert_array_equal(rectangle, expected)
+  expected = image.resize((512, 256), Image.Resampling.BICUBIC).crop((32, 16, 480, 240))
+  squashed = transforms.center_crop(image, "224x448", Preprocessing(crop_mode="squash"))
+  np.testing.assert_array_equal(squashed, expected)
+
+
+def test_random_crops_for_a_rectangle_keep_its_shape():
+  image = smooth_image(np.random.default_rng(0), height=200, width=400)
+  crop = transforms.random_resized_crop(
+    image, (50, 100), np.random.default_rng(1), scale=(1.0, 1.0), ratio=(1.0, 1.0)
+  )
+  np.testing.assert_array_equal(crop, image.resize((100, 50), Image.Resampling.BICUBIC))
 
 
 def test_box_outside_the_crop_is_empty():
-  ymin, xmin, ymax, xmax = transforms.center_crop_box((0, 0, 0.1, 0.1), (50, 50), 20, 0.5)
+  half = Preprocessing(crop_ratio=0.5)
+  ymin, xmin, ymax, xmax = transforms.center_crop_box((0, 0, 0.1, 0.1), (50, 50), 20, half)
   assert (ymax - ymin) * (xmax - xmin) == 0
 
 

@@ -19,6 +19,7 @@ from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network import Network, create, load, load_configured
 from asvit_jax.weights.recognition import recognize
 from asvit_jax.weights.saving import save
+from asvit_jax.weights.stored import Stored
 
 ARCH = tiny.TRAINED
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -84,7 +85,7 @@ def test_a_dense_network_remembers_where_it_could_prune(tmp_path, network):
   assert loaded.calibrate(PIXELS, 0.7).prunes
 
 
-@pytest.mark.parametrize("variant", ["deit_t", "deit_s", "deit_b", "lvvit_s", "lvvit_m", "digits"])
+@pytest.mark.parametrize("variant", vit.VARIANTS)
 def test_published_weights_are_recognized_by_their_tensors(monkeypatch, variant):
   # Of all the tensors only the shapes are looked at, so none is made.
   arch = dataclasses.replace(vit.VARIANTS[variant], classes=7)
@@ -92,7 +93,7 @@ def test_published_weights_are_recognized_by_their_tensors(monkeypatch, variant)
   arch = dataclasses.replace(arch, image_size=side)
   zeros = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), vit.specs(arch.dense))
   monkeypatch.setattr(np, "ascontiguousarray", lambda x: x)
-  assert recognize(weights.to_timm(zeros), "FILE") == (arch, variant)
+  assert recognize(Stored(weights.to_timm(zeros)), "FILE") == (arch, variant)
 
 
 def test_weights_of_no_known_network_need_an_architecture(tmp_path):

@@ -104,25 +104,26 @@ def indices(test):
   return [index for index, picture in enumerate(PICTURES) if test(picture)]
 
 
-def kept_on(canvas, side=pages.SIDE):
+def kept_on(canvas, grid=pages.GRID):
   """(n,) bool: the patches of a canvas that show the red of `pages.picture`; and its stage."""
   pixels = canvas.evaluate(
-    """(canvas, side) => {
+    """(canvas, [rows, columns]) => {
       const { width, height } = canvas;
       const copy = new OffscreenCanvas(width, height).getContext('2d');
       copy.drawImage(canvas, 0, 0);
       const { data } = copy.getImageData(0, 0, width, height);
-      const centre = (i) => Math.floor((i + 0.5) * width / side);
-      const start = (i) => 4 * (centre(Math.floor(i / side)) * width + centre(i % side));
-      return Array.from({ length: side * side }, (_, i) => [...data.slice(start(i), start(i) + 3)]);
+      const centre = (i) => Math.floor((i + 0.5) * width / columns);
+      const start = (i) => 4 * (centre(Math.floor(i / columns)) * width + centre(i % columns));
+      const n = rows * columns;
+      return Array.from({ length: n }, (_, i) => [...data.slice(start(i), start(i) + 3)]);
     }""",
-    side,
+    grid,
   )
   return np.abs(np.array(pixels) - (200, 40, 40)).max(axis=1) < 12
 
 
 def masks(picture):
-  return unpack_masks(picture.keep, len(pages.STAGES), pages.SIDE**2)
+  return unpack_masks(picture.keep, len(pages.STAGES), np.prod(pages.GRID))
 
 
 def until(page, expression):
@@ -256,7 +257,7 @@ def test_cards_show_the_patches_of_the_stage_chosen(written, visit):
   for stage in (3, 1, 2, 0):
     page.click(f"#stages button >> nth={stage}")
     canvas = wait_painted(page, "li[data-index='1'] canvas", stage)
-    expected = masks(PICTURES[1])[stage - 1] if stage else np.ones(pages.SIDE**2, bool)
+    expected = masks(PICTURES[1])[stage - 1] if stage else np.ones(np.prod(pages.GRID), bool)
     np.testing.assert_array_equal(kept_on(canvas), expected)
   counts = page.eval_on_selector_all("li[data-index='1'] em", "all => all.map(e => +e.textContent)")
   assert counts == masks(PICTURES[1]).sum(axis=1).tolist()

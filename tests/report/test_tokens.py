@@ -16,10 +16,10 @@ from asvit_jax.sparsity import complexity
 ARCH = tiny.TRAINED
 
 
-def patches(image, side):
-  """(s, s, 3) -> (n, p, p, 3), row by row."""
-  p = image.shape[0] // side
-  return image.reshape(side, p, side, p, 3).swapaxes(1, 2).reshape(side * side, p, p, 3)
+def patches(image, rows, columns):
+  """(height, width, 3) -> (n, p, p, 3), row by row."""
+  p = image.shape[0] // rows
+  return image.reshape(rows, p, columns, p, 3).swapaxes(1, 2).reshape(rows * columns, p, p, 3)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def config(folder):
   return tiny.config(folder)
 
 
-@pytest.mark.parametrize(("size", "side"), [(48, 8), (224, 14), (15, 3)])
-def test_pruned_patches_fade_towards_white_and_kept_ones_are_as_they_were(size, side):
+@pytest.mark.parametrize(("patch", "grid"), [(6, (8, 8)), (16, (14, 28)), (5, (3, 2))])
+def test_pruned_patches_fade_towards_white_and_kept_ones_are_as_they_were(patch, grid):
   rng = np.random.default_rng(0)
-  image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-  keep = rng.random(side * side) < 0.5
-  before = patches(image, side)
-  after = patches(tokens.fade_pruned(image, keep), side)
+  image = rng.integers(0, 256, (patch * grid[0], patch * grid[1], 3), dtype=np.uint8)
+  keep = rng.random(grid[0] * grid[1]) < 0.5
+  before = patches(image, *grid)
+  after = patches(tokens.fade_pruned(image, keep), *grid)
   np.testing.assert_array_equal(after[keep], before[keep])
   expected = 255 - tokens.FADED * (255.0 - before[~keep])
   np.testing.assert_allclose(after[~keep], expected, atol=0.5)

@@ -1,11 +1,20 @@
 """What is opened and checked before a run begins, and before it goes on."""
 
+import dataclasses
+
+import jax
+import numpy as np
 import pytest
 import tiny
 
+from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources import listing
 from asvit_jax.training.setup import set_up
+
+ARCH = tiny.TRAINED
+HALVES = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -46,3 +55,33 @@ def test_lists_of_files_are_kept_in_the_workdir_or_where_the_config_says(
   set_up(config, tmp_path / "other")
   assert len(list((tmp_path / "cache").glob("*.list"))) == 2
   assert not (tmp_path / "other").exists()
+
+
+def test_the_teacher_of_a_pruned_network_is_given_or_its_lack_is_said(tmp_path, folder, capsys):
+  dense, pruned = tiny.network(ARCH).dense, tiny.network(ARCH, seed=1)
+  files = {name: str(tmp_path / f"{name}.safetensors") for name in ("dense", "pruned", "other")}
+  dense.save(files["dense"])
+  pruned.save(files["pruned"])
+  asked = {"budget": 0.7, "init_from": files["pruned"]}
+  setup = set_up(tiny.config(folder, **asked))
+  assert_same(setup.teacher_params, vit.without_thresholds(pruned.params))
+  assert "is, too: what that has unlearned, it cannot teach" in capsys.readouterr().err
+  assert_same(setup.network.params, pruned.params)
+
+  setup = set_up(tiny.config(folder, **asked, teacher_from=files["dense"]))
+  assert_same(setup.teacher_params, dense.params)
+  assert_same(setup.network.params, pruned.params)
+  assert "pruned before" not in capsys.readouterr().err
+  set_up(tiny.config(folder, budget=0.7, init_from=files["dense"], teacher_from=files["pruned"]))
+  assert "WARNING: teacher_from" in capsys.readouterr().err
+
+  tiny.network(dataclasses.replace(ARCH, norm_epsilon=1e-5)).dense.save(files["other"])
+  with pytest.raises(InputError, match=r"teacher_from .*another network \(norm_epsilon 1e-05, not"):
+    set_up(tiny.config(folder, **asked, teacher_from=files["other"]))
+  dataclasses.replace(dense, preprocessing=HALVES).save(files["other"])
+  with pytest.raises(InputError, match=r"teacher_from .* pixels of mean \(0\.5, 0\.5, 0\.5\)"):
+    set_up(tiny.config(folder, **asked, teacher_from=files["other"]))
+
+
+def assert_same(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)

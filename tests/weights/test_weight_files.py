@@ -1,6 +1,7 @@
 import argparse
 import dataclasses
 import json
+import pathlib
 import sys
 import types
 
@@ -132,10 +133,10 @@ def test_a_truncated_checkpoint_is_refused_wherever_it_ends(tmp_path, torch, new
 @pytest.mark.parametrize(
   ("content", "said"),
   [
-    (lambda torch: {"head.bias": torch.zeros(3), "epoch": 3}, "not tensors: epoch"),
-    (lambda torch: {"model": {"a": [1, 2]}}, "not tensors: a;"),
-    (lambda torch: {}, "expected a dictionary of tensors"),
-    (lambda torch: torch.zeros(3), "expected a dictionary of tensors, found"),
+    (lambda torch: {"head.bias": torch.zeros(3), "epoch": 3}, r"not tensors: epoch \(int\)"),
+    (lambda torch: {"model": {"a": [1, 2]}}, r"not tensors: a \(list\);"),
+    (lambda torch: {}, "expected a dictionary of tensors, found an empty dictionary"),
+    (lambda torch: torch.zeros(3), r"expected a dictionary of tensors, found torch\.Tensor"),
   ],
   ids=["epoch", "list", "empty", "tensor"],
 )
@@ -152,31 +153,13 @@ def test_without_pytorch_the_error_says_what_to_install(tmp_path, monkeypatch):
     formats.read(tmp_path / "w.pth")
 
 
-def test_a_repository_of_the_hub_is_read_as_its_file(tmp_path, monkeypatch):
-  asked = []
-
-  def download(*arguments):
-    asked.append(arguments)
-    return str(tmp_path / "w.safetensors")
-
-  save(tmp_path / "w.safetensors", tiny.params(LVVIT))
-  hub = types.SimpleNamespace(hf_hub_download=download)
-  monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-  assert_identical(load("hf:owner/name", LVVIT).params, tiny.params(LVVIT))
-  assert asked == [("owner/name", "model.safetensors")]
-
-  hub.hf_hub_download = lambda *arguments: (_ for _ in ()).throw(OSError("no network"))
-  with pytest.raises(InputError, match=r"hf:owner/name: cannot be fetched \(no network\)"):
-    load("hf:owner/name", LVVIT)
-
-
 @pytest.mark.external
 def test_errors_of_the_hub_itself_are_input_errors(monkeypatch):
   hub = pytest.importorskip("huggingface_hub")
   with pytest.raises(InputError, match=r"hf:a/b/c/d: cannot be fetched"):
     load("hf:a/b/c/d", DEIT)  # no such name can be; nothing is asked of the network
 
-  def offline(*arguments):
+  def offline(*arguments, **options):
     raise hub.errors.LocalEntryNotFoundError("offline")
 
   monkeypatch.setattr(hub, "hf_hub_download", offline)
@@ -239,3 +222,70 @@ def test_thresholds_are_left_out_of_no_pruned_network(tmp_path):
     load(tmp_path / "w.safetensors", DEIT.dense)
   save(tmp_path / "d.safetensors", vit.without_thresholds(tiny.params(DEIT)))
   assert not load(tmp_path / "d.safetensors", DEIT).prunes
+
+
+@pytest.mark.external
+def test_averaged_weights_are_chosen_by_key_and_the_choice_is_said(tmp_path, torch, capsys):
+  params = tiny.params(DEIT)
+  raw, averaged = state_dict(torch, params), state_dict(torch, params, "module.")
+  averaged = {k: v + 1 for k, v in averaged.items()}
+  content = {"model": raw, "model_ema": averaged, "metric": np.float64(83.3), "epoch": 3}
+  torch.save(content, tmp_path / "w.pth")
+  assert_identical(load(tmp_path / "w.pth", DEIT).params, params)
+  said = capsys.readouterr().err
+  assert "taken is 'model'; it also holds model_ema (--weights-key)" in said
+  for key in ("model_ema", "model_ema.module"):
+    found = load(tmp_path / "w.pth", DEIT, key=key).params["norm"]["bias"]
+    np.testing.assert_array_equal(found, params["norm"]["bias"] + 1)
+  with pytest.raises(InputError, match=r"no 'teacher' in it: choose from model, model_ema"):
+    load(tmp_path / "w.pth", DEIT, key="teacher")
+  torch.save({"state_dict_ema": averaged}, tmp_path / "w.pth")  # nothing else there
+  found = load(tmp_path / "w.pth", DEIT).params["norm"]["bias"]
+  np.testing.assert_array_equal(found, params["norm"]["bias"] + 1)
+
+
+@pytest.mark.external
+def test_a_checkpoint_of_lightning_is_read_with_its_hyper_parameters(tmp_path, torch, monkeypatch):
+  module = types.ModuleType("lightning_fabric.utilities.data")
+
+  class AttributeDict(dict):
+    pass
+
+  AttributeDict.__module__, AttributeDict.__qualname__ = module.__name__, "AttributeDict"
+  module.AttributeDict = AttributeDict
+  for name in ("lightning_fabric", "lightning_fabric.utilities"):
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+  monkeypatch.setitem(sys.modules, module.__name__, module)
+  content = {
+    "state_dict": state_dict(torch, tiny.params(DEIT), "model."),
+    "hyper_parameters": AttributeDict(lr=1e-3, layers=[1, 2], root=pathlib.Path("data")),
+    "pytorch-lightning_version": "2.5.0",
+    "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.8)}},
+    "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": []}],
+  }
+  torch.save(content, tmp_path / "last.ckpt")
+  assert_identical(load(tmp_path / "last.ckpt", DEIT).params, tiny.params(DEIT))
+
+
+class Whole:
+  """Somebody's network, saved as an object."""
+
+
+@pytest.mark.external
+def test_a_message_names_the_type_and_has_no_terminal_codes(tmp_path, torch):
+  torch.save({"model": Whole()}, tmp_path / "w.pth")
+  with pytest.raises(
+    InputError, match=r"holds a test_weight_files\.Whole, and only.*state_dict\(\)"
+  ) as c:
+    load(tmp_path / "w.pth", DEIT)
+  torch.save(torch.zeros(3), tmp_path / "t.pth")
+  with pytest.raises(
+    InputError, match=r"expected a dictionary of tensors, found torch\.Tensor"
+  ) as d:
+    load(tmp_path / "t.pth", DEIT)
+  torch.save({"a": [1, 2], "b": "text"}, tmp_path / "l.pth")
+  with pytest.raises(InputError, match=r"not tensors: a \(list\), b \(str\);") as e:
+    load(tmp_path / "l.pth", DEIT)
+  for error in (c, d, e):
+    assert "\x1b" not in str(error.value)
+    assert "\n" not in str(error.value)

@@ -30,9 +30,25 @@ def write_pytorch(path, monkeypatch):
 
 def write_hub(path, monkeypatch):
   hub = pytest.importorskip("huggingface_hub")
-  file = write_safetensors(path, monkeypatch)
-  monkeypatch.setattr(hub, "hf_hub_download", lambda *_: str(file))
+  place = write_repository(path, monkeypatch)
+
+  def download(repository, file, revision=None):
+    if not (place / file).is_file():
+      raise hub.errors.EntryNotFoundError(file)
+    return str(place / file)
+
+  monkeypatch.setattr(hub, "hf_hub_download", download)
   return "hf:owner/name"
+
+
+def write_repository(path, monkeypatch):
+  save(path / "w" / "model.safetensors", PARAMS)
+  return path / "w"
+
+
+def write_npz(path, monkeypatch):
+  np.savez(path / "w.npz", **weights.to_timm(PARAMS))
+  return path / "w.npz"
 
 
 def write_workdir(path, monkeypatch):
@@ -48,6 +64,8 @@ WRITERS = {
   "safetensors": write_safetensors,
   "pytorch": write_pytorch,
   "hub": write_hub,
+  "repository": write_repository,
+  "npz": write_npz,
   "workdir": write_workdir,
 }
 

@@ -46,7 +46,8 @@ class EViT(FixedCount):
     count_of = dict(zip(_blocks(model.arch), counts, strict=True))
     for i, block in enumerate(model.blocks[:-1]):
       x, evidence = block.attended(x, attending.dense)
-      x = fuse(x, evidence.gathered, count_of.get(i, x.shape[1] - 1))
+      prefix = model.arch.prefix_tokens
+      x = fuse(x, evidence.gathered, count_of.get(i, x.shape[1] - prefix), prefix)
       x = block.fed_forward(x)
     return predicted(model, x, attending.dense)
 
@@ -54,25 +55,26 @@ class EViT(FixedCount):
 evit = EViT()
 
 
-def fuse(x, attention, count):
+def fuse(x, attention, count, prefix=1):
   """Leaves the most attended tokens and one for all the others.
 
   Args:
-    x: (b, 1 + n, d) tokens, the class token first.
-    attention: (b, 1 + n) of the class token to each.
-    count: static number of tokens that stay besides the class token.
+    x: (b, prefix + n, d) tokens, the class token first.
+    attention: (b, prefix + n) of the class token to each.
+    count: static number of patch tokens that stay.
+    prefix: number of tokens before them.
 
   Returns:
-    (b, 2 + count, d) tokens: the class token, those that stay, the most attended first, and the
-    fused one; x itself where all of them stay.
+    (b, prefix + count + 1, d) tokens: those before the patches, those that stay, the most attended
+    first, and the fused one; x itself where all of them stay.
   """
-  if count >= x.shape[1] - 1:
+  if count >= x.shape[1] - prefix:
     return x
-  patches, attention = x[:, 1:], attention[:, 1:]
+  patches, attention = x[:, prefix:], attention[:, prefix:]
   _, order = jax.lax.top_k(attention, attention.shape[1])
   stay, go = order[:, :count], order[:, count:]
   fused = (take(attention, go)[..., None] * take(patches, go)).sum(axis=1, keepdims=True)
-  return jnp.concatenate([x[:, :1], take(patches, stay), fused.astype(x.dtype)], axis=1)
+  return jnp.concatenate([x[:, :prefix], take(patches, stay), fused.astype(x.dtype)], axis=1)
 
 
 def tokens_in_blocks(arch, counts):
@@ -80,10 +82,10 @@ def tokens_in_blocks(arch, counts):
   n = np.full(counts.shape[:-1], arch.patches)
   tokens, in_mlp, stage_of = [], [], {block: i for i, block in enumerate(_blocks(arch))}
   for i in range(arch.depth):
-    tokens.append(1 + n)
+    tokens.append(arch.prefix_tokens + n)
     if i in stage_of:
       n = np.minimum(n, counts[..., stage_of[i]] + 1)
-    in_mlp.append(1 + n)
+    in_mlp.append(arch.prefix_tokens + n)
   return np.stack(tokens, axis=-1), np.stack(in_mlp, axis=-1)
 
 

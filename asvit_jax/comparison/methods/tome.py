@@ -35,7 +35,7 @@ class ToMe(FixedCount):
   def cost(self, arch, counts, real=False):
     """See `methods`."""
     counts = np.asarray(counts)
-    in_mlp = 1 + arch.patches - np.cumsum(counts, axis=-1)
+    in_mlp = arch.prefix_tokens + arch.patches - np.cumsum(counts, axis=-1)
     tokens = in_mlp + counts
     compared = -(-tokens // 2) * (tokens // 2) * (counts > 0)  # in every block
     if real:
@@ -54,7 +54,7 @@ class ToMe(FixedCount):
     sizes = attending.first_sizes(*x.shape[:2])
     for block, r in zip(model.blocks[:-1], counts, strict=False):
       x, evidence = block.attended(x, functools.partial(attending.dense, sizes=sizes))
-      x, sizes = merge_pairs(x, sizes, evidence.keys, r)
+      x, sizes = merge_pairs(x, sizes, evidence.keys, r, arch.prefix_tokens)
       x = block.fed_forward(x)
     return predicted(model, x, functools.partial(attending.dense, sizes=sizes))
 
@@ -64,23 +64,25 @@ tome = ToMe()
 
 def pairs(arch, r):
   """The pairs that each block merges, a tuple: r, or half of the tokens besides the class token."""
-  counts, n = [], 1 + arch.patches
+  counts, n = [], arch.prefix_tokens + arch.patches
   for _ in range(arch.depth):
-    counts.append(min(r, (n - 1) // 2))
+    counts.append(min(r, (n - arch.prefix_tokens) // 2))
     n -= counts[-1]
   if arch.aux_head:
     counts[-1] = 0
   return tuple(counts)
 
 
-def merge_pairs(x, sizes, keys, r):
+def merge_pairs(x, sizes, keys, r, prefix=1):
   """Bipartite soft matching and the merge of its r strongest links.
 
   Args:
     x: (b, n, d) tokens, the class token first.
     sizes: (b, n) patches that each stands for.
     keys: (b, n, c), averaged over the heads.
-    r: static number of links, at most (n - 1) // 2.
+    r: static number of links, at most (n - prefix) // 2.
+    prefix: number of tokens before the patches: the class token, and the distillation token, which
+      nothing is merged into either, as in the authors' code.
 
   Returns:
     (b, n - r, d) tokens and (b, n - r) sizes: those left of the first set, in order, then the
@@ -90,6 +92,8 @@ def merge_pairs(x, sizes, keys, r):
     return x, sizes
   keys = jax.lax.stop_gradient(keys)
   similarity = cosine_similarity(keys[:, ::2], keys[:, 1::2])  # (b, first, second)
+  if prefix == 2:
+    similarity = similarity.at[:, :, 0].set(-jnp.inf)
   strength = similarity.max(axis=-1).at[:, 0].set(-jnp.inf)  # the class token is not merged
   order = jnp.argsort(-strength, axis=-1)
   merged, left = order[:, :r], jnp.sort(order[:, r:], axis=-1)

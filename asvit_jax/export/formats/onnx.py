@@ -25,14 +25,14 @@ class Onnx(ProgramFormat):
     from jax import export
 
     _, program = program_for_any_number(network)
-    flat, size = flat_params(network), network.arch.image_size
+    flat, shape = flat_params(network), network.arch.image_shape
 
     def forward(images):
       outputs = program(flat, images)
       return outputs["logits"], outputs["kept"]
 
     batch = export.symbolic_shape("b")[0]
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     model = jax2onnx.to_onnx(
       forward, [images], input_names=["images"], output_names=["logits", "kept"]
     )

@@ -32,7 +32,7 @@ class SavedModel(ProgramFormat):
         native_serialization_platforms=PLATFORMS,
         with_gradient=False,
       )
-      shape = (count, network.arch.image_size, network.arch.image_size, 3)
+      shape = (count, *network.arch.image_shape)
       return tf.function(
         lambda images: converted(dict(module.weights), images),
         input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")],

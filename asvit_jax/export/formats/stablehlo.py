@@ -26,7 +26,7 @@ class StableHLO(ProgramFormat):
     """See `formats`."""
     from jax import export  # needs flatbuffers, which it does not declare
 
-    flat, size = flat_params(network), network.arch.image_size
+    flat, shape = flat_params(network), network.arch.image_shape
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), flat)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
       buffer = io.BytesIO()
@@ -34,7 +34,7 @@ class StableHLO(ProgramFormat):
       archive.writestr(_WEIGHTS, buffer.getvalue())
       for name, (program, count) in programs(network, batch_sizes).items():
         batch = count or export.symbolic_shape("b")[0]
-        images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+        images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
         exported = export.export(jax.jit(program), platforms=PLATFORMS)(specs, images)
         archive.writestr(name + _SUFFIX, exported.serialize())
 

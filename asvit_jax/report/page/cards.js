@@ -16,15 +16,16 @@ function paint(canvas, image, picture, stage) {
   if (stage > 0) {
     context.globalAlpha = 0.86;
     context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue('--fade');
-    fade(context, masksOf(picture)[stage - 1], width / gallery.side);
+    fade(context, masksOf(picture)[stage - 1], width / gallery.grid[1]);
   }
   canvas.dataset.stage = stage;
 }
 
 // Neighbours in a row are filled at once, so that no seams show where patches are no whole pixels.
 function fade(context, mask, size) {
-  for (let row = 0; row < gallery.side; row += 1) {
-    const line = mask.slice(row * gallery.side, (row + 1) * gallery.side);
+  const [rows, columns] = gallery.grid;
+  for (let row = 0; row < rows; row += 1) {
+    const line = mask.slice(row * columns, (row + 1) * columns);
     for (const run of line.matchAll(/0+/g)) {
       context.fillRect(run.index * size, row * size, run[0].length * size, size);
     }

@@ -109,7 +109,7 @@ class Gallery:
     pictures: in the order of the data.
     classes: names by label, of at least the labels and predictions that occur.
     stages: a name for each stage, such as "before block 4"; none for a network that does not prune.
-    side: patches along a side of an image.
+    grid: rows and columns of patches.
     dense_gmacs: of an image without pruning.
     merges: whether patches that are not kept were merged into kept ones, and not dropped.
   """
@@ -117,7 +117,7 @@ class Gallery:
   pictures: tuple[Picture, ...]
   classes: dict[int, str]
   stages: tuple[str, ...]
-  side: int
+  grid: tuple[int, int]
   dense_gmacs: float
   merges: bool = False
 

@@ -6,6 +6,7 @@ const pictures = gallery ? gallery.pictures : [];
 // Whether the network was also run without pruning.
 const compared = pictures.some((picture) => picture.dense);
 const stages = gallery ? gallery.stages : [];
+if (gallery) document.documentElement.style.setProperty('--aspect', gallery.grid[1] / gallery.grid[0]);
 
 function nameOf(label) {
   return gallery.classes[label] ?? `class ${label}`;
@@ -39,7 +40,7 @@ function masksOf(picture) {
   if (picture.masks) return picture.masks;
   let bits = '';
   for (const byte of atob(picture.keep)) bits += byte.charCodeAt(0).toString(2).padStart(8, '0');
-  const n = gallery.side ** 2;
+  const n = gallery.grid[0] * gallery.grid[1];
   picture.masks = stages.map((_, stage) => bits.slice(stage * n, (stage + 1) * n));
   return picture.masks;
 }

@@ -11,7 +11,7 @@ QUALITIES = (85, 75, 60, 45, 30, 20, 10, 5)
 
 
 def encode(image):
-  """A (s, s, 3) uint8 image as JPEG, at the best of `QUALITIES` that takes `MOST_BYTES` or less.
+  """A (height, width, 3) uint8 image as JPEG, of the best quality that takes `MOST_BYTES` or less.
 
   An image that none makes so small, as one of 1000² pixels of noise, gets the last.
 

@@ -19,7 +19,7 @@ function showInViewer(picture, list) {
 
 function captionOf(picture, stage) {
   if (!stage) return [make('b', {}, 'as the network sees it')];
-  const of = gallery.side ** 2;
+  const of = gallery.grid[0] * gallery.grid[1];
   const kept = keptOf(picture)[stage - 1];
   return [make('b', {}, `${kept} of ${of} patches`), ` ${stages[stage - 1]}`];
 }

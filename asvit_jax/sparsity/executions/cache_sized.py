@@ -63,7 +63,7 @@ masked = cache_sized(in_place.masked)
 
 def images_at_once(arch, batch, cached):
   """The largest divisor of `batch` whose hidden tokens fit."""
-  image = 4 * (1 + arch.patches) * arch.hidden
+  image = 4 * (arch.prefix_tokens + arch.patches) * arch.hidden
   return _divisor(batch, cached // image)
 
 

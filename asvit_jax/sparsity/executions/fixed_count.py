@@ -29,8 +29,8 @@ def fixed_count(model, images, counts, attending=None):
   for i, block in enumerate(model.blocks):
     if i in model.arch.prune_before:
       stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
-      # The class token's score is infinite.
-      _, top = jax.lax.top_k(attending.scores(stage), 1 + next(counts))
+      # The scores of the tokens before the patches are infinite.
+      _, top = jax.lax.top_k(attending.scores(stage), model.arch.prefix_tokens + next(counts))
       keep = jnp.zeros(x.shape[:2], jnp.float32).at[jnp.arange(len(x))[:, None], top].set(1)
       x, sizes = attending.reduce(stage, keep)
       x = jnp.take_along_axis(x, top[..., None], axis=1)
@@ -52,8 +52,7 @@ def predicted(model, x, attend):
   Returns:
     `Outputs` with logits only.
   """
-  class_tokens, x = last_block(model, x, attend)
-  logits = model.predict(
-    model.classify(class_tokens), lambda: model.classify_patches(x[:, 1:]).max(axis=1)
-  )
+  read, x = last_block(model, x, attend)
+  patches = x[:, model.arch.prefix_tokens :]
+  logits = model.predict(model.classify(read), lambda: model.classify_patches(patches).max(axis=1))
   return Outputs(logits)

@@ -45,14 +45,15 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
-    scores = attending.scores(stage)[:, 1:]
+    scores = attending.scores(stage)[:, model.arch.prefix_tokens :]
     # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
     # an earlier one through this product.
     keep = jax.lax.stop_gradient(keep) * gate(scores, model.thresholds[i])
     keeps.append(keep)
     all_scores.append(scores)
     stage = after_stage(model, i, stage, keep, remat)
-  return _outputs(model, stage.x, _among(attending, keep, stage.sizes), remat, keeps, all_scores)
+  attend = _among(model.arch, keep, stage.sizes)
+  return _outputs(model, stage.x, attend, remat, keeps, all_scores)
 
 
 def before_first_stage(model, images, remat=False):
@@ -76,17 +77,17 @@ def after_stage(model, index, stage, keep, remat=False):
   """
   attending = Attending.of(model.arch)
   bounds = (*model.arch.prune_before, model.arch.depth - 1)
-  x, sizes = attending.reduce(stage, _with_class_token(keep))
-  attend, evidence = _among(attending, keep, sizes), None
+  x, sizes = attending.reduce(stage, _with_prefix(model.arch, keep))
+  attend, evidence = _among(model.arch, keep, sizes), None
   for block in model.blocks[bounds[index] : bounds[index + 1]]:
     x, evidence = _run(block, x, attend, remat)
-  return Stage(x, sizes, jax.lax.stop_gradient(_with_class_token(keep)), evidence)
+  return Stage(x, sizes, jax.lax.stop_gradient(_with_prefix(model.arch, keep)), evidence)
 
 
 def logits(model, stage):
   """(b, classes) logits of the last `after_stage`, what `masked` predicts."""
-  keep = stage.present[:, 1:]
-  attend = _among(Attending.of(model.arch), keep, stage.sizes)
+  keep = stage.present[:, model.arch.prefix_tokens :]
+  attend = _among(model.arch, keep, stage.sizes)
   return _outputs(model, stage.x, attend, False, [keep], []).logits
 
 
@@ -103,13 +104,14 @@ def _dense_from(model, first, x, remat=False):
   return _outputs(model, x, attend, remat, [], [])
 
 
-def _among(attending, keep, sizes):
+def _among(arch, keep, sizes):
   """Attention among the tokens that are kept."""
-  return functools.partial(attending.masked, keep=_with_class_token(keep), sizes=sizes)
+  return functools.partial(Attending.of(arch).masked, keep=_with_prefix(arch, keep), sizes=sizes)
 
 
-def _with_class_token(keep):
-  return jnp.concatenate([jnp.ones((keep.shape[0], 1), keep.dtype), keep], axis=1)
+def _with_prefix(arch, keep):
+  """The mask of all tokens from that of the patches, (b, n)."""
+  return jnp.concatenate([jnp.ones((keep.shape[0], arch.prefix_tokens), keep.dtype), keep], axis=1)
 
 
 def _run(block, x, attend, remat):
@@ -120,7 +122,7 @@ def _run(block, x, attend, remat):
 
 
 def last_block(model, x, attend, remat=False):
-  """The last block, of which the prediction needs the class token only, or all for two heads.
+  """The last block, of which the prediction needs the class token only, or all for an aux head.
 
   Args:
     model: a `VisionTransformer`.
@@ -129,33 +131,33 @@ def last_block(model, x, attend, remat=False):
     remat: as for `dense`.
 
   Returns:
-    (b, d) class tokens after it, and (b, n, d) all tokens; where only the first are read, `jit`
-    computes nothing else.
+    (b, read, d) tokens that the prediction reads, after it, and (b, n, d) all tokens; where only
+    the first are read, `jit` computes nothing else.
   """
   block = model.blocks[-1]
   tokens, _ = _run(block, x, attend, remat)
   if model.arch.aux_head:
-    return tokens[:, 0], tokens
+    return tokens[:, :1], tokens
 
-  def class_row(x):
-    return block.rows(x, x[:, :1], attend)[:, 0]
+  def read_rows(x):
+    return block.rows(x, x[:, : model.arch.read_tokens], attend)
 
-  return (jax.checkpoint(class_row) if remat else class_row)(x), tokens
+  return (jax.checkpoint(read_rows) if remat else read_rows)(x), tokens
 
 
 def _outputs(model, x, attend, remat, keeps, scores):
   """`Outputs` from the tokens before the last block."""
-  b, n = x.shape[0], x.shape[1] - 1
+  b, n, prefix = x.shape[0], model.arch.patches, model.arch.prefix_tokens
   keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n), jnp.float32)
   scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n), jnp.float32)
-  class_tokens, x = last_block(model, x, attend, remat)
-  class_logits = model.classify(class_tokens)
-  aux_logits = model.classify_patches(x[:, 1:]) if model.arch.aux_head else None
+  read, x = last_block(model, x, attend, remat)
+  class_logits = model.classify(read)
+  aux_logits = model.classify_patches(x[:, prefix:]) if model.arch.aux_head else None
   left = keeps[-1] > 0 if keeps else jnp.ones((b, n), bool)
   logits = model.predict(
     class_logits, lambda: jnp.where(left[..., None], aux_logits, -jnp.inf).max(axis=1)
   )
-  positions = jnp.where(_with_class_token(left), jnp.arange(1 + n), -1)
+  positions = jnp.where(_with_prefix(model.arch, left), jnp.arange(prefix + n), -1)
   return Outputs(
     logits, class_logits, aux_logits, model.norm(x), positions, keep, scores, keep.sum(axis=-1)
   )

@@ -15,11 +15,12 @@ class Outputs:
     class_logits: (b, classes) float32 of the class token alone; None where packed. They differ
       from `logits` where there is an auxiliary head.
     aux_logits: (b, n, classes) float32 of the patch tokens; None without auxiliary head, or packed.
-    tokens: (b, 1 + n, d) float32 tokens after the last block and the final norm, the class token
-      first; what is pruned is never attended to, and its row means nothing. Packed returns them
-      where it is asked to, those kept before the others.
-    positions: (b, 1 + n) int32, which token each row of `tokens` is: 0 the class token, 1 to n the
-      patches, row by row; -1 where the row means nothing. None where `tokens` is.
+    tokens: (b, prefix + n, d) float32 tokens after the last block and the final norm, the class
+      token first; what is pruned is never attended to, and its row means nothing. Packed returns
+      them where it is asked to, those kept before the others.
+    positions: (b, prefix + n) int32, which token each row of `tokens` is: 0 the class token, from
+      `Architecture.prefix_tokens` on the patches, row by row; -1 where the row means nothing. None
+      where `tokens` is.
     keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
     scores: (b, stages, n) float32 scores that decided it; None where packed.
     kept: (b, stages) float32 number of kept patch tokens, differentiable like `keep`.

@@ -47,8 +47,8 @@ class Read(NamedTuple):
   """What is read of images after the last block.
 
   Attributes:
-    class_tokens: (b, d).
-    best: (b, classes), the best of the patches' logits; None with one head.
+    class_tokens: (b, read, d), those that the prediction reads.
+    best: (b, classes), the best of the patches' logits; None without auxiliary head.
     tokens: see `Outputs`; None where nobody wants them.
     positions: likewise.
   """
@@ -98,7 +98,7 @@ def run(model, rows, group=None, step=None, tokens=False):
   b, n = rows.keep.shape
   widths, order, keeps = ladder(n, step or STEP), jnp.arange(b), []
   for index in range(model.arch.stages):
-    keeps.append(_kept_positions(rows)[jnp.argsort(order), 1:])
+    keeps.append(_kept_positions(rows)[jnp.argsort(order), model.arch.prefix_tokens :])
     by_count = jnp.argsort(rows.keep.sum(axis=1))
     run_stage = functools.partial(_run_stage, model, index, widths, tokens, rows)
     rows, order = in_groups(run_stage, group or b, by_count), order[by_count]
@@ -197,10 +197,12 @@ def _read(model, blocks, x, attend, present):
     x, _ = block(x, attend)
   after, _ = last(x, attend)  # not computed where nothing below reads it
   if not model.arch.aux_head:
-    return Read(last.rows(x, x[:, :1], attend)[:, 0], None, model.norm(after), None)
-  of_patches = jnp.where(present[:, 1:, None], model.classify_patches(after[:, 1:]), -jnp.inf)
+    return Read(last.rows(x, x[:, : model.arch.read_tokens], attend), None, model.norm(after), None)
+  prefix = model.arch.prefix_tokens
+  of_patches = model.classify_patches(after[:, prefix:])
+  of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)
   best = of_patches.max(axis=1, initial=-jnp.inf)
-  return Read(after[:, 0], best, model.norm(after), None)
+  return Read(after[:, :1], best, model.norm(after), None)
 
 
 def _kept_first(keep):

@@ -1,7 +1,10 @@
 """Repositories of the Hugging Face hub."""
 
+import pathlib
+
 from asvit_jax.core.errors import InputError
-from asvit_jax.weights.formats.safetensors import safetensors
+from asvit_jax.weights.formats import hub_config
+from asvit_jax.weights.formats.repository import INDICES, WEIGHTS, repository, shards
 
 _PREFIX = "hf:"
 
@@ -10,31 +13,59 @@ class Hub:
   """See `formats`."""
 
   expects = "hf:OWNER/NAME"
+  takes_key = True
 
   def recognizes(self, source):
     """The prefix `hf:`."""
     return source.startswith(_PREFIX)
 
-  def read(self, source):
-    """See `formats`; the repository must have a model.safetensors."""
-    return safetensors.read(_download(source.removeprefix(_PREFIX)))
+  def read(self, source, key=""):
+    """See `formats`; the repository must have weights that `repository` reads."""
+    return repository.read(_download(source), key, named=source)
 
 
 hub = Hub()
 
 
-def _download(repository):
+def _download(source):
+  """The directory that the hub's cache has the needed files of a repository in."""
   try:
     import huggingface_hub
   except ImportError as error:
     raise InputError(
-      f"weights {_PREFIX}{repository}: huggingface_hub fetches it and is not installed: "
+      f"weights {source}: huggingface_hub fetches it and is not installed: "
       "`pip install huggingface_hub`"
     ) from error
+  name, _, revision = source.removeprefix(_PREFIX).partition("@")
+  unreachable = []
+
+  def fetch(file):
+    """The path of a file; None where the repository, or the cache without network, has none."""
+    try:
+      path = huggingface_hub.hf_hub_download(name, file, revision=revision or None)
+    except huggingface_hub.errors.EntryNotFoundError as error:
+      unreachable.extend([error] if isinstance(error, FileNotFoundError) else [])
+      return None
+    return pathlib.Path(path)
+
   try:
-    return huggingface_hub.hf_hub_download(repository, "model.safetensors")
+    for file in hub_config.NAMES:
+      fetch(file)
+    for file in (*WEIGHTS, *INDICES):
+      if (path := fetch(file)) is not None:
+        for shard in shards(path, f"weights {source}") if file in INDICES else ():
+          fetch(shard)
+        return path.parent
+    if unreachable:
+      raise unreachable[-1]
+  except InputError:
+    raise
   except (OSError, ValueError) as error:  # what the hub's and the network's errors derive from
     raise InputError(
-      f"weights {_PREFIX}{repository}: cannot be fetched ({str(error).strip()[:300]}); check the "
-      "name and the network, or download model.safetensors and give its path"
+      f"weights {source}: cannot be fetched ({str(error).strip()[:300]}); check the name and the "
+      "network, or download its files and give their directory"
     ) from error
+  raise InputError(
+    f"weights {source}: the repository has none of {', '.join((*WEIGHTS, *INDICES))}; download the "
+    "file that has them, and give its path"
+  )

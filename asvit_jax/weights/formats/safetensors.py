@@ -19,18 +19,18 @@ class Safetensors:
   """See `formats`."""
 
   expects = "a .safetensors file"
+  takes_key = True
 
   def recognizes(self, source):
     """Any file."""
     return storage.path(source).is_file()
 
-  def read(self, source):
+  def read(self, source, key=""):
     """See `formats`."""
     try:
-      with storage.local(source) as path:
-        tensors = library.numpy.load_file(path)
-        with library.safe_open(path, "numpy") as file:
-          metadata = file.metadata() or {}
+      with storage.local(source) as path, library.safe_open(path, "numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
       thresholds = np.asarray(json.loads(metadata.get(THRESHOLDS, "[]")), np.float32)
       description = json.loads(metadata.get(DESCRIPTION, "{}"))
     except (library.SafetensorError, OSError, KeyError, ValueError) as error:
@@ -40,7 +40,7 @@ class Safetensors:
       ) from error
     stages = enumerate(np.moveaxis(thresholds, -1, 0))
     named = {THRESHOLD.format(i): value for i, value in stages}
-    return Stored(cleaned(tensors | named), description)
+    return Stored(cleaned(tensors | named), description, key=key)
 
 
 safetensors = Safetensors()

@@ -1,0 +1,38 @@
+"""Sizes of images: a number for squares, height and width for rectangles."""
+
+import re
+
+from asvit_jax.core.errors import InputError
+
+
+def height_width(size):
+  """The height and width, in pixels, that a size stands for.
+
+  Args:
+    size: a number, the side of a square; a pair (height, width); or either as text, "224x448".
+
+  Raises:
+    InputError: anything else.
+  """
+  pair = size
+  if isinstance(size, str):
+    match = re.fullmatch(r"\s*\(?\s*(\d+)\s*(?:[xX,×]\s*(\d+)\s*)?\)?\s*", size)
+    pair = match and (int(match[1]), int(match[2] or match[1]))
+  elif not isinstance(size, (tuple, list)):
+    pair = (size, size)
+  if not pair or len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
+    raise InputError(
+      f"image size {size!r} is not valid: expected the side of a square in pixels, 224, or height "
+      "and width, (224, 448) or 224x448"
+    )
+  return int(pair[0]), int(pair[1])
+
+
+def plain(size):
+  """A size in its one form: a number for a square, else (height, width)."""
+  height, width = height_width(size)
+  return height if height == width else (height, width)
+
+
+def _is_whole(side):
+  return not isinstance(side, bool) and hasattr(side, "__index__")

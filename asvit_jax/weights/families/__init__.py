@@ -1,0 +1,129 @@
+"""Families of weights: whose names a file's tensors have, and what these are in timm's.
+
+| family | looks like | table |
+|---|---|---|
+| timm, DeiT, DeiT-III, DINO, MAE, LV-ViT, ours | `patch_embed.proj.weight` | `timm` |
+| transformers: ViT, DeiT, ViTMAE, DINOv2 | `embeddings.patch_embeddings.…` | `transformers` |
+| torchvision | `conv_proj.weight` | `torchvision` |
+| Google's vision_transformer, AugReg, big_vision | `Transformer/encoderblock_0/…` | `google` |
+| networks with other blocks, refused by name | | `refused` |
+
+A family is a `base.Family`, whose table turns its names into timm's. What is before its names, as
+`module.` or Lightning's `model.`, is found by the family's marker and goes.
+"""
+
+import dataclasses
+import itertools
+import re
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+from asvit_jax.weights.families import google, refused, timm, torchvision, transformers
+
+FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
+
+
+def in_timms_names(stored, source):
+  """What a source holds, with timm's names and layouts.
+
+  Args:
+    stored: `Stored`, as it was found.
+    source: where, for the errors. Where it holds several networks, `Stored.key` is what the names
+      of the one begin with.
+
+  Returns:
+    `Stored`; of a family that is not known, as it was.
+
+  Raises:
+    InputError: a network with other blocks than ours, or several of them.
+  """
+  for family in FAMILIES:
+    prefixes = family.prefixes(stored.tensors)
+    if not prefixes:
+      continue
+    prefix = _chosen(prefixes, source, stored.key)
+    chosen = _without_others(stored.tensors, prefix, prefixes)
+    if "architecture" not in stored.description:  # what this package wrote is of its blocks
+      refused.check(chosen, source, prefix)
+    tensors, left_out = family.translate(chosen, prefix)
+    if left_out:
+      log(f"{source}: left out what the classifier does not need: {_listed(sorted(left_out))}")
+    if _reads_more(tensors):  # as DINOv2's, the class token and the mean of the patches
+      log(f"{source}: left out its head, which reads more than the class token")
+      tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
+    # What the source says itself, in a config beside the file, counts more than what is usual.
+    preprocessing = family.preprocessing | stored.description.get("preprocessing", {})
+    description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
+    facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
+    return dataclasses.replace(
+      stored,
+      tensors=tensors,
+      description=description,
+      facts=facts,
+      family=family.title,
+      assumes="mean" not in stored.description.get("preprocessing", {}),
+    )
+  refused.check(stored.tensors, source)
+  return stored
+
+
+def _chosen(prefixes, source, key):
+  wanted = prefixes
+  if key:
+    wanted = [p for p in prefixes if p[:-1] == key or p.startswith((f"{key}.", f"{key}/"))]
+  elif "" in prefixes:  # a network, and beside it another under a name of its own
+    wanted = [""]
+    if len(prefixes) > 1:
+      names = ", ".join(repr(prefix[:-1]) for prefix in prefixes if prefix)
+      log(f"{source}: taken is what has no name before it; there is also {names} (--weights-key)")
+  if len(wanted) == 1:
+    return wanted[0]
+  listed = ", ".join(repr(prefix[:-1]) for prefix in prefixes)
+  asked = f", and {key!r} is not one of them" if key and not wanted else ""
+  raise InputError(
+    f"{source} holds networks whose names begin with {listed}{asked}: choose one by that, with "
+    "--weights-key or config.init_key"
+  )
+
+
+def _without_others(tensors, prefix, prefixes):
+  """The tensors without those of the other networks in a file."""
+  for other in prefixes:
+    if other == prefix:
+      continue
+    if prefix.startswith(other):  # all that is not ours is the other's
+      ours = _until_apart(prefix, other)
+      tensors = {k: v for k, v in tensors.items() if k.startswith(ours)}
+    else:
+      theirs = _until_apart(other, prefix)
+      tensors = {k: v for k, v in tensors.items() if not k.startswith(theirs)}
+  return tensors
+
+
+def _until_apart(prefix, other):
+  """The beginning of a prefix up to the first part that the other has not."""
+  parts, others = (re.findall(r"[^./]*[./]", text) for text in (prefix, other))
+  same = sum(
+    1
+    for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(parts, others, strict=False))
+  )
+  return "".join(parts[: same + 1])
+
+
+def _shown(tensors):
+  """The traits of an `Architecture` that timm's names show."""
+  return {
+    "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in tensors),
+    "layer_scale": "blocks.0.ls1.gamma" in tensors,
+    "dist_token": "dist_token" in tensors,
+    "dist_head": "dist_token" in tensors and "head_dist.weight" in tensors,
+  }
+
+
+def _reads_more(tensors):
+  head, token = tensors.get("head.weight"), tensors.get("cls_token")
+  return head is not None and token is not None and head.shape[-1] == 2 * token.shape[-1]
+
+
+def _listed(names):
+  return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

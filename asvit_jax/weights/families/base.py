@@ -1,0 +1,115 @@
+"""What families of weights are made of."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+_PARTS = ("q", "k", "v")
+_LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
+def _nothing_more(tensors, prefix):
+  return {}
+
+
+def _as_it_is(name, value):
+  return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """A way to name the tensors of a vision transformer.
+
+  Attributes:
+    title: for people.
+    marker: the one name that gives it away, which every file of the family has once.
+    table: {module or tensor: timm's}, `{}` for the number of a block. Three whose timm's names end
+      in `.q`, `.k` and `.v` are joined to one, `.qkv`.
+    unneeded: regular expressions of whole names of what a classifier does not need: decoders,
+      mask tokens, projection heads. It is left out, and said.
+    leaves: {last part of a name: timm's}.
+    separator: between the parts of a name.
+    layout: function of (timm's name, array) that returns the array in timm's layout.
+    preprocessing: usual for it, where a file says nothing; {} for the package's defaults.
+    facts: {field of `Architecture`: value} that hold for all of it, and no tensor shows.
+    seen: function of (tensors, prefix) that returns more facts.
+    ours: whether timm's names are its own: what the table lacks may be of a stem from elsewhere.
+  """
+
+  title: str
+  marker: str
+  table: Mapping[str, str]
+  unneeded: tuple[str, ...] = ()
+  leaves: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  separator: str = "."
+  layout: Callable[[str, np.ndarray], np.ndarray] = _as_it_is
+  preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  seen: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  ours: bool = False
+
+  def prefixes(self, tensors):
+    """What stands before the names, once for each network there; [] for another family."""
+    marker = self.marker
+    ends = [name for name in tensors if name == marker or name.endswith(self.separator + marker)]
+    return [name.removesuffix(marker) for name in ends]
+
+  def translate(self, tensors, prefix):
+    """Tensors in timm's names, and the names of those that were left out.
+
+    Names that the table does not have stay what they are: the strict check says which they are.
+    """
+    found, origin, left_out = {}, {}, []
+    before = _beginnings(prefix)
+    for name, value in tensors.items():
+      short = next((name.removeprefix(b) for b in before if name.startswith(b)), name)
+      if any(re.fullmatch(pattern, short) for pattern in self.unneeded):
+        left_out.append(name)
+        continue
+      theirs = self._timms(short)
+      new = theirs or (short if self.ours else name)
+      if new in found:  # two names for one tensor: the strict check names the second
+        new = name
+      found[new] = value if theirs is None else self.layout(theirs, value)
+      origin[new] = name
+    return _joined(found, origin), left_out
+
+  def _timms(self, name):
+    """Timm's name of a tensor; None for one that the table does not have."""
+    if name in self.table:
+      return self.table[name]
+    module, _, leaf = name.rpartition(self.separator)
+    numbers = re.findall(r"\d+", module)
+    # The first number is that of the block; what else has numbers, the table spells out.
+    pattern = re.sub(r"\d+", "{}", module, count=1)
+    leaf = self.leaves.get(leaf, leaf)
+    for key in (module, pattern):
+      if key in self.table and leaf in _LEAVES:
+        return f"{self.table[key].format(*numbers)}.{leaf}"
+    whole = re.sub(r"\d+", "{}", name, count=1)
+    return self.table[whole].format(*re.findall(r"\d+", name)) if whole in self.table else None
+
+
+def _beginnings(prefix):
+  """A prefix and those that it begins with, the longest first: a head may stand outside of it."""
+  return [prefix[: match.end()] for match in re.finditer(r"[./]", prefix)][::-1]
+
+
+def _joined(tensors, origin):
+  """With query, key and value as one tensor each; where not all three are there, by their names."""
+  joined = {}
+  for name, value in tensors.items():
+    module, _, leaf = name.rpartition(".")
+    stem, _, part = module.rpartition(".")
+    if part not in _PARTS or not stem.startswith("blocks."):
+      joined[name] = value
+      continue
+    three = [tensors.get(f"{stem}.{p}.{leaf}") for p in _PARTS]
+    if any(tensor is None for tensor in three):
+      joined[origin[name]] = value
+    else:
+      joined.setdefault(f"{stem}.qkv.{leaf}", np.concatenate(three))
+  return joined

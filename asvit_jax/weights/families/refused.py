@@ -1,0 +1,101 @@
+"""Networks whose blocks are not ours, by a tensor that only they have."""
+
+import re
+
+from asvit_jax.core.errors import InputError
+
+# (regular expression of a name, what it is of, why it does not fit).
+_OTHERS = (
+  (
+    r"(^|\.)(embeddings\.patch_embedding|visual\.conv1|visual\.class_embedding|class_embedding)"
+    r"(\.weight)?$",
+    "a CLIP or SigLIP tower",
+    "CLIP's normalises its tokens before the first block, and SigLIP's has no class token",
+  ),
+  (
+    r"(^|\.)norm_pre\.weight$",
+    "a CLIP tower",
+    "it normalises its tokens before the first block",
+  ),
+  (
+    r"(^|\.)(attn_pool|attention_pool|MAPHead_0)[./]",
+    "a network with attention pooling, such as SigLIP's",
+    "its prediction reads all tokens by another attention, and not a class token",
+  ),
+  (
+    r"(^|\.)(reg_token|register_tokens|storage_tokens)$",
+    "a network with register tokens, such as DINOv2's with registers",
+    "these tokens are not here",
+  ),
+  (
+    r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.",
+    "Swin, or another with windows",
+    "it has stages of windows",
+  ),
+  (
+    r"\.mlp\.(w12|w1|w3|fc1_g|weights_in|gate_proj)\.",
+    "a network with gated MLPs (SwiGLU), such as DINOv2-g or EVA-02",
+    "its MLPs have a gate",
+  ),
+  (
+    r"relative_position_bias|\.attn\.(q_bias|v_bias)$",
+    "BEiT, EVA or another network with relative or rotary positions",
+    "its attention knows distances",
+  ),
+  (
+    r"\.attn\.(q_norm|k_norm)\.",
+    "a network that normalises queries and keys",
+    "its attention normalises them",
+  ),
+  (
+    r"(^|\.)(fc_norm|encoder\.fc_norm)\.weight$",
+    "a network that pools all tokens (global_pool avg), such as fine-tuned MAE",
+    "its head reads the mean of the patches, and here it reads the class token",
+  ),
+  (r"(^|\.)blocks_token_only\.", "CaiT", "its last blocks attend from the class token alone"),
+  (
+    r"(^|[./])(conv_root|patch_embed\.backbone)[./]",
+    "a hybrid of ResNet and ViT",
+    "its stem is a ResNet",
+  ),
+  (r"(^|[./])MixerBlock_\d+/|\.mlp_tokens\.", "MLP-Mixer", "it has no attention"),
+  (r"(^|\.)layer1\.0\.conv1\.weight$", "a ResNet", "it is no transformer"),
+  (
+    r"(^|\.)stages\.\d+\.(blocks|layers)\.",
+    "ConvNeXt, or another network of stages",
+    "it is no plain ViT",
+  ),
+  (r"(^|\.)(text_model|lm_head|word_embeddings|wte)\.", "a network for text", "it is no ViT"),
+)
+
+
+def check(tensors, source, prefix=""):
+  """Raises InputError, which names it, for a network whose blocks are not ours.
+
+  Args:
+    tensors: {name: array}.
+    source: for the error.
+    prefix: what its own names begin with.
+  """
+  for pattern, what, why in _OTHERS:
+    for name in tensors:
+      if re.search(pattern, name.removeprefix(prefix)):
+        refuse(source, f"{what} (it has {name})", why)
+  if prefix.endswith("/") or "embedding/kernel" in {n.removeprefix(prefix) for n in tensors}:
+    _check_google({name.removeprefix(prefix) for name in tensors}, source)
+
+
+def refuse(source, what, why):
+  """Raises InputError for weights of a network that is known, and has other blocks than ours."""
+  raise InputError(
+    f"{source} looks like {what}, which does not fit the blocks here: {why}; give weights of a "
+    "plain ViT with a class token, see docs/weights.md"
+  )
+
+
+def _check_google(names, source):
+  if "cls" not in names:
+    raise InputError(
+      f"{source} looks like Google's ViT, but has no class token (cls): its head reads the mean of "
+      "the patches; give weights that were trained with a class token (classifier 'token')"
+    )

@@ -1,0 +1,39 @@
+"""timm's names, and those of what is written with them: DeiT, DeiT-III, DINO, MAE, LV-ViT, ours."""
+
+from asvit_jax.weights.families.base import Family
+
+FAMILY = Family(
+  title="timm's ViT",
+  marker="patch_embed.proj.weight",
+  table={
+    # What has timm's name already: the module of each tensor.
+    **{
+      name: name
+      for name in (
+        *("patch_embed.proj", "norm", "head", "head_dist", "aux_head"),
+        *("cls_token", "dist_token", "pos_embed"),
+        *(
+          f"blocks.{{}}.{module}"
+          for module in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+        ),
+        *("blocks.{}.ls1.gamma", "blocks.{}.ls2.gamma"),
+      )
+    },
+    # DeiT-III as its authors wrote it.
+    "blocks.{}.gamma_1": "blocks.{}.ls1.gamma",
+    "blocks.{}.gamma_2": "blocks.{}.ls2.gamma",
+    # The authors' pruned networks.
+    "score_predictor.{}.keep_threshold": "score_predictor.{}.keep_threshold",
+    # The layers of other stems.
+    **{
+      f"patch_embed.{layer}": f"patch_embed.{layer}"
+      for layer in ("conv1", "conv2", "conv3", "bn1", "bn2", "bn3")
+    },
+  },
+  ours=True,
+  unneeded=(
+    r"mask_token",  # DINOv2, MAE
+    r"decoder_.*",  # MAE
+    r"head\.(mlp|last_layer)\..*",  # DINO
+  ),
+)
