@@ -3,19 +3,45 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
+from PIL import Image
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 
-def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys, short_ladders):
-  monkeypatch.chdir(tmp_path)
-  examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-  assert len(examples) == 4
+def run_examples(page):
+  """Runs the Python of a page, one example after the other; returns its names."""
   names = {}
-  for example in examples:
-    exec(compile(example, str(README), "exec"), names)
+  for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+    exec(compile(example, str(page), "exec"), names)
+  return names
+
+
+def test_the_first_example_prunes_a_network(tmp_path, monkeypatch, capsys, short_ladders):
+  monkeypatch.chdir(tmp_path)
+  tiny.network(tiny.arch()).dense.save("deit_small.safetensors")
+  Path("photos").mkdir()
+  for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)):
+    Image.fromarray(pixels).save(f"photos/{i}.png")
+  network = run_examples(README)["network"]
+  assert network.arch.reduction == "merge"
+  assert network.prunes
+  assert Path("pruned.safetensors").is_file()
+  assert capsys.readouterr().out.startswith("[[")
+
+
+def test_the_examples_for_python_run_one_after_the_other(
+  tmp_path, monkeypatch, capsys, short_ladders
+):
+  monkeypatch.chdir(tmp_path)
+  names = run_examples(ROOT / "docs" / "python.md")
   assert names["outputs"].logits.shape == (8, 10)
-  assert "(8, 10)" in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert "(8, 10)" in said
+  assert "(8, 65, 64) [" in said
   assert names["same"].prunes
   np.testing.assert_allclose(
     names["probabilities"](names["same"], names["images"]).sum(-1), 1, 1e-5
@@ -24,6 +50,11 @@ def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch, caps
   assert (tmp_path / "digits.zip.json").is_file()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README.read_text()))))
-def test_every_link_into_the_repository_leads_somewhere(target):
-  assert target.startswith("https://") or (README.parent / target).exists()
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_every_link_into_the_repository_leads_somewhere(page):
+  for target in LINK.findall(page.read_text()):
+    assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_readme_can_be_read_at_one_sitting():
+  assert len(README.read_text().splitlines()) < 150

@@ -176,8 +176,7 @@ def photographs(directory, count, network):
   if not files:
     raise InputError(f"--images {directory}: no image files found; give a directory that has some")
   chosen = [files[i] for i in np.linspace(0, len(files) - 1, count).round().astype(int)]
-  size = network.arch.image_size
-  return np.stack([image_files.load_image(f, size, network.preprocessing) for f in chosen])
+  return network.read(chosen)
 
 
 def representative(network, images, count):

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax import vit
+from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import Progress
+from asvit_jax.data import images as image_files
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources.classes import check_number
 from asvit_jax.sparsity import calibration, complexity, dial, search
@@ -166,6 +169,44 @@ class Network:
     if not jnp.issubdtype(images.dtype, jnp.floating):
       images = self.preprocessing.normalize(images)
     return EXECUTIONS[execution](self.model, images, tokens)
+
+  def merging(self):
+    """The same network, to merge tokens instead of dropping them, where and by what recipes do it.
+
+    Raises:
+      InputError: it has thresholds, which are those of its own stages.
+    """
+    if self.prunes:
+      raise InputError(
+        "the network has thresholds, which were set for its own stages: take `.dense.merging()`, "
+        "and calibrate it"
+      )
+    return dataclasses.replace(
+      self, arch=dataclasses.replace(self.arch, **options.merging(self.arch.depth))
+    )
+
+  def read(self, images):
+    """Image files as it expects them.
+
+    Args:
+      images: a directory, searched with all below it, or a list of files.
+
+    Returns:
+      (n, height, width, 3) uint8.
+
+    Raises:
+      InputError: no images there, or one that cannot be read.
+    """
+    listed = isinstance(images, (list, tuple))
+    paths = images if listed else image_files.find(images)
+    if not paths:
+      raise InputError(f"{images}: no image files found; give a directory that has some, or a list")
+    progress, size = Progress("reading images", len(paths)), self.arch.image_size
+    read = np.empty((len(paths), *self.arch.image_shape), np.uint8)
+    for i, path in enumerate(paths):
+      read[i] = image_files.load_image(path, size, self.preprocessing)
+      progress.update(i + 1)
+    return read
 
   def calibrate(self, images, budget):
     """Sets thresholds that meet a budget on the given images; no labels, no training.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tiny
+from PIL import Image
 
 import asvit_jax
 from asvit_jax import vit, weights
@@ -263,3 +264,27 @@ def test_opening_a_file_runs_no_code_that_it_names(tmp_path, monkeypatch):
   with pytest.raises(InputError, match=r"w\.safetensors names theirs:score, code from outside"):
     load(tmp_path / "w.safetensors")
   assert not (tmp_path / "ran").exists()
+
+
+def test_images_are_read_as_the_network_expects_them(tmp_path):
+  network = tiny.network(tiny.arch())
+  (tmp_path / "more").mkdir()
+  for name, colour in (("b.png", (255, 0, 0)), ("more/a.jpg", (0, 0, 255))):
+    Image.new("RGB", (50, 40), colour).save(tmp_path / name)
+  read = network.read(tmp_path)
+  assert (read.shape, read.dtype) == ((2, 32, 32, 3), np.uint8)
+  assert (read[0] == (255, 0, 0)).all()
+  np.testing.assert_array_equal(network.read([tmp_path / "more" / "a.jpg"]), read[1:])
+  with pytest.raises(InputError, match="no image files found"):
+    network.read(tmp_path / "none")
+
+
+def test_merging_sets_stages_of_any_depth_and_keeps_calibrated_ones():
+  network = tiny.network(tiny.arch())
+  merging = network.dense.merging()
+  assert merging.arch.reduction == "merge"
+  assert merging.arch.prune_before == (1, 2, 3, 4, 5)
+  assert merging.arch.stage_weights == (0.607, 0.779, 1.0, 1.28, 1.65)
+  assert not merging.prunes
+  with pytest.raises(InputError, match="its own stages"):
+    network.merging()
