@@ -216,6 +216,10 @@ def _config_of_weights(weights, key=""):
   if "architecture" in stored.description:
     arch = Architecture.from_json(stored.description["architecture"], f"weights {weights}")
     return describe_in(base(), arch, stored.description.get("variant", ""))
+  if any(name.startswith("score_predictor.") for name in stored.tensors):
+    raise InputError(
+      "--weights needs --config: they have thresholds and do not say where they prune, nor by what"
+    )
   try:
     arch, variant = recognize(stored, f"weights {weights}")
   except InputError as error:

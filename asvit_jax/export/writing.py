@@ -91,21 +91,24 @@ def _content(file):
 def _describe(network, budget):
   """What a note says of a network, apart from the artifact itself."""
   arch, preprocessing = network.arch, network.preprocessing
-  sides = "both sides" if preprocessing.crop_mode == "squash" else "shorter side"
-  if preprocessing.crop_mode == "center" and isinstance(arch.image_size, tuple):
+  rectangle, sides = isinstance(arch.image_size, tuple), "shorter side"
+  if preprocessing.crop_mode == "squash":
+    sides = "both sides"
+  elif rectangle:
     sides = "the least that covers it, of the image's own shape,"
   resize = f"{sides} to image_size ÷ crop_ratio, {preprocessing.interpolation}"
   return network.describe() | {
     "budget": budget,
     "gmacs_dense": network.dense_gmacs,
     "gmacs_target": complexity.target_gmacs(arch, budget),
-    "image_size": arch.image_size,
+    "image_size": arch.to_json()["image_size"],
     "patch_size": arch.patch_size,
     "num_classes": arch.classes,
     "preprocessing": preprocessing.to_json()
     | {
       "resize": f"{resize}; centre crop of image_size",
-      "input": f"uint8 RGB, (b, {', '.join(map(str, arch.image_shape))}); normalised inside",
+      "input": f"uint8 RGB, (b, {'height, width' if rectangle else 'image_size, image_size'}, 3); "
+      "normalised inside",
     },
   }
 
