@@ -17,7 +17,7 @@ from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.export import verification
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.formats import FORMATS
-from asvit_jax.export.programs import Programs
+from asvit_jax.export.serving import Programs, runs
 from asvit_jax.network import load
 from asvit_jax.sparsity import complexity
 from asvit_jax.weights import to_timm
@@ -28,8 +28,9 @@ NAMES = {
   "stablehlo": "net.stablehlo.zip",
   "savedmodel": "net",
   "onnx": "net.onnx",
+  "tflite": "net.tflite",
 }
-PROGRAMS = ["stablehlo", "savedmodel", "onnx"]
+PROGRAMS = ["stablehlo", "savedmodel", "onnx", "tflite"]
 PREPROCESSING = Preprocessing(crop_ratio=0.9, interpolation="bilinear")
 CLASSES = ("ant", "bee", "cat")
 
@@ -78,7 +79,7 @@ def test_an_artifact_agrees_with_memory_at_any_number_of_images(exported, networ
   artifact = load_artifact(path)
   assert (artifact.arch, artifact.preprocessing) == (ARCH, PREPROCESSING)
   assert artifact.classes == CLASSES
-  assert artifact.packed_sizes == (() if form == "onnx" else (1, 3))
+  assert artifact.packed_sizes == (() if form in ("onnx", "tflite") else (1, 3))
   assert artifact.note == note
   logits, kept = in_memory(network, images)
   assert len(np.unique(kept, axis=0)) > 2
@@ -90,17 +91,33 @@ def test_an_artifact_agrees_with_memory_at_any_number_of_images(exported, networ
   assert 0 < note["largest_logit_difference"] < 1e-4
 
 
-def test_packed_programs_run_at_their_sizes_and_the_masked_one_at_all_others():
+@pytest.mark.parametrize(
+  ("sizes", "count", "ran"),
+  [
+    ((1, 8, 32), 1, [1]),
+    ((1, 8, 32), 3, [1, 1, 1]),  # 8 would be more than half of it for nothing
+    ((1, 8, 32), 5, [8]),
+    ((1, 8, 32), 15, [8, 8]),
+    ((1, 8, 32), 16, [32]),
+    ((1, 8, 32), 105, [32, 32, 32, 8, 1]),
+    ((32,), 2, [32]),
+    ((), 7, [7]),
+  ],
+)
+def test_any_number_of_images_runs_at_the_sizes_there_are(sizes, count, ran):
   calls = []
 
-  def program(name):
-    return lambda images: (calls.append(name), (images, images))[1]
+  def run(images):
+    calls.append(len(images))
+    return 2 * images, images[:, None]
 
-  programs = Programs({size: program(size) for size in (32, None, 1)})
-  for count in (1, 2, 32, 33):
-    programs(np.zeros(count))
-  assert calls == [1, None, 32, None]
-  assert programs.packed_sizes == (1, 32)
+  programs = Programs(dict.fromkeys((*sizes, None), run))
+  doubled, rows = programs(np.arange(count))
+  np.testing.assert_array_equal(doubled, 2 * np.arange(count))
+  np.testing.assert_array_equal(rows, np.arange(count)[:, None])
+  assert calls == ran
+  assert sum(number for number, _ in runs(count, sizes)) == count
+  assert programs.packed_sizes == sizes
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -16,7 +16,8 @@ from asvit_jax.export import verification, writing
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import Programs, flat_params, program_for_any_number
+from asvit_jax.export.programs import flat_params, program_for_any_number
+from asvit_jax.export.serving import Programs
 
 NETWORK = tiny.network(tiny.TRAINED.dense)
 
@@ -165,7 +166,8 @@ def test_names_cost_no_import_and_formats_no_library():
   script = (
     "import sys\n"
     "from asvit_jax.export.formats import FORMATS\n"
-    "assert FORMATS.names == ('safetensors', 'stablehlo', 'savedmodel', 'onnx')\n"
+    "FOUR = ('safetensors', 'stablehlo', 'savedmodel', 'onnx')\n"
+    "assert FORMATS.names == (*FOUR, 'tflite')\n"
     "assert not {'jax', 'numpy', 'asvit_jax.export.formats.onnx'} & set(sys.modules)\n"
     "needed = {library for name in FORMATS for library in FORMATS[name].needs}\n"
     "assert len(needed) == 4 and not needed & set(sys.modules), needed & set(sys.modules)\n"
@@ -174,7 +176,7 @@ def test_names_cost_no_import_and_formats_no_library():
 
 
 def test_an_unknown_format_is_an_error_with_the_known_ones():
-  said = "--format 'papyrus' is not known: choose from safetensors, stablehlo, savedmodel, onnx"
+  said = "--format 'papyrus' is not known: choose from safetensors, stablehlo, savedmodel, onnx, tf"
   for call in (
     lambda: NETWORK.export("net", "papyrus"),
     lambda: writing.check_path("papyrus", "net"),

@@ -5,8 +5,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from asvit_jax.core.errors import InputError
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import flat_params, program_for_any_number
+from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
+
+_OPSET, _LEAST_OPSET = 23, 13
+# By opset, the first release line of ONNX Runtime that loads what is written with it: measured on
+# one of each, 1.16.3 to 1.24.1. The operators of older opsets than 13 are others.
+_RUNTIMES = {17: "1.16"}
 
 
 class Onnx(ProgramFormat):
@@ -17,33 +23,55 @@ class Onnx(ProgramFormat):
 
   name = "onnx"
   needs: ClassVar = {"jax2onnx": "jax2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
+  options: ClassVar = ("tokens", "opset")
+  compiles = False
 
-  def write(self, network, path, batch_sizes):
+  def check_options(self, options):
+    """See `Format`."""
+    super().check_options(options)
+    newest = self.require("onnx").defs.onnx_opset_version()
+    if not _LEAST_OPSET <= options.get("opset", _OPSET) <= newest:
+      raise InputError(
+        f"--opset {options['opset']}: expected {_LEAST_OPSET} to {newest}, the newest that the "
+        "installed onnx knows"
+      )
+
+  def write(self, network, path, batch_sizes, tokens=False, opset=None):
     """See `formats`."""
     del batch_sizes
     jax2onnx, onnx = self.require("jax2onnx"), self.require("onnx")
     from jax import export
 
-    _, program = program_for_any_number(network)
-    flat, size = flat_params(network), network.arch.image_size
+    _, program = program_for_any_number(network, tokens)
+    flat, size, names = flat_params(network), network.arch.image_size, output_names(tokens)
 
     def forward(images):
       outputs = program(flat, images)
-      return outputs["logits"], outputs["kept"]
+      return tuple(outputs[name] for name in names)
 
     batch = export.symbolic_shape("b")[0]
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     model = jax2onnx.to_onnx(
-      forward, [images], input_names=["images"], output_names=["logits", "kept"]
+      forward, [images], opset=opset or _OPSET, input_names=["images"], output_names=list(names)
     )
+    # The converter gives the newest; the opset needs no more than this, and older runtimes take it.
+    needed = onnx.helper.find_min_ir_version_for(model.opset_import)
+    model.ir_version = min(model.ir_version, needed)
     onnx.save(model, str(path))
+
+  def least_versions(self, path):
+    """See `formats`."""
+    (opset,) = self.require("onnx").load(str(path), load_external_data=False).opset_import
+    return {"onnxruntime": next(v for o, v in _RUNTIMES.items() if opset.version <= o)}
 
   def read(self, path):
     """See `ProgramFormat`."""
     onnxruntime = self.require("onnxruntime")
     providers = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(str(path), providers=providers)
-    return {None: lambda images: session.run(["logits", "kept"], {"images": images})}
+    found = {output.name for output in session.get_outputs()}
+    names = list(output_names("tokens" in found))
+    return {None: lambda images: session.run(names, {"images": images})}
 
 
 onnx = Onnx()
