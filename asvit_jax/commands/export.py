@@ -1,4 +1,4 @@
-"""Exports a run or a weights file for others to run: safetensors, StableHLO, SavedModel, ONNX.
+"""Exports a run or a weights file for others: safetensors, StableHLO, SavedModel, ONNX, TFLite.
 
 python export.py --workdir runs/as_deit_t_65 --format stablehlo --out deit_t_65.stablehlo.zip
 python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out deit_t_65.onnx
@@ -25,6 +25,8 @@ def define_flags():
   flags.DEFINE_multi_integer(
     "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", lower_bound=1
   )
+  flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
+  flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)
   flags.mark_flags_as_required(["format", "out"])
 
 
@@ -38,16 +40,18 @@ def main(_):
 
 def _export():
   from asvit_jax.export.formats import FORMATS
-  from asvit_jax.export.writing import check_libraries, check_path
+  from asvit_jax.export.writing import check_libraries, check_options, check_path
 
   given = flags.FLAGS
   FORMATS.check(given.format)
   config = arguments.config()
   check_path(given.format, given.out)
   check_libraries(given.format)
+  options = {name: given[name].value for name in ("tokens", "opset") if given[name].value}
+  check_options(given.format, options)
   asked = arguments.share("budget")
   network = arguments.network(config, asked)
   budget = asked or (network.budgets[0] if network.budgets else config.budget)
   log(f"writing {given.format} and verifying it: a minute or two")
-  note = network.export(given.out, given.format, sorted(set(given.batch)), budget)
+  note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)
   return {"out": str(given.out), **note}

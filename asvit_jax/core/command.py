@@ -12,7 +12,7 @@ from asvit_jax.core.errors import InputError
 # Flags of all tools that name files or directories: whether they can be opened is known at once.
 _PATHS = (
   *("workdir", "weights", "artifact", "images", "out", "plot", "picture", "per-image"),
-  *("save-weights", "report"),
+  *("save-weights", "report", "features", "results"),
 )
 
 

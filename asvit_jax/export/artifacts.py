@@ -58,12 +58,17 @@ class Artifact:
       InputError: images of another shape or type, none, or tokens of an artifact without.
     """
     self._check(images)
+    if tokens:
+      self.check_tokens()
     found = self.programs(images)
-    if tokens and len(found) == len(OUTPUTS):
+    return found if tokens else found[: len(OUTPUTS)]
+
+  def check_tokens(self):
+    """Raises InputError unless it returns tokens."""
+    if "tokens" not in self.note.get("outputs", OUTPUTS):
       raise InputError(
         "this artifact returns no tokens: export it with --tokens (`Network.export(tokens=True)`)"
       )
-    return found if tokens else found[: len(OUTPUTS)]
 
   def warm_up(self, batch_sizes=None):
     """Compiles and loads all that calls need, so that none of them does.
