@@ -1,6 +1,7 @@
 """What all command lines share: clear errors, progress on stderr, one JSON line on stdout."""
 
 import json
+import os
 import re
 import sys
 
@@ -50,9 +51,8 @@ def run(main, least=0, most=0):
     if given < least or (most is not None and given > most):
       _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
     try:
-      for name in _PATHS:
-        if name in flags.FLAGS and flags.FLAGS[name].value:
-          storage.path(flags.FLAGS[name].value)
+      for name in _named_paths():
+        storage.path(name)
       result = main(argv[1:])
     except InputError as error:
       _fail(error)
@@ -66,6 +66,16 @@ def run(main, least=0, most=0):
   except InputError as error:
     _fail(error)
   app.run(guarded, flags_parser=parse)
+
+
+def _named_paths():
+  """What flags, the config and the environment name that may be in a store not to be opened."""
+  given = flags.FLAGS
+  found = [given[name].value for name in _PATHS if name in given]
+  if "config" in given and given.config is not None:
+    found.append(given.config.get("init_from"))
+  # JAX itself would warn at every program, and keep none.
+  return filter(None, [*found, os.environ.get("JAX_COMPILATION_CACHE_DIR")])
 
 
 def _said(error):

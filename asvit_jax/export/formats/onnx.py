@@ -10,9 +10,10 @@ from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
 
 _OPSET, _LEAST_OPSET = 23, 13
-# By opset, the first release line of ONNX Runtime that loads what is written with it: measured on
-# one of each, 1.16.3 to 1.24.1. The operators of older opsets than 13 are others.
-_RUNTIMES = {17: "1.16"}
+# By opset, the oldest ONNX Runtime that was seen to run what is written with it or an older one; of
+# 1.15.1, 1.16.3, 1.17.3, 1.18.1, 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.1. What jax2onnx writes with
+# opset 12, none takes.
+_RUNTIMES = {18: "1.15.1", 20: "1.17.3", 21: "1.18.1", 22: "1.21.1", 23: "1.23.2", 25: "1.24.1"}
 
 
 class Onnx(ProgramFormat):
@@ -61,8 +62,10 @@ class Onnx(ProgramFormat):
 
   def least_versions(self, path):
     """See `formats`."""
-    (opset,) = self.require("onnx").load(str(path), load_external_data=False).opset_import
-    return {"onnxruntime": next(v for o, v in _RUNTIMES.items() if opset.version <= o)}
+    model = self.require("onnx").load(str(path), load_external_data=False)
+    opset = next(opset.version for opset in model.opset_import if not opset.domain)
+    least = next((least for newest, least in _RUNTIMES.items() if opset <= newest), None)
+    return {} if least is None else {"onnxruntime": least}
 
   def read(self, path):
     """See `ProgramFormat`."""

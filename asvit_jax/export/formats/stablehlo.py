@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import zipfile
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
 
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
+# The oldest jax that was seen to run what has a version of StableHLO: 1.15 is that of jax 0.10.2.
+_READERS = {"1.15": "0.8.3"}
 
 
 class StableHLO(ProgramFormat):
@@ -41,9 +44,11 @@ class StableHLO(ProgramFormat):
         archive.writestr(name + _SUFFIX, exported.serialize())
 
   def least_versions(self, path):
-    """See `formats`; measured: jax 0.8.2 does not know its platforms' serialization."""
-    del path
-    return {"jax": "0.8.3"}
+    """See `formats`; by the version of StableHLO that jax wrote, else this jax, which reads it."""
+    with zipfile.ZipFile(path) as archive:
+      program = next(name for name in archive.namelist() if name.endswith(_SUFFIX))
+      version = re.search(rb"StableHLO_v(\d+\.\d+)", archive.read(program))
+    return {"jax": _READERS.get(version and version[1].decode(), jax.__version__)}
 
   def read(self, path):
     """See `ProgramFormat`."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from asvit_jax.core.errors import InputError
 from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
 
@@ -25,6 +26,7 @@ class TFLite(ProgramFormat):
     del batch_sizes
     tf = self.require("tensorflow")
     from jax.experimental import jax2tf
+    from tensorflow.lite.python.convert import ConverterError
 
     _, program = program_for_any_number(network, tokens)
     flat, size = flat_params(network), network.arch.image_size
@@ -43,7 +45,12 @@ class TFLite(ProgramFormat):
       tf.saved_model.save(tf.Module(), directory, signatures={_SIGNATURE: function})
       converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[_SIGNATURE])
       converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-      path.write_bytes(converter.convert())
+      try:
+        path.write_bytes(converter.convert())
+      except ConverterError as error:
+        raise InputError(
+          f"this network has parts that TFLite's built-in operators cannot do: {str(error)[:300]}"
+        ) from error
 
   def least_versions(self, path):
     """See `formats`; the converter writes down which runtime knows all of the operators."""
