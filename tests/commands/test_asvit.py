@@ -22,8 +22,20 @@ FLAGS = {
     *("config", "workdir", "weights", "budgets", "methods", "out", "[no]finetune", "rounds"),
     *("speed-batch", "report", "report-images"),
   },
-  "predict": {"config", "workdir", "weights", "artifact", "execution", "picture", "budget"},
-  "export": {"config", "workdir", "weights", "format", "out", "batch", "budget"},
+  "predict": {
+    "config",
+    "workdir",
+    "weights",
+    "artifact",
+    "execution",
+    "picture",
+    "budget",
+    "features",
+  },
+  "export": {
+    *("config", "workdir", "weights", "format", "out", "batch", "budget", "[no]tokens", "opset"),
+    *("push-to-hub", "results", "[no]private"),
+  },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
     *("reduction", "target"),

@@ -116,6 +116,7 @@ def test_tools_work_in_an_empty_directory(call, tmp_path):
   process = call(
     *("-m", "asvit_jax.data.benchmark", "--config", "digits", "--config.data.name=folder"),
     *(f"--config.data.dir={data}", "--config.batch_size=8", "--batches=1"),
+    "--config.model.num_classes=3",
   )
   assert process.returncode == 0, process.stderr
   assert json.loads(process.stdout)["images_per_s"] > 0

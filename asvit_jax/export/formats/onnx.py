@@ -30,8 +30,10 @@ class Onnx(ProgramFormat):
   def check_options(self, options):
     """See `Format`."""
     super().check_options(options)
+    if "opset" not in options:
+      return
     newest = self.require("onnx").defs.onnx_opset_version()
-    if not _LEAST_OPSET <= options.get("opset", _OPSET) <= newest:
+    if not _LEAST_OPSET <= options["opset"] <= newest:
       raise InputError(
         f"--opset {options['opset']}: expected {_LEAST_OPSET} to {newest}, the newest that the "
         "installed onnx knows"
