@@ -44,6 +44,12 @@ def define_flags():
   )
   flags.DEFINE_integer("rounds", 7, "Times that each is timed.", lower_bound=1)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
+  flags.DEFINE_integer(
+    "latency",
+    0,
+    "Requests to a server to time besides, of single images and of 1 to 32.",
+    lower_bound=0,
+  )
   flags.DEFINE_string("plot", None, "PNG file for images/s against GMACs.")
   arguments.define_target("The device to compile for, instead of timing on this one:")
 
@@ -63,7 +69,8 @@ def main(_):
     network = network.at(given.budget)
   else:
     network = network.calibrate([{"image": image[None]} for image in images], given.budget)
-  images, kept = speed.representative(network, images, given.batch)
+  pool = images
+  images, kept = speed.representative(network, pool, given.batch)
   results = speed.run(network, images, kept, given.execution or speed.TIMED, given.rounds)
 
   device = jax.devices()[0]
@@ -89,6 +96,11 @@ def main(_):
   }
   if "packed" in results:
     summary["speedup"] = results["packed"]["speedup"]
+  if given.latency:
+    from asvit_jax.evaluation import latency
+
+    summary["latency"] = latency.run(network, pool, given.latency)
+    log(f"\n{latency.table(summary['latency'])}")
   return summary
 
 

@@ -1,12 +1,17 @@
-"""Exports a run or a weights file for others to run: safetensors, StableHLO, SavedModel, ONNX.
+"""Exports a run or a weights file for others: safetensors, StableHLO, SavedModel, ONNX, TFLite.
 
 python export.py --workdir runs/as_deit_t_65 --format stablehlo --out deit_t_65.stablehlo.zip
 python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out deit_t_65.onnx
+python export.py --weights W65 --format safetensors --out w.safetensors --push-to-hub OWNER/NAME
 """
+
+import json
 
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
@@ -25,6 +30,11 @@ def define_flags():
   flags.DEFINE_multi_integer(
     "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", lower_bound=1
   )
+  flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
+  flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)
+  flags.DEFINE_string("push-to-hub", None, "OWNER/NAME on the Hugging Face hub that gets it, too.")
+  flags.DEFINE_string("results", None, "For its card: file with the last line of evaluate.py.")
+  flags.DEFINE_boolean("private", False, "Whether a repository that is new is private.")
   flags.mark_flags_as_required(["format", "out"])
 
 
@@ -38,16 +48,55 @@ def main(_):
 
 def _export():
   from asvit_jax.export.formats import FORMATS
-  from asvit_jax.export.writing import check_libraries, check_path
+  from asvit_jax.export.writing import check_libraries, check_options, check_path
 
   given = flags.FLAGS
   FORMATS.check(given.format)
   config = arguments.config()
   check_path(given.format, given.out)
   check_libraries(given.format)
+  options = {name: given[name].value for name in ("tokens", "opset") if given[name].value}
+  check_options(given.format, options)
+  push = _pushing()
   asked = arguments.share("budget")
   network = arguments.network(config, asked)
   budget = asked or (network.budgets[0] if network.budgets else config.budget)
   log(f"writing {given.format} and verifying it: a minute or two")
-  note = network.export(given.out, given.format, sorted(set(given.batch)), budget)
-  return {"out": str(given.out), **note}
+  note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)
+  return {"out": str(given.out), **note} | push()
+
+
+def _pushing():
+  """A function that pushes what was written and returns where to; nothing without --push-to-hub.
+
+  Raises:
+    InputError: it could not be pushed, or results that are none.
+  """
+  given = flags.FLAGS
+  repository, file = given["push-to-hub"].value, given.results
+  if repository is None:
+    if file is not None or given.private:
+      raise InputError("--results and --private are for --push-to-hub")
+    return dict
+  from asvit_jax.export import hub
+
+  results = None if file is None else _results(file)
+  hub.check(repository)
+
+  def push():
+    log(f"pushing {given.out} to {repository}")
+    return {"hub": hub.push(given.out, repository, results, given.private)}
+
+  return push
+
+
+def _results(file):
+  """What evaluate.py ended with, of a file; raises InputError for something else."""
+  from asvit_jax.export.card import check_results
+
+  try:
+    results = json.loads(storage.read(file).decode().strip().splitlines()[-1])
+  except (OSError, ValueError, IndexError) as error:
+    raise InputError(f"--results {file}: no line of JSON ({error})") from error
+  check_results(results)
+  return results

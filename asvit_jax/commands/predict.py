@@ -3,6 +3,7 @@
 python predict.py --workdir runs/as_deit_t_65 a.jpg b.jpg --picture tokens.png
 python predict.py --config configs/as_deit_t.py --weights W65 a.jpg
 python predict.py --artifact deit_t_65.stablehlo.zip a.jpg
+python predict.py --workdir runs/as_deit_t_65 --features tokens.npz a.jpg b.jpg
 """
 
 from absl import flags
@@ -22,6 +23,7 @@ def define_flags():
   arguments.define_execution()
   arguments.define_budget()
   flags.DEFINE_string("picture", None, "PNG file for the tokens kept of each image.")
+  flags.DEFINE_string("features", None, ".npz file for tokens, positions and scores of each image.")
 
 
 def main(paths):
@@ -36,18 +38,32 @@ def _predict(paths):
   from asvit_jax.data.images import check_files
 
   check_files(paths)
+  features = _features(paths)
   run = _with_network if flags.FLAGS.artifact is None else _with_artifact
-  results, patches = run(paths)
+  results, patches = run(paths, features)
   for result in results:
     best = result["top5"][0]
     log(
       f"{result['file']}: {best.get('class', best['label'])} {100 * best['probability']:.1f} %, "
       f"kept {result['kept']} of {patches}, {result['gmacs']:.3f} GMACs"
     )
-  return {"predictions": results}
+  if features is None:
+    return {"predictions": results}
+  features.save(flags.FLAGS.features)
+  return {"predictions": results, "features": flags.FLAGS.features}
 
 
-def _with_artifact(paths):
+def _features(paths):
+  """`Features` for --features, which could be written; None without."""
+  if flags.FLAGS.features is None:
+    return None
+  from asvit_jax.evaluation.features import Features, check_path
+
+  check_path(flags.FLAGS.features)
+  return Features(paths)
+
+
+def _with_artifact(paths, features):
   from asvit_jax.evaluation.prediction import predict_by_artifact
   from asvit_jax.export.artifacts import load_artifact
 
@@ -59,10 +75,12 @@ def _with_artifact(paths):
       "the network, with --workdir or --weights"
     )
   artifact = load_artifact(given.artifact)
-  return predict_by_artifact(artifact, paths), artifact.arch.patches
+  if features is not None:
+    artifact.check_tokens()
+  return predict_by_artifact(artifact, paths, features), artifact.arch.patches
 
 
-def _with_network(paths):
+def _with_network(paths, features):
   from asvit_jax.evaluation.prediction import predict
 
   given = flags.FLAGS
@@ -70,7 +88,7 @@ def _with_network(paths):
   network = arguments.network(config, arguments.share("budget"))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
-  results = predict(network, paths, given.execution)
+  results = predict(network, paths, given.execution, features)
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 

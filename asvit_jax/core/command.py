@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import sys
 
@@ -14,7 +15,7 @@ from asvit_jax.core.nearest import hint
 # Flags of all tools that name files or directories: whether they can be opened is known at once.
 _PATHS = (
   *("workdir", "weights", "artifact", "images", "out", "plot", "picture", "per-image"),
-  *("save-weights", "report", "per-class"),
+  *("save-weights", "report", "per-class", "features", "results"),
 )
 
 
@@ -44,9 +45,8 @@ def run(main, least=0, most=0, known_keys=list):
     if given < least or (most is not None and given > most):
       _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
     try:
-      for name in _PATHS:
-        if name in flags.FLAGS and flags.FLAGS[name].value:
-          storage.path(flags.FLAGS[name].value)
+      for name in _named_paths():
+        storage.path(name)
       result = main(argv[1:])
     except InputError as error:
       _fail(error)
@@ -81,6 +81,16 @@ def parsing(known_keys=list):
     _fail(f"{error.filename} line {error.lineno}: {error.msg}")
   except (NameError, ImportError) as error:
     _fail(f"the file of --config: {type(error).__name__}: {error}")
+
+
+def _named_paths():
+  """What flags, the config and the environment name that may be in a store not to be opened."""
+  given = flags.FLAGS
+  found = [given[name].value for name in _PATHS if name in given]
+  if "config" in given and given.config is not None:
+    found.append(given.config.get("init_from"))
+  # JAX itself would warn at every program, and keep none.
+  return filter(None, [*found, os.environ.get("JAX_COMPILATION_CACHE_DIR")])
 
 
 def _said(error, known_keys):

@@ -10,30 +10,57 @@ from asvit_jax.sparsity.complexity import cost
 BATCH = 32  # images at a time of a network in memory
 
 
-def predict(network, paths, execution=None):
-  """Classifies image files with a `Network`; see `_predict`."""
+def predict(network, paths, execution=None, features=None):
+  """Classifies image files with a `Network`; see `_predict`.
 
-  def run(images):
-    outputs = network(images, execution)
+  Args:
+    network: it.
+    paths: of the images.
+    execution: of `EXECUTIONS`, by default the network's; masked instead of packed where there are
+      `features`, as packed knows no scores.
+    features: `Features` that take what the network says of them, or None.
+  """
+  if features is not None and execution is None and network.prunes:
+    execution = "masked"
+
+  def run(images, count):
+    outputs = network(images, execution, features is not None)
+    if features is not None:
+      features.add_outputs(outputs, count)
     return outputs.logits, outputs.kept
 
-  return _predict(run, paths, network, (min(BATCH, len(paths)),))
+  return _predict(run, paths, network, min(BATCH, len(paths)))
 
 
-def predict_by_artifact(artifact, paths):
-  """Classifies image files with an `Artifact`; see `_predict`."""
-  return _predict(artifact, paths, artifact, artifact.packed_sizes or (min(BATCH, len(paths)),))
+def predict_by_artifact(artifact, paths, features=None):
+  """Classifies image files with an `Artifact`; see `_predict`.
+
+  Args:
+    artifact: it.
+    paths: of the images.
+    features: `Features` that take what an artifact says of them that was exported with tokens.
+  """
+
+  def run(images, count):
+    if features is None:
+      return artifact(images[:count])
+    logits, kept, tokens, positions = artifact(images[:count], tokens=True)
+    features.add(tokens=tokens, positions=positions, kept=kept.astype(np.int32))
+    return logits, kept
+
+  # An artifact fills up itself, to the sizes that it has.
+  return _predict(run, paths, artifact, max(artifact.packed_sizes, default=BATCH))
 
 
-def _predict(run, paths, network, sizes):
+def _predict(run, paths, network, size):
   """Classifies image files.
 
   Args:
-    run: function of (b, s, s, 3) uint8 images that returns (b, classes) logits and (b, stages)
-      patches kept.
+    run: function of (b, s, s, 3) uint8 images, and how many of them are some, that returns logits
+      (b, classes) and patches kept (b, stages), of all or of those.
     paths: of the images.
     network: what it is of: `arch`, `preprocessing` and `classes` are read.
-    sizes: batch sizes that `run` is fast at.
+    size: images at a time.
 
   Returns:
     For each image a dictionary: `file`; `top5`, of {`label`, `class` (where known),
@@ -44,11 +71,12 @@ def _predict(run, paths, network, sizes):
   """
   results, arch = [], network.arch
   progress = Progress("predicting, images", len(paths))
-  for batch, size in _batches(paths, sizes):
+  for start in range(0, len(paths), size):
+    batch = paths[start : start + size]
     images = np.zeros((size, *arch.image_shape), np.uint8)
     for i, path in enumerate(batch):
       images[i] = load_image(path, arch.image_size, network.preprocessing)
-    logits, kept = jax.device_get(run(images))
+    logits, kept = jax.device_get(run(images, len(batch)))
     gmacs = cost(arch, np.asarray(kept))
     results += [
       {
@@ -61,16 +89,6 @@ def _predict(run, paths, network, sizes):
     ]
     progress.update(len(results))
   return results
-
-
-def _batches(paths, sizes):
-  """Splits paths into (batch, size to pad it to), with as little padding as the sizes allow."""
-  start = 0
-  while start < len(paths):
-    left = len(paths) - start
-    size = max((s for s in sizes if s <= left), default=min(sizes))
-    yield paths[start : start + size], size
-    start += size
 
 
 def _top5(logits, classes):

@@ -1,8 +1,12 @@
 """Exported artifacts, each run with the library that it is made for."""
 
 import dataclasses
+import importlib.metadata
 import json
+import re
 from typing import Any
+
+import numpy as np
 
 from asvit_jax import vit
 from asvit_jax.core import storage
@@ -12,7 +16,8 @@ from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources.classes import check_number
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.formats.base import Format
-from asvit_jax.export.programs import Programs
+from asvit_jax.export.programs import OUTPUTS
+from asvit_jax.export.serving import Programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,28 +40,56 @@ class Artifact:
 
   @property
   def packed_sizes(self):
-    """Batch sizes that it is fast at, increasing; empty where it runs packed at none."""
+    """Batch sizes of its packed programs, increasing; empty where it runs packed at none."""
     return self.programs.packed_sizes
 
-  def __call__(self, images):
-    """Runs it.
+  def __call__(self, images, tokens=False):
+    """Runs it, at the batch sizes of its programs: filled up, or one after the other.
 
     Args:
       images: (b, s, s, 3) uint8, of any number.
+      tokens: whether to return what it says of tokens, which is for an artifact that was exported
+        with `tokens=True`.
 
     Returns:
-      (b, classes) logits and (b, stages) patches kept, NumPy arrays of float32.
+      (b, classes) logits and (b, stages) patches kept, NumPy arrays of float32; and (b, 1 + n, d)
+      float32 tokens and their (b, 1 + n) int32 positions, as in `Outputs`, where asked for.
 
     Raises:
-      InputError: images of another shape or type.
+      InputError: images of another shape or type, none, or tokens of an artifact without.
     """
+    self._check(images)
+    if tokens:
+      self.check_tokens()
+    found = self.programs(images)
+    return found if tokens else found[: len(OUTPUTS)]
+
+  def check_tokens(self):
+    """Raises InputError unless it returns tokens."""
+    if "tokens" not in self.note.get("outputs", OUTPUTS):
+      raise InputError(
+        "this artifact returns no tokens: export it with --tokens (`Network.export(tokens=True)`)"
+      )
+
+  def warm_up(self, batch_sizes=None):
+    """Compiles and loads all that calls need, so that none of them does.
+
+    Args:
+      batch_sizes: that calls run at from then on, fewer than those of its programs; where one
+        program takes any number but compiles for each, any, by default 1 and 32.
+
+    Raises:
+      InputError: a size that there is no program for.
+    """
+    self.programs.warm_up(np.zeros(self.arch.image_shape, np.uint8), batch_sizes)
+
+  def _check(self, images):
     expected = self.arch.image_shape
     if images.ndim != 4 or images.shape[1:] != expected or images.dtype != "uint8":
       raise InputError(
         f"images of shape {images.shape}, {images.dtype}: expected "
         f"(b, {', '.join(map(str, expected))}), uint8"
       )
-    return self.programs(images)
 
 
 def load_artifact(path):
@@ -69,9 +102,11 @@ def load_artifact(path):
     `Artifact`.
 
   Raises:
-    InputError: nothing there, or damaged; a missing library; or a format that cannot be run.
+    InputError: nothing there, or damaged; a missing library, or one that is too old; or a format
+      that cannot be run.
   """
   note = read_note(path)
+  _check_versions(note, path)
   programs = _format(note["format"], path).load(path)
   arch = architecture(note)
   try:
@@ -137,6 +172,24 @@ def _format(name, path):
   if not isinstance(form, Format):
     raise InputError(f"artifact {path}: {name!r} is no export format: export it again")
   return form
+
+
+def _check_versions(note, path):
+  """Raises InputError where an installed library is older than an artifact needs."""
+  for package, least in note.get("least_versions", {}).items():
+    try:
+      installed = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue  # where it is needed, its format says so
+    if _release(installed) < _release(least):
+      raise InputError(
+        f"artifact {path} needs {package} {least} or newer, and {installed} is installed: "
+        f"`pip install --upgrade {package}`"
+      )
+
+
+def _release(version):
+  return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def _lacks(error):

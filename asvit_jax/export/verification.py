@@ -1,6 +1,6 @@
 """Holds the programs of an artifact against the network in memory."""
 
-import itertools
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.sizes import height_width
+from asvit_jax.export.programs import output_names
 
 TOLERANCE = 1e-3  # of logits, artifact against memory; other compilers sum in another order
 _NEAR = 1e-6  # scores so near a threshold that rounding decides
@@ -27,36 +28,40 @@ def largest_difference(network, programs, name):
     The largest difference between logits.
 
   Raises:
-    InputError: they differ.
+    InputError: they differ, or the tokens do where the programs return them.
   """
   images = sample_images(network.arch.image_size)
   network = network.with_params(jax.device_get(network.params))  # to where this runs
-  expected = jax.device_get(reference(network, images))
-  certain, largest = expected["certain"], 0.0
-  # A number that the program for any number runs, and those of all others.
-  free = next(n for n in itertools.count(len(images)) if n not in programs.packed_sizes)
-  for size in (free, *programs.packed_sizes):
-    rows = np.arange(size) % len(images)
-    logits, kept = programs(images[rows])
-    differ = (kept != expected["kept"][rows]).any(axis=-1) & certain[rows]
-    error = np.abs(logits - expected["logits"][rows])[certain[rows]].max(initial=0.0)
-    largest = max(largest, float(error))
-    if differ.any() or not error <= TOLERANCE:
-      raise InputError(
-        f"the {name} artifact, reloaded, does not do what the network does (batch of {size}: "
-        f"logits differ by {error:.2g}, {int(differ.sum())} images keep other tokens): nothing was "
-        "exported; please report this with the versions of `pip list`"
-      )
+  expected, largest = None, 0.0
+  for size, program in programs.by_size.items():
+    size = size or len(images)
+    for start in range(0, len(images), size):
+      rows = np.arange(start, start + size) % len(images)
+      logits, kept, *features = (np.asarray(array) for array in program(images[rows]))
+      if expected is None:
+        expected = jax.device_get(reference(network, images, tokens=bool(features)))
+      certain = expected["certain"][rows]
+      differ = (kept != expected["kept"][rows]).any(axis=-1) & certain
+      error = np.abs(logits - expected["logits"][rows])[certain].max(initial=0.0)
+      largest = max(largest, float(error))
+      wrong = _wrong_tokens(*features, expected, rows) if features else 0.0
+      if differ.any() or not error <= TOLERANCE or not wrong <= TOLERANCE:
+        raise InputError(
+          f"the {name} artifact, reloaded, does not do what the network does (batch of {size}: "
+          f"logits differ by {error:.2g}, tokens by {wrong:.2g}, {int(differ.sum())} images keep "
+          "other tokens): nothing was exported; please report this with the versions of `pip list`"
+        )
   return largest
 
 
-@jax.jit
-def reference(network, images):
+@functools.partial(jax.jit, static_argnames="tokens")
+def reference(network, images, tokens=False):
   """What a network in memory makes of images.
 
   Returns:
     Dictionary of `logits` (b, classes), `kept` (b, stages), and `certain` (b,) bool, whether no
-    rounding can decide what is kept of an image.
+    rounding can decide what is kept of an image; where wanted, `tokens` (b, 1 + n, d) and
+    `positions` (b, 1 + n), too, as in `Outputs` of masked or dense.
   """
   outputs = network.apply(images, "masked" if network.prunes else "dense")
   certain = jnp.ones(len(images), bool)
@@ -64,7 +69,32 @@ def reference(network, images):
     before = jnp.concatenate([jnp.ones_like(outputs.keep[:, :1]), outputs.keep[:, :-1]], axis=1)
     near = jnp.abs(outputs.scores - network.params["thresholds"][:, None]) < _NEAR
     certain = ~(near & (before > 0)).any(axis=(1, 2))
-  return {"logits": outputs.logits, "kept": outputs.kept, "certain": certain}
+  found = {name: getattr(outputs, name) for name in output_names(tokens)}
+  return found | {"certain": certain}
+
+
+def _wrong_tokens(tokens, positions, expected, rows):
+  """The largest difference of tokens, whatever rows they are in, by their common magnitude.
+
+  Infinite where others are there.
+
+  Args:
+    tokens: (b, 1 + n, d), of a program.
+    positions: (b, 1 + n), likewise.
+    expected: of `reference`.
+    rows: (b,) images of `expected`.
+  """
+  largest = 0.0
+  for found, at, row in zip(tokens, positions, rows, strict=True):
+    there = expected["positions"][row] >= 0
+    if not expected["certain"][row]:
+      continue
+    if sorted(at[at >= 0]) != np.flatnonzero(there).tolist():
+      return np.inf
+    wanted = expected["tokens"][row][at[at >= 0]]
+    difference = np.abs(found[at >= 0] - wanted).max() / max(1.0, np.abs(wanted).max())
+    largest = max(largest, float(difference))
+  return largest
 
 
 def sample_images(size):

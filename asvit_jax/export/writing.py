@@ -6,17 +6,19 @@ import hashlib
 import importlib.metadata
 import json
 
+import numpy as np
+
 from asvit_jax.core import devices, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.artifacts import note_path
 from asvit_jax.export.formats import FORMATS
+from asvit_jax.export.programs import BATCH_SIZES, output_names
 from asvit_jax.sparsity import complexity
 
-BATCH_SIZES = (1, 32)
 _LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact
 
 
-def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None):
+def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options):
   """Writes an artifact, `NAME.json` beside it, which says what it is, and verifies it.
 
   Args:
@@ -25,6 +27,8 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None):
     form: a name of `FORMATS`.
     batch_sizes: of the packed programs.
     budget: share of the dense GMACs that the thresholds are for, if one is known.
+    **options: of the format, see `Format`: `tokens=True` for programs that return the tokens and
+      their positions, too; `opset=N` of ONNX.
 
   Returns:
     Dictionary: the content of `NAME.json`, with the largest difference of logits found.
@@ -38,17 +42,21 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None):
   sizes = sorted(set(batch_sizes))
   if any(size < 1 for size in sizes):
     raise InputError(f"batch sizes {sizes}: expected numbers of images, at least 1 each")
+  options = {name: value for name, value in options.items() if value not in (None, False)}
   check_path(form, path)
   check_libraries(form)
+  check_options(form, options)
   network = dataclasses.replace(network, dtype="float32")
   with _replacing(path, FORMATS[form].name) as (artifact, note):
-    FORMATS[form].write(network, artifact, sizes)
+    FORMATS[form].write(network, artifact, sizes, **options)
     with devices.exact():  # or the rounding of an accelerator's products would be a difference
       difference = FORMATS[form].verify(network, artifact)
     content = _describe(network, budget) | {
       "format": form,
       "prune_before": list(network.arch.prune_before) if network.prunes else [],
+      "outputs": list(output_names("tokens" in options)),
       "versions": _versions(form),
+      "least_versions": FORMATS[form].least_versions(artifact),
       "sha256": _checksums(artifact),
       "largest_logit_difference": difference,
     }
@@ -59,6 +67,11 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None):
 def check_libraries(form):
   """Raises InputError where a library that the format of that name needs is missing."""
   FORMATS[form].check_libraries()
+
+
+def check_options(form, options):
+  """Raises InputError for an option, of {name: value}, that a format does not have."""
+  FORMATS[form].check_options(options)
 
 
 def check_path(form, path):
@@ -99,6 +112,7 @@ def _describe(network, budget):
   resize = f"{sides} to image_size ÷ crop_ratio, {preprocessing.interpolation}"
   return network.describe() | {
     "budget": budget,
+    "thresholds": np.asarray(network.params["thresholds"]).tolist() if network.prunes else None,
     "gmacs_dense": network.dense_gmacs,
     "gmacs_target": complexity.target_gmacs(arch, budget),
     "image_size": arch.to_json()["image_size"],

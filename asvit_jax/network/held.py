@@ -170,6 +170,23 @@ class Network:
       images = self.preprocessing.normalize(images)
     return EXECUTIONS[execution](self.model, images, tokens)
 
+  def warm_up(self, batch_sizes=(1, 32), execution=None, tokens=False):
+    """Compiles what calls with so many uint8 images run, so that none of them compiles anything.
+
+    Args:
+      batch_sizes: numbers of images; a call with another number compiles when it comes.
+      execution: as for a call.
+      tokens: as for a call.
+
+    Raises:
+      InputError: sizes that are none, or an execution that needs thresholds.
+    """
+    if any(size < 1 for size in batch_sizes):
+      raise InputError(f"batch sizes {list(batch_sizes)}: expected numbers of images, at least 1")
+    for size in sorted(set(batch_sizes)):
+      images = np.zeros((size, *self.arch.image_shape), np.uint8)
+      jax.block_until_ready(self(images, execution, tokens))
+
   def merging(self):
     """The same network, to merge tokens instead of dropping them, where and by what recipes do it.
 
@@ -277,12 +294,12 @@ class Network:
     """
     saving.save(path, self.params, self.describe(), thresholds_as_metadata)
 
-  def export(self, path, form, batch_sizes=None, budget=None):
+  def export(self, path, form, batch_sizes=None, budget=None, **options):
     """Writes an artifact that others run, verified; see `export.writing.export`."""
     from asvit_jax.export.writing import BATCH_SIZES, export
 
     sizes = BATCH_SIZES if batch_sizes is None else batch_sizes
-    return export(self, path, form, sizes, budget)
+    return export(self, path, form, sizes, budget, **options)
 
 
 def _batches(images):

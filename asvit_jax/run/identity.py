@@ -130,8 +130,14 @@ def of_all_hosts(config):
 
 
 def is_run(workdir):
-  """Whether a run has begun there."""
-  return (storage.path(workdir) / "config.json").is_file()
+  """Whether a run has begun there; the hub's directories have a config.json, too, of other keys."""
+  path = storage.path(workdir) / "config.json"
+  if not path.is_file():
+    return False
+  try:
+    return "optimizer" in json.loads(storage.read(path))
+  except (OSError, ValueError):
+    return True  # of a run; `load` says what is wrong with it
 
 
 def load(workdir):

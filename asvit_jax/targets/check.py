@@ -12,6 +12,7 @@ import re
 from absl import flags
 
 from asvit_jax.core import command
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
 
@@ -30,6 +31,11 @@ def main(_):
   known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
   done = {checking.name(row): row for row in known}
   chosen = [c for c in checking.all_of_them() if re.search(flags.FLAGS.only, checking.name(c))]
+  if not chosen:
+    raise InputError(
+      f"--only {flags.FLAGS.only!r} is found in no check, such as "
+      f"{checking.name(checking.all_of_them()[0])!r}"
+    )
   for i, check in enumerate(chosen, 1):
     if checking.name(check) in done:
       continue

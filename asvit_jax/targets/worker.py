@@ -15,7 +15,10 @@ from asvit_jax.targets import names
 def main():
   """Does the job; bad input is the result's `error`."""
   flags.FLAGS.mark_as_parsed()  # libraries below read absl's flags
-  job = json.load(sys.stdin)
+  try:
+    job = json.load(sys.stdin)
+  except ValueError:
+    sys.exit("error: this is the process of train.py and benchmark.py --target, and no tool")
   try:
     result = _JOBS[job.pop("what")](target=names.parse(job.pop("target")), **job)
   except InputError as error:

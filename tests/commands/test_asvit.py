@@ -34,15 +34,15 @@ FLAGS = {
   },
   "predict": {
     *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),
-    *("step", "weights-of"),
+    *("step", "weights-of", "features"),
   },
   "export": {
     *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
-    *("step", "weights-of"),
+    *("step", "weights-of", "[no]tokens", "opset", "push-to-hub", "results", "[no]private"),
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    *("reduction", "target", "image-size", "step", "weights-of"),
+    *("reduction", "target", "image-size", "step", "weights-of", "latency"),
   },
   "visualize": {
     *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),

@@ -97,6 +97,35 @@ def test_a_recipe_is_named_with_its_argument(call, name):
   assert_one_error(process, "budget 1.5 is not in (0, 1]")
 
 
+def test_every_tool_is_there(call, installed):
+  files = [
+    p for p in installed.glob("asvit_jax/**/*.py") if 'if __name__ == "__main__"' in p.read_text()
+  ]
+  tools = {".".join(p.relative_to(installed).with_suffix("").parts) for p in files}
+  assert len(tools) >= 9
+  process = call("-m", "asvit_jax.targets.worker")  # which others start
+  assert (process.returncode, process.stderr[:6]) == (1, "error:")
+  for tool in sorted(tools - {"asvit_jax.targets.worker"}):
+    process = call("-m", tool.removesuffix(".__main__"), "--help")
+    assert process.stdout, process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_tools_work_in_an_empty_directory(call, tmp_path):
+  data = tiny.write_folder(tmp_path / "images")
+  process = call(
+    *("-m", "asvit_jax.data.benchmark", "--config", "digits", "--config.data.name=folder"),
+    *(f"--config.data.dir={data}", "--config.batch_size=8", "--batches=1"),
+    "--config.model.num_classes=3",
+  )
+  assert process.returncode == 0, process.stderr
+  assert json.loads(process.stdout)["images_per_s"] > 0
+  reference = processes.REPOSITORY / "tests" / "golden" / "deit_parity.npz"
+  process = call("-m", "asvit_jax.parity", reference)
+  assert (process.returncode, json.loads(process.stdout)["ok"]) == (0, True)
+  assert_one_error(call("-m", "asvit_jax.targets.check", "--only", "abacus"), "found in no check")
+
+
 def test_predict_works_in_an_empty_directory(call, tmp_path):
   weights, image = tmp_path / "w.safetensors", tmp_path / "image.png"
   tiny.network(vit.VARIANTS["digits"]).dense.save(weights)

@@ -79,7 +79,7 @@ def test_predict_draws_the_tokens_that_it_reports(tmp_path, images, digits_weigh
     (("predict.py",), "0 positional arguments"),
     (("predict.py", "none.jpg"), "image none.jpg cannot be read"),
     (("export.py", "--format=onnx"), "out"),
-    (("export.py", "--format=tflite", "--out=x"), "safetensors"),
+    (("export.py", "--format=papyrus", "--out=x"), "safetensors"),
   ],
   ids=["no image", "no such image", "no out", "unknown format"],
 )

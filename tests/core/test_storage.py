@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from asvit_jax.core import recipes, storage
+from asvit_jax.core import command, recipes, storage
 from asvit_jax.core.errors import InputError
 
 
@@ -125,3 +125,9 @@ def test_stores_that_are_not_there_are_refused_with_what_to_do(monkeypatch):
     storage.path("gs://bucket/file")
   with pytest.raises(InputError, match=r"data.dir gs://b/d is in an object store.*: copy it"):
     storage.on_disk("gs://b/d", "data.dir", "copy it")
+
+
+def test_what_the_environment_and_a_config_name_is_looked_at_first(monkeypatch):
+  # JAX would warn at every program, and keep none of them.
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/cache")
+  assert list(command._named_paths()) == ["gs://bucket/cache"]

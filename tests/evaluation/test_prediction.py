@@ -13,6 +13,7 @@ from asvit_jax.data import transforms
 from asvit_jax.data.images import check_files
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.evaluation import prediction
+from asvit_jax.evaluation.features import Features, check_path
 from asvit_jax.sparsity import complexity
 
 ARCH = tiny.TRAINED
@@ -85,9 +86,9 @@ def test_the_five_most_probable_classes_come_best_first():
 
 
 @pytest.mark.parametrize(
-  ("sizes", "runs"), [((), [3]), ((2,), [2, 2]), ((1, 2), [2, 1]), ((4,), [4]), ((1,), [1, 1, 1])]
+  ("sizes", "runs"), [((), [3]), ((2,), [2, 1]), ((1, 2), [2, 1]), ((4,), [3]), ((1,), [1, 1, 1])]
 )
-def test_padding_never_changes_a_result(images, network, sizes, runs):
+def test_artifacts_get_their_largest_batches_and_the_rest(images, network, sizes, runs):
   alone = [prediction.predict(network, [p], "masked")[0] for p in images[:3]]
   artifact = Packed(network, sizes)
   results = prediction.predict_by_artifact(artifact, images[:3])
@@ -99,11 +100,12 @@ def test_padding_never_changes_a_result(images, network, sizes, runs):
       assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)
 
 
-def test_more_images_than_a_batch_go_in_several():
-  paths = list(range(70))
-  batches = list(prediction._batches(paths, (prediction.BATCH,)))
-  assert [(len(batch), size) for batch, size in batches] == [(32, 32), (32, 32), (6, 32)]
-  assert [path for batch, _ in batches for path in batch] == paths
+def test_more_images_than_a_batch_go_in_several(images, network, monkeypatch):
+  monkeypatch.setattr(prediction, "BATCH", 2)
+  results = prediction.predict(network, images, "masked")
+  assert [result["file"] for result in results] == [str(path) for path in images]
+  outputs = tiny.run_masked(ARCH, network.params, tiny.normalize(pixels(images, 16)))
+  assert [result["kept"] for result in results] == np.asarray(outputs.kept).tolist()
 
 
 def test_a_network_without_thresholds_keeps_nothing_to_tell(images, network):
@@ -120,3 +122,44 @@ def test_an_image_cut_short_is_named_when_it_is_decoded(images, network):
   check_files(images)  # its header is whole
   with pytest.raises(InputError, match=r"0\.png is not a readable image"):
     prediction.predict(network, images)
+
+
+@pytest.mark.parametrize("execution", [None, "packed", "dense"])
+def test_features_are_the_tokens_their_places_and_what_decided(
+  images, network, execution, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(prediction, "BATCH", 2)  # the third batch is half full
+  features = Features(images)
+  results = prediction.predict(network, images, execution, features)
+  features.save(tmp_path / "f.npz")
+  found = dict(np.load(tmp_path / "f.npz"))
+  normalised = tiny.normalize(pixels(images, 16))
+  run = tiny.run_dense if execution == "dense" else tiny.run_masked
+  expected = run(ARCH, network.params, normalised)
+  assert found["files"].tolist() == [str(path) for path in images]
+  assert found["kept"].tolist() == [result["kept"] for result in results]
+  assert (found["tokens"].shape, found["tokens"].dtype) == ((5, 17, 12), np.float32)
+  for i, (tokens, positions) in enumerate(zip(found["tokens"], found["positions"], strict=True)):
+    there = positions >= 0
+    places = np.flatnonzero(expected.positions[i] >= 0)
+    assert sorted(positions[there]) == places.tolist()
+    np.testing.assert_allclose(tokens[there], expected.tokens[i][positions[there]], atol=1e-4)
+    assert not tokens[~there].any()
+  if execution == "packed":
+    assert "scores" not in found
+    return
+  assert found["scores"].shape == (5, 0 if execution == "dense" else 3, 16)
+  np.testing.assert_array_equal(found["positions"], expected.positions)
+  for stage in range(found["scores"].shape[1]):
+    present = np.asarray(expected.keep[:, stage - 1] > 0) if stage else np.ones((5, 16), bool)
+    np.testing.assert_array_equal(np.isnan(found["scores"][:, stage]), ~present)
+    kept = found["scores"][:, stage] > network.params["thresholds"][stage]
+    np.testing.assert_array_equal(kept, expected.keep[:, stage] > 0)
+
+
+def test_features_that_could_not_be_written_are_refused(tmp_path):
+  with pytest.raises(InputError, match=r"--features .* is a directory: give the name of a file"):
+    check_path(tmp_path)
+  (tmp_path / "file").touch()
+  with pytest.raises(InputError, match=r"cannot write to the directory of --features"):
+    check_path(tmp_path / "file" / "f.npz")

@@ -1,8 +1,10 @@
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.export import verification
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.formats import FORMATS
-from asvit_jax.export.programs import Programs
+from asvit_jax.export.serving import Programs, runs
 from asvit_jax.network import load
 from asvit_jax.sparsity import complexity
 from asvit_jax.weights import to_timm
@@ -28,8 +30,9 @@ NAMES = {
   "stablehlo": "net.stablehlo.zip",
   "savedmodel": "net",
   "onnx": "net.onnx",
+  "tflite": "net.tflite",
 }
-PROGRAMS = ["stablehlo", "savedmodel", "onnx"]
+PROGRAMS = ["stablehlo", "savedmodel", "onnx", "tflite"]
 PREPROCESSING = Preprocessing(crop_ratio=0.9, interpolation="bilinear")
 CLASSES = ("ant", "bee", "cat")
 
@@ -78,7 +81,7 @@ def test_an_artifact_agrees_with_memory_at_any_number_of_images(exported, networ
   artifact = load_artifact(path)
   assert (artifact.arch, artifact.preprocessing) == (ARCH, PREPROCESSING)
   assert artifact.classes == CLASSES
-  assert artifact.packed_sizes == (() if form == "onnx" else (1, 3))
+  assert artifact.packed_sizes == (() if form in ("onnx", "tflite") else (1, 3))
   assert artifact.note == note
   logits, kept = in_memory(network, images)
   assert len(np.unique(kept, axis=0)) > 2
@@ -90,21 +93,131 @@ def test_an_artifact_agrees_with_memory_at_any_number_of_images(exported, networ
   assert 0 < note["largest_logit_difference"] < 1e-4
 
 
-def test_packed_programs_run_at_their_sizes_and_the_masked_one_at_all_others():
+@pytest.mark.parametrize(
+  ("sizes", "count", "ran"),
+  [
+    ((1, 8, 32), 1, [1]),
+    ((1, 8, 32), 3, [1, 1, 1]),  # 8 would be more than half of it for nothing
+    ((1, 8, 32), 5, [8]),
+    ((1, 8, 32), 15, [8, 8]),
+    ((1, 8, 32), 16, [32]),
+    ((1, 8, 32), 105, [32, 32, 32, 8, 1]),
+    ((32,), 2, [32]),
+    ((), 7, [7]),
+  ],
+)
+def test_any_number_of_images_runs_at_the_sizes_there_are(sizes, count, ran):
   calls = []
 
-  def program(name):
-    return lambda images: (calls.append(name), (images, images))[1]
+  def run(images):
+    calls.append(len(images))
+    return 2 * images, images[:, None]
 
-  programs = Programs({size: program(size) for size in (32, None, 1)})
-  for count in (1, 2, 32, 33):
-    programs(np.zeros(count))
-  assert calls == [1, None, 32, None]
-  assert programs.packed_sizes == (1, 32)
+  programs = Programs(dict.fromkeys((*sizes, None), run))
+  doubled, rows = programs(np.arange(count))
+  np.testing.assert_array_equal(doubled, 2 * np.arange(count))
+  np.testing.assert_array_equal(rows, np.arange(count)[:, None])
+  assert calls == ran
+  assert sum(number for number, _ in runs(count, sizes)) == count
+  assert programs.packed_sizes == sizes
+
+
+@pytest.mark.parametrize("form", PROGRAMS)
+def test_tokens_and_their_positions_are_returned_where_asked_for(
+  exported, network, images, form, tmp_path, monkeypatch
+):
+  without = load_artifact(exported(form)[0])
+  with pytest.raises(InputError, match="returns no tokens: export it with --tokens"):
+    without(images, tokens=True)
+  path = tmp_path / NAMES[form]
+  note = network.export(path, form, (3,), tokens=True)
+  assert note["outputs"] == ["logits", "kept", "tokens", "positions"]
+  artifact = load_artifact(path)
+  expected = tiny.run_masked(ARCH, network.params, network.preprocessing.normalize(images))
+  logits, kept, tokens, positions = artifact(images[:4], tokens=True)
+  np.testing.assert_allclose(logits, expected.logits[:4], atol=1e-4)
+  np.testing.assert_array_equal(kept, expected.kept[:4])
+  assert (tokens.dtype, positions.dtype) == (np.float32, np.int32)
+  for i in range(4):
+    at = positions[i]
+    assert sorted(at[at >= 0]) == np.flatnonzero(expected.positions[i] >= 0).tolist()
+    np.testing.assert_allclose(tokens[i][at >= 0], expected.tokens[i][at[at >= 0]], atol=1e-4)
+    assert not tokens[i][at < 0].any()
+  assert len(artifact(images[:4])) == 2  # and nobody else sees them
+  monkeypatch.setattr(verification, "TOLERANCE", 1e-4)
+  run = artifact.programs.by_size[next(iter(artifact.programs.by_size))]
+  for wrong in (lambda t, p: (t + 0.01, p), lambda t, p: (t, p.clip(min=0))):
+
+    def other(images, wrong=wrong):
+      logits, kept, tokens, positions = map(np.asarray, run(images))
+      return logits, kept, *wrong(tokens, positions)
+
+    size = next(iter(artifact.programs.by_size))
+    with pytest.raises(InputError, match=r"tokens by (0\.0|inf)"):
+      verification.largest_difference(network, Programs({size: other}), form)
+
+
+def test_no_call_compiles_after_a_warm_up(exported, network, images):
+  with compilations() as compiled:
+    artifact = load_artifact(exported("stablehlo")[0])
+    artifact.warm_up()
+    assert len(compiled) == 2  # its packed programs
+    for count in (1, 2, 3, 4, 8):
+      artifact(images[:count])
+    assert len(compiled) == 2
+  for sizes, said in (((1, 2), r"\[1, 2\]: this artifact runs at 1, 3"), ((0,), "runs at 1, 3")):
+    with pytest.raises(InputError, match=said):
+      artifact.warm_up(sizes)
+
+
+def test_no_call_of_a_dense_artifact_compiles_after_a_warm_up(network, images, tmp_path):
+  network.dense.export(tmp_path / "net.zip", "stablehlo")
+  artifact, dense = load_artifact(tmp_path / "net.zip"), network.dense
+  expected = artifact(images[:3])[0]  # of exactly three
+  artifact.warm_up((2, 4))
+  dense.warm_up((3,))
+  with compilations() as compiled:
+    for count in (1, 2, 3, 4, 8):
+      logits, _ = artifact(images[:count])
+      np.testing.assert_allclose(logits[:3], expected[:count], atol=1e-5)
+    dense(images[:3])
+    assert not compiled
+  with pytest.raises(InputError, match=r"batch sizes \[0\]: .* runs at numbers of images"):
+    artifact.warm_up((0,))
+  with pytest.raises(InputError, match=r"batch sizes \[0\]: expected numbers"):
+    dense.warm_up((0,))
+
+
+@contextlib.contextmanager
+def compilations():
+  """A list with an entry for every program that XLA is given to compile."""
+  found = []
+
+  def listen(event, _, **__):
+    if event == "/jax/core/compile/backend_compile_duration":
+      found.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield found
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_an_image_has_its_own_result_in_any_company(exported, images):
+  artifact = load_artifact(exported("stablehlo")[0])
+  alone = [artifact(images[i : i + 1]) for i in range(8)]
+  logits, kept = artifact(images)  # 3, 3 and 2, filled up to 3
+  np.testing.assert_allclose(logits, np.concatenate([one[0] for one in alone]), atol=1e-5)
+  np.testing.assert_array_equal(kept, np.concatenate([one[1] for one in alone]))
+  others = artifact(np.concatenate([images[5:8], images[:2]]))[0][3:]  # by others, filled up
+  np.testing.assert_array_equal(others, artifact(images[:2])[0])
+  with pytest.raises(InputError, match="no images: expected at least one"):
+    artifact(images[:0])
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_note_says_what_an_artifact_is(exported, form):
+def test_the_note_says_what_an_artifact_is(exported, network, form):
   path, summary = exported(form)
   assert sorted(p.name for p in path.parent.iterdir()) == sorted([path.name, path.name + ".json"])
   note = json.loads(path.with_name(path.name + ".json").read_text())
@@ -124,6 +237,13 @@ def test_the_note_says_what_an_artifact_is(exported, form):
     "std": [0.229, 0.224, 0.225],
   }
   assert note["versions"]["jax"] == importlib.metadata.version("jax")
+  assert note["outputs"] == ["logits", "kept"]
+  np.testing.assert_allclose(note["thresholds"], network.params["thresholds"])
+  package = {"savedmodel": "tensorflow", "onnx": "onnxruntime", "tflite": "tensorflow"}
+  package |= {"stablehlo": "jax", "safetensors": "safetensors"}
+  (least,) = note["least_versions"].items()
+  assert least[0] == package[form]
+  assert re.fullmatch(r"\d+\.\d+(\.\d+)*", least[1])
   if FORMATS[form].directory:
     found = {str(p.relative_to(path)): sha256(p) for p in path.rglob("*") if p.is_file()}
     assert found

@@ -16,7 +16,8 @@ from asvit_jax.export import verification, writing
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import Programs, flat_params, program_for_any_number
+from asvit_jax.export.programs import flat_params, program_for_any_number
+from asvit_jax.export.serving import Programs
 
 NETWORK = tiny.network(tiny.TRAINED.dense)
 
@@ -165,7 +166,8 @@ def test_names_cost_no_import_and_formats_no_library():
   script = (
     "import sys\n"
     "from asvit_jax.export.formats import FORMATS\n"
-    "assert FORMATS.names == ('safetensors', 'stablehlo', 'savedmodel', 'onnx')\n"
+    "FOUR = ('safetensors', 'stablehlo', 'savedmodel', 'onnx')\n"
+    "assert FORMATS.names == (*FOUR, 'tflite')\n"
     "assert not {'jax', 'numpy', 'asvit_jax.export.formats.onnx'} & set(sys.modules)\n"
     "needed = {library for name in FORMATS for library in FORMATS[name].needs}\n"
     "assert len(needed) == 4 and not needed & set(sys.modules), needed & set(sys.modules)\n"
@@ -174,7 +176,7 @@ def test_names_cost_no_import_and_formats_no_library():
 
 
 def test_an_unknown_format_is_an_error_with_the_known_ones():
-  said = "--format 'papyrus' is not known: choose from safetensors, stablehlo, savedmodel, onnx"
+  said = "--format 'papyrus' is not known: choose from safetensors, stablehlo, savedmodel, onnx, tf"
   for call in (
     lambda: NETWORK.export("net", "papyrus"),
     lambda: writing.check_path("papyrus", "net"),
@@ -201,3 +203,58 @@ def test_an_own_format_needs_no_line_of_the_table(tmp_path):
   path = tmp_path / "net"
   assert NETWORK.export(path, FIFTH)["format"] == FIFTH
   assert load_artifact(path)(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+  ("form", "option", "said"),
+  [
+    ("safetensors", {"tokens": True}, "--tokens is nothing that the format safetensors has: leave"),
+    (
+      "stablehlo",
+      {"opset": 17},
+      "--opset is nothing that the format stablehlo has: it takes --tok",
+    ),
+    (FIFTH, {"tokens": True}, "--tokens is nothing that the format fifth has"),
+  ],
+)
+def test_an_option_that_a_format_does_not_have_is_refused(tmp_path, form, option, said):
+  with pytest.raises(InputError, match=said):
+    NETWORK.export(tmp_path / "net", form, **option)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.external
+def test_an_opset_is_the_one_asked_for_and_old_runtimes_take_old_ones(tmp_path):
+  onnx = pytest.importorskip("onnx")
+  pytest.importorskip("jax2onnx")
+  note = NETWORK.export(tmp_path / "net", "onnx", opset=17)
+  assert note["least_versions"] == {"onnxruntime": "1.15.1"}
+  model = onnx.load(str(tmp_path / "net"))
+  assert ([o.version for o in model.opset_import], model.ir_version) == ([17], 8)
+  for opset in (12, 99):
+    with pytest.raises(InputError, match=rf"--opset {opset}: expected 13 to \d+, the newest"):
+      NETWORK.export(tmp_path / "other", "onnx", opset=opset)
+
+
+@pytest.mark.external
+def test_tflite_has_built_in_operators_alone_and_images_run_one_by_one(written):
+  tf = pytest.importorskip("tensorflow")
+  path = written("tflite")
+  interpreter = tf.lite.Interpreter(str(path))
+  interpreter.allocate_tensors()
+  names = {operator["op_name"] for operator in interpreter._get_ops_details()}
+  assert "FULLY_CONNECTED" in names
+  assert not {name for name in names if name.startswith("Flex") or name == "CUSTOM"}
+  (images,) = interpreter.get_input_details()
+  assert (images["shape"].tolist(), images["dtype"]) == ([1, 16, 16, 3], np.uint8)
+  programs = FORMATS["tflite"].load(path)
+  assert (programs.sizes, programs.packed_sizes) == ((1,), ())
+
+
+def test_an_artifact_that_needs_a_newer_library_says_so(tmp_path, monkeypatch):
+  monkeypatch.setattr(fifth, "least_versions", lambda path: {"numpy": "99.1", "nothing": "1"})
+  NETWORK.export(tmp_path / "net", FIFTH)
+  with pytest.raises(
+    InputError, match=r"net needs numpy 99\.1 or newer, and 2\.\d+.* is installed"
+  ):
+    load_artifact(tmp_path / "net")

@@ -6,7 +6,7 @@ from typing import ClassVar
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.export import verification
-from asvit_jax.export.programs import Programs
+from asvit_jax.export.serving import Programs
 
 
 class Format:
@@ -15,8 +15,9 @@ class Format:
   name: str
   needs: ClassVar[dict[str, str]] = {}
   directory: str | None = None
+  options: ClassVar[tuple[str, ...]] = ()
 
-  def write(self, network, path, batch_sizes):
+  def write(self, network, path, batch_sizes, **options):
     """See `formats`."""
     raise NotImplementedError
 
@@ -27,6 +28,20 @@ class Format:
   def verify(self, network, path):
     """See `formats`."""
     raise NotImplementedError
+
+  def least_versions(self, path):
+    """See `formats`."""
+    del path
+    return {}
+
+  def check_options(self, options):
+    """Raises InputError where one of the options, a dictionary, cannot be had in this format."""
+    for name in options:
+      if name not in self.options:
+        raise InputError(
+          f"--{name} is nothing that the format {self.name} has: "
+          f"{f'it takes --{self.options[0]}' if self.options else 'leave it out'}"
+        )
 
   def require(self, library):
     """Imports a library of `needs`, or raises InputError with the command that installs it."""
@@ -64,8 +79,14 @@ class ProgramFormat(Format):
   """A format that holds programs; a subclass has `write` and `read`.
 
   The programs of an artifact take (b, s, s, 3) uint8 images and return `logits` (b, classes) and
-  `kept` (b, stages) float32, the patches that each stage keeps.
+  `kept` (b, stages) float32, the patches that each stage keeps; and where `write` was asked for
+  them, `tokens` (b, 1 + n, d) float32 and their `positions` (b, 1 + n) int32, see `Outputs`.
+
+  Attributes:
+    compiles: whether a program for any number of images compiles once for every number.
   """
+
+  compiles: ClassVar[bool] = True
 
   def read(self, path):
     """The programs of an artifact, whatever error a damaged one raises.
@@ -74,7 +95,8 @@ class ProgramFormat(Format):
       path: a `pathlib.Path`, on a disk; of one in a bucket, a copy that goes when it is read.
 
     Returns:
-      {batch size, or None for any: function of images that returns (logits, kept)}.
+      {batch size, or None for any: function of images that returns (logits, kept), and tokens and
+      positions after them where it has them}.
     """
     raise NotImplementedError
 
@@ -82,7 +104,7 @@ class ProgramFormat(Format):
     """See `formats`."""
     try:
       with storage.local(path) as file:
-        return Programs(self.read(file))
+        return Programs(self.read(file), self.compiles)
     except InputError:
       raise
     except Exception as error:  # each library raises its own types; the cause is always the file

@@ -5,8 +5,15 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from asvit_jax.core.errors import InputError
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import flat_params, program_for_any_number
+from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
+
+_OPSET, _LEAST_OPSET = 23, 13
+# By opset, the oldest ONNX Runtime that was seen to run what is written with it or an older one; of
+# 1.15.1, 1.16.3, 1.17.3, 1.18.1, 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.1. What jax2onnx writes with
+# opset 12, none takes.
+_RUNTIMES = {18: "1.15.1", 20: "1.17.3", 21: "1.18.1", 22: "1.21.1", 23: "1.23.2", 25: "1.24.1"}
 
 
 class Onnx(ProgramFormat):
@@ -17,33 +24,59 @@ class Onnx(ProgramFormat):
 
   name = "onnx"
   needs: ClassVar = {"jax2onnx": "jax2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
+  options: ClassVar = ("tokens", "opset")
+  compiles = False
 
-  def write(self, network, path, batch_sizes):
+  def check_options(self, options):
+    """See `Format`."""
+    super().check_options(options)
+    if "opset" not in options:
+      return
+    newest = self.require("onnx").defs.onnx_opset_version()
+    if not _LEAST_OPSET <= options["opset"] <= newest:
+      raise InputError(
+        f"--opset {options['opset']}: expected {_LEAST_OPSET} to {newest}, the newest that the "
+        "installed onnx knows"
+      )
+
+  def write(self, network, path, batch_sizes, tokens=False, opset=None):
     """See `formats`."""
     del batch_sizes
     jax2onnx, onnx = self.require("jax2onnx"), self.require("onnx")
     from jax import export
 
-    _, program = program_for_any_number(network)
-    flat, shape = flat_params(network), network.arch.image_shape
+    _, program = program_for_any_number(network, tokens)
+    flat, shape, names = flat_params(network), network.arch.image_shape, output_names(tokens)
 
     def forward(images):
       outputs = program(flat, images)
-      return outputs["logits"], outputs["kept"]
+      return tuple(outputs[name] for name in names)
 
     batch = export.symbolic_shape("b")[0]
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     model = jax2onnx.to_onnx(
-      forward, [images], input_names=["images"], output_names=["logits", "kept"]
+      forward, [images], opset=opset or _OPSET, input_names=["images"], output_names=list(names)
     )
+    # The converter gives the newest; the opset needs no more than this, and older runtimes take it.
+    needed = onnx.helper.find_min_ir_version_for(model.opset_import)
+    model.ir_version = min(model.ir_version, needed)
     onnx.save(model, str(path))
+
+  def least_versions(self, path):
+    """See `formats`."""
+    model = self.require("onnx").load(str(path), load_external_data=False)
+    opset = next(opset.version for opset in model.opset_import if not opset.domain)
+    least = next((least for newest, least in _RUNTIMES.items() if opset <= newest), None)
+    return {} if least is None else {"onnxruntime": least}
 
   def read(self, path):
     """See `ProgramFormat`."""
     onnxruntime = self.require("onnxruntime")
     providers = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(str(path), providers=providers)
-    return {None: lambda images: session.run(["logits", "kept"], {"images": images})}
+    found = {output.name for output in session.get_outputs()}
+    names = list(output_names("tokens" in found))
+    return {None: lambda images: session.run(names, {"images": images})}
 
 
 onnx = Onnx()

@@ -23,6 +23,11 @@ class Safetensors(Format):
     """See `formats`; there are no programs."""
     raise InputError(f"artifact {path}: {self.name} holds weights only; give it as --weights")
 
+  def least_versions(self, path):
+    """See `formats`; the oldest that was tried."""
+    del path
+    return {"safetensors": "0.3.1"}
+
   def verify(self, network, path):
     """See `formats`; weights and description are the same to the bit, or it is an error."""
     stored = reader.read(str(path))

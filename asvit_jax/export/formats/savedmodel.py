@@ -4,7 +4,7 @@ import functools
 from typing import ClassVar
 
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, programs
+from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
 
 
 class SavedModel(ProgramFormat):
@@ -16,8 +16,9 @@ class SavedModel(ProgramFormat):
   name = "savedmodel"
   needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
   directory = "a SavedModel"
+  options: ClassVar = ("tokens",)
 
-  def write(self, network, path, batch_sizes):
+  def write(self, network, path, batch_sizes, tokens=False):
     """See `formats`."""
     tf = self.require("tensorflow")
     from jax.experimental import jax2tf
@@ -41,7 +42,7 @@ class SavedModel(ProgramFormat):
 
     signatures = {
       name if count else "serving_default": signature(program, count)
-      for name, (program, count) in programs(network, batch_sizes).items()
+      for name, (program, count) in programs(network, batch_sizes, tokens).items()
     }
     try:
       tf.saved_model.save(module, str(path), signatures=signatures)
@@ -55,7 +56,7 @@ class SavedModel(ProgramFormat):
 
     def run(signature, images):
       outputs = signature(images=tf.constant(images))
-      return outputs["logits"].numpy(), outputs["kept"].numpy()
+      return [outputs[name].numpy() for name in output_names("tokens" in outputs)]
 
     return {
       batch_size(name): functools.partial(run, signature)

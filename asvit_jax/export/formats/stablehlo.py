@@ -2,16 +2,20 @@
 
 import functools
 import io
+import re
 import zipfile
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, programs
+from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
 
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
+# The oldest jax that was seen to run what has a version of StableHLO: 1.15 is that of jax 0.10.2.
+_READERS = {"1.15": "0.8.3"}
 
 
 class StableHLO(ProgramFormat):
@@ -21,8 +25,9 @@ class StableHLO(ProgramFormat):
   """
 
   name = "stablehlo"
+  options: ClassVar = ("tokens",)
 
-  def write(self, network, path, batch_sizes):
+  def write(self, network, path, batch_sizes, tokens=False):
     """See `formats`."""
     from jax import export  # needs flatbuffers, which it does not declare
 
@@ -32,11 +37,18 @@ class StableHLO(ProgramFormat):
       buffer = io.BytesIO()
       np.savez(buffer, **flat)
       archive.writestr(_WEIGHTS, buffer.getvalue())
-      for name, (program, count) in programs(network, batch_sizes).items():
+      for name, (program, count) in programs(network, batch_sizes, tokens).items():
         batch = count or export.symbolic_shape("b")[0]
         images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
         exported = export.export(jax.jit(program), platforms=PLATFORMS)(specs, images)
         archive.writestr(name + _SUFFIX, exported.serialize())
+
+  def least_versions(self, path):
+    """See `formats`; by the version of StableHLO that jax wrote, else this jax, which reads it."""
+    with zipfile.ZipFile(path) as archive:
+      program = next(name for name in archive.namelist() if name.endswith(_SUFFIX))
+      version = re.search(rb"StableHLO_v(\d+\.\d+)", archive.read(program))
+    return {"jax": _READERS.get(version and version[1].decode(), jax.__version__)}
 
   def read(self, path):
     """See `ProgramFormat`."""
@@ -53,7 +65,7 @@ class StableHLO(ProgramFormat):
 
     def run(program, images):
       outputs = program(weights, images)
-      return outputs["logits"], outputs["kept"]
+      return [outputs[name] for name in output_names("tokens" in outputs)]
 
     return {
       batch_size(name): functools.partial(run, jax.jit(program.call))

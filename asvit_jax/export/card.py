@@ -1,0 +1,117 @@
+"""A model card: what a repository of a model hub says of an artifact."""
+
+from asvit_jax.core.errors import InputError
+
+_FRONT = """---
+library_name: asvit_jax
+pipeline_tag: image-classification
+tags:
+- image-classification
+- vision-transformer
+- token-pruning
+- jax
+---
+"""
+_USE = {
+  True: """```python
+import asvit_jax
+
+network = asvit_jax.load("hf:{repository}")
+outputs = network(images)  # (b, {size}, {size}, 3) uint8 RGB -> outputs.logits, outputs.kept
+```
+""",
+  False: """```
+hf download {repository} --local-dir DIR
+asvit predict --artifact DIR/{file} IMAGE …
+```
+
+Or from Python, `asvit_jax.load_artifact("DIR/{file}")(images)`.
+""",
+}
+# Of what evaluate.py reports, with how it is written.
+_MEASURED = {
+  "top1": ("top-1", "{:.2f} %"),
+  "top5": ("top-5", "{:.2f} %"),
+  "gmacs": ("GMACs, mean of an image", "{:.4g}"),
+  "share": ("share of the dense network's", "{:.3f}"),
+  "images": ("images", "{}"),
+}
+
+
+def card(note, repository, file, results=None):
+  """The text of a README.md.
+
+  Args:
+    note: of the artifact, see `writing.export`.
+    repository: OWNER/NAME.
+    file: what the artifact is called in it.
+    results: what evaluate.py ended with, a dictionary, or None: then the card has no results.
+  """
+  arch, prune_before = note["architecture"], note["prune_before"]
+  if prune_before:
+    what = "A vision transformer that drops the patches that an image does not need"
+    if arch["reduction"] != "drop":
+      what = "A vision transformer that merges the patches that an image does not need into others"
+  else:
+    what = "A vision transformer, dense: nothing is pruned"
+  rows = [
+    ("network", note["variant"] or "of its own"),
+    *((key.replace("_", " "), arch[key]) for key in ("width", "depth", "heads")),
+    ("image size, patch size", f"{note['image_size']}, {note['patch_size']}"),
+    ("classes", note["num_classes"]),
+    ("GMACs of the dense network", f"{note['gmacs_dense']:.4g}"),
+    *_pruning_rows(note, arch),
+    ("format", note["format"]),
+    *((f"{name}, least version", v) for name, v in note["least_versions"].items()),
+  ]
+  use = _USE[note["format"] == "safetensors"]
+  parts = [
+    f"{_FRONT}\n# {repository.partition('/')[2]}\n",
+    f"{what}. Written by asvit_jax; `{file}.json` has all of this for programs.\n",
+    _table(("", ""), rows),
+    "## Preprocessing\n",
+    _table(("", ""), list(note["preprocessing"].items())),
+    *_results(results),
+    "## Use\n",
+    use.format(repository=repository, size=note["image_size"], file=file),
+  ]
+  return "\n".join(parts)
+
+
+def check_results(results):
+  """Raises InputError unless results are what evaluate.py ends with."""
+  if not (isinstance(results, dict) and {"top1", "images"} <= results.keys()):
+    raise InputError(
+      "--results: expected the line of JSON that evaluate.py ends with, with top1 and images"
+    )
+
+
+def _pruning_rows(note, arch):
+  if not note["prune_before"]:
+    return []
+  blocks = ", ".join(map(str, note["prune_before"]))
+  rows = [("prunes before blocks (from 0)", blocks), ("score", arch["score"])]
+  rows.append(("thresholds", _numbers(note["thresholds"])))
+  if note["budget"] is not None:
+    target = f"{note['budget']:g}, {note['gmacs_target']:.4g} GMACs"
+    rows.insert(0, ("budget, share of dense", target))
+  return rows
+
+
+def _numbers(values):
+  if values and isinstance(values[0], list):  # for several budgets
+    return "; ".join(map(_numbers, values))
+  return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _results(results):
+  if results is None:
+    return []
+  found = {name: how for name, how in _MEASURED.items() if name in results}
+  rows = [(title, form.format(results[name])) for name, (title, form) in found.items()]
+  return ["## Results\n", "As its author gave them, of evaluate.py.\n", _table(("", ""), rows)]
+
+
+def _table(head, rows):
+  lines = [f"| {' | '.join(head)} |", "|---|---|"]
+  return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)]) + "\n"

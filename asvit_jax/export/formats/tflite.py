@@ -1,0 +1,84 @@
+"""TFLite: LiteRT runs it, on phones and small computers, with its built-in operators alone."""
+
+import importlib
+import tempfile
+import threading
+from typing import ClassVar
+
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.export.formats.base import ProgramFormat
+from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
+
+_SIGNATURE = "serving_default"
+
+
+class TFLite(ProgramFormat):
+  """See `formats`; masked, one image at a time: its shapes are those of when it was written."""
+
+  name = "tflite"
+  needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
+  options: ClassVar = ("tokens",)
+
+  def write(self, network, path, batch_sizes, tokens=False):
+    """See `formats`."""
+    del batch_sizes
+    tf = self.require("tensorflow")
+    from jax.experimental import jax2tf
+    from tensorflow.lite.python.convert import ConverterError
+
+    _, program = program_for_any_number(network, tokens)
+    flat, shape = flat_params(network), network.arch.image_shape
+
+    def forward(images):
+      outputs = program(flat, images)
+      # Of a dense network nothing is kept, and there is no tensor of no elements.
+      return {name: array for name, array in outputs.items() if array.size}
+
+    converted = jax2tf.convert(
+      forward, native_serialization_platforms=("cpu",), with_gradient=False
+    )
+    images = tf.TensorSpec((1, *shape), tf.uint8, name="images")
+    function = tf.function(converted, input_signature=[images], autograph=False)
+    with tempfile.TemporaryDirectory() as directory:  # a signature has names for its outputs
+      tf.saved_model.save(tf.Module(), directory, signatures={_SIGNATURE: function})
+      converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[_SIGNATURE])
+      converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+      try:
+        path.write_bytes(converter.convert())
+      except ConverterError as error:
+        raise InputError(
+          f"this network has parts that TFLite's built-in operators cannot do: {str(error)[:300]}"
+        ) from error
+
+  def least_versions(self, path):
+    """See `formats`; the converter writes down which runtime knows all of the operators."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(path.read_bytes())
+    metadata = (model.Metadata(i) for i in range(model.MetadataLength()))
+    buffers = {entry.Name(): model.Buffers(entry.Buffer()) for entry in metadata}
+    least = buffers[b"min_runtime_version"].DataAsNumpy().tobytes().rstrip(b"\0")
+    return {"tensorflow": least.decode()}
+
+  def read(self, path):
+    """See `ProgramFormat`; with LiteRT where it is installed, else with TensorFlow."""
+    try:
+      interpreter_of = importlib.import_module("ai_edge_litert.interpreter").Interpreter
+    except ImportError:
+      interpreter_of = self.require("tensorflow").lite.Interpreter
+    interpreter = interpreter_of(model_content=path.read_bytes())
+    runner, lock = interpreter.get_signature_runner(_SIGNATURE), threading.Lock()
+    found = runner.get_output_details()
+
+    def run(images):
+      with lock:  # an interpreter has one set of tensors
+        outputs = runner(images=images)
+      outputs.setdefault("kept", np.zeros((len(images), 0), np.float32))
+      return [outputs[name] for name in output_names("tokens" in found)]
+
+    return {1: run}
+
+
+tflite = TFLite()

@@ -1,0 +1,99 @@
+"""The programs of a loaded artifact, run so that no number of images is slow or compiles anew."""
+
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.export.programs import BATCH_SIZES
+
+
+class Programs:
+  """The programs of a loaded artifact: call it with (b, s, s, 3) uint8 images of any number.
+
+  Args:
+    programs: {batch size, or None for any: function of images that returns a sequence of
+      `programs.OUTPUTS`, or with `programs.FEATURES`}.
+    compiles: whether the program for any number of images compiles once for every number.
+
+  Attributes:
+    by_size: the programs.
+    sizes: batch sizes that it runs at, increasing; empty where it takes every number as it is.
+    packed_sizes: batch sizes of the packed programs, increasing; empty without.
+  """
+
+  def __init__(self, programs, compiles=True):
+    self.by_size, self._compiles = programs, compiles
+    self.sizes = tuple(sorted(size for size in programs if size is not None))
+    # A format that cannot hold a program for any number has none that is packed either.
+    self.packed_sizes = self.sizes if None in programs else ()
+
+  def __call__(self, images):
+    """(b, s, s, 3) uint8 -> (b, classes) logits, (b, stages) kept and what else there is.
+
+    Images run at `sizes`, see `runs`; what is added to fill one has no part in the results.
+
+    Returns:
+      A tuple of NumPy arrays.
+
+    Raises:
+      InputError: no images.
+    """
+    images = np.asarray(images)  # a slice of an array on a device would be a program, too
+    if not len(images):
+      raise InputError("no images: expected at least one")
+    results, start = [], 0
+    for count, size in runs(len(images), self.sizes):
+      part = images[start : start + count]
+      # Again the last one, which needs no wider program than it does itself.
+      part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
+      results.append([np.asarray(array)[:count] for array in self.of_size(size)(part)])
+      start += count
+    return tuple(np.concatenate(arrays) for arrays in zip(*results, strict=True))
+
+  def of_size(self, size):
+    """The program for a batch size."""
+    return self.by_size.get(size) or self.by_size[None]
+
+  def warm_up(self, image, sizes=None):
+    """Runs what calls will run, so that none of them compiles or loads anything.
+
+    Args:
+      image: (s, s, 3) uint8, any.
+      sizes: batch sizes that calls run at from then on; by default those of its programs, or where
+        the one for any number compiles for each, `programs.BATCH_SIZES`.
+
+    Raises:
+      InputError: a size that there is no program for.
+    """
+    fixed = tuple(sorted(size for size in self.by_size if size is not None))
+    sizes = tuple(sorted(set(sizes or fixed or (BATCH_SIZES if self._compiles else ()))))
+    if any(size < 1 or (fixed and size not in fixed) for size in sizes):
+      known = ", ".join(map(str, fixed)) or "numbers of images"
+      raise InputError(f"batch sizes {list(sizes)}: this artifact runs at {known}")
+    if fixed or self._compiles:
+      self.sizes = sizes
+    for size in sizes or (1,):
+      self.of_size(size)(np.stack([image] * size))
+
+
+def runs(count, sizes):
+  """Splits a number of images into runs of given batch sizes.
+
+  Filled up to the next size where at least half of it is used, else cut to the one before.
+
+  Args:
+    count: number of images.
+    sizes: increasing; empty for any.
+
+  Returns:
+    List of (images of the run, its size).
+  """
+  found = []
+  while count:
+    above = next((size for size in sizes if size >= count), None)
+    below = max((size for size in sizes if size < count), default=None)
+    if not sizes:
+      above = count
+    size = below if above is None or (below is not None and 2 * count < above) else above
+    found.append((min(count, size), size))
+    count -= found[-1][0]
+  return found
