@@ -45,10 +45,12 @@ format: .venv/dev
 	touch $@
 
 .venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt requirements-browser.txt \
-		requirements-storage.txt requirements-storage-test.txt requirements-weights-test.txt
+		requirements-storage.txt requirements-storage-test.txt requirements-weights-test.txt \
+		requirements-notebook.txt
 	$(PYTHON) -m venv .venv-all
 	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt \
-		-r requirements-browser.txt -r requirements-storage-test.txt -r requirements-weights-test.txt
+		-r requirements-browser.txt -r requirements-storage-test.txt -r requirements-weights-test.txt \
+		-r requirements-notebook.txt
 	touch $@
 
 .venv-target/run: requirements.txt requirements-target.txt

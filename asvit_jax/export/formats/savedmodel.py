@@ -49,6 +49,11 @@ class SavedModel(ProgramFormat):
     except tf.errors.OpError as error:
       raise OSError(str(error)) from error
 
+  def least_versions(self, path):
+    """See `formats`; of 2.15.1, 2.16.2, 2.18.1 and 2.20.0 the last alone runs jax 0.10.2's."""
+    del path
+    return {"tensorflow": "2.20.0"}
+
   def read(self, path):
     """See `ProgramFormat`."""
     tf = self.require("tensorflow")
