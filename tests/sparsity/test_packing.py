@@ -166,7 +166,7 @@ def test_a_group_runs_at_the_least_width_that_holds_its_longest_image(pruned, mo
   ran = []
   monkeypatch.setattr(jax.lax, "switch", lambda rung, branches, *of: branches[int(rung)](*of))
   monkeypatch.setattr(packed, "_run_at", lambda model, index, width, *rest: ran.append(width))
-  packed._run_stage(model, 0, packed.ladder(17, LADDER), rows, jnp.arange(2))
+  packed._run_stage(model, 0, packed.ladder(17, LADDER), False, rows, jnp.arange(2))
   assert ran == [min(w for w in (6, 12, 17) if w >= longest)]
 
 

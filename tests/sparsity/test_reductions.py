@@ -195,9 +195,9 @@ def test_rows_without_a_token_stay_finite_beside_images_with_more(network):
   stage = in_place.before_first_stage(model, images[:2])
   rows = packed.decide(model, 0, stage)
   rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
-  apart = [packed._run_stage(model, 0, [6, 17], rows, jnp.array([i])) for i in range(2)]
+  apart = [packed._run_stage(model, 0, [6, 17], False, rows, jnp.array([i])) for i in range(2)]
   rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *apart)
   for _ in range(2):
     rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
-    rows = packed._run_stage(model, 0, [17], rows, jnp.arange(2))
+    rows = packed._run_stage(model, 0, [17], False, rows, jnp.arange(2))
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(rows))
