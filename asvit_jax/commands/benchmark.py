@@ -185,7 +185,7 @@ def _with_photographs():
   arch = _reduced(network.arch)
   if arch.image_size != network.arch.image_size:
     sized = dataclasses.replace(network.arch, image_size=arch.image_size)
-    resized = load(given.weights, sized, dtype=given.dtype, resize=True)
+    resized = load(given.weights, sized, dtype=given.dtype, resize=True, **arguments.choice())
     network = network.with_params(resized.params)
   network = dataclasses.replace(network, arch=arch)
   check_budget(network.arch, given.budget)

@@ -4,6 +4,7 @@ import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.export.programs import meaningful
 
 
 class Features:
@@ -47,7 +48,7 @@ class Features:
       before = np.concatenate([np.ones_like(keep[:, :1]), keep], axis=1)[:, : keep.shape[1]]
       scores = np.where(before > 0, np.asarray(scores[:count]), np.nan)
     positions = np.asarray(outputs.positions[:count])
-    tokens = np.where(positions[..., None] >= 0, np.asarray(outputs.tokens[:count]), 0)
+    tokens = np.asarray(meaningful(outputs)[:count])
     kept = np.asarray(outputs.kept[:count]).astype(np.int32)
     self.add(tokens=tokens, positions=positions, kept=kept, scores=scores)
 

@@ -1,6 +1,7 @@
 """Weights that the original libraries wrote: the same logits as by their own forward."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -116,19 +117,13 @@ def test_a_network_of_google_s_npz_is_that_which_timm_reads(tmp_path, timm):
 
 
 def transformers_model(transformers, name, **changes):
-  kind = name.removesuffix("ForImageClassification").removesuffix(
-    "ForImageClassificationWithTeacher"
+  kind = re.split("For|Model", name)[0]
+  dimensions = dict(
+    hidden_size=24, num_hidden_layers=3, num_attention_heads=3, image_size=32, patch_size=8
   )
-  config = getattr(transformers, f"{kind}Config")(
-    hidden_size=24,
-    num_hidden_layers=3,
-    num_attention_heads=3,
-    intermediate_size=96,
-    image_size=32,
-    patch_size=8,
-    num_labels=5,
-    **changes,
-  )
+  if "ForImageClassification" in name:
+    dimensions |= dict(intermediate_size=96, num_labels=5)
+  config = getattr(transformers, f"{kind}Config")(**dimensions | changes)
   return randomized(getattr(transformers, name)(config))
 
 
@@ -183,25 +178,16 @@ def test_the_processor_of_transformers_says_how_images_are_cut(tmp_path, transfo
 def test_features_of_networks_without_a_head(tmp_path, transformers, name):
   import torch
 
-  kind = name.removesuffix("Model").removesuffix("ForPreTraining")
-  changes = dict(mlp_ratio=2) if kind == "Dinov2" else dict(intermediate_size=48)
-  config = getattr(transformers, f"{kind}Config")(
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    image_size=32,
-    patch_size=8,
-    **changes,
-  )
-  model = randomized(getattr(transformers, name)(config))
+  changes = dict(mlp_ratio=2) if name == "Dinov2Model" else dict(intermediate_size=48)
+  model = transformers_model(transformers, name, num_hidden_layers=2, **changes)
   model.save_pretrained(tmp_path)
   network = load(tmp_path, new_head=True, classes=4)
-  assert network.arch.norm_epsilon == config.layer_norm_eps
+  assert network.arch.norm_epsilon == model.config.layer_norm_eps
   images = tiny.images(network.arch, 2)
   pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
   inner = getattr(model, "vit", model)
   with torch.no_grad():
-    if kind == "ViTMAE":  # all patches, in order
+    if name.startswith("ViTMAE"):  # all patches, in order
       inner.config.mask_ratio = 0.0
       noise = torch.arange(16.0)[None].repeat(2, 1)
       expected = inner(pixels, noise=noise).last_hidden_state

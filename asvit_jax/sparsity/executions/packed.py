@@ -177,9 +177,9 @@ def _run_at(model, index, width, tokens, rows, images, source, count):
   attend = functools.partial(Attending.of(model.arch).prefix, count=count, sizes=sizes)
   present = jnp.arange(width) < count[:, None]
   if index == model.arch.stages - 1:
-    read = _read(model, blocks, x, attend, present)
+    read = _read(model, blocks, x, attend, present, tokens)
     if not tokens:
-      return read._replace(tokens=None)
+      return read
     positions = lengthened(jnp.where(present, position, -1), -1)
     return read._replace(tokens=lengthened(read.tokens), positions=positions)
   for block in blocks:
@@ -190,19 +190,19 @@ def _run_at(model, index, width, tokens, rows, images, source, count):
   return jax.tree.map(lengthened, rows._replace(sizes=None))._replace(sizes=sizes)
 
 
-def _read(model, blocks, x, attend, present):
+def _read(model, blocks, x, attend, present, tokens):
   """The last blocks, and what is read of their tokens; a `Read` without positions."""
   *blocks, last = blocks
   for block in blocks:
     x, _ = block(x, attend)
-  after, _ = last(x, attend)  # not computed where nothing below reads it
-  if not model.arch.aux_head:
-    return Read(last.rows(x, x[:, : model.arch.read_tokens], attend), None, model.norm(after), None)
-  prefix = model.arch.prefix_tokens
+  aux_head, prefix = model.arch.aux_head, model.arch.prefix_tokens
+  after = last(x, attend)[0] if aux_head or tokens else None
+  normed = model.norm(after) if tokens else None
+  if not aux_head:
+    return Read(last.rows(x, x[:, : model.arch.read_tokens], attend), None, normed, None)
   of_patches = model.classify_patches(after[:, prefix:])
   of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)
-  best = of_patches.max(axis=1, initial=-jnp.inf)
-  return Read(after[:, :1], best, model.norm(after), None)
+  return Read(after[:, :1], of_patches.max(axis=1, initial=-jnp.inf), normed, None)
 
 
 def _kept_first(keep):
