@@ -1,5 +1,6 @@
 """Weights that the original libraries wrote: the same logits as by their own forward."""
 
+import contextlib
 import dataclasses
 import re
 
@@ -10,6 +11,10 @@ import tiny
 
 from asvit_jax.network import load
 from asvit_jax.vit import Architecture
+
+with contextlib.suppress(ImportError):
+  # Before any test runs: imported after TensorFlow 2.21, torchvision 0.29 ends the process.
+  import torchvision
 
 pytestmark = pytest.mark.external
 
@@ -200,7 +205,7 @@ def test_features_of_networks_without_a_head(tmp_path, transformers, name):
 def test_torchvision_s_networks(tmp_path):
   import torch
 
-  torchvision = pytest.importorskip("torchvision")
+  pytest.importorskip("torchvision")
   model = randomized(torchvision.models.VisionTransformer(32, 8, 3, 3, 24, 96, num_classes=5))
   torch.save(model.state_dict(), tmp_path / "w.pth")
   network = load(tmp_path / "w.pth", tiny.arch(depth=3, prune_before=(1, 2)))
