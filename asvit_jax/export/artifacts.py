@@ -189,7 +189,8 @@ def _check_versions(note, path):
 
 
 def _release(version):
-  return [int(number) for number in re.findall(r"\d+", version)[:3]]
+  numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
+  return numbers + [0] * (3 - len(numbers))
 
 
 def _lacks(error):

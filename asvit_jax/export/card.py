@@ -1,5 +1,7 @@
 """A model card: what a repository of a model hub says of an artifact."""
 
+import numpy as np
+
 from asvit_jax.core.errors import InputError
 
 _FRONT = """---
@@ -17,7 +19,7 @@ _USE = {
 import asvit_jax
 
 network = asvit_jax.load("hf:{repository}")
-outputs = network(images)  # (b, {size}, {size}, 3) uint8 RGB -> outputs.logits, outputs.kept
+outputs = network(images)  # (b, {shape}, 3) uint8 RGB -> outputs.logits, outputs.kept
 ```
 """,
   False: """```
@@ -48,6 +50,7 @@ def card(note, repository, file, results=None):
     results: what evaluate.py ended with, a dictionary, or None: then the card has no results.
   """
   arch, prune_before = note["architecture"], note["prune_before"]
+  height, width = np.broadcast_to(note["image_size"], 2)
   if prune_before:
     what = "A vision transformer that drops the patches that an image does not need"
     if arch["reduction"] != "drop":
@@ -57,7 +60,7 @@ def card(note, repository, file, results=None):
   rows = [
     ("network", note["variant"] or "of its own"),
     *((key.replace("_", " "), arch[key]) for key in ("width", "depth", "heads")),
-    ("image size, patch size", f"{note['image_size']}, {note['patch_size']}"),
+    ("image size, patch size", f"{height}×{width}, {note['patch_size']}"),
     ("classes", note["num_classes"]),
     ("GMACs of the dense network", f"{note['gmacs_dense']:.4g}"),
     *_pruning_rows(note, arch),
@@ -73,7 +76,7 @@ def card(note, repository, file, results=None):
     _table(("", ""), list(note["preprocessing"].items())),
     *_results(results),
     "## Use\n",
-    use.format(repository=repository, size=note["image_size"], file=file),
+    use.format(repository=repository, shape=f"{height}, {width}", file=file),
   ]
   return "\n".join(parts)
 

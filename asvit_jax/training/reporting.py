@@ -52,7 +52,7 @@ def describe_step(step, steps, rate, values, target_gmacs):
   terms = " + ".join(f"{name} {values[name]:.4f}" for name in LOSSES if name in values)
   line = f"step {step}/{steps}  loss {values['loss']:.4f} ({terms})"
   if target_gmacs is not None:
-    thresholds = " ".join(f"{t:.5f}" for t in values["thresholds"])
+    thresholds = " ".join(f"{t:.3g}" for t in values["thresholds"])
     kept = " ".join(f"{k:.1f}" for k in values["kept"])
     line += f"  gmacs {values['gmacs']:.4f}/{target_gmacs:.4f}  kept {kept}"
     line += f"  thresholds {thresholds}"

@@ -84,7 +84,7 @@ def test_weights_note_and_card_are_pushed_and_load_again(tmp_path, remote, weigh
   card = (pushed / "README.md").read_text()
   assert card.startswith("---\nlibrary_name: asvit_jax\npipeline_tag: image-classification\n")
   for line in (
-    *("# net-65", "| network | mine |", "| width | 24 |", "| image size, patch size | 32, 8 |"),
+    *("# net-65", "| network | mine |", "| width | 24 |", "| image size, patch size | 32×32, 8 |"),
     *(
       "| classes | 5 |",
       "| prunes before blocks (from 0) | 1, 3 |",
@@ -95,6 +95,14 @@ def test_weights_note_and_card_are_pushed_and_load_again(tmp_path, remote, weigh
     'network = asvit_jax.load("hf:me/net-65")',
   ):
     assert line in card.splitlines(), line
+
+
+def test_a_card_of_a_network_for_rectangles_says_its_height_and_width(tmp_path, remote):
+  tiny.network(tiny.arch(image_size=(16, 48)).dense).save(tmp_path / "w.safetensors")
+  export(tmp_path, tmp_path / "w.safetensors", "--push-to-hub", "me/net")
+  card = (remote / "me" / "net" / "README.md").read_text()
+  assert "| image size, patch size | 16×48, 8 |" in card
+  assert "(b, 16, 48, 3) uint8 RGB" in card
 
 
 def test_a_card_has_no_results_but_those_given(tmp_path, remote, weights):

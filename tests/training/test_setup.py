@@ -11,6 +11,8 @@ from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources import listing
+from asvit_jax.sparsity import complexity
+from asvit_jax.training import plan
 from asvit_jax.training.setup import set_up
 
 ARCH = tiny.TRAINED
@@ -85,3 +87,20 @@ def test_the_teacher_of_a_pruned_network_is_given_or_its_lack_is_said(tmp_path, 
 
 def assert_same(ours, theirs):
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_budget_too_light_to_be_felt_is_said_before_it_is_missed(folder):
+  def said(**changes):
+    config = tiny.config(folder, budget=0.6, **changes)
+    setup = set_up(config)
+    found = plan.plan(config, setup.network, setup.source, setup.eval_source)
+    return found["budget_loss_unpruned"], "budget: WARNING" in plan.describe(found), found
+
+  saved = 0.4 * complexity.dense_gmacs(tiny.TRAINED)
+  loss, warned, found = said()
+  assert loss == pytest.approx(2 * saved)
+  assert warned
+  assert f"{1 / saved:.2g} makes it 1" in plan.describe(found)
+  assert said(**{"loss.budget": 1 / saved})[:2] == (pytest.approx(1), False)
+  for held in ({"optimizer.freeze": "thresholds"}, {"optimizer.thresholds_lr": 0.0}):
+    assert said(**held)[:2] == (None, False)
