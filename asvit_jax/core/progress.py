@@ -9,6 +9,16 @@ def log(message):
   print(message, file=sys.stderr, flush=True)
 
 
+_said = set()
+
+
+def log_once(kind, message):
+  """`log`, of all messages of a kind the first in this process."""
+  if kind not in _said:
+    _said.add(kind)
+    log(message)
+
+
 class Progress:
   """Counts work done and says, at most once every `every` seconds, how long the rest will take."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log_once
 from asvit_jax.core.sizes import height_width
 
 
@@ -33,7 +34,7 @@ def decode(encoded, file, exif_orientation=True):
     image = Image.open(io.BytesIO(encoded))
     turn = _turn(image) if exif_orientation else None
     image.load()
-    image = _shallow(image).convert("RGB")
+    image = _shallow(image, file).convert("RGB")
   except Exception as error:  # PIL's decoders raise many types; the cause is always the file
     raise InputError(
       f"{file} is not a readable image ({len(encoded):,} bytes, {_reason(error)}): replace or "
@@ -65,12 +66,12 @@ def _turn(image):
     return None
 
 
-def _shallow(image):
+def _shallow(image, file):
   """An image of at most 8 bits a channel: deep ones, which are grey, scaled by their range.
 
   That of 16-bit pixels is 0 to 65,535, the high byte stays, as PIL does it of colours. Integers of
   32 bits and floats do not say: it is the least of 0 to 1 (floats), 0 to 255 and 0 to 65,535 that
-  holds the image's values.
+  holds the image's values. Where 12 bits were stored as 16, all is nearly black, and that is said.
   """
   if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
     return image
@@ -78,6 +79,12 @@ def _shallow(image):
   tags = getattr(image, "tag_v2", {})
   if image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM")):
     top = 4095 if tags.get(_BITS) == (12,) else 65535
+    if top == 65535 and 0 < pixels.max() <= 4095:
+      log_once(
+        "dim",
+        f"WARNING: {file} has pixels of 16 bits, and none above {pixels.max():,}: read as of 0 to "
+        "65,535 it is nearly black; where white is 255 or 4,095, store it so that it is 65,535",
+      )
   else:
     tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
     least, most = pixels.min(), pixels.max()

@@ -7,6 +7,7 @@ import pytest
 from image_sets import encode, smooth_image
 from PIL import Image, ImageOps
 
+from asvit_jax.core import progress
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.sizes import height_width
 from asvit_jax.data import transforms
@@ -43,6 +44,18 @@ def test_deep_pixels_are_scaled_by_their_range(kind):
   pixels = (GREY * np.float64(scale)).astype(dtype)
   decoded = transforms.decode(encode(Image.fromarray(pixels), form, **options), "file")
   np.testing.assert_array_equal(decoded, np.repeat(GREY[..., None], 3, axis=-1))
+
+
+def test_twelve_bits_stored_as_sixteen_are_said_to_be_dark(capsys, monkeypatch):
+  monkeypatch.setattr(progress, "_said", set())
+  dark = "WARNING: b.png has pixels of 16 bits, and none above 3,808"
+  for scale, expected in ((0, ""), (257, ""), (16, dark), (16, "")):  # once
+    image = Image.fromarray(GREY.astype(np.uint16) * scale)
+    decoded = transforms.decode(encode(image, "PNG"), "b.png")
+    assert np.asarray(decoded).max() == 238 * scale // 256
+    said = capsys.readouterr().err
+    assert said.startswith(expected)
+    assert bool(said) == bool(expected)
 
 
 def test_deep_pixels_of_which_white_is_zero_are_turned_round():
