@@ -28,7 +28,7 @@ from asvit_jax.data import digits, loader, sources, transforms
     ({"name": "digits"}, "train", "data.dir is not set"),
     ({"name": "folder"}, "train", "data.dir is not set"),
     ({"dir": "{}/nowhere"}, "train", "nowhere.*is not a directory"),
-    ({"dir": "{}"}, "test", "no split 'test'.*found train, val"),
+    ({"dir": "{}"}, "test", "no split 'test'.*found train, val; data.train_split"),
     ({"dir": "{}/train"}, "a", "5 images and no directories of classes"),
     ({"name": "tfds:cifar10", "dir": "{}"}, "train", "not prepared under .*cifar10: set data.dir"),
   ],

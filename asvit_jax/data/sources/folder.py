@@ -39,7 +39,8 @@ class Folder:
       if not (allow_flat and any(_has_images(base / name) for name in files.subdirectories(base))):
         raise InputError(
           f"data.dir {str(base)!r} has no split {split!r}: expected {root}/<class>/<image>, found "
-          f"{listing(files.subdirectories(base)) or 'no directories'}"
+          f"{listing(files.subdirectories(base)) or 'no directories'}; data.train_split and "
+          "data.eval_split say what the splits are called"
         )
       root = base
     # A validation split may lack a class; the training split then still gives the right labels.
