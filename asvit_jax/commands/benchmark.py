@@ -161,7 +161,7 @@ def _reduced(arch):
   if flags.FLAGS["image-size"].value is not None:
     arch = dataclasses.replace(arch, image_size=flags.FLAGS["image-size"].value)
   if flags.FLAGS.reduction == "merge":
-    return dataclasses.replace(arch, **merging())
+    return dataclasses.replace(arch, **merging(arch.depth))
   return arch
 
 

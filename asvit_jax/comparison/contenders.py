@@ -27,8 +27,7 @@ class Prunings(NamedTuple):
   def of(cls, network):
     """Those of a `Network`.
 
-    The paper's stages are the variant's. It merges as it says itself, or else as the recipes do,
-    but at the paper's stages where theirs are for a deeper network.
+    The paper's stages are the variant's. It merges as it says itself, or else as the recipes do.
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
@@ -42,10 +41,7 @@ class Prunings(NamedTuple):
     )
     if arch.reduction == "merge":
       return cls(paper, arch)
-    keys = options.merging()
-    if keys["prune_before"][-1] >= arch.depth:
-      keys |= {"stage_weights": (), "prune_before": paper.prune_before}
-    return cls(paper, dataclasses.replace(arch, **keys))
+    return cls(paper, dataclasses.replace(arch, **options.merging(arch.depth)))
 
 
 @dataclasses.dataclass(frozen=True)

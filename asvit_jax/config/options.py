@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
@@ -12,7 +13,7 @@ def apply(config, argument):
   """Sets the budget and the reduction that a recipe's argument asks for.
 
   Args:
-    config: of `base`.
+    config: of `base`, with its `model.variant`, or `model.depth`: stages are before every block.
     argument: a share of the dense GMACs, or "dense" for a network without pruning; then ",merge"
       where tokens are to be merged instead of dropped.
 
@@ -21,7 +22,8 @@ def apply(config, argument):
   """
   budget, *options = argument.split(",")
   if options == ["merge"]:
-    config.model.update(merging())
+    depth = config.model.depth or vit.VARIANTS[config.model.variant].depth
+    config.model.update(merging(depth))
   elif options:
     meant = hint(options[0], ["merge"])
     raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge{meant}")
@@ -36,7 +38,7 @@ def apply(config, argument):
     ) from error
 
 
-def merging(depth=12):
+def merging(depth):
   """The keys of `config.model` that the recipes merge by, {name: value}.
 
   Where, how hard and by what: of what was tried on the real DeiT-T, that with the least divergence

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from ml_collections import ConfigDict
 
+from asvit_jax import config as config_lib
 from asvit_jax import vit
 from asvit_jax.comparison import accuracy
 from asvit_jax.comparison.contenders import Prunings, prepare
@@ -20,7 +20,7 @@ from asvit_jax.config import options
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import loader, sources
 from asvit_jax.losses.distillation import divergence
-from asvit_jax.network import load
+from asvit_jax.network import Network, load
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 
@@ -34,7 +34,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network():
-  """Dense; it would merge by other stages than the recipe's, which are for 12 blocks."""
+  """Dense; it would merge by fewer stages than the recipe's."""
   merging = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
   return tiny.network(dataclasses.replace(tiny.TRAINED, **merging), variant="tiny").dense
 
@@ -233,13 +233,22 @@ def test_merging_is_the_network_s_own_or_the_recipe_s(network):
   assert own.merging == network.arch
   assert (own.paper.reduction, own.paper.score) == ("drop", "class_attention")
   assert own.paper.prune_before == tiny.TRAINED.prune_before
-  shallow = Prunings.of(deit).merging  # the recipe's stages are for twelve blocks
-  assert (shallow.reduction, shallow.prune_before) == ("merge", tiny.TRAINED.prune_before)
-  deep = dataclasses.replace(tiny.TRAINED, depth=12, prune_before=(4, 7, 10))
-  merging = Prunings.of(tiny.network(deep)).merging
-  config = ConfigDict({"model": {}})
+  shallow = Prunings.of(deit).merging
+  stages = tuple(range(1, tiny.TRAINED.depth))
+  assert (shallow.reduction, shallow.prune_before) == ("merge", stages)
+  assert len(shallow.stage_weights) == len(stages)
+
+
+@pytest.mark.parametrize("variant", ["deit_s", "lvvit_m"])
+def test_a_recipe_s_stages_are_for_the_depth_of_its_variant(variant):
+  arch = vit.VARIANTS[variant]
+  config = config_lib.base()
+  config.model.variant = variant
   options.apply(config, "dense,merge")
-  assert {key: getattr(merging, key) for key in config.model} == config.model.to_dict()
+  merging = Prunings.of(Network(arch, {}, variant=variant)).merging
+  assert merging.prune_before == tuple(range(1, arch.depth))
+  for key in ("reduction", "score", "score_exponents", "prune_before", "stage_weights"):
+    assert getattr(merging, key) == config.model[key], key
 
 
 def test_what_is_no_method_is_refused(network):
