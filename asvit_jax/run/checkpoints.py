@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from asvit_jax import vit
@@ -24,6 +25,17 @@ from asvit_jax.run.state import TrainState
 
 # Seconds between tries to read a step which a disk or a network does not give.
 WAITS = (1.0, 3.0, 10.0)
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Without Orbax's warnings that what is to be read only is read only."""
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 class Checkpoints:
@@ -57,10 +69,11 @@ class Checkpoints:
         ),
       ]
     )
-    options = ocp.CheckpointManagerOptions(
-      preservation_policy=keep, read_only=read_only, create=not read_only
-    )
-    self._manager = ocp.CheckpointManager(self.directory, options=options)
+    with _quiet() if read_only else contextlib.nullcontext():
+      options = ocp.CheckpointManagerOptions(
+        preservation_policy=keep, read_only=read_only, create=not read_only
+      )
+      self._manager = ocp.CheckpointManager(self.directory, options=options)
 
   @property
   def latest_step(self):

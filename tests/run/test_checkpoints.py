@@ -167,3 +167,13 @@ def test_a_step_that_a_run_replaces_while_it_is_read_is_no_damage(tmp_path, monk
 def test_a_tool_makes_nothing_in_a_workdir(tmp_path):
   assert Checkpoints(tmp_path, read_only=True).latest_step is None
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tool_is_not_warned_that_it_only_reads(tmp_path, caplog):
+  from absl import logging
+
+  logging.set_verbosity(logging.WARNING)
+  for read_only in (False, True):
+    Checkpoints(tmp_path, read_only=read_only)
+  assert not caplog.records
+  assert logging.get_verbosity() == logging.WARNING

@@ -5,7 +5,7 @@ import pytest
 
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.attentions import ATTENTIONS
-from asvit_jax.sparsity.attentions.softmax import EPSILON
+from asvit_jax.sparsity.attentions.softmax import EPSILON, softmax
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
 
@@ -122,6 +122,19 @@ def test_gradients_stay_finite_however_large_a_pruned_logit_is(attending):
   grads = jax.grad(total, argnums=(0, 1, 2, 3))(q, k, v, jnp.asarray(keep))
   assert all(np.isfinite(g).all() for g in grads)
   assert np.abs(grads[3]).max() > 0
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(-2.0, -2.0), (4.5, 4.5), (30.0, 5.0)])
+def test_what_the_mask_feels_of_a_pruned_token_is_exact_up_to_a_bound(logit, expected):
+  """Where key 0 is kept, at logit 0 and value 0, and key 1 pruned: d/dm m·e^l ÷ (1 + m·e^l)."""
+  k = jnp.array([0.0, logit]).reshape(1, 2, 1, 1)
+  v = jnp.array([0.0, 1.0]).reshape(1, 2, 1, 1)
+
+  def class_context(keep):
+    return softmax.masked(jnp.ones((1, 2, 1, 1)), k, v, keep)[0][0, 0, 0, 0]
+
+  gradient = jax.grad(class_context)(jnp.array([[1.0, 0.0]]))
+  np.testing.assert_allclose(gradient[0, 1], np.exp(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

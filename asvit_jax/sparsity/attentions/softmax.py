@@ -7,8 +7,10 @@ import numpy as np
 # The mass that pruned tokens share, so that the softmax of a token that sees nothing is defined.
 EPSILON = 1e-6
 # Bounds exp() at pruned keys, which may exceed every kept one. They are multiplied by zero, so the
-# bound changes no output; it only keeps inf · 0 and its gradient away.
-MAX_LOGIT = 20.0
+# bound changes no output, only the gradient that reaches the mask: e^5 at most. Without it, one key
+# that dominates in a network of saturated attention outweighs everything else that thresholds feel
+# for a thousand steps of Adam. On photographs no pruned key of the real DeiT-T was 5 above.
+MAX_LOGIT = 5.0
 
 
 class Softmax:
