@@ -185,9 +185,9 @@ class _TrainView:
     if data.color_jitter:
       image = transforms.color_jitter(image, data.color_jitter, rng)
     if data.rand_augment:
-      image = rand_augment(
-        image, rng, data.rand_augment, data.rand_augment_deviation, data.rand_augment_operations
-      )
+      fill = tuple(round(255 * mean) for mean in self._preprocessing.mean)
+      strength = data.rand_augment, data.rand_augment_deviation, data.rand_augment_operations
+      image = rand_augment(image, rng, *strength, fill)
     return example | {"image": np.asarray(image), "label": np.int32(example["label"])}
 
 

@@ -13,7 +13,7 @@ MAX_MAGNITUDE = 10.0
 FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # 124, 116, 104
 
 
-def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2):
+def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2, fill=FILL):
   """Applies random operations, one after the other.
 
   Each is drawn uniformly from `OPERATIONS`, with replacement, and applied with a probability of a
@@ -25,6 +25,8 @@ def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2):
     magnitude: mean of the magnitude's normal distribution, in [0, 10].
     deviation: its standard deviation; what falls outside [0, 10] is clipped.
     operations: how many to draw.
+    fill: red, green and blue of what is moved in from outside: timm takes the mean that the network
+      subtracts.
 
   Returns:
     PIL RGB image of the same size.
@@ -33,33 +35,33 @@ def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2):
   for choice in rng.integers(len(choices), size=operations):
     if rng.random() < PROBABILITY:
       drawn = min(max(rng.normal(magnitude, deviation), 0.0), MAX_MAGNITUDE)
-      image = choices[choice](image, drawn / MAX_MAGNITUDE, rng)
+      image = choices[choice](image, drawn / MAX_MAGNITUDE, rng, fill)
   return image
 
 
-def _auto_contrast(image, magnitude, rng):
+def _auto_contrast(image, magnitude, rng, fill=FILL):
   return ImageOps.autocontrast(image)
 
 
-def _equalize(image, magnitude, rng):
+def _equalize(image, magnitude, rng, fill=FILL):
   return ImageOps.equalize(image)
 
 
-def _invert(image, magnitude, rng):
+def _invert(image, magnitude, rng, fill=FILL):
   return ImageOps.invert(image)
 
 
-def _posterize(image, magnitude, rng):
+def _posterize(image, magnitude, rng, fill=FILL):
   bits = 4 - int(4 * magnitude)  # that stay; none gives black, which PIL's own posterize refuses
   step = 2 ** (8 - bits)
   return _map_values(image, [value // step * step for value in range(256)])
 
 
-def _solarize(image, magnitude, rng):
+def _solarize(image, magnitude, rng, fill=FILL):
   return ImageOps.solarize(image, 256 - int(256 * magnitude))  # inverts from this value on
 
 
-def _solarize_add(image, magnitude, rng):
+def _solarize_add(image, magnitude, rng, fill=FILL):
   added = int(110 * magnitude)
   dark = [min(255, value + added) for value in range(128)]
   return _map_values(image, dark + list(range(128, 256)))
@@ -70,37 +72,37 @@ def _map_values(image, table):
 
 
 def _enhance(enhancer):
-  def operation(image, magnitude, rng):
+  def operation(image, magnitude, rng, fill=FILL):
     return enhancer(image).enhance(1 + _signed(0.9 * magnitude, rng))  # 1: the image as it is
 
   return operation
 
 
-def _rotate(image, magnitude, rng):
+def _rotate(image, magnitude, rng, fill=FILL):
   degrees = _signed(30 * magnitude, rng)
-  return image.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=FILL)
+  return image.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=fill)
 
 
-def _shear_x(image, magnitude, rng):
-  return _affine(image, (1, _signed(0.3 * magnitude, rng), 0, 0, 1, 0))
+def _shear_x(image, magnitude, rng, fill=FILL):
+  return _affine(image, fill, (1, _signed(0.3 * magnitude, rng), 0, 0, 1, 0))
 
 
-def _shear_y(image, magnitude, rng):
-  return _affine(image, (1, 0, 0, _signed(0.3 * magnitude, rng), 1, 0))
+def _shear_y(image, magnitude, rng, fill=FILL):
+  return _affine(image, fill, (1, 0, 0, _signed(0.3 * magnitude, rng), 1, 0))
 
 
-def _translate_x(image, magnitude, rng):
-  return _affine(image, (1, 0, _signed(0.45 * magnitude * image.width, rng), 0, 1, 0))
+def _translate_x(image, magnitude, rng, fill=FILL):
+  return _affine(image, fill, (1, 0, _signed(0.45 * magnitude * image.width, rng), 0, 1, 0))
 
 
-def _translate_y(image, magnitude, rng):
-  return _affine(image, (1, 0, 0, 0, 1, _signed(0.45 * magnitude * image.height, rng)))
+def _translate_y(image, magnitude, rng, fill=FILL):
+  return _affine(image, fill, (1, 0, 0, 0, 1, _signed(0.45 * magnitude * image.height, rng)))
 
 
-def _affine(image, coefficients):
+def _affine(image, fill, coefficients):
   """Takes the pixel at (x, y) from (a·x + b·y + c, d·x + e·y + f)."""
   return image.transform(
-    image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC, fillcolor=FILL
+    image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC, fillcolor=fill
   )
 
 
@@ -108,7 +110,7 @@ def _signed(value, rng):
   return value if rng.random() < 0.5 else -value
 
 
-# Functions of (image, magnitude in [0, 1], rng).
+# Functions of (image, magnitude in [0, 1], rng, fill).
 OPERATIONS = {
   "auto_contrast": _auto_contrast,
   "equalize": _equalize,

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from asvit_jax.config import base
+from asvit_jax.data import loader, transforms
 from asvit_jax.data import rand_augment as lib
-from asvit_jax.data import transforms
+from asvit_jax.data.preprocessing import Preprocessing
 
 
 class Draws:
@@ -192,7 +194,7 @@ def test_rotate_turns_about_the_centre_by_up_to_30_degrees(sign, degrees):
 
 def test_signs_are_drawn_evenly_and_interpolation_is_that_of_the_recipe(monkeypatch):
   seen = []
-  monkeypatch.setattr(lib, "_affine", lambda image, coefficients: seen.append(coefficients))
+  monkeypatch.setattr(lib, "_affine", lambda image, fill, found: seen.append(found))
   rng, image = np.random.default_rng(0), smooth()
   for _ in range(1000):
     lib.OPERATIONS["shear_x"](image, 0.5, rng)
@@ -215,13 +217,26 @@ def test_the_generator_determines_the_result():
   assert len(set(first)) > 15
 
 
+@pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.485, 0.456, 0.406)])
+def test_what_moves_in_is_the_mean_that_the_network_subtracts(mean, monkeypatch):
+  moving = {name: lib.OPERATIONS[name] for name in ("rotate", "shear_x", "translate_y")}
+  monkeypatch.setattr(lib, "OPERATIONS", moving)
+  data = base().data
+  data.update({"crop_scale": (1.0, 1.0), "crop_ratio": 1.0, "rand_augment": 9.0})
+  view = loader._TrainView(32, Preprocessing(mean=mean, crop_ratio=1.0), data)
+  example = {"image": Image.new("RGB", (32, 32), (250, 1, 250)), "label": 0}
+  seen = [view(example, np.random.default_rng(seed))["image"] for seed in range(20)]
+  filled = [(image == np.rint(255 * np.array(mean))).all(axis=-1).sum() for image in seen]
+  assert max(filled) > 32
+
+
 @pytest.fixture
 def calls(monkeypatch):
   """(name, magnitude) of all operations, which do nothing."""
   seen = []
 
   def spy(name):
-    def operation(image, magnitude, rng):
+    def operation(image, magnitude, rng, fill):
       seen.append((name, 10 * magnitude))
       return image
 
