@@ -99,7 +99,10 @@ def _filesystem(path):
 def _connect(scheme, bucket):
   library = _LIBRARIES[scheme]
   if importlib.util.find_spec(library) is None:
-    raise InputError(f"{scheme}://{bucket}: {library} opens it and is not installed: {INSTALL}")
+    raise InputError(
+      f"{scheme}://{bucket}: {library} opens it and is not installed: {INSTALL} "
+      f"(or {library} alone)"
+    )
   import fsspec
 
   # A listing from memory would not show what other processes have written or removed since.
