@@ -142,4 +142,4 @@ def _tidy(axes, last_step):
   axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
   if axes.get_legend_handles_labels()[1]:
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")
