@@ -81,12 +81,12 @@ def choice():
   return chosen
 
 
-def define_execution():
-  """The flag --execution."""
+def define_execution(more=""):
+  """The flag --execution; `more` on when its default is another."""
   from asvit_jax.sparsity.executions import EXECUTIONS
 
   flags.DEFINE_enum(
-    "execution", None, EXECUTIONS.names, "Default: packed where there are thresholds."
+    "execution", None, EXECUTIONS.names, f"Default: packed where there are thresholds{more}."
   )
 
 

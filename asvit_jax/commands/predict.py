@@ -20,7 +20,7 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("use")
   flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
-  arguments.define_execution()
+  arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
   arguments.define_budget()
   flags.DEFINE_string("picture", None, "PNG file for the tokens kept of each image.")
   flags.DEFINE_string("features", None, ".npz file for tokens, positions and scores of each image.")

@@ -124,6 +124,23 @@ def test_an_image_cut_short_is_named_when_it_is_decoded(images, network):
     prediction.predict(network, images)
 
 
+@pytest.mark.parametrize(("few", "expected"), [(5, None), (6, "masked")])
+def test_a_few_images_run_masked_which_compiles_sooner(images, network, few, expected, monkeypatch):
+  seen = []
+
+  def call(self, images, execution=None, tokens=False):
+    seen.append(execution)
+    return outputs
+
+  outputs = network(pixels(images, ARCH.image_size), "masked")
+  monkeypatch.setattr(prediction, "FEW", few)
+  monkeypatch.setattr(type(network), "__call__", call)
+  prediction.predict(network, images)
+  prediction.predict(network.dense, images)
+  prediction.predict(network, images, "packed")
+  assert seen == [expected, None, "packed"]
+
+
 @pytest.mark.parametrize("execution", [None, "packed", "dense"])
 def test_features_are_the_tokens_their_places_and_what_decided(
   images, network, execution, monkeypatch, tmp_path
