@@ -140,8 +140,8 @@ def _describe_budget(plan):
     return ""
   weight = 1 / (plan["gmacs_dense"] - plan["gmacs_target"])
   return (
-    f"\nbudget: WARNING: keeping every token adds {loss:.2g} to the loss, too little to meet a "
-    f"budget; --config.loss.budget is a GMAC, and this network is small: {weight:.2g} makes it 1"
+    f"\nbudget: WARNING: keeping every token adds {loss:.2g} to the loss, too little to be "
+    f"felt: --config.loss.budget weighs one GMAC, and this network has few; {weight:.2g} makes it 1"
   )
 
 
