@@ -5,6 +5,7 @@ import re
 
 import jax
 
+from asvit_jax.config.defaults import base
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.model import architecture, preprocessing, trained_architecture
 from asvit_jax.core.devices import PRECISIONS
@@ -18,6 +19,7 @@ from asvit_jax.vit.stems import STEMS
 
 def check_evaluation(config):
   """Raises InputError for the first value that cannot work in an evaluation."""
+  _check_presence(config)
   arch = architecture(config)
   for table, name in (
     (ATTENTIONS, arch.attention),
@@ -121,6 +123,16 @@ def check(config):
       "init_new_head with a budget: the dense network teaches the pruned one, and a new head knows "
       "nothing yet; train a dense network with the new head first and start from its workdir"
     )
+
+
+def _check_presence(config):
+  """None stands for what a config leaves open; where the default is a value, it is no answer."""
+  given = flatten(config)
+  for key, default in flatten(base()).items():
+    if default is not None and given.get(key, default) is None:
+      raise InputError(
+        f"{key} None is not valid: expected a value, such as its default, {default!r}"
+      )
 
 
 def _expect(config, *expectations):
