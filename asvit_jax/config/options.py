@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from asvit_jax import vit
+from asvit_jax.config.model import architecture
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
@@ -13,17 +13,16 @@ def apply(config, argument):
   """Sets the budget and the reduction that a recipe's argument asks for.
 
   Args:
-    config: of `base`, with its `model.variant`, or `model.depth`: stages are before every block.
+    config: of `base`, with its `model.variant`, whose depth says how many stages merge.
     argument: a share of the dense GMACs, or "dense" for a network without pruning; then ",merge"
       where tokens are to be merged instead of dropped.
 
   Raises:
-    InputError: anything else.
+    InputError: anything else; where tokens are to be merged, an unknown variant.
   """
   budget, *options = argument.split(",")
   if options == ["merge"]:
-    depth = config.model.depth or vit.VARIANTS[config.model.variant].depth
-    config.model.update(merging(depth))
+    config.model.update(merging(architecture(config).depth))
   elif options:
     meant = hint(options[0], ["merge"])
     raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge{meant}")

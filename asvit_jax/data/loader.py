@@ -20,7 +20,7 @@ from asvit_jax.core.sizes import height_width
 from asvit_jax.data import transforms
 from asvit_jax.data import workers as workers_lib
 from asvit_jax.data.balance import ClassBalanced, labels_of
-from asvit_jax.data.rand_augment import rand_augment
+from asvit_jax.data.rand_augment import fill_of, rand_augment
 from asvit_jax.data.sources.classes import listing
 
 _MAX_THREADS = 16
@@ -169,6 +169,7 @@ class _TrainView:
 
   def __init__(self, size, preprocessing, data):
     self._size, self._preprocessing, self._data = size, preprocessing, data
+    self._fill = fill_of(preprocessing.mean)
 
   def __call__(self, example, rng):
     data, size, image = self._data, self._size, example["image"]
@@ -185,9 +186,8 @@ class _TrainView:
     if data.color_jitter:
       image = transforms.color_jitter(image, data.color_jitter, rng)
     if data.rand_augment:
-      fill = tuple(round(255 * mean) for mean in self._preprocessing.mean)
       strength = data.rand_augment, data.rand_augment_deviation, data.rand_augment_operations
-      image = rand_augment(image, rng, *strength, fill)
+      image = rand_augment(image, rng, *strength, self._fill)
     return example | {"image": np.asarray(image), "label": np.int32(example["label"])}
 
 

@@ -10,7 +10,14 @@ from asvit_jax.data.preprocessing import IMAGENET_MEAN
 
 PROBABILITY = 0.5  # that an operation, once drawn, is applied
 MAX_MAGNITUDE = 10.0
-FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # 124, 116, 104
+
+
+def fill_of(mean):
+  """Red, green and blue, of 255, for what is moved in from outside: what a network subtracts."""
+  return tuple(round(255 * channel) for channel in mean)
+
+
+FILL = fill_of(IMAGENET_MEAN)  # 124, 116, 104
 
 
 def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2, fill=FILL):
@@ -25,8 +32,7 @@ def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2, fill=FI
     magnitude: mean of the magnitude's normal distribution, in [0, 10].
     deviation: its standard deviation; what falls outside [0, 10] is clipped.
     operations: how many to draw.
-    fill: red, green and blue of what is moved in from outside: timm takes the mean that the network
-      subtracts.
+    fill: of `fill_of` the network's mean, as timm takes it.
 
   Returns:
     PIL RGB image of the same size.

@@ -251,6 +251,13 @@ def test_a_recipe_s_stages_are_for_the_depth_of_its_variant(variant):
     assert getattr(merging, key) == config.model[key], key
 
 
+def test_a_recipe_of_an_unknown_variant_cannot_say_where_it_merges():
+  config = config_lib.base()
+  config.model.variant = "mine"
+  with pytest.raises(InputError, match=r"model\.variant 'mine' is not known: choose from"):
+    options.apply(config, "dense,merge")
+
+
 def test_what_is_no_method_is_refused(network):
   with pytest.raises(InputError, match="--methods 'tom' is not known: choose from drop, merge"):
     contenders(network, ["tom"], [0.5])
