@@ -6,10 +6,12 @@ Every path that a user gives comes through `path`. On a disk it is a `pathlib.Pa
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 
@@ -74,15 +76,36 @@ def local(name):
     yield copy
 
 
-def read(name):
-  """The bytes of a file, wherever it is; raises OSError."""
-  found = path(name)
-  if not in_bucket(found):
-    return found.read_bytes()
-  from asvit_jax.core import buckets
+def read(name, most=None):
+  """The bytes of a regular file, wherever it is.
 
-  with buckets.plain_errors(found):
-    return found.read_bytes()
+  Args:
+    name: its path.
+    most: bytes that it may have; None for any number.
+
+  Raises:
+    OSError: it cannot be read, is no file (a device or a pipe may never end), or is longer.
+  """
+  found = path(name)
+  if in_bucket(found):
+    from asvit_jax.core import buckets
+
+    with buckets.plain_errors(found):
+      return _no_longer(found.read_bytes(), most, found)
+  # Opening a pipe to read it would wait for somebody to write.
+  with open(os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISDIR(mode):
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(found))
+    if not stat.S_ISREG(mode):
+      raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(found))
+    return _no_longer(file.read(-1 if most is None else most + 1), most, found)
+
+
+def _no_longer(content, most, found):
+  if most is not None and len(content) > most:
+    raise OSError(errno.EFBIG, f"longer than the {most:,} bytes expected", str(found))
+  return content
 
 
 @contextlib.contextmanager

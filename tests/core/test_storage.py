@@ -131,3 +131,17 @@ def test_what_the_environment_and_a_config_name_is_looked_at_first(monkeypatch):
   # JAX would warn at every program, and keep none of them.
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/cache")
   assert list(command._named_paths()) == ["gs://bucket/cache"]
+
+
+def test_only_regular_files_are_read(tmp_path):
+  (tmp_path / "file").write_bytes(b"123")
+  assert storage.read(tmp_path / "file", most=3) == b"123"
+  with pytest.raises(OSError, match="longer than the 2 bytes"):
+    storage.read(tmp_path / "file", most=2)
+  os.mkfifo(tmp_path / "pipe")  # nobody writes to it, and nobody waits
+  (tmp_path / "endless").symlink_to("/dev/zero")
+  for name in ("pipe", "endless"):
+    with pytest.raises(OSError, match="not a regular file"):
+      storage.read(tmp_path / name)
+  with pytest.raises(IsADirectoryError):
+    storage.read(tmp_path)
