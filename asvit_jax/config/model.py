@@ -18,6 +18,7 @@ OVERRIDES = tuple(
 # Those that say how it prunes: they may be chosen anew for weights without thresholds.
 PRUNING = (
   "prune_before",
+  "prune_inside",
   "attention",
   "score",
   "reduction",

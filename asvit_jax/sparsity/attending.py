@@ -100,8 +100,10 @@ class Attending:
 
   def scores(self, stage):
     """(b, n) float32 scores of a `Stage`; infinite before the patches, as these always stay."""
-    gathered, keys = self._seen(tuple(stage.evidence))
-    scores = self.score(gathered, keys, self._seen(stage.present) > 0, self.exponents)
+    compared = _compared(self.score, stage)
+    gathered, compared, sizes = self._seen((stage.evidence.gathered, compared, stage.sizes))
+    more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
+    scores = self.score(gathered, compared, self._seen(stage.present) > 0, self.exponents, **more)
     scores = scores.at[:, 0].set(jnp.inf)
     if self.prefix_tokens == 1:
       return scores
@@ -112,7 +114,7 @@ class Attending:
     if not self.merges:
       return stage.x, stage.sizes
     before = stage.x, stage.sizes
-    seen = (*before, stage.present, keep, stage.evidence.keys)
+    seen = (*before, stage.present, keep, _compared(self.reduction, stage))
     reduced = self.reduction(*self._seen(seen))
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
 
@@ -137,6 +139,11 @@ class Attending:
     if self.score.uses_keys or self.reduction.uses_keys:
       keys = k.astype(jnp.float32).mean(axis=-2)
     return context, Evidence(self.score.gather(class_attention, context), keys)
+
+
+def _compared(part, stage):
+  """What a score or a reduction compares tokens by: themselves, or their keys."""
+  return stage.x if getattr(part, "uses_tokens", False) else stage.evidence.keys
 
 
 def _bias(sizes):

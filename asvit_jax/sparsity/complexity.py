@@ -31,7 +31,7 @@ def gmacs(arch, kept):
   blocks = jnp.diff(jnp.array([0, *arch.prune_before, arch.depth]))  # blocks run by each stage
   tokens = _tokens(arch, kept)
   total = _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
-  return total + similarity_gmacs(arch, tokens)
+  return total - _spared_gmacs(arch, tokens) + similarity_gmacs(arch, tokens)
 
 
 def real_gmacs(arch, kept):
@@ -41,7 +41,8 @@ def real_gmacs(arch, kept):
     return gmacs_of_blocks(arch, blocks, real=True)
   tokens = np.asarray(_tokens(arch, np.asarray(kept, np.float32)))
   stage = np.searchsorted(arch.prune_before, np.arange(arch.depth), side="right")  # of each block
-  return gmacs_of_blocks(arch, tokens[..., stage], real=True) + similarity_gmacs(arch, tokens)
+  total = gmacs_of_blocks(arch, tokens[..., stage], real=True)
+  return total - _spared_gmacs(arch, tokens) + similarity_gmacs(arch, tokens)
 
 
 def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
@@ -67,7 +68,7 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
 
 
 def similarity_gmacs(arch, tokens):
-  """GMACs of comparing all pairs of tokens at each stage; the keys are averaged over the heads.
+  """GMACs of comparing all pairs of tokens at each stage, by keys averaged over the heads or whole.
 
   Args:
     arch: an `Architecture`.
@@ -75,13 +76,31 @@ def similarity_gmacs(arch, tokens):
   """
   if not compares_tokens(arch):
     return 0.0
+  parts = SCORES[arch.score], REDUCTIONS[arch.reduction]
+  width = arch.width / arch.heads if any(part.uses_keys for part in parts) else 0
+  width += arch.width if any(getattr(part, "uses_tokens", False) for part in parts) else 0
   compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Attending`
-  return 1e-9 * arch.width / arch.heads * (compared**2).sum(axis=-1)
+  return 1e-9 * width * (compared**2).sum(axis=-1)
 
 
 def compares_tokens(arch):
   """Whether a stage needs the similarity of all pairs of tokens."""
-  return SCORES[arch.score].uses_keys or REDUCTIONS[arch.reduction].uses_keys
+  return any(
+    part.uses_keys or getattr(part, "uses_tokens", False)
+    for part in (SCORES[arch.score], REDUCTIONS[arch.reduction])
+  )
+
+
+def _spared_gmacs(arch, tokens):
+  """GMACs that stages inside of blocks spare: there, the MLP runs on the tokens that are left.
+
+  Args:
+    arch: an `Architecture`.
+    tokens: (..., 1 + stages), in the blocks before each stage and after the last.
+  """
+  if not arch.prune_inside:
+    return 0.0
+  return _mlp_gmacs(arch, tokens[..., :-1] - tokens[..., 1:]).sum(axis=-1)
 
 
 def dense_gmacs(arch):

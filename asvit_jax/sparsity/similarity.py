@@ -1,4 +1,4 @@
-"""How alike tokens are, by their keys."""
+"""How alike tokens are, by their keys or by themselves."""
 
 import jax.numpy as jnp
 

@@ -7,7 +7,7 @@ import math
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
-_LATER = ("layer_scale", "dist_token", "dist_head")
+_LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Architecture:
     aux_head: whether a second head, for patch tokens, helps to predict.
     count_elementwise: whether element-wise work counts as MACs, as LV-ViT's authors do it.
     prune_before: the blocks, counted from 0, before which tokens go; empty for a dense network.
+    prune_inside: whether a stage acts inside the block before the one that it is named after,
+      between that block's attention and its MLP, which then runs on the tokens that are left.
     attention: a name of `attentions.ATTENTIONS`.
     score: a name of `scores.SCORES`.
     reduction: a name of `reductions.REDUCTIONS`.
-    score_exponents: of the factors that the score multiplies, if it has several.
+    score_exponents: of the factors that the score multiplies, two to four numbers; see the score.
     stage_weights: how hard each stage cuts beside the others: where a stage of weight 1 leaves the
       share r of the tokens, it leaves r^weight. Empty: 1 for all.
   """
@@ -57,6 +59,7 @@ class Architecture:
   aux_head: bool = False
   count_elementwise: bool = False
   prune_before: tuple[int, ...] = (4, 7, 10)
+  prune_inside: bool = False
   attention: str = "softmax"
   score: str = "class_attention"
   reduction: str = "drop"
@@ -94,8 +97,8 @@ class Architecture:
         f"prune_before {self.prune_before}: expected increasing blocks between 1 and "
         f"{self.depth - 1}"
       )
-    if len(self.score_exponents) != 2:
-      raise InputError(f"score_exponents {self.score_exponents}: expected two numbers")
+    if not 2 <= len(self.score_exponents) <= 4:
+      raise InputError(f"score_exponents {self.score_exponents}: expected two numbers to four")
     weights = self.stage_weights
     if weights and (len(weights) != self.stages or min(weights) <= 0):
       raise InputError(

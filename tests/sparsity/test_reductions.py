@@ -76,10 +76,25 @@ def test_a_second_head_sees_the_merged_tokens_packed_as_masked(images_in_batch):
   np.testing.assert_allclose(ours.logits, masked.logits[:images_in_batch], atol=5e-5)
 
 
-@pytest.mark.slow
-def test_novelty_decides_packed_as_masked(pruned):
+NOVELTY = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
+COST = {
+  "reduction": "merge_tokens",
+  "score": "merge_cost",
+  "score_exponents": (0.5, 1.0, 0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    pytest.param(NOVELTY, marks=pytest.mark.slow),
+    COST | {"prune_inside": True},
+    pytest.param(COST, marks=pytest.mark.slow),
+    pytest.param({"prune_inside": True}, marks=pytest.mark.slow),
+  ],
+)
+def test_scores_that_compare_decide_packed_as_masked(pruned, changes):
   arch, params, images = pruned
-  changes = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
   arch = dataclasses.replace(arch, **changes)
   params = tiny.with_thresholds(arch, params, images, (0.7, 0.5, 0.3))
   masked = tiny.run_masked(arch, params, images)
@@ -146,11 +161,14 @@ def merged_by_hand(x, sizes, present, keep, keys):
   return mass / total[:, None], total
 
 
+@pytest.mark.parametrize("name", ["merge", "merge_tokens"])
 @pytest.mark.parametrize("seed", range(5))
-def test_merging_by_hand(seed):
+def test_merging_by_hand(seed, name):
   given = tokens(seed)
+  if name == "merge_tokens":  # as `Attending` calls it
+    given = (*given[:4], given[0])
   given = (*given[:3], given[3].at[2, 1:].set(0), given[4])  # nothing takes what goes
-  reduced, sizes = REDUCTIONS["merge"](*given)
+  reduced, sizes = REDUCTIONS[name](*given)
   for i in range(3):
     x, total = merged_by_hand(*(a[i] for a in given))
     kept = np.asarray(given[3][i]) > 0
@@ -201,3 +219,24 @@ def test_rows_without_a_token_stay_finite_beside_images_with_more(network):
     rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
     rows = packed._run_stage(model, 0, [17], False, rows, jnp.arange(2))
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(rows))
+
+
+def test_a_stage_inside_a_block_spares_its_mlp_and_nothing_else(pruned):
+  """Tokens go after the attention of the block before: as if its two halves were called by hand."""
+  arch, params, images = pruned
+  arch = dataclasses.replace(arch, prune_inside=True, prune_before=(3,))
+  params = tiny.with_thresholds(arch, params | {"thresholds": jnp.zeros(1)}, images, (0.5,))
+  masked = tiny.run_masked(arch, params, images)
+  model, dense = vit.model(arch, params), in_place.Attending.of(arch).dense
+  for i, image in enumerate(images):
+    x = model.embed(image[None])
+    for block in model.blocks[:2]:
+      x, _ = block(x, dense)
+    x, evidence = model.blocks[2].attended(x, dense)
+    stays = evidence.gathered[0, 1:] > model.thresholds[0]
+    np.testing.assert_array_equal(masked.keep[i, 0], stays)
+    x = model.blocks[2].fed_forward(x[:, np.concatenate([[0], 1 + np.flatnonzero(stays)])])
+    for block in model.blocks[3:]:
+      x, _ = block(x, dense)
+    np.testing.assert_allclose(masked.logits[i], model.classify(x)[0], atol=2e-5)
+  assert len(set(np.asarray(masked.kept)[:, 0].tolist())) > 1

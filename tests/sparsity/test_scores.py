@@ -40,12 +40,14 @@ def evidence(dtype=jnp.float32):
   return jnp.asarray(attention, jnp.float32), context, jnp.asarray(rng.standard_normal((B, N, C)))
 
 
-def scored(name, attention, context, keys, absent=0, exponents=(1.0, 1.0)):
+def scored(name, attention, context, keys, absent=0, exponents=(1.0, 1.0), sizes=None):
   """The scores; the last `absent` tokens are not there."""
   score = SCORES[name]
   present = jnp.arange(attention.shape[1]) < jnp.full((len(attention), 1), N - absent)
   gathered = score.gather(attention, context)
-  return score(gathered, keys if score.uses_keys else None, present, exponents)
+  compares = score.uses_keys or getattr(score, "uses_tokens", False)
+  more = {"sizes": sizes} if getattr(score, "uses_sizes", False) else {}
+  return score(gathered, keys if compares else None, present, exponents, **more)
 
 
 @NAMES
@@ -107,3 +109,38 @@ def test_of_two_alike_the_less_attended_is_not_new():
   plain = scored("class_attention", attention, context, keys)
   lower = np.where(plain[:, 4] < plain[:, 7], 4, 7)
   assert (np.asarray(scores)[np.arange(B), lower] < 1e-6).all()
+
+
+@pytest.mark.parametrize(
+  "exponents", [(0.5, 1.0, 0.5, 0.0), (0.5, 1.0, 0.5, 0.5), (1.0, 2.0, 0.0, 1.0), (0.5, 1.0)]
+)
+@pytest.mark.parametrize("merged", [True, False])
+def test_the_cost_of_merging_by_hand(exponents, merged):
+  attention, context, x = evidence()
+  sizes = np.random.default_rng(1).integers(1, 6, (B, N)).astype(np.float32) if merged else None
+  given = None if sizes is None else jnp.asarray(sizes)
+  scores = scored("merge_cost", attention, context, x, 2, exponents, given)
+  plain = np.asarray(scored("class_attention", attention, context, x), np.float64)
+  x = np.asarray(x, np.float64)
+  beta, gamma, omega, alpha = (*exponents, 0.0, 0.0)[:4]
+  for b in range(B):
+    costs = []
+    for j in range(1, N - 2):
+      more = [i for i in range(1, N - 2) if plain[b, i] > plain[b, j]]  # patches that are there
+      cosines = [x[b, i] @ x[b, j] / np.linalg.norm(x[b, i]) / np.linalg.norm(x[b, j]) for i in more]
+      cost = plain[b, j] ** beta * (1 - max(cosines, default=0.0)) ** gamma
+      if merged:
+        mine = sizes[b, j]
+        other = sizes[b, more[int(np.argmax(cosines))]] if more else mine
+        cost *= (mine * other / (mine + other)) ** omega
+      costs.append(cost)
+    level = np.exp(np.mean(np.log(costs)))
+    np.testing.assert_allclose(scores[b, 1 : N - 2], costs / level**alpha, rtol=1e-4)
+
+
+def test_relative_costs_of_an_image_do_not_depend_on_its_level():
+  attention, context, x = evidence()
+  exponents = (0.5, 1.0, 0.5, 1.0)
+  scores = scored("merge_cost", attention, context, x, exponents=exponents)
+  dimmer = scored("merge_cost", attention * 0.01, context, x, exponents=exponents)
+  np.testing.assert_allclose(dimmer[:, 1:], scores[:, 1:], rtol=1e-4)

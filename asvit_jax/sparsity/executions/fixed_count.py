@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.attending import Attending, Stage
-from asvit_jax.sparsity.executions.in_place import last_block
+from asvit_jax.sparsity.executions.in_place import last_block, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 
@@ -24,20 +24,18 @@ def fixed_count(model, images, counts, attending=None):
   """
   x = model.embed(images)
   attending = attending or Attending.of(model.arch)
-  evidence, counts = None, iter(counts)
   sizes = attending.first_sizes(*x.shape[:2])
-  for i, block in enumerate(model.blocks):
-    if i in model.arch.prune_before:
-      stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
-      # The scores of the tokens before the patches are infinite.
-      _, top = jax.lax.top_k(attending.scores(stage), model.arch.prefix_tokens + next(counts))
-      keep = jnp.zeros(x.shape[:2], jnp.float32).at[jnp.arange(len(x))[:, None], top].set(1)
-      x, sizes = attending.reduce(stage, keep)
-      x = jnp.take_along_axis(x, top[..., None], axis=1)
-      sizes = None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
+  x, evidence = run_up_to(model, 0, x, attending.dense)
+  for index, count in enumerate(counts):
+    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
+    # The scores of the tokens before the patches are infinite.
+    _, top = jax.lax.top_k(attending.scores(stage), model.arch.prefix_tokens + count)
+    keep = jnp.zeros(x.shape[:2], jnp.float32).at[jnp.arange(len(x))[:, None], top].set(1)
+    x, sizes = attending.reduce(stage, keep)
+    x = jnp.take_along_axis(x, top[..., None], axis=1)
+    sizes = None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
     attend = functools.partial(attending.dense, sizes=sizes)
-    if i < model.arch.depth - 1:
-      x, evidence = block(x, attend)
+    x, evidence = run_up_to(model, index + 1, x, attend)
   return predicted(model, x, attend)
 
 

@@ -27,8 +27,9 @@ def dense(model, images, remat=False):
 def masked(model, images, gate=straight_through_gate, remat=False):
   """Pruned tokens stay in place but are seen by none: fixed shapes, dynamic masks.
 
-  Before each block of `arch.prune_before`, a patch token stays if it was there before and its score
-  in the block just run exceeds the stage's threshold.
+  Before each block of `arch.prune_before`, or inside the one before it where `arch.prune_inside`
+  says so, a patch token stays if it was there before and its score in the attention just run
+  exceeds the stage's threshold.
 
   Args:
     model: a `VisionTransformer` with thresholds.
@@ -58,10 +59,8 @@ def masked(model, images, gate=straight_through_gate, remat=False):
 
 def before_first_stage(model, images, remat=False):
   """The `Stage` of images (b, height, width, 3), normalised, at which nothing is pruned yet."""
-  x = model.embed(images)
-  attending, evidence = Attending.of(model.arch), None
-  for block in model.blocks[: model.arch.prune_before[0]]:
-    x, evidence = _run(block, x, attending.dense, remat)
+  x, attending = model.embed(images), Attending.of(model.arch)
+  x, evidence = run_up_to(model, 0, x, attending.dense, remat)
   return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), evidence)
 
 
@@ -76,11 +75,8 @@ def after_stage(model, index, stage, keep, remat=False):
     remat: as for `dense`.
   """
   attending = Attending.of(model.arch)
-  bounds = (*model.arch.prune_before, model.arch.depth - 1)
   x, sizes = attending.reduce(stage, _with_prefix(model.arch, keep))
-  attend, evidence = _among(model.arch, keep, sizes), None
-  for block in model.blocks[bounds[index] : bounds[index + 1]]:
-    x, evidence = _run(block, x, attend, remat)
+  x, evidence = run_up_to(model, index + 1, x, _among(model.arch, keep, sizes), remat)
   return Stage(x, sizes, jax.lax.stop_gradient(_with_prefix(model.arch, keep)), evidence)
 
 
@@ -93,7 +89,10 @@ def logits(model, stage):
 
 def dense_logits(model, stage):
   """(b, classes) logits of the dense network from its `before_first_stage`."""
-  return _dense_from(model, model.arch.prune_before[0], stage.x).logits
+  first, x = model.arch.prune_before[0], stage.x
+  if model.arch.prune_inside:
+    x = model.blocks[first - 1].fed_forward(x)
+  return _dense_from(model, first, x).logits
 
 
 def _dense_from(model, first, x, remat=False):
@@ -114,11 +113,46 @@ def _with_prefix(arch, keep):
   return jnp.concatenate([jnp.ones((keep.shape[0], arch.prefix_tokens), keep.dtype), keep], axis=1)
 
 
-def _run(block, x, attend, remat):
-  def run(x):
-    return block(x, attend)
+def run_up_to(model, index, x, attend, remat=False):
+  """The blocks from one stage to the next, or to where the last block begins.
 
-  return jax.checkpoint(run)(x) if remat else run(x)
+  Args:
+    model: a `VisionTransformer`.
+    index: of the stage to arrive at, which begins with the one before it; 0 begins with the images,
+      and the number of stages ends where nothing but the last block is left.
+    x: (..., n, d) tokens that are left after the stage before.
+    attend: for `Block`.
+    remat: as for `dense`.
+
+  Returns:
+    The (..., n, d) tokens, and the evidence of the last attention, None where there was none.
+  """
+  arch, evidence = model.arch, None
+  bounds = (0, *arch.prune_before, arch.depth - 1)
+  first, last = bounds[index], bounds[index + 1]
+  if arch.prune_inside and index:
+    x = _checkpointed(model.blocks[first - 1].fed_forward, remat)(x)
+  for i, block in enumerate(model.blocks[first:last], first):
+    if arch.prune_inside and index < arch.stages and i == last - 1:
+      x, evidence = _checkpointed(functools.partial(block.attended, attend=attend), remat)(x)
+    else:
+      x, evidence = _run(block, x, attend, remat)
+  return x, evidence
+
+
+def _run(block, x, attend, remat):
+  return _checkpointed(functools.partial(block, attend=attend), remat)(x)
+
+
+def _checkpointed(function, remat):
+  """A function of tokens; where `remat` says so, the backward pass computes it again."""
+  if not remat:
+    return function
+
+  def run(x):  # `checkpoint` takes no bound methods of modules
+    return function(x)
+
+  return jax.checkpoint(run)
 
 
 def last_block(model, x, attend, remat=False):

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.attending import Attending, Stage
-from asvit_jax.sparsity.executions.in_place import before_first_stage
+from asvit_jax.sparsity.executions.in_place import before_first_stage, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 # Tokens between two rungs. A smaller step rounds up less and compiles longer.
@@ -172,29 +172,24 @@ def _run_at(model, index, width, tokens, rows, images, source, count):
   x, sizes, position = jax.tree.map(
     lambda a: a[images[:, None], source[:, :width]], (rows.x, rows.sizes, rows.position)
   )
-  bounds = (*model.arch.prune_before, model.arch.depth)
-  blocks = model.blocks[bounds[index] : bounds[index + 1]]
   attend = functools.partial(Attending.of(model.arch).prefix, count=count, sizes=sizes)
   present = jnp.arange(width) < count[:, None]
+  x, evidence = run_up_to(model, index + 1, x, attend)
   if index == model.arch.stages - 1:
-    read = _read(model, blocks, x, attend, present, tokens)
+    read = _read(model, x, attend, present, tokens)
     if not tokens:
       return read
     positions = lengthened(jnp.where(present, position, -1), -1)
     return read._replace(tokens=lengthened(read.tokens), positions=positions)
-  for block in blocks:
-    x, evidence = block(x, attend)
   rows = decide(model, index + 1, Stage(x, sizes, present, evidence), position)
   # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
   sizes = None if rows.sizes is None else lengthened(rows.sizes, 1)
   return jax.tree.map(lengthened, rows._replace(sizes=None))._replace(sizes=sizes)
 
 
-def _read(model, blocks, x, attend, present, tokens):
-  """The last blocks, and what is read of their tokens; a `Read` without positions."""
-  *blocks, last = blocks
-  for block in blocks:
-    x, _ = block(x, attend)
+def _read(model, x, attend, present, tokens):
+  """The last block, and what is read of its tokens; a `Read` without positions."""
+  last = model.blocks[-1]
   aux_head, prefix = model.arch.aux_head, model.arch.prefix_tokens
   after = last(x, attend)[0] if aux_head or tokens else None
   normed = model.norm(after) if tokens else None

@@ -8,7 +8,8 @@ A reduction is an object with
     stage, from those before it. A size says how many patches a token stands for; attention counts
     it so often. `present` and `keep` are (b, n) masks, 1 for the tokens before and after; the class
     token, which is the first, is in both. `keys` are (b, n, c), the mean over the heads (None
-    unless `uses_keys`). Not called where `changes_tokens` is false. Gradients reach `keep`.
+    unless `uses_keys`; the tokens themselves, x, where the reduction has `uses_tokens`, a bool that
+    it may leave out). Not called where `changes_tokens` is false. Gradients reach `keep`.
 
 The tokens that are not kept are taken out afterwards, by the execution.
 """
@@ -21,5 +22,6 @@ REDUCTIONS = Table(
   {
     "drop": "asvit_jax.sparsity.reductions.drop:drop",
     "merge": "asvit_jax.sparsity.reductions.merge:merge",
+    "merge_tokens": "asvit_jax.sparsity.reductions.merge:merge_tokens",
   },
 )

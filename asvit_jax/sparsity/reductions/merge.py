@@ -49,3 +49,13 @@ def _most_alike(keys, takes):
 
 
 merge = Merge()
+
+
+class MergeTokens(Merge):
+  """As `Merge`, but tokens are alike by themselves, the residual stream, and not by their keys."""
+
+  uses_keys = False
+  uses_tokens = True
+
+
+merge_tokens = MergeTokens()

@@ -10,6 +10,13 @@ A score is an object with
     the mean over the heads (None unless `uses_keys`), `present` is a (b, n) bool mask of the tokens
     that are there, what is said of others means nothing; `exponents` are the architecture's.
 
+A score may also have
+
+  uses_tokens: whether it compares the tokens themselves, the (b, n, d) residual stream at the
+    stage, which it is then handed in place of `keys`.
+  uses_sizes: whether it is handed `sizes`, (b, n) patches that each token stands for, by that name;
+    None where nothing is merged.
+
 n counts the class token, which is the first; what a score says of it is not read.
 """
 
@@ -21,5 +28,6 @@ SCORES = Table(
   {
     "class_attention": "asvit_jax.sparsity.scores.class_attention:class_attention",
     "attention_novelty": "asvit_jax.sparsity.scores.attention_novelty:attention_novelty",
+    "merge_cost": "asvit_jax.sparsity.scores.merge_cost:merge_cost",
   },
 )

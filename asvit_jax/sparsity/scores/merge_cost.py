@@ -1,0 +1,52 @@
+"""What is lost where a token is merged into the one most like it."""
+
+import jax.numpy as jnp
+
+from asvit_jax.sparsity.scores.class_attention import ClassAttention
+from asvit_jax.sparsity.similarity import cosine_similarity
+
+_LEAST = 1e-12  # powers and logarithms have no finite slope at 0
+
+
+class MergeCost(ClassAttention):
+  """attention^β · (1 - cosine)^γ · (s·s' / (s + s'))^ω, relative to the image; see `scores`.
+
+  Attention is the paper's score of a token. The cosine is that of the token, the residual stream at
+  the stage, to the patch token most like it among those with more attention: of many alike, the one
+  with the most stays and the others, which merge well with it, go. s and s' are the sizes of the
+  two: Ward's factor, by which merging two clusters moves their mean (ATM, arXiv:2505.15160).
+
+  The cost is divided by the geometric mean over the image's patch tokens to the power α. At α = 0
+  an image whose tokens all cost little keeps few of them; at α = 1 every image keeps about as many.
+  """
+
+  uses_keys = False
+  uses_tokens = True
+  uses_sizes = True
+
+  def __call__(self, gathered, tokens, present, exponents, sizes):
+    """See `scores`; `exponents` are (β, γ, ω, α), those left out 0."""
+    n = tokens.shape[1]
+    attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
+    patches = present & (jnp.arange(n) > 0)
+    similarity = cosine_similarity(tokens)
+    # (b, other, token): reduced over the first axis of what is symmetric, for which a CPU has
+    # vector instructions.
+    more = (gathered[:, :, None] > gathered[:, None, :]) & patches[:, :, None]
+    nearest = jnp.where(more, similarity, -jnp.inf).max(axis=1)
+    # The token with the most attention is like none before it.
+    alike = jnp.where(jnp.isfinite(nearest), nearest, 0.0)
+    cost = attention * jnp.log(jnp.maximum(gathered, _LEAST))
+    cost += novelty * jnp.log(jnp.maximum(1.0 - alike, 1e-6))
+    if sizes is not None and size:
+      at = more & (similarity >= nearest[:, None, :])
+      other = jnp.where(at, sizes[:, :, None], 0.0).max(axis=1)
+      other = jnp.where(other > 0, other, sizes)
+      cost += size * jnp.log(sizes * other / (sizes + other))
+    if level:
+      count = jnp.maximum(patches.sum(axis=1, keepdims=True), 1)
+      cost -= level * jnp.where(patches, cost, 0.0).sum(axis=1, keepdims=True) / count
+    return jnp.exp(cost)
+
+
+merge_cost = MergeCost()
