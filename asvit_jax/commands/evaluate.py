@@ -5,7 +5,7 @@ python evaluate.py --workdir runs/as_deit_t_65 --config.data.dir=OTHER --per-cla
 python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
 python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
-python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR
+python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR --compare-dense
 """
 
 import dataclasses
@@ -48,6 +48,13 @@ def define_flags():
   arguments.define_budget(
     "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
     "commas between. By default those just calibrated, else the first that the weights are for."
+  )
+  flags.DEFINE_boolean(
+    "compare-dense",
+    False,
+    "Run the dense network of the same weights, too: how far the predictions are from its own (kl, "
+    "nats, mean over the images) and how often both give the same class (agreement, percent), with "
+    "standard errors. No labels are needed for these; images_per_s is then that of both.",
   )
   flags.DEFINE_string("save-weights", None, "Write the weights as safetensors here.")
   flags.DEFINE_string("report", None, "Directory for a page (index.html) of numbers and images.")
@@ -186,7 +193,15 @@ def _evaluated(networks, config, source, execution, target):
     if len(networks) > 1:
       log(f"budget {budget:g}")
     per_image = flags.FLAGS["per-image"].value
-    result = evaluate(network, config, source, execution, per_image, confusion=True)
+    compare = flags.FLAGS["compare-dense"].value
+    result = evaluate(
+      network, config, source, execution, per_image, confusion=True, against_dense=compare
+    )
+    if compare:
+      log(
+        f"against the dense network: KL {result['kl']:.4f}, the same class for "
+        f"{result['agreement']:.1f} % of the images"
+      )
     results.append(at | result)
   return results
 

@@ -11,6 +11,8 @@ _DATA = (
   *("name", "dir", "classes", "eval_split", "crop_ratio", "mean", "std", "interpolation"),
   "max_bad_images",
 )
+# What a measurement says; one that says less is made anew.
+_MEASURED = "top-1, divergence of each image"
 _RECIPE = ("seed", "epochs", "total_steps", "batch_size", "data", "mix", "optimizer")
 
 
@@ -51,6 +53,7 @@ def base_settings(network, config, source):
     source: of the images to evaluate on.
   """
   return {
+    "measured": _MEASURED,
     "weights": leaves.fingerprint(network.params),
     "preprocessing": network.preprocessing.to_json(),
     "dtype": network.dtype,

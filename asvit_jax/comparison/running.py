@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from asvit_jax.comparison import accuracy, records, timing
+from asvit_jax.comparison import accuracy, differences, records, timing
 from asvit_jax.comparison.contenders import Contender, Prunings, prepare
 from asvit_jax.comparison.finetuning import finetune
 from asvit_jax.core import storage
@@ -47,14 +47,17 @@ class Comparison:
 
     Returns:
       Dictionary of `dense`, its measurement, and `results`, a list of those of contenders, see
-      `accuracy`, each with `method`, `budget`, `finetuned`, and what it keeps, `counts` or
-      `thresholds`; where they are timed also `images_per_s`, `ms`, `spread_ms` and `speedup`.
+      `accuracy` and `differences`, each with `method`, `budget`, `finetuned`, and what it keeps,
+      `counts` or `thresholds`; where they are timed also `images_per_s`, `ms`, `spread_ms` and
+      `speedup`.
     """
     dense = self._dense()
     results = {"dense": dense, "results": []}
+    rows = []
     for contender in self.contenders:
       for tuned in (False, True) if finetuned else (False,):
-        results["results"].append(self._measured(contender, tuned))
+        rows.append(self._measured(contender, tuned))
+        results["results"] = _compared(rows)
         self._write(results)
     if rounds:
       self._time(results, rounds, speed_batch)
@@ -94,9 +97,9 @@ class Comparison:
     result = self._records.find(name, settings)
     before = result is not None
     if not before:
-      predictions = self._dense_measured[1]
+      dense_logits = self._dense_measured[1]
       contender = self._tuned(contender) if tuned else self._calibrated(contender)
-      result = accuracy.measure(contender, self.config, self.source, predictions)
+      result = accuracy.measure(contender, self.config, self.source, dense_logits)
       result |= contender.describe()
       self._records.add(name, settings, result)
       if tuned and contender.method.adaptive:  # others have no thresholds that a file could carry
@@ -184,6 +187,15 @@ class Comparison:
     """Of the images to train on, without labels; in memory, as thresholds read them often."""
     sample = sources.Sample(self.train_source, MAX_IMAGES)
     return list(loader.eval_batches(self.config, sample, self.network.preprocessing))
+
+
+def _compared(rows):
+  """The rows in their order, each held against the best of its budget and its weights."""
+  groups = {}
+  for row in rows:
+    groups.setdefault((row["budget"], row["finetuned"]), []).append(row)
+  found = {key: iter(differences.against_the_best(group)) for key, group in groups.items()}
+  return [next(found[row["budget"], row["finetuned"]]) for row in rows]
 
 
 def contenders(network, methods, budgets):

@@ -14,13 +14,17 @@ def markdown(results):
   timed = any("images_per_s" in row for row in rows)
   tuned = any(row.get("finetuned") for row in rows)
   header = ["method", "budget", *(["weights"] if tuned else []), "top-1", "agreement"]
-  header += ["GMACs", "share", "real GMACs", "real share", *(["images/s"] if timed else [])]
+  header += ["KL", "above the least KL", "GMACs", "share", "real GMACs", "real share"]
+  header += ["images/s", "× dense"] if timed else []
   lines = [_line(header), _line(["---"] * len(header))]
   lines += [_line(_cells(row, tuned, timed)) for row in rows]
   images = results["dense"]["images"]
   return "\n".join(lines) + (
-    f"\n\nTop-1 and agreement with the dense network in percent, of {images} images. GMACs and "
-    "share: the paper's count, with similarities; real: what is computed.\n"
+    f"\n\nTop-1 and agreement with the dense network in percent, of {images} images; KL from the "
+    "dense network's predictions in nats; ± is a standard error. Above the least KL: the 95 % "
+    "interval of the difference to the method with the least KL at that budget, on the same "
+    "images; where it holds 0 they do not differ. GMACs and share: the paper's count, with "
+    "similarities; real: what is computed.\n"
   )
 
 
@@ -29,12 +33,23 @@ def _cells(row, tuned, timed):
   cells = [row["method"], "" if dense else f"{row['budget']:g}"]
   if tuned:
     cells.append("fine-tuned" if row.get("finetuned") else "as they are")
-  cells += [f"{row['top1']:.1f}", "" if dense else f"{row['agreement']:.1f}"]
+  cells += [f"{row['top1']:.1f} ± {row['top1_error']:.1f}"]
+  cells += ["", "", ""] if dense else _against_dense(row)
   cells += [f"{row['gmacs']:.3f}", f"{row['share']:.3f}"]
   cells += [f"{row['real_gmacs']:.3f}", f"{row['real_share']:.3f}"]
   if timed:
-    cells.append(f"{row['images_per_s']:.1f}" if "images_per_s" in row else "")
+    there = "images_per_s" in row
+    cells += [f"{row['images_per_s']:.1f}", f"{row['speedup']:.2f}"] if there else ["", ""]
   return cells
+
+
+def _against_dense(row):
+  _, low, high = row["kl_above_best"]
+  return [
+    f"{row['agreement']:.1f} ± {row['agreement_error']:.1f}",
+    f"{row['kl']:.4f} ± {row['kl_error']:.4f}",
+    "least" if low == high == 0 else f"{low:.4f} to {high:.4f}",
+  ]
 
 
 def _line(cells):

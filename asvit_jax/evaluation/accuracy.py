@@ -7,11 +7,18 @@ import numpy as np
 from asvit_jax.core import hosts, storage
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
-from asvit_jax.evaluation import one_pass, per_class
+from asvit_jax.evaluation import divergence, one_pass, per_class
 
 
 def evaluate(
-  network, config, source, execution=None, per_image=None, stopped=None, confusion=False
+  network,
+  config,
+  source,
+  execution=None,
+  per_image=None,
+  stopped=None,
+  confusion=False,
+  against_dense=False,
 ):
   """Accuracy, compute and kept tokens of a network on a data set, each image counted once.
 
@@ -25,6 +32,8 @@ def evaluate(
     per_image: file to write a line of JSON an image to, or None.
     stopped: function asked before every batch whether to stop, or None.
     confusion: whether the result has the `confusion` matrix, see `per_class.confusion_matrix`.
+    against_dense: whether to run the dense network of the same parameters on the same images, too:
+      `images_per_s` is then that of both together.
 
   Returns:
     None where `stopped` said so, else a dictionary: `top1` and `top5` in percent; `gmacs`, the mean
@@ -33,17 +42,27 @@ def evaluate(
     `max` of the patch tokens kept; `images`, without the `bad_images` that `data.max_bad_images`
     allowed to leave out; `images_per_s`, loading included and compilation not. Where the data has
     boxes, also `kept_in_box` and `kept_outside`: for each stage the share that it kept of all the
-    patches whose centre lies in, or outside, their image's box.
+    patches whose centre lies in, or outside, their image's box. With `against_dense` also what
+    `divergence.summarize` says.
 
   Raises:
     InputError: an unreadable image, or `per_image` cannot be written.
   """
-  found = evaluate_each([network], config, source, execution, per_image, stopped, confusion)
+  found = evaluate_each(
+    [network], config, source, execution, per_image, stopped, confusion, against_dense
+  )
   return None if found is None else found[0]
 
 
 def evaluate_each(
-  networks, config, source, execution=None, per_image=None, stopped=None, confusion=False
+  networks,
+  config,
+  source,
+  execution=None,
+  per_image=None,
+  stopped=None,
+  confusion=False,
+  against_dense=False,
 ):
   """As `evaluate`, of several networks in one pass: each image is decoded once for all of them.
 
@@ -55,6 +74,7 @@ def evaluate_each(
     per_image: see `evaluate`; of the first network.
     stopped: see `evaluate`.
     confusion: see `evaluate`.
+    against_dense: see `evaluate`.
 
   Returns:
     None where `stopped` said so, else a list of what `evaluate` returns.
@@ -64,7 +84,9 @@ def evaluate_each(
   """
   execution = execution or networks[0].default_execution()
   with precision(config.model.get("precision", "default")):
-    found = one_pass.run(networks, config, source, execution, stopped, per_image is not None)
+    found = one_pass.run(
+      networks, config, source, execution, stopped, per_image is not None, against_dense
+    )
   if found is None:
     return None
   every, seconds = found
@@ -103,6 +125,8 @@ def summarize(rows, network):
     ],
     "images": len(kept),
   }
+  if "kl" in rows:
+    result |= divergence.summarize(rows["kl"], rows["agrees"])
   if "in_box" in rows:
     inside, outside = rows["patches"].sum(axis=0)
     result["kept_in_box"] = (rows["in_box"].sum(axis=0) / max(inside, 1)).tolist()
@@ -111,7 +135,7 @@ def summarize(rows, network):
 
 
 def _write_per_image(path, rows):
-  keys = ("file", "label", "prediction", "kept")
+  keys = ("file", "label", "prediction", "kept", *(k for k in ("kl", "agrees") if k in rows))
   lines = zip(*(rows[k].tolist() for k in keys), strict=True)
   text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
   storage.write(path, text, "per-image results")

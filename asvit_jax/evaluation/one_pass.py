@@ -13,9 +13,10 @@ from asvit_jax.core.ahead import Ahead
 from asvit_jax.core.devices import AXIS, local_mesh, on_each_local, split_over_local
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import loader
+from asvit_jax.losses.distillation import divergence
 
 
-def run(networks, config, source, execution, stopped=None, with_files=False):
+def run(networks, config, source, execution, stopped=None, with_files=False, against_dense=False):
   """Runs networks on every image once, each image decoded once.
 
   While the devices compute a batch, the next two are decoded and put there, by threads or by
@@ -28,6 +29,7 @@ def run(networks, config, source, execution, stopped=None, with_files=False):
     execution: a name of `EXECUTIONS`.
     stopped: function asked before every batch whether to stop, or None.
     with_files: whether other hosts' names of files are wanted, too.
+    against_dense: whether the dense network of the same parameters runs, too.
 
   Returns:
     None where `stopped` said so, else the `rows_of` all images for each network, those of all
@@ -40,11 +42,12 @@ def run(networks, config, source, execution, stopped=None, with_files=False):
   networks = [on_each_local(network) for network in networks]
   images = config.eval.batch_size // hosts
   zeros = np.zeros((images, *first.arch.image_shape), np.uint8)
-  jax.block_until_ready(classify(first, zeros, execution))
+  jax.block_until_ready(classify(first, zeros, execution, against_dense))
   start = time.perf_counter()
   batches = loader.eval_batches(config, source, first.preprocessing, jax.process_index(), hosts)
   with Ahead(batches, lambda batch: batch | {"image": split_over_local(batch["image"])}) as ready:
-    columns = _columns(networks, ready, config, len(source), execution, stopped)
+    run_one = functools.partial(classify, execution=execution, against_dense=against_dense)
+    columns = _columns(networks, ready, config, len(source), run_one, stopped)
   if columns is None:
     return None
   seconds = max(exchange.gather(time.perf_counter() - start))
@@ -54,31 +57,37 @@ def run(networks, config, source, execution, stopped=None, with_files=False):
   return [_without_padding(rows) for rows in every], seconds
 
 
-def classify(network, images, execution):
+def classify(network, images, execution, against_dense=False):
   """The compiled forward pass of a batch, split over this host's devices.
 
   Args:
     network: a `Network`.
     images: (b, s, s, 3) uint8, on the host, or on the devices as `split_over_local` leaves them.
     execution: a name of `EXECUTIONS`.
+    against_dense: whether to run the dense network of the same parameters, too.
 
   Returns:
     Dictionary of `top5` (b, 5) class indices, best first (fewer where there are fewer classes),
-    `probability` (b,) of the first, and `keep` (b, stages, n) bool.
+    `probability` (b,) of the first, and `keep` (b, stages, n) bool. With `against_dense` also `kl`
+    (b,), KL(dense ‖ this) of the predictions in nats, and `dense` (b,), the dense network's class.
   """
-  run = program(execution, local_mesh())
+  run = program(execution, local_mesh(), against_dense)
   return run(on_each_local(network), split_over_local(images))
 
 
 @functools.cache
-def program(execution, mesh):
+def program(execution, mesh, against_dense=False):
   """What `classify` runs, a jitted function of (network, images), over the devices of a mesh."""
 
   def step(network, images):
     outputs = network.apply(images, execution)
     probabilities = jax.nn.softmax(outputs.logits)
     _, top5 = jax.lax.top_k(outputs.logits, min(5, outputs.logits.shape[-1]))
-    return {"top5": top5, "probability": probabilities.max(axis=-1), "keep": outputs.keep > 0.5}
+    found = {"top5": top5, "probability": probabilities.max(axis=-1), "keep": outputs.keep > 0.5}
+    if not against_dense:
+      return found
+    dense = network.apply(images, "dense").logits
+    return found | {"kl": divergence(outputs.logits, dense), "dense": dense.argmax(axis=-1)}
 
   data = PartitionSpec(AXIS)
   # Devices never talk to each other here, so there is nothing for its check to find; the loops of
@@ -90,7 +99,7 @@ def program(execution, mesh):
   )
 
 
-def _columns(networks, batches, config, count, execution, stopped):
+def _columns(networks, batches, config, count, run_one, stopped):
   """For each network a list of the `rows_of` each batch; None where `stopped` said so."""
   progress = Progress("evaluating, images", count)
   columns, before = [[] for _ in networks], None
@@ -107,7 +116,7 @@ def _columns(networks, batches, config, count, execution, stopped):
     if stopped is not None and stopped():
       return None
     images = batch.pop("image")
-    outputs = [classify(network, images, execution) for network in networks]
+    outputs = [run_one(network, images) for network in networks]
     fetch(before)
     before = batch, outputs
   fetch(before)
@@ -161,6 +170,8 @@ def rows_of(batch, arch):
     "top5": hits.any(axis=1),
     "kept": batch["keep"].sum(axis=-1),  # (b, stages)
   }
+  if "kl" in batch:
+    rows["kl"], rows["agrees"] = batch["kl"], batch["dense"] == batch["top5"][:, 0]
   if "box" in batch:
     inside = _patches_in_box(batch["box"], arch)[:, None]  # (b, 1, n)
     rows["patches"] = np.concatenate([inside.sum(-1), (~inside).sum(-1)], axis=-1)  # (b, 2)

@@ -1,4 +1,4 @@
-"""Top-1 of several methods, against GMACs and against images per second."""
+"""Top-1 of several methods and their divergence from the dense network, against what they cost."""
 
 import itertools
 
@@ -16,14 +16,15 @@ _MARKERS = "osD^vP*X<"
 
 
 def draw_comparison(results, title):
-  """A panel for each set of weights against GMACs, and where it was timed one against images/s.
+  """Panels against GMACs for each set of weights, and where it was timed against the speed-up.
 
-  The lines of methods whose count adapts to the image are thicker.
+  Top-1 is above, and below it the divergence from the dense network where that was measured. The
+  lines of methods whose count adapts to the image are thicker.
 
   Args:
-    results: of `comparison.running.Comparison.run`: `dense`, a dictionary of `top1`, `gmacs` and
-      perhaps `images_per_s`; and `results`, those of methods, with `method`, `budget` and
-      `finetuned`.
+    results: of `comparison.running.Comparison.run`: `dense`, a dictionary of `top1` and `gmacs`,
+      and `results`, those of methods, with `method`, `budget` and `finetuned`, and perhaps `kl` and
+      `speedup`, times the dense network's speed in the same rounds.
     title: of the picture.
 
   Returns:
@@ -36,27 +37,48 @@ def draw_comparison(results, title):
   panels = [("without training", plain, "gmacs")]
   if tuned:
     panels.append(("fine-tuned", tuned, "gmacs"))
-  if "images_per_s" in results["dense"]:
-    panels.append(("without training", plain, "images_per_s"))
-  figure = Figure((4.2 * len(panels) + 1.5, 4.2), dpi=160, layout="constrained")
+  if any("speedup" in row for row in plain):
+    panels.append(("without training", [row for row in plain if "speedup" in row], "speedup"))
+  measures = ["top1", *(["kl"] if all("kl" in row for row in rows) else [])]
+  height = 4.2 if len(measures) == 1 else 6.4
+  figure = Figure((4.2 * len(panels) + 1.5, height), dpi=160, layout="constrained")
   figure.suptitle(title, fontsize=11, color=TEXT)
+  dense = results["dense"] | {"speedup": 1.0}
   axes = None
-  for i, (name, shown, axis) in enumerate(panels, 1):
-    axes = figure.add_subplot(1, len(panels), i, sharey=axes)  # top-1 compares across panels
-    _draw(axes, results["dense"], shown, methods, axis)
-    axes.set_title(name, fontsize=9, color=TEXT)
-  handles, labels = axes.get_legend_handles_labels()
+  for line, measure in enumerate(measures):
+    first = None
+    for i, (name, shown, axis) in enumerate(panels, 1):
+      place = line * len(panels) + i
+      axes = figure.add_subplot(len(measures), len(panels), place, sharey=first)
+      first = first or axes  # what is measured compares across panels
+      _draw(axes, dense, shown, methods, axis, measure)
+      if not line:
+        axes.set_title(name, fontsize=9, color=TEXT)
+  handles, labels = figure.axes[0].get_legend_handles_labels()
   figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
   return figure
 
 
-def _draw(axes, dense, rows, methods, axis):
-  axes.axhline(dense["top1"], color=FRAME, linestyle="--", linewidth=1)
-  axes.plot(dense[axis], dense["top1"], "*", color=TEXT, markersize=9, label="dense")
+_LABELS = {
+  "gmacs": "GMACs an image",
+  "speedup": "times the dense network's speed",
+  "top1": "top-1, %",
+  "kl": "KL from dense, nats",
+}
+
+
+def _draw(axes, dense, rows, methods, axis, measure):
+  if measure == "top1":
+    axes.axhline(dense["top1"], color=FRAME, linestyle="--", linewidth=1)
+    axes.plot(dense[axis], dense["top1"], "*", color=TEXT, markersize=9, label="dense")
+  else:
+    axes.set_yscale("log")
   styles = zip(methods, itertools.cycle(_COLORS), itertools.cycle(_MARKERS), strict=False)
   for method, color, marker in styles:
     ours = [row for row in rows if row["method"] == method]
-    points = sorted((row[axis], row["top1"]) for row in ours)
+    if not ours:
+      continue
+    points = sorted((row[axis], row[measure]) for row in ours)
     adaptive = any("thresholds" in row for row in ours)
     axes.plot(
       *zip(*points, strict=True),
@@ -66,8 +88,8 @@ def _draw(axes, dense, rows, methods, axis):
       markersize=5,
       label=method,
     )
-  axes.set_xlabel({"gmacs": "GMACs an image", "images_per_s": "images/s"}[axis], fontsize=8)
-  axes.set_ylabel("top-1, %", fontsize=8, color=TEXT)
+  axes.set_xlabel(_LABELS[axis], fontsize=8)
+  axes.set_ylabel(_LABELS[measure], fontsize=8, color=TEXT)
   axes.spines[["top", "right"]].set_visible(False)
   axes.spines[:].set_color(FRAME)
   axes.grid(color="#eeeeee", linewidth=0.8)

@@ -9,12 +9,13 @@ _COLUMNS = {
   "top1": ("top-1, %", 2),
   "top5": ("top-5, %", 2),
   "agreement": ("as dense, %", 2),
+  "kl": ("KL from dense", 4),
   "gmacs": ("GMACs", 3),
   "share": ("share of dense", 3),
   "real_gmacs": ("GMACs really computed", 3),
   "images": ("images", 0),
   "images_per_s": ("images/s", 1),
-  "speedup": ("speed-up", 3),
+  "speedup": ("times dense", 3),
 }
 
 

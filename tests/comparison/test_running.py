@@ -65,7 +65,8 @@ def test_it_measures_every_method_on_the_same_images(measured, network):
   ours, results = measured
   images, labels = all_of(ours.config, ours.source, network)
   calibration, _ = all_of(ours.config, ours.train_source, network)
-  dense = np.asarray(network(images).logits).argmax(axis=-1)
+  dense_logits, divergences = np.asarray(network(images).logits), {}
+  dense = dense_logits.argmax(axis=-1)
   assert results["dense"]["top1"] == pytest.approx(100 * (dense == labels).mean())
   assert results["dense"]["images"] == len(images) == 10
   assert [row["method"] for row in results["results"]] == NAMES
@@ -82,13 +83,24 @@ def test_it_measures_every_method_on_the_same_images(measured, network):
       counts = np.array(row["counts"])
       assert row["gmacs"] == pytest.approx(contender.method.cost(run.arch, counts))
       assert row["real_gmacs"] == pytest.approx(contender.method.cost(run.arch, counts, real=True))
-    predicted = np.asarray(jax.jit(contender.execution())(run, images).logits).argmax(axis=-1)
+    logits = np.asarray(jax.jit(contender.execution())(run, images).logits)
+    predicted, kl = logits.argmax(axis=-1), divergence(logits, dense_logits)
+    assert row["kl"] == pytest.approx(float(kl.mean()), rel=1e-3)
+    assert row["kl_error"] == pytest.approx(float(np.std(kl, ddof=1)) / 10**0.5, rel=1e-3)
+    divergences[row["method"]] = kl
     assert row["top1"] == pytest.approx(100 * (predicted == labels).mean())
     assert row["agreement"] == pytest.approx(100 * (predicted == dense).mean())
     assert row["share"] == pytest.approx(row["gmacs"] / network.dense_gmacs)
     assert row["share"] == pytest.approx(0.7, abs=0.06)
     assert row["real_share"] == pytest.approx(row["real_gmacs"] / results["dense"]["real_gmacs"])
   assert json.loads((ours.out / "results.json").read_text()) == results
+  best = min(results["results"], key=lambda row: row["kl"])
+  assert best["kl_above_best"] == [0, 0, 0]
+  for row in results["results"]:
+    mean, low, high = row["kl_above_best"]
+    assert low <= mean <= high and "each" not in row
+    above = float((divergences[row["method"]] - divergences[best["method"]]).mean())
+    assert mean == pytest.approx(above, abs=1e-4)
 
 
 def test_an_interrupted_comparison_goes_on(measured, network, data, tmp_path, monkeypatch, capsys):
@@ -128,7 +140,7 @@ def test_other_settings_are_measured_anew(measured, network, data, monkeypatch):
 
   def noted(contender, *rest):
     seen.append(contender.name)
-    return {"top1": 0.0, "share": 0.0}
+    return {"top1": 0.0, "share": 0.0, "kl": 0.0, "each": {"kl": [0.0]}}
 
   monkeypatch.setattr(accuracy, "measure", noted)
   other = network.with_params(jax.tree.map(lambda x: x * 1.01, network.params))
@@ -223,7 +235,8 @@ def test_fine_tuned_lines_and_speed_stand_beside_the_others(network, data, tmp_p
   header = rows[0]
   assert header.index("weights") == 2
   assert rows[4][2] == "fine-tuned"
-  assert rows[3][header.index("top-1")] == f"{results['results'][0]['top1']:.1f}"
+  assert rows[3][header.index("top-1")].startswith(f"{results['results'][0]['top1']:.1f} ± ")
+  assert rows[3][header.index("× dense")] == f"{results['results'][0]['speedup']:.2f} |"
   assert rows[3][header.index("share")] == f"{results['results'][0]['share']:.3f}"
 
 

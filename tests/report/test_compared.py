@@ -27,11 +27,11 @@ def test_a_chart_has_a_series_a_method_and_the_dense_network():
   assert plain.level == tuned.level == ("dense", 81.1)
 
 
-def test_what_was_timed_has_a_chart_against_images_a_second():
-  rows = [r | {"images_per_s": 100 * i} for i, r in enumerate(ROWS[:2], 1)]
-  results = {"dense": DENSE | {"images_per_s": 50.0}, "results": rows}
+def test_what_was_timed_has_a_chart_against_the_speed_up():
+  rows = [r | {"speedup": 1 + i} for i, r in enumerate(ROWS[:2], 1)]
+  results = {"dense": DENSE, "results": rows}
   _, speed = page_of(results, "title").charts
-  assert {s.name: s.points[0].x for s in speed.series} == {"merge": 100, "tome": 200, "dense": 50}
+  assert {s.name: s.points[0].x for s in speed.series} == {"merge": 2, "tome": 3, "dense": 1}
 
 
 def test_the_table_has_every_result_and_only_columns_that_some_have():

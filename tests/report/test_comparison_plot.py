@@ -34,10 +34,10 @@ def test_a_line_a_method_and_the_dense_network():
 
 
 def test_fine_tuned_weights_and_speed_have_panels_of_their_own():
-  speeds = iter((20.0, 21.0, 30.0, 31.0))
-  rows = [r | {"images_per_s": next(speeds)} for r in RESULTS["results"]]
+  speeds = iter((1.2, 1.3, 1.5, 1.6))
+  rows = [r | {"speedup": next(speeds)} for r in RESULTS["results"]]
   results = {
-    "dense": RESULTS["dense"] | {"images_per_s": 10.0},
+    "dense": RESULTS["dense"],
     "results": [*rows, row("merge", 3.0, 79.5, finetuned=True)],
   }
   plain, tuned, speed = draw_comparison(results, "title").axes
@@ -48,7 +48,15 @@ def test_fine_tuned_weights_and_speed_have_panels_of_their_own():
   ]
   assert points(plain, "merge")[0] == [[2.0, 77.0], [3.0, 79.0]]
   assert points(tuned, "merge")[0] == [[3.0, 79.5]]
-  assert points(speed, "merge")[0] == [[20.0, 79.0], [30.0, 77.0]]
-  assert points(speed, "dense")[0] == [[10.0, 80.0]]
-  assert speed.get_xlabel() == "images/s"
+  assert points(speed, "merge")[0] == [[1.2, 79.0], [1.5, 77.0]]
+  assert points(speed, "dense")[0] == [[1.0, 80.0]]
+  assert speed.get_xlabel() == "times the dense network's speed"
   assert plain.get_ylim() == tuned.get_ylim() == speed.get_ylim()
+
+
+def test_divergence_stands_below_top_1():
+  rows = [r | {"kl": 0.01 * (90 - r["top1"])} for r in RESULTS["results"]]
+  above, below = draw_comparison(RESULTS | {"results": rows}, "title").axes
+  assert points(above, "merge")[0] == [[2.0, 77.0], [3.0, 79.0]]
+  np.testing.assert_allclose(points(below, "merge")[0], [[2.0, 0.13], [3.0, 0.11]])
+  assert below.get_yscale() == "log"

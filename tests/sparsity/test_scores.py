@@ -127,7 +127,9 @@ def test_the_cost_of_merging_by_hand(exponents, merged):
     costs = []
     for j in range(1, N - 2):
       more = [i for i in range(1, N - 2) if plain[b, i] > plain[b, j]]  # patches that are there
-      cosines = [x[b, i] @ x[b, j] / np.linalg.norm(x[b, i]) / np.linalg.norm(x[b, j]) for i in more]
+      cosines = [
+        x[b, i] @ x[b, j] / np.linalg.norm(x[b, i]) / np.linalg.norm(x[b, j]) for i in more
+      ]
       cost = plain[b, j] ** beta * (1 - max(cosines, default=0.0)) ** gamma
       if merged:
         mine = sizes[b, j]
