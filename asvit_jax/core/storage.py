@@ -17,6 +17,7 @@ import uuid
 
 from asvit_jax.core.errors import InputError
 
+_LARGEST_IMAGE = 1 << 30  # bytes of its file
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -170,9 +171,9 @@ def write(path, content, what=None):
 def read_image(path, advice="check the path"):
   """The bytes of an image file; raises InputError, with an advice, where it cannot be read."""
   try:
-    return read(path)
-  except OSError as error:
-    reason = error.strerror or str(error)
+    return read(path, _LARGEST_IMAGE)
+  except (OSError, ValueError) as error:  # the latter of names that no file can have
+    reason = getattr(error, "strerror", None) or str(error)
     raise InputError(f"image {path} cannot be read ({reason}): {advice}") from error
 
 

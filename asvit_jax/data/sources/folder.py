@@ -154,7 +154,7 @@ class LabelledSource:
   def __init__(self, root, classes, labels):
     self.classes = classes.keys
     self._root = str(root)
-    found = files.scan(root)
+    found = files.scan(root, root)
     if not found.names:
       raise InputError(_no_images(root, found.left, 0))
     places, notes = labels.places(found.names, root)
@@ -182,8 +182,8 @@ def _left_out(root, found):
     left.update(counts)
   for entry in files.entries(root):
     if files.is_image(entry.name):
-      beside += not entry.is_dir()
-    elif entry.is_dir():
+      beside += not files.leads_to_directory(entry)
+    elif files.leads_to_directory(entry):
       left.update([f"{entry.name}/"] if files.is_system(entry.name) else [])
     elif not entry.name.startswith("."):
       left[files.suffix_of(entry.name)] += 1

@@ -16,13 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.data import files
 
+_COUNTS = schema.table(others=schema.integer(-(2**63), 2**63 - 1))
+_DIRECTORIES = schema.array(
+  {
+    "type": "array",
+    "prefixItems": [schema.text(), schema.integer(), _COUNTS, _COUNTS],
+    "minItems": 4,
+    "maxItems": 4,
+  },
+  most=2**31,
+)
 _THREADS = 32  # they wait for a disk, or for the network
 _MAGIC = b"asvit_jax list 2"  # 1: without what lies deeper and what is left out
+_RULES = "links to other classes are left out"  # a list made by others is another file
 _HEADER = 32  # bytes: the magic, the checksum of what follows, the length of the JSON
 _LEAST = 10_000  # files; fewer are listed in no time
 _RECENT = 2 * 10**9  # ns; file systems may be coarse
@@ -87,11 +98,12 @@ def list_files(root, cache=""):
     A `Listing`.
 
   Raises:
-    InputError: a directory cannot be read.
+    InputError: a directory cannot be read, or is, by a link, in another or above it.
   """
   path = _cache_path(root, cache) if cache else None
   known = _mapped(path) if path else None
   names = files.subdirectories(root)
+  _check_apart(root, names)
   before = _entries(known)
   now = time.time_ns()
 
@@ -116,6 +128,30 @@ def list_files(root, cache=""):
   if path is None or len(listing) < _LEAST:
     return listing
   return _kept(listing, path) or listing
+
+
+def _check_apart(root, names):
+  """Raises InputError where a directory is a link that gives an image two classes."""
+  if not any(os.path.islink(os.path.join(root, name)) for name in names):
+    return
+  classes = {}
+  for name in names:
+    real = os.path.realpath(os.path.join(root, name))
+    other = classes.setdefault(real, name)
+    if other != name:
+      raise InputError(f"{root}: {other} and {name} are the same directory: remove one of the two")
+  root = os.path.realpath(root)
+  for real, name in classes.items():
+    if root == real or real in map(str, Path(root).parents):
+      raise InputError(
+        f"{root}: {name} is a link to {real}, which holds all classes: link to a class's images"
+      )
+    above = next((classes[str(p)] for p in Path(real).parents if str(p) in classes), None)
+    if above is not None:
+      raise InputError(
+        f"{root}: {name} is a link to a directory in {above}, which would give its images two "
+        "classes: move them out of there"
+      )
 
 
 def _packed(found):
@@ -163,7 +199,7 @@ def _merged(names, entries, known, before):
 
 
 def _cache_path(root, cache):
-  key = "\n".join([os.path.abspath(root), *files.SUFFIXES])
+  key = "\n".join([os.path.abspath(root), _RULES, *files.SUFFIXES])
   return storage.path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.list"
 
 
@@ -193,11 +229,14 @@ def _mapped(path, verified=True):
     if magic != _MAGIC or (verified and zlib.crc32(content[_HEADER:]) != checksum):
       return None
     begin = _HEADER + length
-    directories = json.loads(content[_HEADER:begin].tobytes())
+    text = content[_HEADER:begin].tobytes()
+    directories = schema.loads(text, _DIRECTORIES, f"list {path}", most_bytes=len(text))
     count = sum(entry[1] for entry in directories)
     ends = content[begin : begin + 8 * count].view(np.int64)
+    if len(ends) < count:
+      return None
     return Listing(directories, ends, content[begin + 8 * count :], (str(path), checksum))
-  except (OSError, ValueError, IndexError):  # not there, empty, cut short
+  except (OSError, ValueError, IndexError):  # not there, empty, cut short, of another form
     return None
 
 
