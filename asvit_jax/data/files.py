@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 from asvit_jax.core.errors import InputError
 
-# What is read: formats, as PIL calls them, with the suffixes of their files in lower case. PIL reads
-# others, too: documents, for which it may start programs, icons and measurements.
+# What is read: formats, as PIL calls them, with the suffixes of their files in lower case. PIL has
+# others: documents, for which it may start programs, icons and measurements.
 FORMATS = {
   "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
   "PNG": (".png", ".apng"),

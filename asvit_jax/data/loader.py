@@ -21,6 +21,7 @@ from asvit_jax.data import transforms
 from asvit_jax.data import workers as workers_lib
 from asvit_jax.data.balance import ClassBalanced, labels_of
 from asvit_jax.data.rand_augment import fill_of, rand_augment
+from asvit_jax.data.sources import UNKNOWN
 from asvit_jax.data.sources.classes import listing
 
 _MAX_THREADS = 16
@@ -128,6 +129,8 @@ class _Decoded:
       try:
         place = (index + len(bad)) % len(self._source)
         example, image = _decode(self._source, place, self._exif_orientation)
+        if example["label"] == UNKNOWN:
+          raise InputError(f"{example['file']} has no label: leave it out of the training images")
         return {"image": image, "label": example["label"], "bad": bad}
       except InputError as error:
         bad.append(str(error))
@@ -137,6 +140,12 @@ class _Decoded:
 
 def _decode(source, index, exif_orientation):
   example = source[index]
+  label, count = example["label"], len(source.classes)
+  if not UNKNOWN <= label < count:
+    raise InputError(
+      f"{example['file']} has the label {label}, and there are {count} classes: expected 0 to "
+      f"{count - 1}; correct the data"
+    )
   return example, transforms.decode(example["image"], example["file"], exif_orientation)
 
 

@@ -35,6 +35,8 @@ SOURCES = Table(
   },
 )
 
+UNKNOWN = -1  # the label of an image whose class nobody says: it can be shown, not learnt
+
 # What to do with data in a bucket: array_record opens only files, and small objects come slowly.
 ON_DISK = "copy it to one (gcloud storage rsync -r), or mount the bucket as one (gcsfuse)"
 

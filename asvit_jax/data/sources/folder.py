@@ -76,8 +76,15 @@ def _labels(data, split):
   for which in ("train", "eval"):
     key = f"{which}_labels"
     if split == data.get(f"{which}_split") and data.get(key):
-      return read_labels(data[key], f"data.{key}")
+      return read_labels(data[key], f"data.{key}", lambda: _images(data, split))
   return None
+
+
+def _images(data, split):
+  """Names of the images that a file of labels is about, and their directory."""
+  base = storage.path(data.dir or "")
+  root = base / split if files.is_directory(base / split) else base
+  return (files.scan(root, root).names if data.dir and files.is_directory(root) else []), root
 
 
 def _has_images(directory):
@@ -159,7 +166,7 @@ class LabelledSource:
       raise InputError(_no_images(root, found.left, 0))
     places, notes = labels.places(found.names, root)
     there = places >= 0
-    self.labels = labels.numbers(classes)[there]
+    self.labels = labels.numbers(classes, there)[there]
     self._places = places[there].astype(np.int32)
     self._files = Listing.of(found)
     used = np.bincount(self.labels, minlength=len(classes.keys))
