@@ -209,11 +209,7 @@ class _Walk:
 
   def _take(self, entry, prefix, real, linked):
     name, link = entry.name, entry.is_symlink()
-    image = has_suffix_of_images(name)
-    # Of a file with such a name, nothing more is asked of the disk.
-    if (
-      image and not entry.is_dir(follow_symlinks=False) and not (link and os.path.isdir(entry.path))
-    ):
+    if has_suffix_of_images(name):  # asks nothing of the disk
       if name.startswith("."):
         self._found.left[f"hidden {suffix_of(name)}"] += 1
       elif link and self._is_of_another(entry.path, real):
