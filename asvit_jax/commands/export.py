@@ -10,7 +10,7 @@ import json
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -95,8 +95,8 @@ def _results(file):
   from asvit_jax.export.card import check_results
 
   try:
-    results = json.loads(storage.read(file).decode().strip().splitlines()[-1])
-  except (OSError, ValueError, IndexError) as error:
+    results = json.loads(storage.read(file, schema.MOST_BYTES).decode().strip().splitlines()[-1])
+  except (OSError, ValueError, IndexError, RecursionError) as error:
     raise InputError(f"--results {file}: no line of JSON ({error})") from error
   check_results(results)
   return results

@@ -8,9 +8,10 @@ import sys
 
 from absl import app, flags, logging
 
-from asvit_jax.core import platforms, recipes, storage
+from asvit_jax.core import platforms, recipes, storage, terminal
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import on_a_line
 
 # Flags of all tools that name files or directories: whether they can be opened is known at once.
 _PATHS = (
@@ -62,6 +63,7 @@ def run(main, least=0, most=0, known_keys=list):
     if result.get("ok") is False:
       sys.exit(1)
 
+  terminal.guard()
   with parsing(known_keys):
     sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
   app.run(guarded, flags_parser=parse)
@@ -135,5 +137,5 @@ def _choice_meant(text):
 
 
 def _fail(error):
-  print(f"error: {error}", file=sys.stderr, flush=True)
+  print(f"error: {on_a_line(error)}", file=sys.stderr, flush=True)
   sys.exit(2)

@@ -3,10 +3,12 @@
 import sys
 import time
 
+from asvit_jax.core.printable import printable
+
 
 def log(message):
-  """A line of progress, on stderr."""
-  print(message, file=sys.stderr, flush=True)
+  """A line of progress, on stderr; see `printable` for what names in it may hold."""
+  print(printable(message), file=sys.stderr, flush=True)
 
 
 _said = set()

@@ -253,8 +253,14 @@ class _Walk:
     """Real paths of the other classes' directories."""
     if os.path.realpath(self._root) == self._top:
       return frozenset()
-    names = subdirectories(self._root)
-    return frozenset(os.path.realpath(os.path.join(self._root, n)) for n in names) - {self._top}
+    return _real_subdirectories(self._root, status(self._root).st_mtime_ns) - {self._top}
+
+
+@functools.lru_cache(8)
+def _real_subdirectories(root, changed):
+  """Real paths of the directories in one that has not changed since, for all of its classes."""
+  del changed
+  return frozenset(os.path.realpath(os.path.join(root, name)) for name in subdirectories(root))
 
 
 def _is_in(path, directory):

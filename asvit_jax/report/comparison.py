@@ -5,6 +5,7 @@ import itertools
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from asvit_jax.report import naming
 from asvit_jax.report.colors import FRAME, TEXT
 
 # Okabe and Ito's, which everybody can tell apart, and two greys; markers tell them apart, too.
@@ -39,14 +40,15 @@ def draw_comparison(results, title):
   if "images_per_s" in results["dense"]:
     panels.append(("without training", plain, "images_per_s"))
   figure = Figure((4.2 * len(panels) + 1.5, 4.2), dpi=160, layout="constrained")
-  figure.suptitle(title, fontsize=11, color=TEXT)
+  figure.suptitle(naming.name(title), fontsize=11, color=TEXT, **naming.PLAIN)
   axes = None
   for i, (name, shown, axis) in enumerate(panels, 1):
     axes = figure.add_subplot(1, len(panels), i, sharey=axes)  # top-1 compares across panels
     _draw(axes, results["dense"], shown, methods, axis)
     axes.set_title(name, fontsize=9, color=TEXT)
   handles, labels = axes.get_legend_handles_labels()
-  figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+  legend = figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+  naming.plain_legend(legend)
   return figure
 
 
@@ -64,7 +66,7 @@ def _draw(axes, dense, rows, methods, axis):
       color=color,
       linewidth=2.2 if adaptive else 1.2,
       markersize=5,
-      label=method,
+      label=naming.name(method),
     )
   axes.set_xlabel({"gmacs": "GMACs an image", "images_per_s": "images/s"}[axis], fontsize=8)
   axes.set_ylabel("top-1, %", fontsize=8, color=TEXT)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses import LOSSES
+from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 
 _LOSS, _FIRST = "#222222", "#0072b2"
@@ -51,7 +52,7 @@ def draw_curves(lines, target_gmacs=None, title=""):
   columns = min(3, len(panels))
   rows = math.ceil(len(panels) / columns)
   figure = Figure((3.6 * columns, 2.7 * rows + 0.3), dpi=160, layout="constrained")
-  figure.suptitle(title, fontsize=11, color=TEXT)
+  figure.suptitle(naming.name(title), fontsize=11, color=TEXT, **naming.PLAIN)
   for i, draw in enumerate(panels, 1):
     axes = figure.add_subplot(rows, columns, i)
     draw(axes)
@@ -142,4 +143,4 @@ def _tidy(axes, last_step):
   axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
   if axes.get_legend_handles_labels()[1]:
-    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")
+    naming.plain_legend(axes.legend(fontsize=8, framealpha=0.8, edgecolor="none"))

@@ -51,7 +51,9 @@ def write(directory, page):
     InputError: it cannot be written.
   """
   path = path_in(directory)
-  storage.write(path, render(page).encode(), "the report")
+  # Names of files that are no UTF-8 have halves of characters, which nothing can be written with; in
+  # the data, JSON has an escape for them.
+  storage.write(path, render(page).encode(errors="backslashreplace"), "the report")
   return path
 
 
