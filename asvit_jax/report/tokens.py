@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import printable
 from asvit_jax.data import loader
 from asvit_jax.data.images import ImageFiles
 from asvit_jax.evaluation.one_pass import classify
@@ -80,9 +81,11 @@ def token_picture(images, keeps, titles, captions, boxes=None):
       axes.imshow(view, interpolation="nearest")
       axes.set(xticks=[], yticks=[])
       axes.spines[:].set(color=FRAME, linewidth=0.5)
-      axes.set_xlabel(text, fontsize=7.5, color=TEXT, labelpad=3, linespacing=1.25, **naming.PLAIN)
+      axes.set_xlabel(
+        printable(text), fontsize=7.5, color=TEXT, labelpad=3, linespacing=1.25, **naming.PLAIN
+      )
   for axes, title in zip(grid[0], titles, strict=True):
-    axes.set_title(title, fontsize=9, color=TEXT, pad=5, **naming.PLAIN)
+    axes.set_title(naming.name(title), fontsize=9, color=TEXT, pad=5, **naming.PLAIN)
   for axes, box in zip(grid[:, 0], boxes if boxes is not None else (), strict=False):
     # imshow centres pixels on whole numbers.
     ymin, xmin, ymax, xmax = np.asarray(box) * (size_y, size_x, size_y, size_x) - 0.5
