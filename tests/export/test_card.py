@@ -16,9 +16,17 @@ HOSTILE = (
 def note(**changes):
   arch = {"width": 24, "depth": 4, "heads": 3, "reduction": "drop", "score": HOSTILE}
   return {
-    **{"architecture": arch, "prune_before": [1, 3], "image_size": 32, "patch_size": 8},
-    **{"variant": HOSTILE, "num_classes": 5, "gmacs_dense": 0.1, "thresholds": [0.01, 0.02]},
-    **{"budget": None, "format": "stablehlo", "least_versions": {HOSTILE: HOSTILE}},
+    "architecture": arch,
+    "prune_before": [1, 3],
+    "image_size": 32,
+    "patch_size": 8,
+    "variant": HOSTILE,
+    "num_classes": 5,
+    "gmacs_dense": 0.1,
+    "thresholds": [0.01, 0.02],
+    "budget": None,
+    "format": "stablehlo",
+    "least_versions": {HOSTILE: HOSTILE},
     "preprocessing": {"mean": [0.485, 0.456, 0.406], "interpolation": HOSTILE},
   } | changes
 

@@ -140,12 +140,14 @@ def _check_apart(root, names):
     other = classes.setdefault(real, name)
     if other != name:
       raise InputError(f"{root}: {other} and {name} are the same directory: remove one of the two")
-  root = os.path.realpath(root)
-  for real, name in classes.items():
-    if root == real or real in map(str, Path(root).parents):
+  whole = os.path.realpath(root)
+  for real in (whole, *map(str, Path(whole).parents)):
+    if real in classes:
       raise InputError(
-        f"{root}: {name} is a link to {real}, which holds all classes: link to a class's images"
+        f"{root}: {classes[real]} is a link to {real}, which holds all classes: link to a class's "
+        "images"
       )
+  for real, name in classes.items():
     above = next((classes[str(p)] for p in Path(real).parents if str(p) in classes), None)
     if above is not None:
       raise InputError(

@@ -51,8 +51,8 @@ def write(directory, page):
     InputError: it cannot be written.
   """
   path = path_in(directory)
-  # Names that are no UTF-8 have halves of characters, which cannot be written; in the data, JSON has
-  # an escape for them.
+  # Names that are no UTF-8 have halves of characters, which cannot be written. In the data they are
+  # escapes of JSON.
   storage.write(path, render(page).encode(errors="backslashreplace"), "the report")
   return path
 
