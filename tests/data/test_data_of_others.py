@@ -47,6 +47,16 @@ def test_a_damaged_description_is_one_line(prepared, content, file):
   assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["..", "/", "../tfds/translated_cluttered_digits", "a\nb"])
+def test_names_that_lead_out_of_the_directory_are_found_or_refused(prepared, name):
+  root, _ = prepared
+  if name.endswith("digits"):
+    assert len(open_source(make_config(name=f"tfds:{name}", dir=root))) == 200
+    return
+  with pytest.raises(InputError, match=r"not prepared|has no split|cannot be opened"):
+    open_source(make_config(name=f"tfds:{name}", dir=root))
+
+
 @pytest.mark.parametrize("label", [-1, 3, 10**12, -2])
 def test_labels_that_are_no_class_are_named(prepared, monkeypatch, label):
   root, _ = prepared

@@ -80,6 +80,10 @@ def test_a_class_may_be_called_as_a_heading_is(tmp_path):
       table(("id", "image", "label"), *((i, 3 - i, c) for i, _, c in ROWS)),
       "columns 'i.*' and 'i.*' both name images of .*, and not the same",
     ),
+    (
+      table(("id", "picture", "label"), *((i, 3 - i, c) for i, _, c in ROWS)),
+      "columns '.*' and '.*' both name images of .*, and not the same",
+    ),
     (table(("id", "filename"), *(row[:2] for row in ROWS)), "both say which image it is"),
     (
       table(("file", "category", "label"), *((f, "x", c) for _, f, c in ROWS)),

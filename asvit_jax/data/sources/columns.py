@@ -55,7 +55,9 @@ def choose(rows, what, images):
       f"{what} has {len(columns)} columns, {listing(heading or rows[0])}: call that of the files "
       "'file' and that of their classes 'label' in a first line"
     )
-  file = _of_images(of_file, of_image, columns, named, what, images)
+  unknown = [i for i in range(len(columns)) if i not in of_file + of_label]
+  unknown = [i for i in unknown if len(set(columns[i])) == len(rows)]
+  file = _of_images(of_file, unknown, of_image, columns, named, what, images)
   of_label = [i for i in of_label if i != file] or [i for i in range(len(columns)) if i != file]
   label = of_label[0]
   # A column called `id` may be one of classes, but not where each image has its own.
@@ -96,13 +98,14 @@ def _is_image(text):
   return files.is_image(text.replace("\\", "/").rpartition("/")[2])
 
 
-def _of_images(candidates, of_image, columns, named, what, images):
-  """The column, of several, that names the images."""
-  if len(candidates) == 1:
+def _of_images(candidates, unknown, of_image, columns, named, what, images):
+  """The column, of several, that names the images; an `unknown` one may where it names all."""
+  if len(candidates) == 1 and (not unknown or len(columns) == 2):
     return candidates[0]
   names, root = images()
-  places = {i: matching.by_name(columns[i], names, root) for i in candidates}
-  places = {i: found for i, found in places.items() if (found >= 0).any()}
+  places = {i: matching.by_name(columns[i], names, root) for i in [*candidates, *unknown]}
+  least = {i: len(columns[i]) if i in unknown else 1 for i in places}
+  places = {i: found for i, found in places.items() if (found >= 0).sum() >= least[i]}
   if not places:
     return candidates[0]  # that none is there, is said with the names
   count = {i: int((found >= 0).sum()) for i, found in places.items()}

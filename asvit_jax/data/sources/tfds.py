@@ -131,7 +131,7 @@ def prepared_builder(name, data_dir):
       f"prepare it with tfds.builder({name!r}, data_dir={str(root)!r})"
       ".download_and_prepare(file_format='array_record')"
     )
-  configs = sorted({str(directory.parent.relative_to(root)) for directory in found})
+  configs = sorted({os.path.relpath(directory.parent, root) for directory in found})
   if len(configs) > 1:
     raise InputError(
       f"data set {name!r} is prepared in {len(configs)} configurations: name one of "
