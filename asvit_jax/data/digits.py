@@ -18,6 +18,7 @@ from PIL import Image
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.data.sources.tfds import builder_of
 
 CANVAS = 48  # pixels a side
 DIGIT_SIZES = (22, 29)  # smallest and largest side of a digit, pixels
@@ -191,4 +192,4 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
         ) from error
     log(f"prepared in {time.perf_counter() - start:.1f} s")
   # Unlike the builder that wrote it, one that only reads survives pickling into a worker.
-  return tfds.builder_from_directory(directory)
+  return builder_of(directory, "digits")

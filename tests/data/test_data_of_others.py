@@ -10,7 +10,7 @@ import pytest
 from image_sets import PREPROCESSING, Shades, ShadesSource, make_config, open_source, take
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.data import loader
+from asvit_jax.data import digits, loader
 from asvit_jax.data.sources import listing
 
 NAME = "tfds:translated_cluttered_digits"
@@ -34,6 +34,8 @@ def test_a_prepared_data_set_does_not_name_code_to_import(prepared, tmp_path, ke
   (directory / "features.json").write_text(json.dumps(content))
   with pytest.raises(InputError, match=r"names the feature 'evil_features\.X'"):
     open_source(make_config(name=NAME, dir=root))
+  with pytest.raises(InputError, match=r"names the feature 'evil_features\.X'"):
+    digits.prepare(root, train_images=200, val_images=60)
   assert not hasattr(sys, "evil_features")
 
 

@@ -138,12 +138,27 @@ def prepared_builder(name, data_dir):
       f"{', '.join('tfds:' + config for config in configs)}"
     )
   newest = max(found, key=lambda directory: library.core.Version(directory.name))
-  _check_features(newest, name)
+  return builder_of(newest, name)
+
+
+def builder_of(directory, name):
+  """The TFDS builder of a prepared data set.
+
+  Args:
+    directory: of its files, an `epath.Path` or `pathlib.Path`.
+    name: what to call it, for messages.
+
+  Raises:
+    InputError: it is damaged, or names code that is not of TFDS.
+  """
+  import tensorflow_datasets as library
+
+  _check_features(directory, name)
   try:
-    return library.builder_from_directory(newest)
+    return library.builder_from_directory(directory)
   except Exception as error:  # of files that somebody damaged, of many types
     raise InputError(
-      f"data set {name!r} in {newest} cannot be opened ({type(error).__name__}: "
+      f"data set {name!r} in {directory} cannot be opened ({type(error).__name__}: "
       f"{' '.join(str(error).split())[:300]}): prepare it again"
     ) from error
 
