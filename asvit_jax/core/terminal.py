@@ -14,6 +14,8 @@ from asvit_jax.core.printable import printable
 
 def guard():
   """Makes warnings, log records and tracebacks of this process printable."""
+  if sys.excepthook is _show_exception:
+    return
   warnings.showwarning = _show_warning
   sys.excepthook = _show_exception
   make = logging.getLogRecordFactory()

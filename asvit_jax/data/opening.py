@@ -18,9 +18,7 @@ _MEMORY = 1 << 30  # bytes that decoding one image may take
 # most 10.2.
 _BYTES = {"WEBP": 16, "JPEG2000": 24}
 _MOST_BYTES = 10
-_MANY = 16 << 20  # pixels from which on a process decodes one image at a time
-
-_one_at_a_time = threading.Lock()
+_AT_ONCE = 2 << 30  # bytes that all threads of a process may take together
 # Where PIL warns, `check_size` decides.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -57,11 +55,32 @@ def header(file):
   return image
 
 
-@contextlib.contextmanager
+class _Memory:
+  """What threads take together; who would take too much waits for the others."""
+
+  def __init__(self):
+    self._changed = threading.Condition()
+    self._taken = 0
+
+  @contextlib.contextmanager
+  def taking(self, size):
+    with self._changed:
+      self._changed.wait_for(lambda: not self._taken or self._taken + size <= _AT_ONCE)
+      self._taken += size
+    try:
+      yield
+    finally:
+      with self._changed:
+        self._taken -= size
+        self._changed.notify_all()
+
+
+_memory = _Memory()
+
+
 def room_for(image):
-  """Where there is memory to decode an image: large ones wait for each other."""
-  with _one_at_a_time if image.width * image.height > _MANY else contextlib.nullcontext():
-    yield
+  """A context in which there is memory to decode an image, of which only the header was read."""
+  return _memory.taking(image.width * image.height * _BYTES.get(image.format, _MOST_BYTES))
 
 
 def reason(error):

@@ -44,9 +44,13 @@ def test_a_prepared_data_set_does_not_name_code_to_import(prepared, tmp_path, ke
 def test_a_damaged_description_is_one_line(prepared, content, file):
   root, directory = prepared
   (directory / file).write_text(content)
-  with pytest.raises(InputError) as error:
-    open_source(make_config(name=NAME, dir=root))
-  assert "\n" not in str(error.value)
+  for way in (
+    lambda: open_source(make_config(name=NAME, dir=root)),
+    lambda: digits.prepare(root, train_images=200, val_images=60),
+  ):
+    with pytest.raises(InputError) as error:
+      way()
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["..", "/", "../tfds/translated_cluttered_digits", "a\nb"])

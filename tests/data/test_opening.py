@@ -147,7 +147,7 @@ def test_an_image_as_large_as_cameras_make_is_read_without_a_warning(tmp_path, r
   assert "Warning" not in process.stderr
 
 
-def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+def test_threads_share_the_memory_that_decoding_takes(monkeypatch):
   running, most, lock = [0], [0], threading.Lock()
   shallow = transforms._shallow
 
@@ -162,8 +162,9 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
 
   monkeypatch.setattr(transforms, "_shallow", slow)
   content = png()
-  for limit, expected in ((15, [1]), (16, [2, 3, 4])):
-    monkeypatch.setattr(opening, "_MANY", limit)
+  size = 4 * 4 * 10
+  for limit, expected in ((1, [1]), (size, [1]), (2 * size, [2]), (9 * size, [3, 4])):
+    monkeypatch.setattr(opening, "_AT_ONCE", limit)
     most[0] = 0
     with ThreadPoolExecutor(4) as pool:
       list(pool.map(lambda _: transforms.decode(content, "x"), range(8)))
