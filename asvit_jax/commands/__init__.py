@@ -13,7 +13,7 @@ from absl import flags
 
 from asvit_jax.core import command, recipes
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import error_line
 
 # Name: what it does, for `asvit --help`.
 COMMANDS = {
@@ -59,7 +59,7 @@ def main():
     print(f"\nrecipes for --config: {', '.join(recipes.names())}", file=out)
     if len(sys.argv) > 1 and not asked:
       said = f"{sys.argv[1]!r} is not known{hint(sys.argv[1], COMMANDS)}"
-      print(f"error: command {on_a_line(said)}", file=out)
+      print(error_line(f"command {said}"), file=out)
     sys.exit(0 if asked else 2)
   if os.getcwd() not in sys.path:  # parts of your own, `my_parts:score`, as `python -m` finds them
     sys.path.insert(0, os.getcwd())

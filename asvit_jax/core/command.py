@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from asvit_jax.core import platforms, recipes, storage, terminal
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import error_line
 
 # Flags of all tools that name files or directories: whether they can be opened is known at once.
 _PATHS = (
@@ -137,5 +137,5 @@ def _choice_meant(text):
 
 
 def _fail(error):
-  print(f"error: {on_a_line(error)}", file=sys.stderr, flush=True)
+  print(error_line(error), file=sys.stderr, flush=True)
   sys.exit(2)

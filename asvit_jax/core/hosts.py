@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line, printable
+from asvit_jax.core.printable import error_line, printable
 from asvit_jax.core.progress import log
 
 # Ours first: they work without any launcher.
@@ -138,7 +138,7 @@ def failing_fast():
     if jax.process_count() == 1:
       raise
     if isinstance(error, InputError):
-      print(f"error: {on_a_line(error)}", file=sys.stderr, flush=True)
+      print(error_line(error), file=sys.stderr, flush=True)
       os._exit(2)
     print(printable(traceback.format_exc()), file=sys.stderr)
     sys.stderr.flush()

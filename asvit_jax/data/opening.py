@@ -19,7 +19,7 @@ _MEMORY = 1 << 30  # bytes that decoding one image may take
 _BYTES = {"WEBP": 16, "JPEG2000": 24}
 _MOST_BYTES = 10
 _AT_ONCE = 2 << 30  # bytes that all threads of a process may take together
-# Where PIL warns, `check_size` decides.
+# Where PIL warns, `header` decides.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 

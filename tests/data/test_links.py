@@ -180,3 +180,13 @@ def test_links_of_a_directory_without_classes_are_followed_once(tmp_path):
   assert found.names == ["1.png", "beside/2.png"]
   assert found.left == {"up/ (a link out of its class)": 1}
   assert [os.path.basename(path) for path in images.find(root)] == ["1.png", "2.png"]
+
+
+def test_a_data_set_whose_path_is_no_utf_8_has_a_cache(tmp_path, monkeypatch):
+  monkeypatch.setattr("asvit_jax.data.sources.listing._LEAST", 1)
+  root = tmp_path / os.fsdecode(b"\xff[1]\n") / "train"
+  write(root / "a", "1.png")
+  write(root / os.fsdecode(b"\xfe"), "2.png", "3.png")
+  for _ in range(2):
+    assert opened(root, cache=tmp_path / "cache")[0] == BOTH
+  assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -163,7 +163,7 @@ def test_threads_share_the_memory_that_decoding_takes(monkeypatch):
   monkeypatch.setattr(transforms, "_shallow", slow)
   content = png()
   size = 4 * 4 * 10
-  for limit, expected in ((1, [1]), (size, [1]), (2 * size, [2]), (9 * size, [3, 4])):
+  for limit, expected in ((1, [1]), (size, [1]), (2 * size, [1, 2]), (9 * size, [2, 3, 4])):
     monkeypatch.setattr(opening, "_AT_ONCE", limit)
     most[0] = 0
     with ThreadPoolExecutor(4) as pool:

@@ -202,7 +202,7 @@ def _merged(names, entries, known, before):
 
 def _cache_path(root, cache):
   key = "\n".join([os.path.abspath(root), _RULES, *files.SUFFIXES])
-  return storage.path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.list"
+  return storage.path(cache) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.list"
 
 
 def _kept(listing, path):
