@@ -21,7 +21,7 @@ from asvit_jax.data import transforms
 from asvit_jax.data import workers as workers_lib
 from asvit_jax.data.balance import ClassBalanced, labels_of
 from asvit_jax.data.rand_augment import fill_of, rand_augment
-from asvit_jax.data.sources import UNKNOWN
+from asvit_jax.data.sources import check_label
 from asvit_jax.data.sources.classes import listing
 
 _MAX_THREADS = 16
@@ -128,9 +128,7 @@ class _Decoded:
     while True:
       try:
         place = (index + len(bad)) % len(self._source)
-        example, image = _decode(self._source, place, self._exif_orientation)
-        if example["label"] == UNKNOWN:
-          raise InputError(f"{example['file']} has no label: leave it out of the training images")
+        example, image = _decode(self._source, place, self._exif_orientation, False)
         return {"image": image, "label": example["label"], "bad": bad}
       except InputError as error:
         bad.append(str(error))
@@ -138,14 +136,9 @@ class _Decoded:
           raise
 
 
-def _decode(source, index, exif_orientation):
+def _decode(source, index, exif_orientation, may_be_unknown=True):
   example = source[index]
-  label, count = example["label"], len(source.classes)
-  if not UNKNOWN <= label < count:
-    raise InputError(
-      f"{example['file']} has the label {label}, and there are {count} classes: expected 0 to "
-      f"{count - 1}; correct the data"
-    )
+  check_label(example, len(source.classes), may_be_unknown)
   return example, transforms.decode(example["image"], example["file"], exif_orientation)
 
 

@@ -128,6 +128,25 @@ def check_order(known, data, source):
       return
 
 
+def check_label(example, count, may_be_unknown):
+  """Raises InputError where an example's label is no class.
+
+  Args:
+    example: of a `Source`.
+    count: of its classes.
+    may_be_unknown: whether the label may be `UNKNOWN`, as of images that are only shown.
+  """
+  label = example["label"]
+  if label == UNKNOWN:
+    if not may_be_unknown:
+      raise InputError(f"{example['file']} has no label: leave it out of the training images")
+  elif not 0 <= label < count:
+    raise InputError(
+      f"{example['file']} has the label {label}, and there are {count} classes: expected 0 to "
+      f"{count - 1}; correct the data"
+    )
+
+
 def _kind(name):
   """The kind of source that `data.name` chooses by what stands before its first colon."""
   before = name.partition(":")[0]
