@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asvit_jax.core.errors import InputError
+from asvit_jax.export import archives
 from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
 
@@ -54,23 +56,36 @@ class StableHLO(ProgramFormat):
     """See `ProgramFormat`."""
     from jax import export
 
-    with zipfile.ZipFile(path) as archive:
-      weights = dict(np.load(io.BytesIO(archive.read(_WEIGHTS))))
+    with archives.opened(path, f"artifact {path}") as archive:
+      weights = archives.arrays(archives.read(archive, _WEIGHTS), f"artifact {path}, {_WEIGHTS}")
       exported = {
-        name.removesuffix(_SUFFIX): export.deserialize(archive.read(name))
+        name.removesuffix(_SUFFIX): export.deserialize(bytearray(archives.read(archive, name)))
         for name in archive.namelist()
         if name.endswith(_SUFFIX)
       }
+    returned = {name: _returned(program, weights) for name, program in exported.items()}
     weights = jax.device_put(weights)
 
     def run(program, images):
       outputs = program(weights, images)
       return [outputs[name] for name in output_names("tokens" in outputs)]
 
-    return {
-      batch_size(name): functools.partial(run, jax.jit(program.call))
-      for name, program in exported.items()
-    }
+    programs = {}
+    for name, program in exported.items():
+      programs[batch_size(name)] = functools.partial(run, jax.jit(program.call))
+      programs[batch_size(name)].shapes = returned[name]
+    return programs
 
 
 stablehlo = StableHLO()
+
+
+def _returned(program, weights):
+  """{name of an output: its shape} of an exported program; raises InputError for other weights."""
+  (taken, _), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+  ours = {name: (value.shape, value.dtype) for name, value in weights.items()}
+  if {name: (value.shape, value.dtype) for name, value in taken.items()} != ours:
+    raise InputError("its programs are for other weights than those in it: export it again")
+  outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+  # Dimensions that are not known until it is called are no numbers.
+  return {name: tuple(value.shape) for name, value in outputs.items()}
