@@ -5,12 +5,10 @@ python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out
 python export.py --weights W65 --format safetensors --out w.safetensors --push-to-hub OWNER/NAME
 """
 
-import json
-
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -95,7 +93,8 @@ def _results(file):
   from asvit_jax.export.card import check_results
 
   try:
-    results = json.loads(storage.read(file).decode().strip().splitlines()[-1])
+    line = storage.read(file, schema.MOST_BYTES).strip().splitlines()[-1]
+    results = schema.loads(line, schema.ANY, "it", "give what evaluate.py ended with")
   except (OSError, ValueError, IndexError) as error:
     raise InputError(f"--results {file}: no line of JSON ({error})") from error
   check_results(results)

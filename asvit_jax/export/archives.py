@@ -28,20 +28,15 @@ def opened(file, what):
     zipfile.BadZipFile: no archive.
   """
   size = len(file) if isinstance(file, bytes) else file.stat().st_size
-  try:
-    with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
-      entries = archive.infolist()
-      most, unpacked = _FREE + _MOST_RATIO * size, sum(entry.file_size for entry in entries)
-      if unpacked > most or len(entries) > _MOST_FILES:
-        raise InputError(
-          f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files: "
-          "no weights or programs do; do not open it"
-        )
-      yield archive
-  except zipfile.BadZipFile as error:
-    raise InputError(
-      f"{what} is no readable archive ({error}): fetch or export it again"
-    ) from error
+  with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
+    entries = archive.infolist()
+    most, unpacked = _FREE + _MOST_RATIO * size, sum(entry.file_size for entry in entries)
+    if unpacked > most or len(entries) > _MOST_FILES:
+      raise InputError(
+        f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files: "
+        "no weights or programs do; do not open it"
+      )
+    yield archive
 
 
 def read(archive, name):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 
 _FRONT = """---
@@ -87,6 +88,8 @@ def check_results(results):
     raise InputError(
       "--results: expected the line of JSON that evaluate.py ends with, with top1 and images"
     )
+  numbers = schema.table({name: schema.number() for name in _MEASURED})
+  schema.check(results, numbers, "--results", "give the line of JSON that evaluate.py ends with")
 
 
 def _pruning_rows(note, arch):

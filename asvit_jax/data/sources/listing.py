@@ -194,11 +194,27 @@ def _mapped(path, verified=True):
       return None
     begin = _HEADER + length
     directories = json.loads(content[_HEADER:begin].tobytes())
+    if not all(map(_is_directory, directories)):
+      return None
     count = sum(entry[1] for entry in directories)
     ends = content[begin : begin + 8 * count].view(np.int64)
+    if len(ends) != count:
+      return None
     return Listing(directories, ends, content[begin + 8 * count :], (str(path), checksum))
-  except (OSError, ValueError, IndexError):  # not there, empty, cut short
+  # Not there, empty, cut short, or of another who can compute a checksum, too.
+  except (OSError, ValueError, IndexError, TypeError, RecursionError, OverflowError):
     return None
+
+
+def _is_directory(entry):
+  """Whether an entry of a header has the form of those of `Listing`."""
+  return (
+    isinstance(entry, list)
+    and len(entry) == 4
+    and isinstance(entry[0], str)
+    and type(entry[1]) is int
+    and entry[1] >= 0
+  )
 
 
 def _mapped_again(path, checksum):

@@ -3,9 +3,15 @@
 TFDS itself is imported where a data set is opened: who only asks for names does not pay for it.
 """
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.data.sources import ON_DISK
+
+
+# What TFDS writes of the features of a data set, with the class of each.
+_FEATURES, _CLASS_KEYS = "features.json", ("type", "pythonClassName", "python_class_name")
+_OURS = "tensorflow_datasets."
 
 
 class Tfds:
@@ -98,7 +104,8 @@ def prepared_builder(name, data_dir):
     TFDS builder.
 
   Raises:
-    InputError: it is not there, or the name fits several of its configurations.
+    InputError: it is not there, the name fits several of its configurations, or it has features of
+      classes that are not of TFDS.
   """
   import tensorflow_datasets as library
   from etils import epath
@@ -126,4 +133,28 @@ def prepared_builder(name, data_dir):
       f"{', '.join('tfds:' + config for config in configs)}"
     )
   newest = max(found, key=lambda directory: library.core.Version(directory.name))
+  _check_features(newest)
   return library.builder_from_directory(newest)
+
+
+def _check_features(directory):
+  """Raises InputError where `features.json` names classes of others: TFDS would import them."""
+  path = directory / _FEATURES
+  if not path.exists():
+    return
+  try:
+    content = storage.read(path, schema.MOST_BYTES)
+  except OSError as error:
+    raise InputError(f"{path} cannot be read ({error}): prepare the data set again") from error
+  nodes = [schema.loads(content, schema.ANY, str(path), "prepare the data set again")]
+  for node in nodes:  # which grows
+    if isinstance(node, dict):
+      named = [node[key] for key in _CLASS_KEYS if isinstance(node.get(key), str)]
+      others = [name for name in named if not name.startswith(_OURS)]
+      if others:
+        raise InputError(
+          f"{path} names the class {on_a_line(others[0])[:100]!r}, code from outside of TFDS, and "
+          "opening data runs none: prepare it with features of TFDS, image and label"
+        )
+    if isinstance(node, (dict, list)):
+      nodes.extend(node.values() if isinstance(node, dict) else node)

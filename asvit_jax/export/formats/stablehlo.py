@@ -18,6 +18,13 @@ from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
 # The oldest jax that was seen to run what has a version of StableHLO: 1.15 is that of jax 0.10.2.
 _READERS = {"1.15": "0.8.3"}
+# What a program may call besides operators of StableHLO: checks of its shapes, and where arrays lie.
+# Others would call functions of this process, such as those of Python.
+_CALLS = re.compile(
+  r"shape_assertion|(stablehlo|mhlo|chlo)\.\w+|\w*Sharding|SPMD\w+|annotate_device_placement"
+  r"|AllocateBuffer|ApproxTopK|TopK|cu_threefry2x32_ffi"
+)
+_CALL = re.compile(r"custom_call\W+(?:call_target_name\W+)?([\w.$]+)")
 
 
 class StableHLO(ProgramFormat):
@@ -81,7 +88,14 @@ stablehlo = StableHLO()
 
 
 def _returned(program, weights):
-  """{name of an output: its shape} of an exported program; raises InputError for other weights."""
+  """{name of an output: its shape} of an exported program.
+
+  Raises:
+    InputError: it is for other weights, or calls functions of this process.
+  """
+  for target in set(_CALL.findall(program.mlir_module())):
+    if not _CALLS.fullmatch(target):
+      raise InputError(f"its programs call {target}, which is not of StableHLO: do not run it")
   (taken, _), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
   ours = {name: (value.shape, value.dtype) for name, value in weights.items()}
   if {name: (value.shape, value.dtype) for name, value in taken.items()} != ours:
