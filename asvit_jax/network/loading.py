@@ -143,7 +143,8 @@ def _filled(network, stored, described, source, resize, new_head):
       "choose the model.variant that it is of, or set model.heads"
     )
   tensors = adapt(arch, stored, resize, new_head, name)
-  budgets = tuple(stored.description.get("budgets", ()))
+  # A network without thresholds is of no budget, whatever its file says.
+  budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
   of = arch if prunes else arch.dense
   params = from_timm(of, tensors, name, len(budgets), stored.family)
   classes = stored.description.get("classes")

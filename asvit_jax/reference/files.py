@@ -9,7 +9,6 @@ from asvit_jax import vit
 from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 
-
 _NUMBERS = (
   *("embed_dim", "num_heads", "depth", "mlp_ratio", "num_classes", "layer_norm_eps"),
   *("ratio_weight", "distill_weight", "keep_ratio", "temperature"),

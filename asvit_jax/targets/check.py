@@ -15,7 +15,6 @@ from asvit_jax.core import command, schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
-
 # A line of the file, as far as it is read here.
 _NUMBERS = ("images", "memory_mb", "memory_available_mb", "compile_s", "compile_cpu_s")
 _ROW = schema.table(

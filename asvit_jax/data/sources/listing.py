@@ -214,6 +214,7 @@ def _is_directory(entry):
     and isinstance(entry[0], str)
     and type(entry[1]) is int
     and entry[1] >= 0
+    and isinstance(entry[2], dict)
   )
 
 

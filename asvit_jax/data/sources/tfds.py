@@ -8,7 +8,6 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.data.sources import ON_DISK
 
-
 # What TFDS writes of the features of a data set, with the class of each.
 _FEATURES, _CLASS_KEYS = "features.json", ("type", "pythonClassName", "python_class_name")
 _OURS = "tensorflow_datasets."

@@ -18,8 +18,8 @@ from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
 # The oldest jax that was seen to run what has a version of StableHLO: 1.15 is that of jax 0.10.2.
 _READERS = {"1.15": "0.8.3"}
-# What a program may call besides operators of StableHLO: checks of its shapes, and where arrays lie.
-# Others would call functions of this process, such as those of Python.
+# What a program may call that is no operator of StableHLO: checks of shapes, places of arrays.
+# Others are of functions of this process, such as those of Python.
 _CALLS = re.compile(
   r"shape_assertion|(stablehlo|mhlo|chlo)\.\w+|\w*Sharding|SPMD\w+|annotate_device_placement"
   r"|AllocateBuffer|ApproxTopK|TopK|cu_threefry2x32_ffi"

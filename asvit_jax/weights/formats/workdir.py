@@ -26,9 +26,6 @@ class Workdir:
     # Of a run of one's own data or optimizer, the weights need neither.
     config = identity.load(source, parts, config_parts.NETWORK)
     description = identity.load_description(source)
-    checkpoints = Checkpoints(source, read_only=True)
-    if checkpoints.latest_step is None:
-      raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
     arch = trained_architecture(config)
     if "architecture" in description:
       arch = Architecture.from_json(description["architecture"], f"workdir {source}", parts)
@@ -39,6 +36,9 @@ class Workdir:
         "architecture": architecture(config).to_json(),
         "preprocessing": {"crop_ratio": config.data.crop_ratio},
       }
+    checkpoints = Checkpoints(source, read_only=True)
+    if checkpoints.latest_step is None:
+      raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
     step, kind = choice.choose(source, config, checkpoints.steps, step, weights_of)
     name = {ranking.EMA: "ema", ranking.RAW: "params"}[kind]
     budgets = len(description.get("budgets", ()))
