@@ -82,7 +82,10 @@ def _whole(name, value, most):
 
 def _size(value):
   expected = f"a side in pixels, or height and width, of at most {_MOST_SIDE:,} each"
-  if isinstance(value, (str, tuple, list)) and len(value) > _MOST_TEXT:
+  if getattr(value, "ndim", 0) == 1 and len(value) == 2:
+    value = tuple(value.tolist())
+  too_long = isinstance(value, (str, tuple, list)) and len(value) > _MOST_TEXT
+  if too_long or getattr(value, "ndim", 0):
     raise _refused("image_size", value, expected)
   if max(sizes.height_width(value)) > _MOST_SIDE:
     raise _refused("image_size", value, expected)

@@ -236,17 +236,19 @@ def test_what_the_user_types_is_run(tmp_path, monkeypatch):
       load(path, parts=wrong)
 
 
-def test_a_run_of_ones_own_goes_on_by_what_is_typed(tmp_path, monkeypatch):
-  name = mine(tmp_path, monkeypatch)
+def test_a_run_of_ones_own_goes_on_by_what_is_typed(unmarked, image, monkeypatch):
+  name = mine(unmarked, monkeypatch)
   changes = {"model.score": name, "data.name": name, "optimizer.name": name}
-  run = workdir(tmp_path / "run", changes)
+  run = workdir(unmarked / "run", changes)
   typed = [f"--config.{key}={name}" for key in changes]
   for command, arguments in commands(run, "workdir"):
     if command == "benchmark":
       continue
     refused(command, arguments, f"--config.model.score={name}", "--config that has it")
-    for given in (typed, [f"--parts={name}"]):  # then what is wrong is that these are no such parts
-      refused(command, [*arguments, *given], "is not a data source" if command != "train" else name)
+    for given in (typed, [f"--parts={name}"]):  # then there is no checkpoint, or it is no optimizer
+      with pytest.raises(InputError) as error:
+        command_lines.run(command, *arguments, *given)
+      assert "code from outside" not in str(error.value)
   monkeypatch.delitem(sys.modules, "my_own_parts")
 
 

@@ -55,8 +55,10 @@ def a_line(error):
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize(
   "value",
-  [None, "", "a", "12", 1.5, float("nan"), float("inf"), -1, [], {}, [None], [[1]], 10**400, 1e400]
-  + [range(10**9), np.zeros((2, 2)), np.array(1), b"a", object(), {"a": 1}, lambda: None],
+  [
+    *(None, "", "a", "12", 1.5, float("nan"), float("inf"), -1, [], {}, [None], [[1]], 10**400),
+    *(range(10**9), np.zeros((2, 2)), np.array(1), b"a", object(), {"a": 1}, lambda: None),
+  ],
   ids=lambda value: str(value)[:20],
 )
 def test_no_type_is_a_traceback(name, value):
