@@ -49,12 +49,15 @@ def _config_to_change(goes_on, trains):
 
 def _typed():
   """The names of parts of one's own on the command line, before flags are parsed."""
-  from asvit_jax.config.parts import TRAINING
+  from asvit_jax.config import base
+  from asvit_jax.config.parts import TRAINING, own
   from asvit_jax.core.parts import typed
 
-  named = (_given("parts") or "").split(",")
-  keys = (_given(f"config.{key}") or "" for key in TRAINING)
-  return typed(name for name in named if name) | frozenset(name for name in keys if ":" in name)
+  config = base()
+  for key in TRAINING:
+    if _given(f"config.{key}"):
+      config.update_from_flattened_dict({key: _given(f"config.{key}")})
+  return own(config) | typed(name for name in (_given("parts") or "").split(",") if name)
 
 
 def _needed(trains):
