@@ -210,9 +210,8 @@ def config(trains=False):
 
   where, given = source(), flags.FLAGS.config
   if flags.FLAGS.workdir is not None:
-    of_run = identity.load(
-      where, parts(), _needed(trains)
-    )  # in any case: it says so where this is no workdir
+    # In any case: it says so where this is no workdir.
+    of_run = identity.load(where, parts(), _needed(trains))
     given = of_run if given is None else given
   elif given is None:
     given = _config_of_weights(where, flags.FLAGS["weights-key"].value, parts())

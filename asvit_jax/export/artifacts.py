@@ -202,7 +202,7 @@ def _check_versions(note, path):
   for package, least in note.get("least_versions", {}).items():
     try:
       installed = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # or no name of one
       continue  # where it is needed, its format says so
     if _release(installed) < _release(least):
       raise InputError(
