@@ -13,21 +13,26 @@ _MOST_FILES = 10_000
 # Weights and programs are stored as they are, and packed again they get little smaller. Zeros would
 # get a thousand times smaller.
 _MOST_RATIO, _FREE = 16, 16 << 20
+# Of the others, zipfile unpacks all that it has read, whatever that becomes.
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @contextlib.contextmanager
-def opened(file, what):
+def opened(file, what, size=None):
   """A `zipfile.ZipFile` to read, whose files together are of a size that it can hold.
 
   Args:
     file: path, or bytes.
     what: it is, for the error.
+    size: bytes that it takes packed, where it was itself in an archive: what is packed twice
+      unpacks to no more.
 
   Raises:
-    InputError: more files, or more in them, than it can hold.
-    zipfile.BadZipFile: no archive.
+    InputError: more files, or more in them, than it can hold; or one that is there twice.
+    zipfile.BadZipFile: no archive, or packed in another way than by deflate.
   """
-  size = len(file) if isinstance(file, bytes) else file.stat().st_size
+  if size is None:
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size
   with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
     entries = archive.infolist()
     most, unpacked = _FREE + _MOST_RATIO * size, sum(entry.file_size for entry in entries)
@@ -36,6 +41,10 @@ def opened(file, what):
         f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files: "
         "no weights or programs do; do not open it"
       )
+    if len(set(archive.namelist())) < len(entries):
+      raise InputError(f"{what} has a file twice: fetch or export it again")
+    if any(entry.compress_type not in _PACKED for entry in entries):
+      raise zipfile.BadZipFile("packed in another way than by deflate")
     yield archive
 
 
@@ -58,14 +67,19 @@ def read(archive, name):
   return b"".join(parts)
 
 
-def arrays(content, what):
+def arrays(content, what, size=None):
   """{name: array} of the bytes of an .npz file; arrays of Python objects are refused.
+
+  Args:
+    content: bytes.
+    what: they are, for the error.
+    size: as for `opened`.
 
   Raises:
     InputError: an array that is larger than what the file holds.
     zipfile.BadZipFile: no such file.
   """
-  with opened(content, what) as archive:
+  with opened(content, what, size) as archive:
     return {
       name.removesuffix(".npy"): _array(read(archive, name), f"{what}, {name}")
       for name in archive.namelist()

@@ -53,7 +53,8 @@ _OF_A_HOST = (
 # The forms of what stands in a workdir. Of a config, `base` knows the type of each key.
 _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
 _VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
-_CONFIG = schema.table(others=schema.either(_VALUE, schema.table(others=_VALUE)))
+_SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
+_CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_VALUE)), others=_VALUE)
 _INPUTS = schema.table(
   {
     "images": schema.integer(1, 1 << 53),
@@ -62,10 +63,11 @@ _INPUTS = schema.table(
   },
   required=("images", "teacher"),
 )
+_ADVICE = "somebody changed it"
 _READERS = {
-  "config.json": lambda content, what: schema.loads(content, _CONFIG, what),
+  "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
   "network.json": descriptions.loads,
-  "inputs.json": lambda content, what: schema.loads(content, _INPUTS, what),
+  "inputs.json": lambda content, what: schema.loads(content, _INPUTS, what, _ADVICE),
 }
 
 

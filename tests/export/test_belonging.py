@@ -81,6 +81,34 @@ def test_what_unpacks_to_a_thousand_times_as_much_is_not_unpacked(written, tmp_p
   refused_in_little_memory(copied(written, tmp_path, content=content), "weights.npz .*unpack to 10")
 
 
+def test_what_is_packed_twice_unpacks_to_no_more(written, tmp_path):
+  """Each of the archives by itself has a ratio that could be."""
+  zeros = compressed({"head.bias": np.zeros(MUCH // 4, np.float32)})
+  padded = io.BytesIO(zeros)
+  with zipfile.ZipFile(padded, "a") as archive:  # of six million bytes, which deflate to few
+    archive.writestr("padding.npy", _npy(np.zeros(6_000_000, np.uint8)))
+  content = repacked(written, {"weights.npz": padded.getvalue()}, zipfile.ZIP_DEFLATED)
+  assert 16 * len(padded.getvalue()) + (16 << 20) > MUCH
+  refused_in_little_memory(copied(written, tmp_path, content=content), "weights.npz .*unpack to 10")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_what_cannot_be_unpacked_in_parts_is_refused(written, tmp_path, method):
+  content = repacked(written, {"weights.npz": bytes(10_000_000)}, method)
+  refused_in_little_memory(
+    copied(written, tmp_path, content=content), "another way than by deflate"
+  )
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_that_is_there_twice_is_refused(written, tmp_path):
+  archive = io.BytesIO(written.read_bytes())
+  with zipfile.ZipFile(archive, "a") as opened:
+    opened.writestr("weights.npz", b"")
+  with pytest.raises(InputError, match="has a file twice"):
+    load_artifact(copied(written, tmp_path, content=archive.getvalue()))
+
+
 def test_a_header_that_says_less_than_there_is_does_not_help(written, tmp_path):
   deflated = repacked(written, {"weights.npz": bytes(MUCH)}, zipfile.ZIP_DEFLATED)
   small = deflated.replace(MUCH.to_bytes(4, "little"), (1000).to_bytes(4, "little"))

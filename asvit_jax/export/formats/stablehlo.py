@@ -63,8 +63,9 @@ class StableHLO(ProgramFormat):
     """See `ProgramFormat`."""
     from jax import export
 
-    with archives.opened(path, f"artifact {path}") as archive:
-      weights = archives.arrays(archives.read(archive, _WEIGHTS), f"artifact {path}, {_WEIGHTS}")
+    what, size = f"artifact {path}", path.stat().st_size
+    with archives.opened(path, what) as archive:
+      weights = archives.arrays(archives.read(archive, _WEIGHTS), f"{what}, {_WEIGHTS}", size)
       exported = {
         name.removesuffix(_SUFFIX): export.deserialize(bytearray(archives.read(archive, name)))
         for name in archive.namelist()
