@@ -7,7 +7,6 @@ import safetensors.numpy
 
 from asvit_jax import vit
 from asvit_jax.core import storage
-from asvit_jax.vit import description as descriptions
 from asvit_jax.weights.formats.safetensors import DESCRIPTION, THRESHOLDS
 from asvit_jax.weights.names import to_timm
 
@@ -23,13 +22,11 @@ def save(path, params, description=None, thresholds_as_metadata=False):
       as it is. They are read from either.
 
   Raises:
-    InputError: the file cannot be written, or could not be read again.
+    InputError: the file cannot be written.
   """
   metadata = {"format": "pt"}  # timm and transformers look for it
   if description is not None:
     metadata[DESCRIPTION] = json.dumps(description)
-    # What could not be read again is not written.
-    descriptions.loads(metadata[DESCRIPTION], f"weights {path}: what the network says of itself")
   if thresholds_as_metadata and vit.prunes(params):
     metadata[THRESHOLDS] = json.dumps(np.asarray(params["thresholds"]).tolist())
     params = vit.without_thresholds(params)
