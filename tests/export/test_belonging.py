@@ -243,6 +243,18 @@ def test_what_programs_return_is_what_the_note_describes(written, tmp_path):
       artifact(np.zeros((1, 16, 16, 3), np.uint8))
 
 
+@pytest.mark.parametrize("form", ["onnx", "savedmodel", "tflite"])
+def test_programs_of_every_format_say_what_they_return(tmp_path, form):
+  path = tmp_path / "net"
+  tiny.network(ARCH.dense).export(path, form, ())
+  assert load_artifact(path).arch.classes == 3
+  note = json.loads(note_path(path).read_text())
+  note["architecture"] = note["architecture"] | {"classes": 4}
+  note_path(path).write_text(json.dumps(note))
+  with pytest.raises(InputError, match=r"return logits of shape .*3\), and its note .* \(b, 4\)"):
+    load_artifact(path)
+
+
 def test_notes_of_before_checksums_are_taken_with_a_word(written, tmp_path, capfd):
   before = ("sha256", "names_sha256", "prune_before")
   path = copied(written, tmp_path, lambda note: {k: note[k] for k in note if k not in before})

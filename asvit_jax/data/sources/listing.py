@@ -194,7 +194,7 @@ def _mapped(path, verified=True):
       return None
     begin = _HEADER + length
     directories = json.loads(content[_HEADER:begin].tobytes())
-    if not all(map(_is_directory, directories)):
+    if not isinstance(directories, list) or not all(map(_is_directory, directories)):
       return None
     count = sum(entry[1] for entry in directories)
     ends = content[begin : begin + 8 * count].view(np.int64)
