@@ -12,6 +12,7 @@ from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
 from asvit_jax.core import hosts, leaves, schema, sizes, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.vit import description as descriptions
@@ -185,7 +186,7 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
     config = base()
     config.update(_BEFORE | _loads(path))
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    said = " ".join(str(error).split())[:500]
+    said = on_a_line(" ".join(str(error).split()))[:500]
     raise InputError(f"{path} is not a config of this version: {said}") from error
   config_parts.check(config, path, parts, needed, base())
   return config

@@ -66,8 +66,10 @@ def test_hyperparameters_of_a_reference_have_a_form(repository, text):
 
 @pytest.mark.parametrize(
   "header",
-  [3, {}, [3], [["a"]], [["a", "b", {}, {}]], [[1, 1, {}, {}]], [["a", -1, {}, {}]]]
-  + [[["a", 10**30, {}, {}]], [["a", 1, [], {}]], [["a", True, {}, {}]]],
+  [
+    *(3, {}, [3], [["a"]], [["a", "b", {}, {}]], [[1, 1, {}, {}]], [["a", -1, {}, {}]]),
+    *([["a", 10**30, {}, {}]], [["a", 1, [], {}]], [["a", True, {}, {}]]),
+  ],
 )
 def test_a_list_of_files_with_another_header_is_made_anew(tmp_path, header):
   def kept(header):
