@@ -1,6 +1,6 @@
 """Which keys of a config choose parts by name, and what of one's own they name."""
 
-from asvit_jax.core.parts import check_from_file
+from asvit_jax.core.parts import refuse
 from asvit_jax.data.sources import SOURCES
 
 # What needs them: a network that runs, an evaluation, a training.
@@ -25,12 +25,12 @@ def check(config, source, typed, needed, instead):
     needed: the keys whose parts will run.
     instead: a config with the names that take their places.
   """
-  for key in TRAINING:
-    name = _own(config, key)
-    if name is None or name in typed:
-      continue
-    if key in needed:
-      check_from_file(name, key, source, typed)
+  own = {key: _own(config, key) for key in TRAINING}
+  own = {key: name for key, name in own.items() if name is not None and name not in typed}
+  missing = {key: name for key, name in own.items() if key in needed}
+  if missing:
+    refuse(missing, source)
+  for key in own:
     section, _, field = key.partition(".")
     config[section][field] = instead[section][field]
 

@@ -39,14 +39,22 @@ def check_from_file(name, key, source, parts=()):
     source: the file, for the error.
     parts: names that the user typed, see `typed`.
   """
-  if not isinstance(name, str) or ":" not in name or name in parts:
-    return
-  if not _OWN.fullmatch(name):  # no advice to type that into a shell
-    raise InputError(f"{source}: {key} {_short(name)} is not known: it is not the name of a part")
+  if isinstance(name, str) and ":" in name and name not in parts:
+    refuse({key: name}, source)
+
+
+def refuse(named, source):
+  """Raises the InputError of `check_from_file`, for {key: name of a part}."""
+  for key, name in named.items():
+    if not _OWN.fullmatch(name):  # no advice to type that into a shell
+      raise InputError(f"{source}: {key} {_short(name)} is not known: it is not the name of a part")
+  names = list(dict.fromkeys(named.values()))
+  flags = " ".join(f"--config.{key}={name}" for key, name in named.items())
   raise InputError(
-    f"{source} names {name}, code from outside of this package, as its {key}, and opening "
-    f"a file runs none: where you trust it, type the name: --config.{key}={name}, or give the "
-    f"--config that has it; --parts={name} where there is no config; in Python parts=[{name!r}]"
+    f"{source} names {', '.join(names)}, code from outside of this package, as its "
+    f"{', '.join(named)}, and opening a file runs none: where you trust it, type the name: {flags}"
+    f", or give the --config that has it; --parts={','.join(names)} where there is no config; in "
+    f"Python parts={names}"
   )
 
 

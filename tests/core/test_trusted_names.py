@@ -33,6 +33,14 @@ def test_no_error_advises_to_type_what_a_shell_would_run(name):
   assert "--parts" not in str(error.value) and str(error.value).isprintable()
 
 
+def test_all_names_to_type_are_in_one_line():
+  config = config_lib.base()
+  config.model.score, config.optimizer.name = "mine:score", "mine:optimizer"
+  flags = r"--config\.model\.score=mine:score --config\.optimizer\.name=mine:optimizer, or"
+  with pytest.raises(InputError, match=f"{flags}.*--parts=mine:score,mine:optimizer"):
+    config_parts.check(config, "F", (), config_parts.TRAINING, config_lib.base())
+
+
 def test_a_name_of_tfds_is_of_the_table():
   config = config_lib.base()
   config.data.name = "tfds:imagenet2012:5.1.0"
