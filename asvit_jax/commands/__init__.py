@@ -61,8 +61,10 @@ def main():
       said = f"{sys.argv[1]!r} is not known{hint(sys.argv[1], COMMANDS)}"
       print(error_line(f"command {said}"), file=out)
     sys.exit(0 if asked else 2)
-  if os.getcwd() not in sys.path:  # parts of your own, `my_parts:score`, as `python -m` finds them
-    sys.path.insert(0, os.getcwd())
+  if os.getcwd() not in sys.path:
+    # For parts of your own, `my_parts:score`. Last, so that no file of a directory that was fetched
+    # takes the place of a library.
+    sys.path.append(os.getcwd())
   name = sys.argv.pop(1)
   sys.argv[0] = f"{sys.argv[0]} {name}"
   run(name)

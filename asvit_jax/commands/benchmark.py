@@ -35,6 +35,7 @@ def define_flags():
     "weights", None, "Weights of that network, or a run's workdir; random without."
   )
   arguments.define_choice()
+  arguments.define_parts()
   flags.DEFINE_string("images", None, "A directory of images; noise without.")
   flags.DEFINE_string(
     "image-size", None, "384, or 224x448: another than the network's; positions are interpolated."
@@ -171,7 +172,8 @@ def _with_photographs():
   from asvit_jax.sparsity.complexity import check_budget
 
   given = flags.FLAGS
-  network = load(given.weights, dtype=given.dtype, **arguments.choice())
+  chosen = {"dtype": given.dtype, "parts": arguments.parts(), **arguments.choice()}
+  network = load(given.weights, **chosen)
   if given["variant"].present and network.variant != given.variant:
     raise InputError(
       f"--weights {given.weights} are of {network.variant or 'no published network'}, not of "
@@ -185,7 +187,7 @@ def _with_photographs():
   arch = _reduced(network.arch)
   if arch.image_size != network.arch.image_size:
     sized = dataclasses.replace(network.arch, image_size=arch.image_size)
-    resized = load(given.weights, sized, dtype=given.dtype, resize=True, **arguments.choice())
+    resized = load(given.weights, sized, resize=True, **chosen)
     network = network.with_params(resized.params)
   network = dataclasses.replace(network, arch=arch)
   check_budget(network.arch, given.budget)

@@ -19,7 +19,7 @@ def define_flags():
   """Defines them."""
   from asvit_jax.comparison.methods import METHODS
 
-  arguments.define_config()
+  arguments.define_config(trains=True)
   arguments.define_source("compare on")
   flags.DEFINE_string("budgets", "0.65,0.5", "Shares of the dense GMACs.")
   flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
@@ -45,7 +45,7 @@ def main(_):
   methods, budgets = list(dict.fromkeys(given.methods)), arguments.shares("budgets")
   if not methods:
     raise InputError("--methods is empty: give at least one")
-  config = arguments.config()
+  config = arguments.config(trains=given.finetune)
   if given.finetune:
     _check_recipe(config)
   storage.check_writable(given.out, "--out")

@@ -5,8 +5,6 @@ python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out
 python export.py --weights W65 --format safetensors --out w.safetensors --push-to-hub OWNER/NAME
 """
 
-import json
-
 from absl import flags
 
 from asvit_jax.commands import arguments
@@ -95,8 +93,9 @@ def _results(file):
   from asvit_jax.export.card import check_results
 
   try:
-    results = json.loads(storage.read(file, schema.MOST_BYTES).decode().strip().splitlines()[-1])
-  except (OSError, ValueError, IndexError, RecursionError) as error:
+    line = storage.read(file, schema.MOST_BYTES).strip().splitlines()[-1]
+    results = schema.loads(line, schema.ANY, "it", "give what evaluate.py ended with")
+  except (OSError, ValueError, IndexError) as error:
     raise InputError(f"--results {file}: no line of JSON ({error})") from error
   check_results(results)
   return results

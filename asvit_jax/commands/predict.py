@@ -74,7 +74,7 @@ def _with_artifact(paths, features):
       "--artifact goes by itself: --picture, --execution, --budget, --step and --weights-of need "
       "the network, with --workdir or --weights"
     )
-  artifact = load_artifact(given.artifact)
+  artifact = load_artifact(given.artifact, parts=arguments.parts())
   if features is not None:
     artifact.check_tokens()
   return predict_by_artifact(artifact, paths, features), artifact.arch.patches

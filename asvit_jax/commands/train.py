@@ -21,7 +21,9 @@ def define_flags():
   arguments.define_config(
     "A file of configs/, its name, or one of yours; by default that of the run in --workdir.",
     goes_on=True,
+    trains=True,
   )
+  arguments.define_parts()
   flags.DEFINE_string("workdir", None, "Where the run is kept.")
   flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
   arguments.define_target("With --dry-run: the devices to compile the run for.")

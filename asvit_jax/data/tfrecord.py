@@ -11,7 +11,7 @@ import pathlib
 import grain
 from tensorflow_datasets.core import file_adapters
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.data.sources.tfds import prepared_builder
@@ -36,7 +36,8 @@ def convert(name, data_dir, out):
   """
   builder = prepared_builder(name, data_dir)
   source = pathlib.Path(builder.data_path)
-  info = json.loads((source / "dataset_info.json").read_text())
+  what, info = source / "dataset_info.json", schema.table({"fileFormat": schema.text(100)})
+  info = schema.loads(storage.read(what), info, str(what), "prepare the data set again")
   stored = info.get("fileFormat", "tfrecord")  # which TFDS once did not say
   if stored != "tfrecord":
     raise InputError(f"{source} is stored as {stored}: expected tfrecord")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from asvit_jax.core import devices, storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.export.artifacts import note_path
+from asvit_jax.export import notes
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.programs import BATCH_SIZES, output_names
 from asvit_jax.sparsity import complexity
@@ -57,9 +56,10 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "outputs": list(output_names("tokens" in options)),
       "versions": _versions(form),
       "least_versions": FORMATS[form].least_versions(artifact),
-      "sha256": _checksums(artifact),
+      "sha256": notes.checksums(artifact),
       "largest_logit_difference": difference,
     }
+    content["names_sha256"] = notes.checksum_of_names(content)
     note.write_text(json.dumps(content, indent=2) + "\n")
   return content
 
@@ -82,7 +82,7 @@ def check_path(form, path):
 @contextlib.contextmanager
 def _replacing(path, what):
   """Paths to write an artifact and its note to, which then take their places: both or neither."""
-  note = note_path(path)
+  note = notes.note_path(path)
   before = _content(note)
   try:
     with storage.replacing(path, what) as partial, storage.replacing(note) as note_partial:
@@ -136,16 +136,3 @@ def _versions(form):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       found[package] = importlib.metadata.version(package)
   return found
-
-
-def _checksums(path):
-  """SHA-256 of a file, or {relative name: SHA-256} of the files of a directory."""
-  if path.is_file():
-    return _sha256(path)
-  files = sorted(p for p in path.rglob("*") if p.is_file())
-  return {str(p.relative_to(path)): _sha256(p) for p in files}
-
-
-def _sha256(path):
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,12 +7,15 @@ these and no others.
 import json
 
 from asvit_jax.config import base
+from asvit_jax.config import parts as config_parts
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
-from asvit_jax.core import hosts, leaves, sizes, storage
+from asvit_jax.core import hosts, leaves, schema, sizes, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.vit import description as descriptions
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -48,6 +51,26 @@ _OF_A_HOST = (
   *("data.workers", "init_from", "teacher_from"),
 )
 
+# The forms of what stands in a workdir. Of a config, `base` knows the type of each key.
+_NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
+_VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
+_SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
+_CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_VALUE)), others=_VALUE)
+_INPUTS = schema.table(
+  {
+    "images": schema.integer(1, 1 << 53),
+    "teacher": schema.either(schema.NULL, schema.integer(0, 1 << 32)),
+    "class_weights": schema.either(schema.NULL, schema.array(schema.number())),
+  },
+  required=("images", "teacher"),
+)
+_ADVICE = "somebody changed it"
+_READERS = {
+  "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
+  "network.json": descriptions.loads,
+  "inputs.json": lambda content, what: schema.loads(content, _INPUTS, what, _ADVICE),
+}
+
 
 def save(config, workdir, description=None):
   """Writes a config, and a network's description, into a workdir.
@@ -74,7 +97,8 @@ def check_config(config, workdir):
       "or mount the store as a disk"
     )
   if is_run(workdir):
-    before, now = (_with_defaults(flatten(c)) for c in (load(workdir), config))
+    found = load(workdir, config_parts.own(config))
+    before, now = (_with_defaults(flatten(c)) for c in (found, config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
     length = () if _read(workdir, "inputs.json") is None else _LENGTH
@@ -92,7 +116,8 @@ def check_config(config, workdir):
 
 def _check_no_shorter(config, workdir):
   """Raises InputError where a config would end the run in a workdir before its own does."""
-  before, now = steps_planned(load(workdir), workdir), steps_planned(config, workdir)
+  found = load(workdir, config_parts.own(config))
+  before, now = steps_planned(found, workdir), steps_planned(config, workdir)
   if now < before:
     raise InputError(
       f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
@@ -135,21 +160,35 @@ def is_run(workdir):
   if not path.is_file():
     return False
   try:
-    return "optimizer" in json.loads(storage.read(path))
+    return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
   except (OSError, ValueError):
     return True  # of a run; `load` says what is wrong with it
 
 
-def load(workdir):
-  """The config of the run in a workdir; raises InputError where there is none."""
+def load(workdir, parts=(), needed=config_parts.TRAINING):
+  """The config of the run in a workdir.
+
+  Args:
+    workdir: of a run.
+    parts: names of parts of one's own that the user typed, see `core.parts.typed`: the run may
+      name these, and the parts of this package.
+    needed: keys whose parts will run, of `config.parts`. Where others name a part of one's own,
+      they have their defaults in what is returned.
+
+  Raises:
+    InputError: no run there; a damaged config, or one of another version; or one that names code
+      from outside of this package which nobody typed.
+  """
   path = storage.path(workdir) / "config.json"
   if not path.is_file():
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
     config = base()
-    config.update(_BEFORE | json.loads(storage.read(path)))
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f"{path} is not a config of this version: {error}") from error
+    config.update(_BEFORE | _loads(path))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    said = on_a_line(" ".join(str(error).split()))[:500]
+    raise InputError(f"{path} is not a config of this version: {said}") from error
+  config_parts.check(config, path, parts, needed, base())
   return config
 
 
@@ -241,9 +280,13 @@ def _read(workdir, name):
   if not path.exists():
     return None
   try:
-    return json.loads(storage.read(path))
-  except ValueError as error:
+    return _loads(path)
+  except (OSError, ValueError) as error:
     raise InputError(f"{path} is damaged ({error}): bring back a copy") from error
+
+
+def _loads(path):
+  return _READERS[path.name](storage.read(path, schema.MOST_BYTES), "its content")
 
 
 def _write(workdir, name, content):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from asvit_jax.config import parts as config_parts
 from asvit_jax.config.length import total_steps
 from asvit_jax.core import devices, leaves
 from asvit_jax.data import sources
@@ -107,7 +108,7 @@ def describe_extension(config, workdir):
   """How a config makes the run in a workdir longer, in a line; None where it does not."""
   if not identity.is_run(workdir):
     return None
-  before = identity.load(workdir)
+  before = identity.load(workdir, config_parts.own(config))
   was, now = (identity.steps_planned(c, workdir) for c in (before, config))
   if was == now:
     return None

@@ -10,6 +10,8 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data.sources import ON_DISK, UNKNOWN
 
 _MOST_CLASSES = 1_000_000
+# Keys by which TFDS's descriptions of features name a class, of all its versions.
+_CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 
 
 class Tfds:
@@ -110,7 +112,8 @@ def prepared_builder(name, data_dir):
     TFDS builder.
 
   Raises:
-    InputError: it is not there, or the name fits several of its configurations.
+    InputError: it is not there, the name fits several of its configurations, or it has features of
+      classes that are not of TFDS.
   """
   import tensorflow_datasets as library
   from etils import epath
@@ -179,8 +182,8 @@ def _check_features(directory, name):
   while waiting:
     node = waiting.pop()
     if isinstance(node, dict):
-      kinds = [node[key] for key in ("pythonClassName", "python_class_name") if key in node]
-      others = [kind for kind in kinds if not str(kind).startswith("tensorflow_datasets.")]
+      kinds = [node[key] for key in _CLASS_KEYS if isinstance(node.get(key), str)]
+      others = [kind for kind in kinds if not kind.startswith("tensorflow_datasets.")]
       if others:
         raise InputError(
           f"data set {name!r}: {path} names the feature {others[0]!r}, which is not of TFDS, and "

@@ -1,13 +1,12 @@
 """Safetensors files, with timm's names or the authors'; what we add stands in the header."""
 
-import json
-
 import numpy as np
 import safetensors as library
 import safetensors.numpy
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.vit import description as descriptions
 from asvit_jax.weights.names import THRESHOLD
 from asvit_jax.weights.stored import Stored, cleaned
 
@@ -31,13 +30,17 @@ class Safetensors:
       with storage.local(source) as path, library.safe_open(path, "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
-      thresholds = np.asarray(json.loads(metadata.get(THRESHOLDS, "[]")), np.float32)
-      description = json.loads(metadata.get(DESCRIPTION, "{}"))
     except (library.SafetensorError, OSError, KeyError, ValueError) as error:
       raise InputError(
         f"weights {source}: not a readable safetensors file ({error}); it may be truncated or of "
         "another format: fetch or export it again"
       ) from error
+    header = f"weights {source}: its metadata"
+    thresholds = descriptions.load_thresholds(
+      metadata.get(THRESHOLDS, "[]"), f"{header}, {THRESHOLDS}"
+    )
+    thresholds = np.asarray(thresholds, np.float32)
+    description = descriptions.loads(metadata.get(DESCRIPTION, "{}"), f"{header}, {DESCRIPTION}")
     stages = enumerate(np.moveaxis(thresholds, -1, 0))
     named = {THRESHOLD.format(i): value for i, value in stages}
     return Stored(cleaned(tensors | named), description, key=key)
