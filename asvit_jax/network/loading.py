@@ -11,8 +11,8 @@ from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.held import Network
 from asvit_jax.weights import formats
-from asvit_jax.weights.adapting import adapt
-from asvit_jax.weights.names import from_timm
+from asvit_jax.weights.adapting import HEADS, adapt
+from asvit_jax.weights.names import check_fits, from_timm
 from asvit_jax.weights.recognition import recognize
 
 
@@ -130,11 +130,19 @@ def _filled(network, stored, described, source, resize, new_head):
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
       "choose the model.variant that it is of, or set model.heads"
     )
-  tensors = adapt(arch, stored, resize, new_head, name)
   budgets = tuple(stored.description.get("budgets", ()))
+  if described is not None:  # before memory is taken for the sizes that a file claims
+    own = described if prunes else described.dense
+    check_fits(own, stored.tensors, name, len(budgets), stored.family, HEADS if new_head else ())
+  tensors = adapt(arch, stored, resize, new_head, name)
   of = arch if prunes else arch.dense
   params = from_timm(of, tensors, name, len(budgets), stored.family)
   classes = stored.description.get("classes")
+  if classes is not None and not new_head and len(classes) != arch.classes:
+    raise InputError(
+      f"{name} has {arch.classes} classes, and names of {len(classes)} (id2label or label_names, "
+      "where a config.json is beside it): correct the names, or take them out"
+    )
   if classes is not None and len(classes) != arch.classes:
     classes = None
   classes = None if classes is None else tuple(classes)
