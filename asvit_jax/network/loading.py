@@ -162,7 +162,7 @@ def _described(stored, source):
 
 def _preprocessing(stored, source, config=None):
   """What the weights expect of images; where they do not say it, what is taken is said."""
-  found = Preprocessing.from_json(stored.description.get("preprocessing", {}))
+  found = Preprocessing.from_json(stored.description.get("preprocessing", {}), f"weights {source}")
   if stored.assumes and (config is None or config.data.mean is None):
     taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
     log(
