@@ -133,7 +133,8 @@ def _filled(network, stored, described, source, resize, new_head):
   budgets = tuple(stored.description.get("budgets", ()))
   if described is not None:  # before memory is taken for the sizes that a file claims
     own = described if prunes else described.dense
-    check_fits(own, stored.tensors, name, len(budgets), stored.family, HEADS if new_head else ())
+    headless = new_head and "head.weight" not in stored.tensors
+    check_fits(own, stored.tensors, name, len(budgets), stored.family, HEADS if headless else ())
   tensors = adapt(arch, stored, resize, new_head, name)
   of = arch if prunes else arch.dense
   params = from_timm(of, tensors, name, len(budgets), stored.family)

@@ -43,7 +43,7 @@ def check_listed(listed, source):
     if len(name) > _MOST_CHARACTERS or on_a_line(name) != name:
       raise InputError(
         f"{source} has a tensor whose name is {len(name):,} characters long or cannot be printed, "
-        f"{on_a_line(name[:60])!r}: expected names as in docs/weights.md"
+        f"'{on_a_line(name[:60])}': expected names as in docs/weights.md"
       )
     if len(shape) > _MOST_AXES:
       raise InputError(

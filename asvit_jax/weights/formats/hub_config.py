@@ -68,7 +68,7 @@ def applied(stored, directory, source):
   if "pretrained_cfg" in config or {"architecture", "num_features"} <= config.keys():
     facts, description = _timms(config, source)
   elif "model_type" in config:
-    facts, description = _theirs(config, _read(directory, NAMES[1]), source)
+    facts, description = _theirs(config, _read(directory, NAMES[1], schema.table()), source)
   else:
     return stored
   return dataclasses.replace(
@@ -76,7 +76,7 @@ def applied(stored, directory, source):
   )
 
 
-def _read(directory, name):
+def _read(directory, name, form=schema.ANY):
   """The content of a file without what is null; {} where there is none, or no object in it."""
   path = storage.path(directory) / name
   if not path.is_file():
@@ -85,7 +85,7 @@ def _read(directory, name):
     content = storage.read(path, schema.MOST_BYTES)
   except OSError as error:
     raise InputError(f"{path} cannot be read ({error}): fetch it again") from error
-  content = schema.loads(content, schema.ANY, str(path), "fetch it again")
+  content = schema.loads(content, form, str(path), "fetch it again")
   return _said(content) if isinstance(content, dict) else {}
 
 
