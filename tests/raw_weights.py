@@ -10,7 +10,17 @@ import tracemalloc
 from asvit_jax.core.errors import InputError
 
 BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
-BYTES |= {"I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1, "C64": 8, "F8_E8M0": 1, "F4": 1}
+BYTES |= {
+  "I64": 8,
+  "I32": 4,
+  "I8": 1,
+  "U8": 1,
+  "BOOL": 1,
+  "C64": 8,
+  "F8_E8M0": 1,
+  "F4": 0.5,
+  "F6_E2M3": 0.75,
+}
 
 
 def write_safetensors(path, listed, metadata=None, byte=0):
@@ -18,7 +28,7 @@ def write_safetensors(path, listed, metadata=None, byte=0):
   header = {} if metadata is None else {"__metadata__": metadata}
   end = 0
   for name, (kind, shape) in listed.items():
-    size = math.prod(shape) * BYTES[kind] if min(shape, default=1) >= 0 else 0
+    size = int(math.prod(shape) * BYTES[kind]) if min(shape, default=1) >= 0 else 0
     size = size if size <= 1 << 16 else 0
     header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + size]}
     end += size

@@ -222,7 +222,7 @@ def test_more_tensors_than_any_network_has_are_refused(tmp_path):
   assert "lists 70,000 tensors, expected at most 65,536" in said[0]
 
 
-@pytest.mark.parametrize("count", [17, 20_000])
+@pytest.mark.parametrize("count", [17, 2000])
 def test_a_file_of_very_many_networks_is_refused_in_a_line(tmp_path, count):
   listed = {f"n{i}.patch_embed.proj.weight": ("F32", (1,)) for i in range(count)}
   write_safetensors(tmp_path / "w.safetensors", listed)

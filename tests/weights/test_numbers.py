@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 import tiny
 from command_lines import run
+from raw_weights import write_safetensors as write_raw
 
 from asvit_jax import weights
 from asvit_jax.core.errors import InputError
@@ -145,6 +146,14 @@ def test_numbers_of_eight_bits_are_widened_exactly_and_with_scales_refused(tmp_p
   scale = {"blocks.0.attn.qkv.weight_scale": np.ones((), np.float32)}
   with pytest.raises(InputError, match=r"is quantised: \S+ is of type F8_\w+ and has a scale"):
     load(write_safetensors(tmp_path, short | scale), ARCH)
+
+
+@pytest.mark.parametrize("kind", ["F4", "F8_E8M0", "F6_E2M3"])
+def test_types_of_fewer_bits_are_refused_by_name(tmp_path, kind):
+  listed = {"head.bias": (kind, (4,))}
+  write_raw(tmp_path / "w.safetensors", listed)
+  with pytest.raises(InputError, match=rf"tensor head\.bias is of type {kind}: quantised"):
+    load(tmp_path / "w.safetensors", ARCH)
 
 
 THRESHOLDS = {

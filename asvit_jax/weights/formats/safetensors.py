@@ -17,7 +17,14 @@ from asvit_jax.weights.stored import Stored, cleaned
 THRESHOLDS, DESCRIPTION = "thresholds", "asvit_jax"
 _MOST_BYTES = 16 << 20  # of a header; that of 65,536 tensors takes half
 _MOST_THRESHOLDS = 1024  # stages, or budgets
-# The library's names of types, and those of ml_dtypes.
+# The library's names of types that it makes arrays of; what is not floating point is refused later.
+_TYPES = frozenset(
+  (
+    *("F64", "F32", "F16", "BF16", "C64", "BOOL"),
+    *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)),
+  )
+)
+# Of others that are read here, with the names of ml_dtypes.
 _FLOAT8 = {
   "F8_E4M3": "float8_e4m3fn",
   "F8_E4M3FNUZ": "float8_e4m3fnuz",
@@ -70,7 +77,13 @@ def _read(path, source):
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     listed = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     checks.check_listed(listed, source)
-    known = [name for name, (_, kind) in listed.items() if kind not in _FLOAT8]
+    for name, (_, kind) in listed.items():
+      if kind not in _TYPES and kind not in _FLOAT8:
+        raise InputError(
+          f"{source}: tensor {name} is of type {kind}: quantised weights are not read; give them "
+          "in float32, float16 or bfloat16"
+        )
+    known = [name for name, (_, kind) in listed.items() if kind in _TYPES]
     tensors = {name: file.get_tensor(name) for name in known}
     metadata = file.metadata() or {}
   if len(known) < len(listed):  # the library has no arrays of these types
