@@ -134,6 +134,10 @@ def _check_flags(budgets, wanted):
   given = flags.FLAGS
   if budgets is None and (given.search or given["calibrate-split"].value is not None):
     raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
+  if given["save-weights"].value is not None:
+    from asvit_jax.weights import saving
+
+    saving.check_name(given["save-weights"].value)
   if given.report is not None:
     from asvit_jax.report.page import writing
 

@@ -290,9 +290,10 @@ class Network:
       thresholds_as_metadata: keeps thresholds out of the tensors, for timm; see `weights.saving`.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: it cannot be written; its suffix is another format's, as `.pth`; or parameters
+        that could not be loaded.
     """
-    saving.save(path, self.params, self.describe(), thresholds_as_metadata)
+    saving.save(path, self.params, self.describe(), thresholds_as_metadata, self.arch)
 
   def export(self, path, form, batch_sizes=None, budget=None, **options):
     """Writes an artifact that others run, verified; see `export.writing.export`."""

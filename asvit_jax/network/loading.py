@@ -16,8 +16,8 @@ from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
 from asvit_jax.vit.stems import STEMS
 from asvit_jax.weights import formats
-from asvit_jax.weights.adapting import adapt
-from asvit_jax.weights.names import from_timm
+from asvit_jax.weights.adapting import HEADS, adapt
+from asvit_jax.weights.names import check_fits, from_timm
 from asvit_jax.weights.recognition import recognize
 
 
@@ -142,12 +142,21 @@ def _filled(network, stored, described, source, resize, new_head):
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
       "choose the model.variant that it is of, or set model.heads"
     )
-  tensors = adapt(arch, stored, resize, new_head, name)
   # A network without thresholds is of no budget, whatever its file says.
   budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
+  if described is not None:  # before memory is taken for the sizes that a file claims
+    own = described if prunes else described.dense
+    headless = new_head and "head.weight" not in stored.tensors
+    check_fits(own, stored.tensors, name, len(budgets), stored.family, HEADS if headless else ())
+  tensors = adapt(arch, stored, resize, new_head, name)
   of = arch if prunes else arch.dense
   params = from_timm(of, tensors, name, len(budgets), stored.family)
   classes = stored.description.get("classes")
+  if classes is not None and not new_head and len(classes) != arch.classes:
+    raise InputError(
+      f"{name} has {arch.classes} classes, and names of {len(classes)} (id2label or label_names, "
+      "where a config.json is beside it): correct the names, or take them out"
+    )
   if classes is not None and len(classes) != arch.classes:
     classes = None
   classes = None if classes is None else tuple(classes)
@@ -175,7 +184,7 @@ def _described(stored, source, parts):
 
 def _preprocessing(stored, source, config=None):
   """What the weights expect of images; where they do not say it, what is taken is said."""
-  found = Preprocessing.from_json(stored.description.get("preprocessing", {}))
+  found = Preprocessing.from_json(stored.description.get("preprocessing", {}), f"weights {source}")
   if stored.assumes and (config is None or config.data.mean is None):
     taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
     log(
