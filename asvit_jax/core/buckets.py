@@ -71,7 +71,10 @@ def download(source, local):
       _filesystem(source).get_file(str(source), str(local))
       return
     for name in _files(source):
-      file = local / name.removeprefix(f"{source}/")
+      relative = name.removeprefix(f"{source}/")
+      if ".." in relative.split("/") or relative.startswith("/"):
+        raise OSError(f"{name} would be written outside of the copy")
+      file = local / relative
       file.parent.mkdir(parents=True, exist_ok=True)
       _filesystem(source).get_file(name, str(file))
 
@@ -81,6 +84,12 @@ def move(source, target):
   with plain_errors(source):
     for name in _files(source):
       _filesystem(source).mv(name, str(target) + name.removeprefix(str(source)))
+
+
+def files_in(directory):
+  """The names, relative to a directory of a store, of all objects below it, sorted."""
+  with plain_errors(directory):
+    return sorted(name.removeprefix(f"{directory}/") for name in _files(directory))
 
 
 def _files(directory):
