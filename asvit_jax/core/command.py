@@ -8,15 +8,12 @@ import sys
 
 from absl import app, flags, logging
 
-from asvit_jax.core import platforms, recipes, storage
+from asvit_jax.core import outputs, platforms, recipes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
-# Flags of all tools that name files or directories: whether they can be opened is known at once.
-_PATHS = (
-  *("workdir", "weights", "artifact", "images", "out", "plot", "picture", "per-image"),
-  *("save-weights", "report", "per-class", "features", "results"),
-)
+# Flags of all tools that name what is read: whether it can be opened is known at once.
+_INPUTS = ("workdir", "weights", "artifact", "images", "results")
 
 
 def run(main, least=0, most=0, known_keys=list):
@@ -47,6 +44,7 @@ def run(main, least=0, most=0, known_keys=list):
     try:
       for name in _named_paths():
         storage.path(name)
+      outputs.check(_INPUTS, argv[1:])
       result = main(argv[1:])
     except InputError as error:
       _fail(error)
@@ -86,7 +84,8 @@ def parsing(known_keys=list):
 def _named_paths():
   """What flags, the config and the environment name that may be in a store not to be opened."""
   given = flags.FLAGS
-  found = [given[name].value for name in _PATHS if name in given]
+  found = [given[name].value for name in _INPUTS if name in given]
+  found += outputs.named().values()
   if "config" in given and given.config is not None:
     found.append(given.config.get("init_from"))
   # JAX itself would warn at every program, and keep none.

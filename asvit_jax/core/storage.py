@@ -192,12 +192,9 @@ def _said(what, path):
 
 
 def write(path, content, what=None):
-  """Writes text or bytes; see `replacing`."""
+  """Writes bytes, or text as UTF-8; see `replacing`."""
   with replacing(path, what) as partial:
-    if isinstance(content, bytes):
-      partial.write_bytes(content)
-    else:
-      partial.write_text(content)
+    partial.write_bytes(content if isinstance(content, bytes) else _encoded(content))
 
 
 def append(path, content):
@@ -205,7 +202,11 @@ def append(path, content):
 
   A link, and anything else but a regular file, is an error.
   """
-  disks.append(_named(path), content.encode())
+  disks.append(_named(path), _encoded(content))
+
+
+def _encoded(text):
+  return text.encode("utf-8", "backslashreplace")  # names that are no UTF-8 cannot be written
 
 
 def opened(path, flags):

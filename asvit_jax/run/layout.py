@@ -13,3 +13,7 @@ def check(workdir):
   a run removes, as it does old checkpoints, would be somewhere else.
   """
   storage.check_writable(workdir, "workdir", FILES, DIRECTORIES)
+  checkpoints = storage.path(workdir) / "checkpoints"
+  if not storage.in_bucket(checkpoints) and checkpoints.is_dir():
+    steps = [f"checkpoints/{step.name}" for step in checkpoints.iterdir() if step.name.isdigit()]
+    storage.check_writable(workdir, "workdir", directories=steps)
