@@ -19,7 +19,8 @@ def define_flags():
 
 
 def _check_out(directory, flag):
-  storage.check_writable(storage.on_disk(directory, flag, "convert to one, then copy"), flag)
+  storage.on_disk(directory, flag, "convert to one, then copy")
+  storage.check_writable(directory, flag)
 
 
 def main(_):

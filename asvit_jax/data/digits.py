@@ -191,4 +191,10 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
         ) from error
     log(f"prepared in {time.perf_counter() - start:.1f} s")
   # Unlike the builder that wrote it, one that only reads survives pickling into a worker.
-  return tfds.builder_from_directory(directory)
+  try:
+    return tfds.builder_from_directory(directory)
+  except Exception as error:  # of TFDS, of JSON, of protocol buffers: there is no common type
+    raise InputError(
+      f"{directory} is there, and is no data set ({type(error).__name__}): move it away, or give "
+      "another data.dir"
+    ) from error
