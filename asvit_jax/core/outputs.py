@@ -7,6 +7,8 @@ from absl import flags
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
+flags.disclaim_key_flags()  # --help lists them as those of who asks for them
+
 
 def define(name, default, help_, check=storage.check_file, over=()):
   """A flag that names a file to write.

@@ -188,7 +188,8 @@ def _said(what, path):
   try:
     yield
   except OSError as error:
-    raise InputError(f"cannot write {what} {on_a_line(path)}: {on_a_line(error)}") from error
+    name = on_a_line(path) or repr("")
+    raise InputError(f"cannot write {what} {name}: {on_a_line(error)}") from error
 
 
 def write(path, content, what=None):
@@ -306,7 +307,8 @@ def check_writable(directory, what, files=(), directories=()):
     places.check_directory(place)
   if places.status_of(place) is not None:
     for name in files:
-      check_file(place / name, what)
+      with _said(f"{what} to", place / name):
+        places.check_replaceable(place / name)
     for name in directories:
       with _said(f"to {what}", place / name):
         places.check_no_link(place / name)

@@ -2,7 +2,7 @@
 
 from asvit_jax.core import storage
 
-FILES = (*("config.json", "network.json", "inputs.json", "metrics.jsonl", "lock", "wandb.json"),)
+FILES = ("config.json", "network.json", "inputs.json", "metrics.jsonl", "lock", "wandb.json")
 DIRECTORIES = ("checkpoints", "damaged", "lists", "pictures", "tensorboard", "wandb")
 
 
