@@ -36,6 +36,7 @@ def replacing(path):
     yield partial
     if not stat.S_ISREG(os.lstat(partial).st_mode):
       raise Refused("something else than a file was written")
+    _check_alone(partial)
     _keep_mode(path, partial)
     _sync(partial)
     places.check_replaceable(path)  # it may have taken hours
@@ -57,6 +58,7 @@ def replacing_directory(path, earlier):
     yield partial
     if not stat.S_ISDIR(os.lstat(partial).st_mode):
       raise Refused("something else than a directory was written")
+    _check_alone(partial)
     for root, _, files in os.walk(partial):
       for name in (*files, ""):
         _sync(os.path.join(root, name))
@@ -144,6 +146,13 @@ def _beside(path):
     yield place / path.name
   finally:
     shutil.rmtree(place, ignore_errors=True)
+
+
+def _check_alone(partial):
+  """Raises `Refused` where files were written beside the path that was given, which would go."""
+  others = sorted(set(os.listdir(partial.parent)) - {partial.name})
+  if others:
+    raise Refused(f"files were written beside it, too: {', '.join(others)}")
 
 
 def _swap(partial, path, known):

@@ -16,8 +16,8 @@ from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 
 _NAME = "lock"
-# What file systems say that know no locks; of directories, those that lock bytes say the last.
-_UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+# What file systems say that know no locks.
+_UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _LONGEST = 4096  # bytes of what a lock says
 SCHEMA = schema.table(
   {
@@ -88,8 +88,6 @@ def _locked(path, workdir, flags=0):
   """Holds the locks; a descriptor of the file, or None where it is not there and not to be made."""
   with contextlib.ExitStack() as opened:
     with _writing(workdir):
-      directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-      opened.callback(os.close, directory)
       lock = _open(path, flags)
     if lock is not None:
       opened.callback(os.close, lock)
@@ -100,12 +98,17 @@ def _locked(path, workdir, flags=0):
     except BlockingIOError as error:
       raise refused(workdir, _said(lock)) from error
     try:
-      locks |= _lock(directory, workdir)
+      directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+      opened.callback(os.close, directory)
+      fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      locks = True
     except BlockingIOError as error:
       raise InputError(
-        f"another run writes to {workdir}, whose file {_NAME} was removed: end it, or use another "
-        "--workdir"
+        f"another run writes to {workdir} (a process has a lock on that directory, and none on the "
+        f"file {_NAME} in it): end it, or use another --workdir"
       ) from error
+    except OSError:  # it may not be read, or the file system locks no directories, as NFS
+      pass
     if flags and not locks:
       log(f"WARNING: {workdir} is on a file system without locks: start no second run there")
     yield lock

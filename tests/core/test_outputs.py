@@ -208,6 +208,12 @@ def test_a_file_in_the_place_of_a_directory_and_the_other_way_is_an_error(tmp_pa
     p.write_text("")
   with pytest.raises(InputError), storage.replacing(tmp_path / "a", "it") as p:
     p.symlink_to("/etc/hostname")
+  with (
+    pytest.raises(InputError, match=r"written beside it, too: a\.data"),
+    storage.replacing(tmp_path / "a", "it") as p,
+  ):
+    p.write_text("")
+    p.with_name("a.data").write_text("")
   assert not os.listdir(tmp_path)
 
 
