@@ -4,14 +4,13 @@ import json
 import zlib
 
 from asvit_jax.config.keys import flatten
-from asvit_jax.core import leaves, schema, storage
+from asvit_jax.core import leaves, storage
 
 # Of the config, what decides what is measured; what speeds it up does not.
 _DATA = (
   *("name", "dir", "classes", "eval_split", "crop_ratio", "mean", "std", "interpolation"),
   "max_bad_images",
 )
-_SCHEMA = schema.table({"result": schema.table()}, ["result"])
 _RECIPE = ("seed", "epochs", "total_steps", "batch_size", "data", "mix", "optimizer")
 
 
@@ -31,10 +30,7 @@ class Records:
   def find(self, name, settings):
     """The dictionary of that measurement, or None."""
     path = self._path(name, settings)
-    if not path.is_file():
-      return None
-    advice = "remove it, and it is measured again"
-    return schema.loads(storage.read(path), _SCHEMA, f"measurement {path}", advice)["result"]
+    return json.loads(storage.read(path))["result"] if path.is_file() else None
 
   def add(self, name, settings, result):
     """Writes a measurement; raises InputError where it cannot be written."""

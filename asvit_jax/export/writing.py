@@ -128,15 +128,16 @@ def _earlier(path):
   noted = _checksums_noted(note) if note.exists() else None
 
   def known(path):
-    with storage.local(path) as copy:
-      names = storage.files_in(copy)
-      same = isinstance(noted, dict) and names == sorted(noted)
-      if not same or any(_checksum(copy / name) != noted[name] for name in names):
-        raise InputError(
-          f"{path} is a directory, and {note.name} beside it does not list what is in it as an "
-          "artifact: give another name, or move it away"
-        )
-    return names
+    names = storage.files_in(path) if isinstance(noted, dict) else None
+    if names is not None and names == sorted(noted):
+      with storage.local(path) as copy:
+        links = any((copy / name).is_symlink() for name in names)
+        if not links and _checksums(copy) == noted:
+          return names
+    raise InputError(
+      f"{path} is a directory, and {note.name} beside it does not list what is in it as an "
+      "artifact: give another name, or move it away"
+    )
 
   return known
 
@@ -154,11 +155,6 @@ def _checksums_noted(note):
       f"{note}, where the artifact's note would be written, is another file: give another name, or "
       "move it away"
     ) from error
-
-
-def _checksum(file):
-  """That of a file; None of what is none."""
-  return _sha256(file) if file.is_file() and not file.is_symlink() else None
 
 
 def _content(file):

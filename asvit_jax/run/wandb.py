@@ -3,10 +3,9 @@
 import json
 import uuid
 
-from asvit_jax.core import schema, storage
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
-_SCHEMA = schema.table({"id": schema.text(64)}, ["id"])
 _FILE = "wandb.json"  # in the workdir: the run's id, by which it goes on there
 
 
@@ -31,7 +30,7 @@ class Wandb:
     place = storage.path(workdir)
     known = place / _FILE
     if known.exists():
-      identity = schema.loads(storage.read(known), _SCHEMA, str(known), "bring back a copy")["id"]
+      identity = json.loads(storage.read(known))["id"]
     else:
       identity = uuid.uuid4().hex[:8]
       storage.write(known, json.dumps({"id": identity}) + "\n", "the id of the run at wandb")

@@ -6,6 +6,7 @@ What stands in the file already is not compiled again, so an interrupted check g
 """
 
 import json
+import pathlib
 import re
 
 from absl import flags
@@ -26,8 +27,9 @@ def main(_):
   from asvit_jax.core import storage
   from asvit_jax.targets import checking, names, process
 
-  path = storage.path(flags.FLAGS.out)
-  done = {checking.name(row): row for row in _known(path)}
+  path = pathlib.Path(flags.FLAGS.out)
+  known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  done = {checking.name(row): row for row in known}
   chosen = [c for c in checking.all_of_them() if re.search(flags.FLAGS.only, checking.name(c))]
   if not chosen:
     raise InputError(
@@ -44,23 +46,6 @@ def main(_):
   rows = [done[checking.name(check)] for check in chosen]
   log(f"\n{table(rows)}")
   return {"out": str(path), "checks": len(rows), "ok": all(row["fits"] for row in rows)}
-
-
-def _known(path):
-  """What stands in the file; raises InputError for a line that is none of this tool's."""
-  from asvit_jax.core import schema, storage
-
-  if not path.exists():
-    return []
-  fields = {key: schema.text() for key in ("target", "recipe", "program")} | {
-    "images": schema.integer(),
-    "fits": schema.BOOLEAN,
-    **{key: schema.number() for key in ("memory_mb", "memory_available_mb")},
-    **{key: schema.number() for key in ("compile_s", "compile_cpu_s")},
-  }
-  row = schema.table(fields, list(fields))
-  lines = storage.read(path).splitlines()
-  return [schema.loads(line, row, f"--out {path}: line {i}") for i, line in enumerate(lines, 1)]
 
 
 def table(rows):

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 import os
 import re
 import sys
@@ -209,16 +208,6 @@ def test_what_a_comparison_and_a_run_write_in_is_no_link_out(tmp_path):
   (place / "checkpoints").mkdir(parents=True)
   (place / "checkpoints" / "5").symlink_to(other)
   assert "checkpoints/5: it is a link" in str(refused("commands.train", "workdir", place))
-
-
-def test_what_is_no_answer_of_a_check_of_targets_is_refused_and_stays(tmp_path):
-  from asvit_jax.targets import check
-
-  for text in ("no JSON\n", "[]\n", json.dumps({"target": 1}) + "\n"):
-    (tmp_path / "out").write_text(text)
-    with parsed("targets.check", f"--out={tmp_path / 'out'}"), pytest.raises(InputError):
-      check.main(())
-    assert (tmp_path / "out").read_text() == text
 
 
 def test_the_tiny_network_is_written_over_a_link_by_nobody(tmp_path):
