@@ -7,8 +7,11 @@ An object appears whole or not at all; it cannot be appended to, and there are n
 import contextlib
 import functools
 import importlib.util
+import pathlib
+import tempfile
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.places import Refused
 
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
 INSTALL = "`pip install -r requirements-storage.txt`"
@@ -44,6 +47,27 @@ def plain_errors(where):
     raise
   except Exception as error:
     raise OSError(f"{where}: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+@contextlib.contextmanager
+def replacing(path, earlier=None):
+  """A path on a disk to write a file or a directory to, which is then copied; see `storage`."""
+  with tempfile.TemporaryDirectory() as directory:
+    partial = pathlib.Path(directory) / path.name
+    check_known(path, earlier)
+    yield partial
+    check_known(path, earlier)
+    upload(partial, path)
+
+
+def check_known(path, earlier=None):
+  """Raises OSError, or what `earlier` raises, where what is at a path is not to be replaced."""
+  with plain_errors(path):
+    if not path.is_dir():
+      return
+    if earlier is None:
+      raise Refused("it is a directory: give the name of a file")
+    earlier(path)
 
 
 def upload(local, target):

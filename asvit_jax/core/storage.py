@@ -137,37 +137,15 @@ def replacing(path, what=None, earlier=None):
   with contextlib.nullcontext() if what is None else _said(f"{what} to", path):
     found = _named(path, earlier is not None)
     if in_bucket(found):
-      writing = _uploaded(found, earlier)
+      from asvit_jax.core import buckets
+
+      writing = buckets.replacing(found, earlier)
     elif earlier is None:
       writing = disks.replacing(found)
     else:
       writing = disks.replacing_directory(found, earlier)
     with writing as partial:
       yield partial
-
-
-@contextlib.contextmanager
-def _uploaded(path, earlier):
-  from asvit_jax.core import buckets
-
-  with tempfile.TemporaryDirectory() as directory:
-    partial = pathlib.Path(directory) / path.name
-    _check_object(path, earlier)
-    yield partial
-    _check_object(path, earlier)
-    buckets.upload(partial, path)
-
-
-def _check_object(path, earlier):
-  """Raises OSError or InputError where what is at a path in a bucket is not to be replaced."""
-  from asvit_jax.core import buckets
-
-  with buckets.plain_errors(path):
-    if not path.is_dir():
-      return
-    if earlier is None:
-      raise places.Refused("it is a directory: give the name of a file")
-    earlier(path)
 
 
 def _named(path, directory=False):
@@ -267,8 +245,7 @@ def check_file(path, what):
   with _said(f"{what} to", path):
     found = _named(path)
     if in_bucket(found):
-      _check_object(found, None)
-      _probe(found.parent)
+      _check_object(found)
     else:
       places.check_file(found)
 
@@ -279,7 +256,6 @@ def check_replaceable(path, what, earlier):
     found = _named(path, directory=True)
     if in_bucket(found):
       _check_object(found, earlier)
-      _probe(found.parent)
     else:
       disks.check_known(found, earlier)
       places.check_parent(found)
@@ -312,6 +288,13 @@ def check_writable(directory, what, files=(), directories=()):
     for name in directories:
       with _said(f"to {what}", place / name):
         places.check_no_link(place / name)
+
+
+def _check_object(path, earlier=None):
+  from asvit_jax.core import buckets
+
+  buckets.check_known(path, earlier)
+  _probe(path.parent)
 
 
 def _probe(place):
