@@ -5,6 +5,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
 
@@ -140,6 +141,20 @@ def define_execution(more=""):
 def define_budget(help_="Of weights calibrated for several budgets: the share of dense to run at."):
   """The flag --budget."""
   flags.DEFINE_string("budget", None, help_)
+
+
+def define_report():
+  """The flags --report and --report-images: a page, and how many images it has."""
+  outputs.define_directory(
+    "report", None, "Directory for a page (index.html) of numbers and images.", _check_report
+  )
+  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
+
+
+def _check_report(directory, _):
+  from asvit_jax.report.page import writing
+
+  writing.check(directory)
 
 
 def define_target(help_):

@@ -13,6 +13,7 @@ import dataclasses
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.progress import log
@@ -51,7 +52,7 @@ def define_flags():
     "Requests to a server to time besides, of single images and of 1 to 32.",
     lower_bound=0,
   )
-  flags.DEFINE_string("plot", None, "PNG file for images/s against GMACs.")
+  outputs.define("plot", None, "PNG file for images/s against GMACs.")
   arguments.define_target("The device to compile for, instead of timing on this one:")
 
 

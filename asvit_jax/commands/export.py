@@ -8,7 +8,7 @@ python export.py --weights W65 --format safetensors --out w.safetensors --push-t
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import schema, storage
+from asvit_jax.core import outputs, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -24,7 +24,8 @@ def define_flags():
   arguments.define_budget()
   names = ", ".join(FORMATS.names)
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
-  flags.DEFINE_string("out", None, "File to write, or directory where the format is one.")
+  help_ = "File to write, or directory where the format is one."
+  outputs.define("out", None, help_, _check_out, over=("weights",))
   flags.DEFINE_multi_integer(
     "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", lower_bound=1
   )
@@ -44,14 +45,21 @@ def main(_):
     return exchange.by_first(_export)
 
 
+def _check_out(path, _):
+  from asvit_jax.export.formats import FORMATS
+  from asvit_jax.export.writing import check_path
+
+  FORMATS.check(flags.FLAGS.format)
+  check_path(flags.FLAGS.format, path)
+
+
 def _export():
   from asvit_jax.export.formats import FORMATS
-  from asvit_jax.export.writing import check_libraries, check_options, check_path
+  from asvit_jax.export.writing import check_libraries, check_options
 
   given = flags.FLAGS
   FORMATS.check(given.format)
   config = arguments.config()
-  check_path(given.format, given.out)
   check_libraries(given.format)
   options = {name: given[name].value for name in ("tokens", "opset") if given[name].value}
   check_options(given.format, options)

@@ -11,6 +11,7 @@ which need not be here, and what it takes of them is said; neither data nor weig
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
 ARGUMENTS = (0, 0)
@@ -24,7 +25,7 @@ def define_flags():
     trains=True,
   )
   arguments.define_parts()
-  flags.DEFINE_string("workdir", None, "Where the run is kept.")
+  outputs.define_directory("workdir", None, "Where the run is kept.", _check_workdir)
   flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
   arguments.define_target("With --dry-run: the devices to compile the run for.")
   if flags.FLAGS["config"].default is None:
@@ -34,6 +35,12 @@ def define_flags():
     lambda given: given["workdir"] is not None or given["target"] is not None,
     "Flag --workdir must have a value other than None, but for a dry run for a --target.",
   )
+
+
+def _check_workdir(workdir, _):
+  from asvit_jax.run import layout
+
+  layout.check(workdir)
 
 
 def main(_):

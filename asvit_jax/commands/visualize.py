@@ -7,6 +7,7 @@ python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
 ARGUMENTS = (0, None)
@@ -19,7 +20,7 @@ def define_flags():
   arguments.define_budget()
   flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
-  flags.DEFINE_string("out", None, "PNG file to write.")
+  outputs.define("out", None, "PNG file to write.")
 
 
 def main(paths):

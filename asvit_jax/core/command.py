@@ -8,16 +8,13 @@ import sys
 
 from absl import app, flags, logging
 
-from asvit_jax.core import platforms, recipes, storage, terminal
+from asvit_jax.core import outputs, platforms, recipes, storage, terminal
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import error_line
 
-# Flags of all tools that name files or directories: whether they can be opened is known at once.
-_PATHS = (
-  *("workdir", "weights", "artifact", "images", "out", "plot", "picture", "per-image"),
-  *("save-weights", "report", "per-class", "features", "results"),
-)
+# Flags of all tools that name what is read: whether it can be opened is known at once.
+_INPUTS = ("workdir", "weights", "artifact", "images", "results")
 
 
 def run(main, least=0, most=0, known_keys=list):
@@ -48,6 +45,7 @@ def run(main, least=0, most=0, known_keys=list):
     try:
       for name in _named_paths():
         storage.path(name)
+      outputs.check(_INPUTS, argv[1:])
       result = main(argv[1:])
     except InputError as error:
       _fail(error)
@@ -88,7 +86,8 @@ def parsing(known_keys=list):
 def _named_paths():
   """What flags, the config and the environment name that may be in a store not to be opened."""
   given = flags.FLAGS
-  found = [given[name].value for name in _PATHS if name in given]
+  found = [given[name].value for name in _INPUTS if name in given]
+  found += outputs.named().values()
   if "config" in given and given.config is not None:
     found.append(given.config.get("init_from"))
   # JAX itself would warn at every program, and keep none.

@@ -41,11 +41,12 @@ def convert(name, data_dir, out):
   stored = info.get("fileFormat", "tfrecord")  # which TFDS once did not say
   if stored != "tfrecord":
     raise InputError(f"{source} is stored as {stored}: expected tfrecord")
-  target = storage.on_disk(out, "--out", "convert to one, then copy") / source.relative_to(
-    _root(source, info)
-  )
+  relative = source.relative_to(_root(source, info))
+  target = storage.on_disk(out, "--out", "convert to one, then copy") / relative
   if target.resolve() == source.resolve():
     raise InputError(f"--out {out} is where the data set is: give another directory")
+  below = [str(directory) for directory in (relative, *relative.parents[:-1])]
+  storage.check_writable(out, "--out", directories=below)
   shards = [
     (pathlib.Path(path), target / pathlib.Path(path).name.replace(".tfrecord", ".array_record"), n)
     for split in builder.info.splits.values()

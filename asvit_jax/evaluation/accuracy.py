@@ -9,6 +9,8 @@ from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.evaluation import one_pass, per_class
 
+_PER_IMAGE = "per-image results"
+
 
 def evaluate(
   network, config, source, execution=None, per_image=None, stopped=None, confusion=False
@@ -62,6 +64,8 @@ def evaluate_each(
   Raises:
     InputError: as `evaluate`.
   """
+  if per_image is not None and hosts.is_first():
+    storage.check_file(per_image, _PER_IMAGE)
   execution = execution or networks[0].default_execution()
   with precision(config.model.get("precision", "default")):
     found = one_pass.run(networks, config, source, execution, stopped, per_image is not None)
@@ -114,4 +118,4 @@ def _write_per_image(path, rows):
   keys = ("file", "label", "prediction", "kept")
   lines = zip(*(rows[k].tolist() for k in keys), strict=True)
   text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
-  storage.write(path, text, "per-image results")
+  storage.write(path, text, _PER_IMAGE)

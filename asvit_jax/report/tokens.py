@@ -144,6 +144,7 @@ def draw_files(network, config, paths, out):
     InputError: too many images, one that cannot be read, or a file that cannot be written.
   """
   check_rows(len(paths))
+  storage.check_file(out, "the picture")
   config = config.copy_and_resolve_references()
   config.data.exif_orientation = True  # as `predict` has it
   classes = network.classes or map(str, range(network.arch.classes))

@@ -15,6 +15,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.run import layout
 from asvit_jax.vit import description as descriptions
 
 # May change from one call of train.py to the next; everything else belongs to the run.
@@ -111,7 +112,7 @@ def check_config(config, workdir):
       )
     if changed:
       _check_no_shorter(config, workdir)
-  storage.check_writable(workdir, "workdir")
+  layout.check(workdir)
 
 
 def _check_no_shorter(config, workdir):

@@ -11,7 +11,7 @@ import re
 
 from absl import flags
 
-from asvit_jax.core import command, schema
+from asvit_jax.core import command, outputs, schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -27,7 +27,7 @@ _ROW = schema.table(
 
 def define_flags():
   """The flags of the command line; not at import, where they would meet those of other tools."""
-  flags.DEFINE_string("out", "runs/targets.jsonl", "File that gets a line of JSON a program.")
+  outputs.define("out", "runs/targets.jsonl", "File that gets a line of JSON a program.")
   flags.DEFINE_string("only", "", "A regular expression: the checks to do, by their names.")
 
 

@@ -58,7 +58,7 @@ class Session:
     teacher_params = exchange.from_first(setup.teacher_params)
     self.teacher_params = parallel.replicate(teacher_params, config.parallel)
     self.put = functools.partial(parallel.shard, kind=config.parallel)
-    self.reporter = Reporter(workdir, self.start, config)
+    self.reporter = Reporter(workdir, self.start, config, check_lock)
     self.evaluator = Evaluator(
       config, workdir, self.network, setup.eval_source, self.steps, self.reporter
     )
@@ -158,6 +158,7 @@ class Session:
           ranks = self.evaluator(state, stop.noticed)
           stopping = ranks is None
         self.reporter.flush()  # a run that goes on from there needs what led there
+        self.check_lock()  # an evaluation may take long
         self.checkpoints.save(state, ranks)
         if stopping:
           return step

@@ -9,7 +9,6 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import socket
 import time
 import zlib
 from pathlib import Path
@@ -211,12 +210,8 @@ def _kept(listing, path):
   text += b" " * (-len(text) % 8)
   body = b"".join([text, listing._ends.tobytes(), listing._names.tobytes()])
   header = np.array([zlib.crc32(body), len(text)], np.uint64).tobytes()
-  # Hosts and runs may share a cache: each writes a file of its own, and one after the other gives
-  # it the name.
-  own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
-  try:
-    storage.write(own, _MAGIC + header + body)
-    os.replace(own, path)
+  try:  # hosts and runs may share a cache: one after the other gives its list the name
+    storage.write(path, _MAGIC + header + body)
   except OSError as error:
     log(f"WARNING: the list of files is not kept in {path.parent} ({error})")
     return None

@@ -29,7 +29,7 @@ SCRIPTS = (
 
 def check(directory):
   """Raises InputError where a page could not be written to a directory, which may be missing."""
-  storage.check_writable(directory, "the report")
+  storage.check_writable(directory, "the report", [NAME])
 
 
 def path_in(directory):
