@@ -36,6 +36,10 @@ class Preprocessing:
 
   def __post_init__(self):
     """Raises InputError for a value that cannot work, by the config's name of it."""
+    for key in ("mean", "std"):  # lists and arrays have no hash, which `jit` needs
+      value = getattr(self, key)
+      if isinstance(value, list) or getattr(value, "ndim", 0) == 1:
+        object.__setattr__(self, key, tuple(np.asarray(value).tolist()))
     for key, fits, expected in (
       ("crop_ratio", 0 < self.crop_ratio <= 1, "in (0, 1]"),
       ("mean", len(self.mean) == 3, "three numbers"),
@@ -56,7 +60,7 @@ class Preprocessing:
     Returns:
       (b, h, w, 3) float32.
     """
-    mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+    mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, 3) for v in (self.mean, self.std))
     return (images.astype(np.float32) / 255 - mean) / std
 
   def overridden(self, data):
