@@ -12,12 +12,10 @@ from asvit_jax import vit
 from asvit_jax.config import options
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.progress import Progress
 from asvit_jax.core.promotion import usual
-from asvit_jax.data import images as image_files
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources.classes import check_number
-from asvit_jax.network import checking
+from asvit_jax.network import checking, reading
 from asvit_jax.network.comparing import Compared
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
@@ -243,16 +241,7 @@ class Network(Compared):
     Raises:
       InputError: no images there, or one that cannot be read.
     """
-    listed = isinstance(images, (list, tuple))
-    paths = images if listed else image_files.find(images)
-    if not paths:
-      raise InputError(f"{images}: no image files found; give a directory that has some, or a list")
-    progress, size = Progress("reading images", len(paths)), self.arch.image_size
-    read = np.empty((len(paths), *self.arch.image_shape), np.uint8)
-    for i, path in enumerate(paths):
-      read[i] = image_files.load_image(path, size, self.preprocessing)
-      progress.update(i + 1)
-    return read
+    return reading.read(images, self.arch, self.preprocessing)
 
   def calibrate(self, images, budget):
     """Sets thresholds that meet a budget on the given images; no labels, no training.
