@@ -36,10 +36,6 @@ class Preprocessing:
 
   def __post_init__(self):
     """Raises InputError for a value that cannot work, by the config's name of it."""
-    for key in ("mean", "std"):  # lists and arrays have no hash, which `jit` needs
-      value = getattr(self, key)
-      if isinstance(value, list) or getattr(value, "ndim", 0) == 1:
-        object.__setattr__(self, key, tuple(np.asarray(value).tolist()))
     for key, fits, expected in (
       ("crop_ratio", 0 < self.crop_ratio <= 1, "in (0, 1]"),
       ("mean", len(self.mean) == 3, "three numbers"),

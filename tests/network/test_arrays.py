@@ -173,7 +173,7 @@ def test_an_artifact_takes_pixels_in_any_container(network, artifact):
   expected = network(PIXELS, "dense").logits
   for given in (list(PIXELS), np.asfortranarray(PIXELS), [Image.fromarray(x) for x in PIXELS]):
     np.testing.assert_allclose(artifact(given)[0], expected, atol=2e-5)
-  with pytest.raises(InputError, match="float32: expected .* uint8; pixels are not normalised"):
+  with pytest.raises(InputError, match=r"float32: expected .* uint8; pixels are not normalised"):
     artifact(FLOATS)
 
 
