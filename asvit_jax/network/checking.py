@@ -91,6 +91,25 @@ def thresholds_of(arch, thresholds, budgets=()):
   return jnp.asarray(thresholds, jnp.float32), budgets
 
 
+def counts_of(arch, kept):
+  """Numbers of patches kept as an array; raises InputError for what are none.
+
+  Args:
+    arch: the `Architecture`.
+    kept: (..., stages), or (..., 0) of images that ran dense.
+  """
+  expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
+  try:
+    counts = np.asarray(kept)
+  except (TypeError, ValueError) as error:  # rows of different lengths, or traced
+    raise InputError(f"patches kept are no array ({str(error)[:100]}): {expected}") from error
+  fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
+  if not fits or not np.isfinite(counts).all():
+    what = "not all finite" if fits else _what(counts)
+    raise InputError(f"patches kept are {what}: {expected}")
+  return counts
+
+
 def names_of(classes):
   """Names of classes as a tuple of texts, or None; raises InputError for anything else."""
   if classes is None:

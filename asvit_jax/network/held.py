@@ -94,11 +94,11 @@ class Network(Compared):
     Returns:
       (...) float64 NumPy array.
     """
-    return complexity.cost(self.arch, kept)
+    return complexity.cost(self.arch, checking.counts_of(self.arch, kept))
 
   def real_gmacs(self, kept):
     """As `gmacs`, but what is really computed; see `sparsity.complexity`."""
-    return complexity.real_gmacs(self.arch, kept)
+    return complexity.real_gmacs(self.arch, checking.counts_of(self.arch, kept))
 
   def with_params(self, params):
     """The same network with other parameters.

@@ -15,6 +15,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.vit import images as image_arrays
+from asvit_jax.vit import scaling
 
 ARCH = tiny.TRAINED
 RNG = np.random.default_rng(0)
@@ -304,6 +305,27 @@ def test_bright_floats_are_implausible_and_said_once(capsys, monkeypatch):
   said = capsys.readouterr().err
   assert said.count("WARNING") == 1
   assert "none of them below zero, where dark pixels are" in said
+
+
+@pytest.mark.parametrize("kind", ["photographs", "NaN", "bfloat16", "inside of jit"])
+def test_a_device_finds_what_the_host_finds(kind):
+  images = {"NaN": REFUSED["NaN"][0].astype(np.float32), "bfloat16": jnp.bfloat16(FLOATS)}
+  images = jnp.asarray(images.get(kind, FLOATS))
+
+  def both(x):
+    return [scaling.looked_at(images, on_device) for on_device in (True, False)], x
+
+  with jax.debug_nans(True):
+    if kind == "inside of jit":
+      found = []
+      jax.jit(lambda x: found.extend(both(x)[0]) or x)(1.0)
+    else:
+      found, _ = both(0)
+  (low, high, finite, sample), expected = found
+  assert finite == expected[2] == (kind != "NaN")
+  if finite:
+    assert (low, high) == expected[:2]
+    np.testing.assert_array_equal(sample, expected[3])
 
 
 def test_pixels_on_a_device_are_not_fetched(network):

@@ -192,3 +192,23 @@ def test_parameters_that_fit_are_taken_of_any_kind(network):
 def test_names_of_classes_are_texts(network, classes, said):
   with pytest.raises(InputError, match=said):
     dataclasses.replace(network, classes=classes)
+
+
+@pytest.mark.parametrize(
+  "kept",
+  [
+    [[1, 2]],
+    [[1.0, NAN, 2.0]],
+    [[1.0, INF, 2.0]],
+    3,
+    [["a", "b", "c"]],
+    [[1, 2, 3], [1]],
+    None,
+    [[1j, 1j, 1j]],
+  ],
+)
+def test_counts_that_are_none_have_no_gmacs(network, kept):
+  for gmacs in (network.gmacs, network.real_gmacs):
+    with pytest.raises(InputError, match="patches kept are"):
+      gmacs(kept)
+  assert network.gmacs([[16, 16, 16]]) == network.gmacs(np.float32([[16, 16, 16]]))
