@@ -17,7 +17,11 @@ class Compared:
       return NotImplemented
     if self is other:
       return True
-    return self._facts == other._facts and leaves.equal(self.params, other.params)
+    try:
+      same = bool(self._facts == other._facts)
+    except (TypeError, ValueError):  # of arrays in a field
+      return False
+    return same and leaves.equal(self.params, other.params)
 
   def __hash__(self):
     return hash(self._facts)
