@@ -189,7 +189,7 @@ def _with_photographs():
   if arch.image_size != network.arch.image_size:
     sized = dataclasses.replace(network.arch, image_size=arch.image_size)
     resized = load(given.weights, sized, resize=True, **chosen)
-    network = network.with_params(resized.params)
+    network = dataclasses.replace(network, params=resized.params)
   network = dataclasses.replace(network, arch=arch)
   check_budget(network.arch, given.budget)
   return network, speed.photographs(given.images, max(given.batch, _SAMPLE), network)

@@ -85,7 +85,7 @@ class Preprocessing:
     Returns:
       (b, h, w, 3) float32.
     """
-    mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+    mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, 3) for v in (self.mean, self.std))
     return (images.astype(np.float32) / 255 - mean) / std
 
   def overridden(self, data):

@@ -7,7 +7,7 @@ import numpy as np
 from asvit_jax.core import hosts, storage
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
-from asvit_jax.evaluation import one_pass, per_class
+from asvit_jax.evaluation import one_pass, per_class, prediction
 
 _PER_IMAGE = "per-image results"
 
@@ -38,14 +38,22 @@ def evaluate(
     patches whose centre lies in, or outside, their image's box.
 
   Raises:
-    InputError: an unreadable image, or `per_image` cannot be written.
+    InputError: an unreadable image, a prediction that is not finite, or `per_image` cannot be
+      written.
   """
-  found = evaluate_each([network], config, source, execution, per_image, stopped, confusion)
+  found = evaluate_each([network], config, source, execution, per_image, stopped, confusion, True)
   return None if found is None else found[0]
 
 
 def evaluate_each(
-  networks, config, source, execution=None, per_image=None, stopped=None, confusion=False
+  networks,
+  config,
+  source,
+  execution=None,
+  per_image=None,
+  stopped=None,
+  confusion=False,
+  finite=False,
 ):
   """As `evaluate`, of several networks in one pass: each image is decoded once for all of them.
 
@@ -57,6 +65,8 @@ def evaluate_each(
     per_image: see `evaluate`; of the first network.
     stopped: see `evaluate`.
     confusion: see `evaluate`.
+    finite: whether predictions that are not finite are an error, as in `evaluate`. In training, a
+      step that diverges says so itself.
 
   Returns:
     None where `stopped` said so, else a list of what `evaluate` returns.
@@ -72,6 +82,8 @@ def evaluate_each(
   if found is None:
     return None
   every, seconds = found
+  for rows in every if finite else ():
+    prediction.check_finite(rows["finite"], rows["file"])
   if per_image is not None and hosts.is_first():
     _write_per_image(per_image, every[0])
   images = len(every[0]["label"])

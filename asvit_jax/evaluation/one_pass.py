@@ -12,6 +12,7 @@ from asvit_jax.core import exchange
 from asvit_jax.core.ahead import Ahead
 from asvit_jax.core.devices import AXIS, local_mesh, on_each_local, split_over_local
 from asvit_jax.core.progress import Progress
+from asvit_jax.core.promotion import usual
 from asvit_jax.data import loader
 
 
@@ -74,6 +75,7 @@ def classify(network, images, execution):
 def program(execution, mesh):
   """What `classify` runs, a jitted function of (network, images), over the devices of a mesh."""
 
+  @usual
   def step(network, images):
     outputs = network.apply(images, execution)
     probabilities = jax.nn.softmax(outputs.logits)
@@ -157,6 +159,7 @@ def rows_of(batch, arch):
     "file": np.asarray(batch["file"]),
     "label": batch["label"],
     "prediction": batch["top5"][:, 0],
+    "finite": np.isfinite(batch["probability"]),  # not where a logit is not
     "top1": hits[:, 0],
     "top5": hits.any(axis=1),
     "kept": batch["keep"].sum(axis=-1),  # (b, stages)

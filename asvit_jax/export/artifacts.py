@@ -19,6 +19,7 @@ from asvit_jax.export.formats.base import Format
 from asvit_jax.export.notes import note_path, read_note
 from asvit_jax.export.programs import OUTPUTS
 from asvit_jax.export.serving import Programs
+from asvit_jax.vit.images import checked
 
 __all__ = ["Artifact", "architecture", "load_artifact", "note_path", "read_note"]
 
@@ -50,7 +51,7 @@ class Artifact:
     """Runs it, at the batch sizes of its programs: filled up, or one after the other.
 
     Args:
-      images: (b, s, s, 3) uint8, of any number.
+      images: (b, s, s, 3) uint8, of any number; or a list of images, see `vit.images`.
       tokens: whether to return what it says of tokens, which is for an artifact that was exported
         with `tokens=True`.
 
@@ -61,7 +62,7 @@ class Artifact:
     Raises:
       InputError: images of another shape or type, none, or tokens of an artifact without.
     """
-    self._check(images)
+    images = checked(images, self.arch, self.preprocessing, pixels_only=True)
     if tokens:
       self.check_tokens()
     found = self.programs(images)
@@ -110,14 +111,6 @@ class Artifact:
       InputError: a size that there is no program for.
     """
     self.programs.warm_up(np.zeros(self.arch.image_shape, np.uint8), batch_sizes)
-
-  def _check(self, images):
-    expected = self.arch.image_shape
-    if images.ndim != 4 or images.shape[1:] != expected or images.dtype != "uint8":
-      raise InputError(
-        f"images of shape {images.shape}, {images.dtype}: expected "
-        f"(b, {', '.join(map(str, expected))}), uint8"
-      )
 
 
 def load_artifact(path, parts=()):

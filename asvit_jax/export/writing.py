@@ -93,7 +93,7 @@ def check_path(form, path):
     storage.check_replaceable(path, form.name, _earlier(path))
   else:
     storage.check_file(path, form.name)
-  note = note_path(path)
+  note = notes.note_path(path)
   storage.check_file(note, f"the note of {form.name}")
   if note.exists() and not storage.path(path).exists():
     _checksums_noted(note)
@@ -124,7 +124,7 @@ def _earlier(path):
   It returns the names of the files in the directory, and raises InputError where they are not those
   that the note lists, as they were written.
   """
-  note = note_path(path)
+  note = notes.note_path(path)
   noted = _checksums_noted(note) if note.exists() else None
 
   def known(path):
@@ -132,7 +132,7 @@ def _earlier(path):
     if names is not None and names == sorted(noted):
       with storage.local(path) as copy:
         links = any((copy / name).is_symlink() for name in names)
-        if not links and _checksums(copy) == noted:
+        if not links and notes.checksums(copy) == noted:
           return names
     raise InputError(
       f"{path} is a directory, and {note.name} beside it does not list what is in it as an "
@@ -143,7 +143,7 @@ def _earlier(path):
 
 
 def _checksums_noted(note):
-  """What a note says of the files of its artifact, see `_checksums`; None of one from before.
+  """What a note says of the files of its artifact, see `notes.checksums`; None of one from before.
 
   Raises:
     InputError: it is another file.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from asvit_jax.core.devices import AXIS
+from asvit_jax.core.promotion import usual
 from asvit_jax.losses.classification import smooth_labels
 from asvit_jax.losses.objective import Objective
 from asvit_jax.run.state import TrainState
@@ -141,6 +142,7 @@ class Step:
   optimizer: optax.GradientTransformation
   options: Options
 
+  @usual
   def __call__(self, state, teacher_params, batch):
     """See `make_step`."""
     images, targets = self._augmented(batch, state.step)
