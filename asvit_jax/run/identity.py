@@ -11,6 +11,7 @@ from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
 from asvit_jax.core import hosts, leaves, sizes, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.plain import plain
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 
@@ -247,6 +248,5 @@ def _read(workdir, name):
 
 
 def _write(workdir, name, content):
-  storage.write(
-    storage.path(workdir) / name, json.dumps(content, indent=2) + "\n", f"the run's {name}"
-  )
+  text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
+  storage.write(storage.path(workdir) / name, text, f"the run's {name}")
