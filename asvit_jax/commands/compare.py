@@ -25,10 +25,10 @@ def define_flags():
   flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
   flags.DEFINE_string("out", "runs/compare", "Directory for all results.")
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", lower_bound=0)
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
   flags.DEFINE_string("report", None, "Directory for a page (index.html) of numbers and images.")
   flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
-  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", lower_bound=1)
+  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, 2**20)
 
 
 def main(_):

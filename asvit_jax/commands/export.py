@@ -28,7 +28,7 @@ def define_flags():
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
   flags.DEFINE_string("out", None, "File to write, or directory where the format is one.")
   flags.DEFINE_multi_integer(
-    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", lower_bound=1
+    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", 1, 2**20
   )
   flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
   flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)

@@ -96,9 +96,9 @@ def parsing(known_keys=list):
 
 def _check_config():
   """Raises InputError where the file of --config gave no config, or could not be loaded."""
-  flag = flags.FLAGS["config"] if "config" in flags.FLAGS else None
-  if flag is None or not flag.present:
+  if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
     return
+  flag = flags.FLAGS["config"]
   with contextlib.suppress(AttributeError):
     _ = flag.value.is_locked  # a file that does not load says so at its first use
   if not isinstance(flag.value, ConfigDict):
