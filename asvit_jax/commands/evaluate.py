@@ -44,7 +44,7 @@ def define_flags():
     "take the one whose predictions are nearest to the dense network's. 40 is a good number.",
     lower_bound=0,
   )
-  flags.DEFINE_integer("seed", 0, "Of the search.", 0, 2**32 - 1)
+  flags.DEFINE_integer("seed", 0, "Of the search.", lower_bound=0)
   arguments.define_budget(
     "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
     "commas between. By default those just calibrated, else the first that the weights are for."

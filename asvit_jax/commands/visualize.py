@@ -17,7 +17,7 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("draw")
   arguments.define_budget()
-  flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.", 1)
+  flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
   flags.DEFINE_string("out", None, "PNG file to write.")
 

@@ -44,6 +44,14 @@ def say(result):
 
 
 @contextlib.contextmanager
+def printing():
+  """Where what is printed to stdout gets there, or the process fails in one line."""
+  with _checked():
+    yield
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
 def flushed():
   """Where what was printed to stdout is written by the end, or the process fails in one line."""
   try:
@@ -60,7 +68,7 @@ def _checked():
   except (OSError, ValueError) as error:
     _give_up()
     reason = getattr(error, "strerror", None) or error
-    complain(f"stdout cannot take the result ({reason}): send it to a file or a pipe that can")
+    complain(f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can")
     sys.exit(1)
 
 
