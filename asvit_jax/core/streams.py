@@ -68,7 +68,9 @@ def _checked():
   except (OSError, ValueError) as error:
     _give_up()
     reason = getattr(error, "strerror", None) or error
-    complain(f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can")
+    complain(
+      f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can"
+    )
     sys.exit(1)
 
 

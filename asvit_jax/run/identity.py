@@ -9,11 +9,17 @@ import json
 from asvit_jax.config import base
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
-from asvit_jax.core import hosts, leaves, sizes, storage
+from asvit_jax.core import hosts, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.plain import plain
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.run import inputs as inputs_lib
+from asvit_jax.run.inputs import check as check_inputs
+from asvit_jax.run.inputs import describe as describe_inputs
+from asvit_jax.run.inputs import save as save_inputs
+
+__all__ = ["check_inputs", "describe_inputs", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -68,7 +74,13 @@ def save(config, workdir, description=None):
 
 
 def check_config(config, workdir):
-  """Raises InputError where a run of another config is there, or nothing could be written."""
+  """Raises InputError where a run of another config is there, or nothing could be written.
+
+  Returns:
+    The keys of `inputs.PLACES` that are others than the run there has: whether they lead to the
+    same weights is for `inputs.check`.
+  """
+  moved = []
   if storage.in_bucket(workdir) and not str(workdir).startswith("gs://"):
     raise InputError(
       f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
@@ -79,16 +91,21 @@ def check_config(config, workdir):
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
     length = () if _read(workdir, "inputs.json") is None else _LENGTH
-    others = [k for k in changed if k not in length]
+    moved = [k for k in changed if k in inputs_lib.PLACES]
+    if moved and not inputs_lib.know_weights(config, workdir):
+      moved = []
+    others = [k for k in changed if k not in (*length, *moved)]
     if others:
       listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in others)
       raise InputError(
         f"{workdir} holds a run of another config ({listed}): use another --workdir; there, "
         f"--config.init_from={workdir} would start from the weights of this one"
       )
-    if changed:
+    if len(changed) > len(moved):
       _check_no_shorter(config, workdir)
+    inputs_lib.check_places(config, workdir)
   storage.check_writable(workdir, "workdir")
+  return moved
 
 
 def _check_no_shorter(config, workdir):
@@ -157,45 +174,6 @@ def load(workdir):
 def load_description(workdir):
   """The description of the network in a workdir, {} of a run that has none, from before."""
   return _read(workdir, "network.json") or {}
-
-
-def describe_inputs(source, teacher_params, class_weights=None):
-  """The number of images, on which the schedule and every shuffle rest, the teacher and weights.
-
-  Args:
-    source: images to train on.
-    teacher_params: of the dense network; empty without one.
-    class_weights: what each class counts for in the loss, or None.
-  """
-  inputs = {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
-  return inputs | ({} if class_weights is None else {"class_weights": list(class_weights)})
-
-
-def check_inputs(inputs, workdir):
-  """Raises InputError where the run in a workdir began with others than `describe_inputs` says."""
-  before = _read(workdir, "inputs.json")
-  if before is None:
-    return
-  if before["images"] != inputs["images"]:
-    raise InputError(
-      f"the run in {workdir} began with {before['images']:,} images to train on, now there are "
-      f"{inputs['images']:,}: bring the data back, or use another --workdir"
-    )
-  if before["teacher"] != inputs["teacher"]:
-    raise InputError(
-      f"the run in {workdir} began with another teacher than what config.init_from now leads to: "
-      "bring its weights back, or use another --workdir"
-    )
-  if before.get("class_weights") != inputs.get("class_weights"):
-    raise InputError(
-      f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
-      "leads to: bring its file or its images back, or use another --workdir"
-    )
-
-
-def save_inputs(inputs, workdir):
-  """Writes them beside the config."""
-  _write(workdir, "inputs.json", inputs)
 
 
 def check_network(description, workdir):
