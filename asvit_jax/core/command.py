@@ -8,7 +8,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from asvit_jax.core import failures, recipes, storage, streams
+from asvit_jax.core import failures, platforms, recipes, storage, streams
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
@@ -52,6 +52,7 @@ def run(main, least=0, most=0, known_keys=list):
     if given < least or (most is not None and given > most):
       _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
     try:
+      platforms.check_flags()
       for name in _named_paths():
         storage.path(name)
       result = main(argv[1:])
