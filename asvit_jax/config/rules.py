@@ -17,7 +17,7 @@ from asvit_jax.config import ranges
 from asvit_jax.config.defaults import base
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.model import architecture, preprocessing, trained_architecture
-from asvit_jax.core import leaves
+from asvit_jax.core import leaves, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses import class_weights, criteria
 from asvit_jax.sparsity.attentions import ATTENTIONS
@@ -54,6 +54,7 @@ def check(config):
     ("accumulate", *_divides_a_batch(config)),
     ("batch_size", *_pairs(config)),
     ("budget_range", *_holds_the_budget(config)),
+    ("data.shift", *_stays_in_view(config)),
     (
       "thresholds",
       config.budget_range is None or config.thresholds == "calibrated",
@@ -167,6 +168,11 @@ def _holds_the_budget(config):
     and ends[0] <= config.budget <= ends[1]
     and ends[0] < ends[1] <= 1
   ), expected
+
+
+def _stays_in_view(config):
+  side = min(sizes.height_width(config.model.image_size))
+  return config.data.shift < side, f"less than {side}, the pixels of the images' shorter side"
 
 
 def _divides_a_batch(config):
