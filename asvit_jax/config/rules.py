@@ -28,7 +28,7 @@ from asvit_jax.vit.stems import STEMS
 # The keys that an evaluation reads: what only training does may be for other machines.
 _EVALUATED = ("model.", "data.", "eval.batch_size", "budget", "init_resize")
 
-_MOST_PARAMETERS = 2**33  # every device holds all of them, with the optimizer's state: 128 GiB
+_MOST_PARAMETERS = 2**35  # every device holds all of them: 128 GiB in float32
 _FREEZE_SECONDS = 10
 
 
