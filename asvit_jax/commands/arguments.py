@@ -5,6 +5,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from asvit_jax.commands import typed
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
@@ -26,6 +27,7 @@ def define_config(
   Raises:
     InputError: there is nothing that they could change.
   """
+  typed.allow_none()
   config = _config_to_change(goes_on, trains)
   if config is None:
     config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
@@ -166,8 +168,10 @@ def shares(name):
   """The shares of the dense GMACs that the flag `name` lists; None where it is not given.
 
   Raises:
-    InputError: something that is no list of numbers, or one of them twice.
+    InputError: something that is no list of numbers, no share, or one of them twice.
   """
+  from asvit_jax.sparsity.complexity import check_share
+
   text = flags.FLAGS[name].value
   if text is None:
     return None
@@ -177,6 +181,8 @@ def shares(name):
     raise InputError(
       f"--{name} {text!r}: expected shares of the dense GMACs, such as 0.65 or 0.5,0.6,0.7"
     ) from error
+  for value in values:
+    check_share(value)
   if len(set(values)) < len(values):
     raise InputError(f"--{name} {text!r}: every budget once")
   return values
@@ -223,7 +229,7 @@ def config(trains=False):
   from asvit_jax.config import rules
   from asvit_jax.run import identity
 
-  where, given = source(), flags.FLAGS.config
+  where, given = source(), typed.config()
   if flags.FLAGS.workdir is not None:
     # In any case: it says so where this is no workdir.
     of_run = identity.load(where, parts(), _needed(trains))

@@ -31,7 +31,7 @@ def define_flags():
   flags.DEFINE_enum(
     "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
   )
-  flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
+  flags.DEFINE_integer("batch", 32, "Images a batch.", 1, 2**20)
   flags.DEFINE_string(
     "weights", None, "Weights of that network, or a run's workdir; random without."
   )
@@ -44,13 +44,14 @@ def define_flags():
   flags.DEFINE_multi_string(
     "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
   )
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", lower_bound=1)
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", 1, 10**6)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
   flags.DEFINE_integer(
     "latency",
     0,
     "Requests to a server to time besides, of single images and of 1 to 32.",
     lower_bound=0,
+    upper_bound=10**6,
   )
   outputs.define("plot", None, "PNG file for images/s against GMACs.")
   arguments.define_target("The device to compile for, instead of timing on this one:")

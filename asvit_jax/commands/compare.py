@@ -26,9 +26,9 @@ def define_flags():
   flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
   outputs.define_directory("out", "runs/compare", "Directory for all results.", _check_out)
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", lower_bound=0)
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
   arguments.define_report()
-  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", lower_bound=1)
+  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, 2**20)
 
 
 def main(_):

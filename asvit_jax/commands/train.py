@@ -10,7 +10,7 @@ which need not be here, and what it takes of them is said; neither data nor weig
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, typed
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
@@ -53,7 +53,7 @@ def main(_):
   with hosts.failing_fast():
     from asvit_jax.training.loop import train
 
-    return train(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS["dry-run"].value)
+    return train(typed.config(), flags.FLAGS.workdir, flags.FLAGS["dry-run"].value)
 
 
 def _compile():
@@ -66,4 +66,4 @@ def _compile():
       f"--target {target.name} without --dry-run: it compiles for devices that need not be here, "
       "and runs nothing: add --dry-run, or leave --target out to train on this machine"
     )
-  return process.run({"what": "training", "config": flags.FLAGS.config.to_dict()}, target)
+  return process.run({"what": "training", "config": typed.config().to_dict()}, target)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -21,6 +22,7 @@ from asvit_jax.core.progress import log
 _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
+_MOST_HOSTS = 2**20
 _LONGEST_WAIT_MS = 24 * 60 * 60 * 1000
 _meetings = itertools.count()
 
@@ -41,12 +43,21 @@ def initialize():
     raise InputError(f"{', '.join(given)} set without {missing}: set all three or none")
   if given:
     address, count, index = (os.environ[name] for name in _OURS)
+    if not (_is_count(count) and _is_count(index) and int(index) < int(count) <= _MOST_HOSTS):
+      raise InputError(
+        f"JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}: expected the number of hosts, and "
+        "of this one, counted from 0"
+      )
     _join(address, int(count), int(index))
     return
   name, count = _detected()
   if count > 1:
     log(f"waiting for the {count} hosts of this job (found by JAX: {name})")
     _join()
+
+
+def _is_count(text):
+  return re.fullmatch(r"[0-9]{1,9}", text) is not None
 
 
 def _join(*arguments):
@@ -77,7 +88,8 @@ def _detected():
       f"this is one of {jax.process_count()} hosts, and JAX cannot find the others: set "
       f"{', '.join(_OURS)}"
     ) from error
-  if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # without what JAX knows it by
+  started = os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
+  if not _is_count(started) or int(started) > 1:  # without what JAX knows it by
     raise InputError(
       f"mpirun started several processes, but JAX cannot find them: set {', '.join(_OURS)}"
     )

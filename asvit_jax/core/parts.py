@@ -97,7 +97,7 @@ class Table:
     module, _, attribute = place.partition(":")
     try:
       return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # there is no saying what somebody's module raises
       if name in self._places:  # ours: what is missing is a library, and the error names it
         raise
       raise InputError(f"{self.key} {name!r} cannot be imported: {error}") from error

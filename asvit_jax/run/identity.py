@@ -10,13 +10,20 @@ from asvit_jax.config import base
 from asvit_jax.config import parts as config_parts
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
-from asvit_jax.core import hosts, leaves, schema, sizes, storage
+from asvit_jax.core import hosts, schema, sizes, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.plain import plain
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.run import layout
+from asvit_jax.run.inputs import check as check_inputs
+from asvit_jax.run.inputs import describe as describe_inputs
+from asvit_jax.run.inputs import save as save_inputs
 from asvit_jax.vit import description as descriptions
+
+__all__ = ["check_inputs", "describe_inputs", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -57,19 +64,10 @@ _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
 _VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
 _SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
 _CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_VALUE)), others=_VALUE)
-_INPUTS = schema.table(
-  {
-    "images": schema.integer(1, 1 << 53),
-    "teacher": schema.either(schema.NULL, schema.integer(0, 1 << 32)),
-    "class_weights": schema.either(schema.NULL, schema.array(schema.number())),
-  },
-  required=("images", "teacher"),
-)
 _ADVICE = "somebody changed it"
 _READERS = {
   "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
   "network.json": descriptions.loads,
-  "inputs.json": lambda content, what: schema.loads(content, _INPUTS, what, _ADVICE),
 }
 
 
@@ -91,7 +89,13 @@ def save(config, workdir, description=None):
 
 
 def check_config(config, workdir):
-  """Raises InputError where a run of another config is there, or nothing could be written."""
+  """Raises InputError where a run of another config is there, or nothing could be written.
+
+  Returns:
+    The keys of `inputs.PLACES` that are others than the run there has: whether they lead to the
+    same weights is for `inputs.check`.
+  """
+  moved = []
   if storage.in_bucket(workdir) and not str(workdir).startswith("gs://"):
     raise InputError(
       f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
@@ -102,17 +106,22 @@ def check_config(config, workdir):
     before, now = (_with_defaults(flatten(c)) for c in (found, config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
-    length = () if _read(workdir, "inputs.json") is None else _LENGTH
-    others = [k for k in changed if k not in length]
+    length = () if inputs_lib.read(workdir) is None else _LENGTH
+    moved = [k for k in changed if k in inputs_lib.PLACES]
+    if moved and not inputs_lib.know_weights(config, workdir):
+      moved = []
+    others = [k for k in changed if k not in (*length, *moved)]
     if others:
       listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in others)
       raise InputError(
         f"{workdir} holds a run of another config ({listed}): use another --workdir; there, "
         f"--config.init_from={workdir} would start from the weights of this one"
       )
-    if changed:
+    if len(changed) > len(moved):
       _check_no_shorter(config, workdir)
+    inputs_lib.check_places(config, workdir)
   layout.check(workdir)
+  return moved
 
 
 def _check_no_shorter(config, workdir):
@@ -128,7 +137,7 @@ def _check_no_shorter(config, workdir):
 
 def steps_planned(config, workdir):
   """The steps of a config on the images of the run in a workdir; None where these are not known."""
-  inputs = _read(workdir, "inputs.json")
+  inputs = inputs_lib.read(workdir)
   return None if inputs is None else total_steps(config, inputs["images"])
 
 
@@ -198,45 +207,6 @@ def load_description(workdir):
   return _read(workdir, "network.json") or {}
 
 
-def describe_inputs(source, teacher_params, class_weights=None):
-  """The number of images, on which the schedule and every shuffle rest, the teacher and weights.
-
-  Args:
-    source: images to train on.
-    teacher_params: of the dense network; empty without one.
-    class_weights: what each class counts for in the loss, or None.
-  """
-  inputs = {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
-  return inputs | ({} if class_weights is None else {"class_weights": list(class_weights)})
-
-
-def check_inputs(inputs, workdir):
-  """Raises InputError where the run in a workdir began with others than `describe_inputs` says."""
-  before = _read(workdir, "inputs.json")
-  if before is None:
-    return
-  if before["images"] != inputs["images"]:
-    raise InputError(
-      f"the run in {workdir} began with {before['images']:,} images to train on, now there are "
-      f"{inputs['images']:,}: bring the data back, or use another --workdir"
-    )
-  if before["teacher"] != inputs["teacher"]:
-    raise InputError(
-      f"the run in {workdir} began with another teacher than what config.init_from now leads to: "
-      "bring its weights back, or use another --workdir"
-    )
-  if before.get("class_weights") != inputs.get("class_weights"):
-    raise InputError(
-      f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
-      "leads to: bring its file or its images back, or use another --workdir"
-    )
-
-
-def save_inputs(inputs, workdir):
-  """Writes them beside the config."""
-  _write(workdir, "inputs.json", inputs)
-
-
 def check_network(description, workdir):
   """Raises InputError where the run in a workdir is of another network than `description` says.
 
@@ -291,6 +261,5 @@ def _loads(path):
 
 
 def _write(workdir, name, content):
-  storage.write(
-    storage.path(workdir) / name, json.dumps(content, indent=2) + "\n", f"the run's {name}"
-  )
+  text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
+  storage.write(storage.path(workdir) / name, text, f"the run's {name}")

@@ -41,18 +41,20 @@ def train(config, workdir, dry_run=False):
 def _train(config, workdir, dry_run):
   building.check(config)
   exchange.check_same(identity.of_all_hosts(config), "give all of them the same flags")
-  identity.check_config(config, workdir)
+  moved = identity.check_config(config, workdir)
   extension = plan.describe_extension(config, workdir)
   if not dry_run:
     lock.check(workdir)
   setup = set_up(config, None if dry_run else workdir)
-  inputs = identity.describe_inputs(setup.source, setup.teacher_params, setup.class_weights)
+  inputs = identity.describe_inputs(
+    setup.source, setup.teacher_params, setup.class_weights, setup.network.params
+  )
   exchange.check_same(
     {"images to train on": inputs["images"], "images to evaluate on": len(setup.eval_source)}
     | {"teacher (its checksum)": inputs["teacher"]},
     "give all of them the same data and weights",
   )
-  identity.check_inputs(inputs, workdir)
+  identity.check_inputs(inputs, workdir, moved)
   description = setup.network.describe()
   identity.check_network(description, workdir)
   if extension is not None:

@@ -1,5 +1,7 @@
 """What a run would be, known before it begins."""
 
+import math
+
 import jax
 import numpy as np
 
@@ -41,8 +43,9 @@ def plan(config, network, source, eval_source, machine=None):
   """
   steps = total_steps(config, len(source))
   warmup = warmup_steps(config, steps)
-  evaluated = {*range(config.eval.every, steps, config.eval.every), steps}  # and saved, too
-  saved = {*range(config.checkpoint_every, steps, config.checkpoint_every)}
+  every = config.eval.every, config.checkpoint_every
+  evaluations, saves = ((steps - 1) // count for count in every)
+  both = (steps - 1) // math.lcm(*every)
   schedule = learning_rate(config, steps)
   machine = machine or {
     "devices": jax.device_count(),
@@ -66,8 +69,8 @@ def plan(config, network, source, eval_source, machine=None):
     "warmup_steps": warmup,
     "lr_peak": float(schedule(warmup)),
     "lr_end": float(schedule(steps)),
-    "evaluations": len(evaluated),
-    "checkpoints": len(evaluated | saved),
+    "evaluations": evaluations + 1,  # and one at the end; every evaluation is saved, too
+    "checkpoints": evaluations + saves - both + 1,
     "ema_initial_share": averaging.initial_share(steps, config.ema_decay, config.ema_warmup)
     if config.ema_decay
     else None,

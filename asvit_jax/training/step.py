@@ -226,7 +226,8 @@ class Step:
     start = (params, jax.tree.map(jnp.zeros_like, params))
     (params, grads), forward = jax.lax.scan(run, start, parts)
     loss, terms = jax.tree.map(lambda x: x.mean(axis=0), (forward.loss, forward.terms))
-    logits, kept = (x.reshape(-1, x.shape[-1]) for x in (forward.logits, forward.kept))
+    # Not -1: what a dense network keeps has no stages, and so no size to divide by.
+    logits, kept = (x.reshape(len(images), x.shape[-1]) for x in (forward.logits, forward.kept))
     grads = jax.tree.map(lambda g: g / count, grads)
     return Forward(loss, terms, logits, kept, params), grads
 
