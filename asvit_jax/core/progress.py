@@ -1,12 +1,16 @@
 """What long work says of itself, on stderr."""
 
+import contextlib
 import sys
 import time
 
 
 def log(message):
-  """A line of progress, on stderr."""
-  print(message, file=sys.stderr, flush=True)
+  """A line of progress, on stderr; where that cannot be written, nobody is told, and work goes on."""
+  # A full disk, a reader that has gone, a terminal that was closed, a stream that Python does not
+  # have (None) or that was closed in Python.
+  with contextlib.suppress(OSError, ValueError, AttributeError):
+    print(message, file=sys.stderr, flush=True)
 
 
 _said = set()
