@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from asvit_jax.core import command, recipes
+from asvit_jax.core import command, recipes, stopping
 from asvit_jax.core.nearest import hint
 
 # Name: what it does, for `asvit --help`.
@@ -29,7 +29,12 @@ COMMANDS = {
 
 
 def run(name):
-  """Runs the command line `name` with the arguments of this process."""
+  """Runs the command line `name` with the arguments of this process; Ctrl-C ends it in a line."""
+  with stopping.interruptible():
+    _run(name)
+
+
+def _run(name):
   module = importlib.import_module(f"asvit_jax.commands.{name}")
   sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
   before = set(flags.FLAGS)

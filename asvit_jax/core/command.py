@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
 
-from asvit_jax.core import platforms, recipes, storage
+from asvit_jax.core import platforms, recipes, stopping, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
@@ -23,7 +24,8 @@ def run(main, least=0, most=0, known_keys=list):
   """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
 
   Bad input ends with one line on stderr and exit status 2, before any traceback; a result that
-  says `"ok": false` with exit status 1.
+  says `"ok": false` with exit status 1; one that says `"finished": false` with that of the signal
+  which stopped it, 143 for SIGTERM.
 
   Args:
     main: function of the positional arguments that returns a JSON-serialisable dictionary.
@@ -61,6 +63,10 @@ def run(main, least=0, most=0, known_keys=list):
     print(json.dumps(result), flush=True)
     if result.get("ok") is False:
       sys.exit(1)
+    if result.get("finished") is False:  # a run that was told to stop
+      from asvit_jax.core.hosts import StopSignal
+
+      stopping.leave(StopSignal.last or signal.SIGTERM)
 
   with parsing(known_keys):
     sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])

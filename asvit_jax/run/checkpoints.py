@@ -60,6 +60,7 @@ class Checkpoints:
   def __init__(self, workdir, read_only=False):
     directory = storage.path(workdir) / "checkpoints"
     self.directory = directory if storage.in_bucket(directory) else directory.absolute()
+    self.failed = False  # whether a step could not be written
     self._plain = PlainPath(self.directory)
     if not read_only and not storage.in_bucket(directory):
       self.directory.mkdir(parents=True, exist_ok=True)  # what a link leads to must be there
@@ -179,6 +180,8 @@ class Checkpoints:
       yield
     # What Orbax and its storage raise for a full or a lost disk has no common type.
     except Exception as error:
+      self.failed = True
+      noise.silence_leftovers()
       with contextlib.suppress(Exception):  # the disk is not there at all
         self._manager.reload()  # it counts a step as there when its saving begins
       good = "no step" if self.latest_step is None else f"step {self.latest_step}"

@@ -7,6 +7,7 @@ have other names, which the checksums hold, or other shapes.
 """
 
 import errno
+import os
 import re
 
 import jax
@@ -21,7 +22,7 @@ _TROUBLE = re.compile(
   r"|CANCELLED)\b"
 )
 _CODE = re.compile(r"[A-Z_]+: ")
-_SYSTEM = re.compile(r"\[OS error (\d+)(?:: )?([^\]]*)")
+_SYSTEM = re.compile(r"\[os_error_code='(\d+)'")
 # What an operating system says of a file that is not there, or that is none.
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
@@ -90,7 +91,7 @@ def of_system(error):
     if isinstance(cause, OSError) and cause.strerror:
       return cause.strerror
     if (said := _SYSTEM.search(str(cause))) is not None:
-      return said[2]
+      return os.strerror(int(said[1]))
   return None
 
 

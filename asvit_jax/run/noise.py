@@ -7,10 +7,15 @@ waited for one, on four ways: Orbax's log, asyncio's, and what Python does with 
 import logging
 import sys
 import threading
+import warnings
 
 _LIBRARIES = ("/orbax/", "/tensorstore/")
 # What is left of their work says so when its event loop, or Python, ends.
-_ENDED = ("Event loop is closed", "cannot schedule new futures")
+_ENDED = (
+  "Event loop is closed",
+  "cannot schedule new futures",
+  "'_UnixSelectorEventLoop' object has no attribute",  # which had no descriptor to begin with
+)
 
 
 def silence():
@@ -27,6 +32,12 @@ def silence():
     hook = getattr(module, name)
     if not hasattr(hook, "silenced"):
       setattr(module, name, _quieter(hook))
+
+
+def silence_leftovers():
+  """Drops also what Python says of their work that never began, once a save has failed."""
+  silence()  # libraries, and tests, set hooks of their own
+  warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 class _Theirs(logging.Filter):
@@ -46,7 +57,8 @@ def _quieter(hook):
 
   def quieter(*args):
     error = args[1] if len(args) > 1 else args[0][1]
-    if threading.current_thread() is threading.main_thread() or not _is_theirs(error):
+    ends_python = len(args) > 1 and threading.current_thread() is threading.main_thread()
+    if ends_python or not _is_theirs(error):
       hook(*args)
 
   quieter.silenced = True
