@@ -59,7 +59,8 @@ def run(main, least=0, most=0, known_keys=list):
       if said is None:
         raise
       _fail(said)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody hears it any more
+      sys.stderr.flush()
     print(json.dumps(result), flush=True)
     if result.get("ok") is False:
       sys.exit(1)

@@ -7,9 +7,10 @@ import time
 
 def log(message):
   """A line of progress, on stderr; where that cannot be written, nobody is told, and work goes on."""
-  # A full disk, a reader that has gone, a terminal that was closed, a stream that Python does not
-  # have (None) or that was closed in Python.
-  with contextlib.suppress(OSError, ValueError, AttributeError):
+  if sys.stderr is None:  # it was closed when Python began, and `print` would take stdout
+    return
+  # A full disk, a reader that has gone, a terminal that was closed; a stream closed in Python.
+  with contextlib.suppress(OSError, ValueError):
     print(message, file=sys.stderr, flush=True)
 
 

@@ -19,9 +19,7 @@ _FIELDS = {"step": schema.integer(), "kind": schema.text(64)}
 _FIELDS |= dict.fromkeys(("loss", "lr", "gmacs"), _SHOWN)
 _FIELDS |= dict.fromkeys(("kept", "thresholds"), _STAGES)
 _LINE = schema.table(_FIELDS, required=("step", "kind"))
-_EVALUATION = schema.table(
-  dict.fromkeys(("top1", "share"), _NUMBER), required=("top1", "share")
-)
+_EVALUATION = schema.table(dict.fromkeys(("top1", "share"), _NUMBER), required=("top1", "share"))
 
 
 class Metrics:
