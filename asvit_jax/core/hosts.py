@@ -150,7 +150,7 @@ def is_first():
 
 
 class StopSignal:
-  """Notes a signal to stop, so that the run can save and end in order; a second one ends it at once.
+  """Notes a signal to stop, so that the run saves and ends in order; the second ends it at once.
 
   These are SIGTERM, which a preempted machine gets, SIGINT (Ctrl-C), and SIGHUP, of a terminal that
   closes. The last two stay ignored where they are: under `nohup`, or in the background of a script.

@@ -6,7 +6,7 @@ import time
 
 
 def log(message):
-  """A line of progress, on stderr; where that cannot be written, nobody is told, and work goes on."""
+  """A line of progress, on stderr; where that cannot be written, work goes on in silence."""
   if sys.stderr is None:  # it was closed when Python began, and `print` would take stdout
     return
   # A full disk, a reader that has gone, a terminal that was closed; a stream closed in Python.

@@ -65,6 +65,7 @@ class Count:
     self._since = None
 
   def __call__(self, number, now):
+    """Counts one signal; `now` is when it came, of `time.monotonic`."""
     if number not in self._numbers:
       return
     if self._since is None:

@@ -33,7 +33,7 @@ def check_script():
   """Ends a worker that runs its parent's script, and so would do all that this does.
 
   A worker imports the script that it was started from, which is to hold what runs once under
-  `if __name__ == "__main__":`. Every function that does long work and uses workers calls this first.
+  `if __name__ == "__main__":`. Functions that do long work with workers call this first.
   """
   if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing asks
     os._exit(_UNGUARDED)

@@ -159,9 +159,9 @@ class Checkpoints:
         problem = next((p["text"] for p in problems if p is not None), None)
       if problem is not None:
         raise InputError(
-          f"the first checkpoint of the run, {self.directory / str(step)}, was written and cannot be "
-          f"read ({name}: {problem}): nothing that is trained here could be used; mend the disk, or "
-          "use another --workdir"
+          f"the first checkpoint of the run, {self.directory / str(step)}, was written and cannot "
+          f"be read ({name}: {problem}): nothing that is trained here could be used; mend the disk, "
+          "or use another --workdir"
         )
 
   def wait(self):

@@ -86,7 +86,7 @@ def describe(error, place, targets, checksums):
 
 
 def of_system(error):
-  """What the operating system says in an error, "Too many open files"; None where it says nothing."""
+  """What the operating system says in an error, "Too many open files"; or None."""
   for cause in _causes(error):
     if isinstance(cause, OSError) and cause.strerror:
       return cause.strerror

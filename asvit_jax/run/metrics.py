@@ -1,5 +1,6 @@
 """Metrics of a run: JSON lines and TensorBoard, in its workdir."""
 
+import contextlib
 import json
 import math
 import sys
@@ -118,10 +119,8 @@ def _parse(workdir):
       lines.append(_line(line))
     except InputError as error:
       damaged.append((number, error))
-  try:
+  with contextlib.suppress(InputError):  # cut short by a kill, or nothing
     lines.append(_line(rest))  # whole but for its end, as other programs write it
-  except InputError:
-    pass  # cut short by a kill, or nothing
   if damaged:
     numbers = ", ".join(str(number) for number, _ in damaged[:_MOST_SAID])
     more = ", …" if len(damaged) > _MOST_SAID else ""

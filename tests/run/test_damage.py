@@ -1,4 +1,4 @@
-"""Whatever happens to a file of a checkpoint, the step before is used; trouble of a disk is none."""
+"""What is damage to a checkpoint, whose step before is then used, and what is none."""
 
 import errno
 import shutil

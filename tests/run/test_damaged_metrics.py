@@ -67,7 +67,7 @@ def test_a_file_that_is_none_is_an_error_of_a_line(tmp_path):
   import os
 
   os.mkfifo(metrics.metrics_path(tmp_path))
-  with pytest.raises(InputError, match="cannot be read .not a regular file"):
+  with pytest.raises(InputError, match=r"cannot be read \(not a regular file"):
     metrics.read(tmp_path)
 
 
