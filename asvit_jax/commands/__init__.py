@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from asvit_jax.core import command, recipes, streams
+from asvit_jax.core import command, recipes, stopping, streams
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import error_line
 
@@ -31,8 +31,13 @@ COMMANDS = {
 
 
 def run(name):
-  """Runs the command line `name` with the arguments of this process."""
+  """Runs the command line `name` with the arguments of this process; Ctrl-C ends it in a line."""
   streams.prepare()
+  with stopping.interruptible():
+    _run(name)
+
+
+def _run(name):
   module = importlib.import_module(f"asvit_jax.commands.{name}")
   sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
   before = set(flags.FLAGS)

@@ -32,10 +32,14 @@ def main(_):
   storage.check_writable(runs, "the directory", pictures)
   log("1/3  a dense ViT on translated, cluttered digits")
   dense = train(recipes.load("digits"), runs / "digits")
+  if dense.get("finished") is False:  # told to stop
+    return dense
   log(f"2/3  pruning it to {BUDGET:.0%} of its GMACs, taught by the dense network")
   workdir = runs / "as_digits"
   config = recipes.load("as_digits", str(BUDGET))
   pruned = train(config, workdir)
+  if pruned.get("finished") is False:
+    return pruned
   log("3/3  pictures")
   network = load(workdir)
   images = sources.Sample(sources.open_source(config.data, config.data.eval_split), 6)

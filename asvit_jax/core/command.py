@@ -3,12 +3,22 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from asvit_jax.core import failures, outputs, platforms, recipes, storage, streams, terminal
+from asvit_jax.core import (
+  failures,
+  outputs,
+  platforms,
+  recipes,
+  stopping,
+  storage,
+  streams,
+  terminal,
+)
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
@@ -22,8 +32,9 @@ def run(main, least=0, most=0, known_keys=list):
   """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
 
   What a user can mend, see `failures`, ends with one line on stderr and exit status 2; a result
-  that says `"ok": false`, or that stdout cannot take, with exit status 1. A traceback is a mistake
-  in the code.
+  that says `"ok": false`, or that stdout cannot take, with exit status 1; one that says
+  `"finished": false` with that of the signal which stopped it, 143 for SIGTERM. A traceback is a
+  mistake in the code.
 
   Args:
     main: function of the positional arguments that returns a dictionary; see `plain` for what may
@@ -62,6 +73,10 @@ def run(main, least=0, most=0, known_keys=list):
     streams.say(result)
     if result.get("ok") is False:
       sys.exit(1)
+    if result.get("finished") is False:  # a run that was told to stop
+      from asvit_jax.core.hosts import StopSignal
+
+      stopping.leave(StopSignal.last or signal.SIGTERM)
 
   terminal.guard()
   streams.prepare()

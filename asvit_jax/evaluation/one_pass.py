@@ -44,7 +44,11 @@ def run(networks, config, source, execution, stopped=None, with_files=False):
   jax.block_until_ready(classify(first, zeros, execution))
   start = time.perf_counter()
   batches = loader.eval_batches(config, source, first.preprocessing, jax.process_index(), hosts)
-  with Ahead(batches, lambda batch: batch | {"image": split_over_local(batch["image"])}) as ready:
+
+  def put(batch):
+    return batch | {"image": split_over_local(batch["image"])}
+
+  with Ahead(batches, put, stopped=stopped) as ready:
     columns = _columns(networks, ready, config, len(source), execution, stopped)
   if columns is None:
     return None
@@ -112,6 +116,8 @@ def _columns(networks, batches, config, count, execution, stopped):
     outputs = [classify(network, images, execution) for network in networks]
     fetch(before)
     before = batch, outputs
+  if stopped is not None and stopped():  # which also ends the batches early
+    return None
   fetch(before)
   return columns
 

@@ -4,6 +4,7 @@ from asvit_jax.config import rules
 from asvit_jax.core import exchange, hosts
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
+from asvit_jax.data import workers
 from asvit_jax.run import identity, lock
 from asvit_jax.training import plan
 from asvit_jax.training.optimizers import building
@@ -32,6 +33,7 @@ def train(config, workdir, dry_run=False):
       before the first step where it can be known then; another run that writes there; a disk that
       is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
   """
+  workers.check_script()
   rules.check(config)
   config = identity.as_begun(config, workdir)
   with precision(config.model.precision):
