@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asvit_jax import config as config_lib
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.network import load
 from asvit_jax.run import identity
 from asvit_jax.vit import description as descriptions
@@ -49,7 +50,7 @@ def a_line(error):
   message = str(error.value if hasattr(error, "value") else error)
   first = message.split("\n")[0]
   assert 0 < len(first) < 1200
-  return first.isprintable()
+  return on_a_line(first) == first
 
 
 @pytest.mark.parametrize("name", FIELDS)
