@@ -13,7 +13,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
 MOST_PATCHES = 1 << 18
-# The least and the most of each; less has an error of its own in `Architecture`.
+# The most of each; what is below 1 has an error of its own in `Architecture`.
 WHOLE = {
   "width": 1 << 14,
   "heads": 1 << 10,

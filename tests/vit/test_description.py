@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asvit_jax import config as config_lib
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.network import load
 from asvit_jax.run import identity
 from asvit_jax.vit import description as descriptions
@@ -49,7 +50,7 @@ def a_line(error):
   message = str(error.value if hasattr(error, "value") else error)
   first = message.split("\n")[0]
   assert 0 < len(first) < 1200
-  return first.isprintable()
+  return on_a_line(first) == first
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -131,7 +132,7 @@ def test_the_shapes_of_hundreds_of_blocks_are_known_at_once():
   assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize("variant", ["deit_t", "lvvit_s", "digits"])
+@pytest.mark.parametrize("variant", ["deit_t", "lvvit_s"])
 @pytest.mark.parametrize("budgets", [0, 3])
 def test_shapes_are_those_of_what_is_built(variant, budgets):
   arch = dataclasses.replace(vit.VARIANTS[variant], depth=3, prune_before=(1, 2), image_size=48)
