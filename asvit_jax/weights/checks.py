@@ -97,7 +97,7 @@ def check_numbers(tensors, source):
     if not finite.all():
       index = tuple(int(i) for i in np.argwhere(~finite)[0])
       raise InputError(
-        f"{source}: tensor {name} is not finite: {value[index]} at {list(index)}, and so are "
-        f"{int((~finite).sum()):,} of its {value.size:,} numbers; give weights from before they "
+        f"{source}: tensor {name} is not finite: {value[index]} at {list(index)} "
+        f"({int((~finite).sum()):,} of its {value.size:,} numbers): give weights from before they "
         "diverged, or fetch the file again"
       )
