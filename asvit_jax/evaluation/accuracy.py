@@ -83,7 +83,8 @@ def evaluate_each(
     return None
   every, seconds = found
   for rows in every if finite else ():
-    prediction.check_finite(rows["finite"], rows["file"])
+    places = [f"image {i} of the split" for i in range(len(rows["finite"]))]
+    prediction.check_finite(rows["finite"], rows.get("file", places))
   if per_image is not None and hosts.is_first():
     _write_per_image(per_image, every[0])
   images = len(every[0]["label"])

@@ -165,7 +165,8 @@ def rows_of(batch, arch):
     "file": np.asarray(batch["file"]),
     "label": batch["label"],
     "prediction": batch["top5"][:, 0],
-    "finite": np.isfinite(batch["probability"]),  # not where a logit is not
+    # Not where a logit is not.
+    "finite": np.isfinite(batch.get("probability", np.zeros(len(batch["label"])))),
     "top1": hits[:, 0],
     "top5": hits.any(axis=1),
     "kept": batch["keep"].sum(axis=-1),  # (b, stages)

@@ -72,7 +72,9 @@ def thresholds_of(arch, thresholds, budgets=()):
   shape = (len(budgets), arch.stages) if budgets else (arch.stages,)
   rows = "a row for each budget, one" if budgets else "one"
   expected = f"expected {rows} for each of its {arch.stages} stages, shape {shape}"
-  if not isinstance(thresholds, jax.Array):
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(thresholds)):
+    thresholds = jnp.asarray(thresholds)
+  elif not isinstance(thresholds, jax.Array):
     try:
       thresholds = np.asarray(thresholds)
     except (TypeError, ValueError) as error:  # rows of different lengths

@@ -127,11 +127,12 @@ def share(budget):
   Args:
     budget: a number of Python, NumPy or JAX, or an array of one, ().
   """
-  number, texts = None, (bool, np.bool_, str, bytes)
-  is_one = not isinstance(budget, texts) and np.shape(budget) == ()
-  if is_one and (np.asarray(budget).dtype.kind in "fiu" or isinstance(budget, numbers.Real)):
-    with contextlib.suppress(OverflowError):
-      number = float(budget)
+  number = None
+  if not isinstance(budget, (bool, np.bool_, str, bytes, list, tuple)):
+    with contextlib.suppress(OverflowError, TypeError, ValueError):  # of arrays of other libraries
+      array = np.asarray(budget)
+      if array.shape == () and (array.dtype.kind in "fiu" or isinstance(budget, numbers.Real)):
+        number = float(budget)
   if number is None:
     raise InputError(
       f"budget {on_a_line(repr(budget)[:80])} is no number: expected the share of the dense "

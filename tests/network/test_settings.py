@@ -55,6 +55,15 @@ def test_thresholds_that_do_not_fit_are_refused(network, thresholds, budgets, sa
     network.with_thresholds(thresholds, budgets)
 
 
+def test_traced_thresholds_are_held_to_their_shape(network):
+  def kept(*thresholds):
+    return network.with_thresholds(thresholds).apply(PIXELS, "masked").kept
+
+  assert jax.eval_shape(kept, 0.1, 0.2, 0.3).shape == (6, 3)
+  with pytest.raises(InputError, match=r"thresholds of shape \(2,\)"):
+    jax.eval_shape(kept, 0.1, 0.2)
+
+
 def test_a_network_without_stages_has_no_thresholds():
   for thresholds in ([0.1], []):
     with pytest.raises(InputError, match="prunes nowhere: prune_before is empty"):
@@ -98,6 +107,7 @@ def test_what_save_writes_of_any_thresholds_load_reads(tmp_path, network, thresh
     ({"a": 1}, "is no number"),
     ({0.6, 0.8}, "is no number"),
     ([[0.6, 0.8]], "is no number"),
+    ([[0.6, 0.8], [0.6]], "is no number"),
     ([], "budgets : expected one or more"),
     ([0.6, 0.6], "budgets 0.6, 0.6: expected one or more, each another"),
     (["0.6"], "budget '0.6' is no number"),
