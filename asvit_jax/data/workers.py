@@ -132,8 +132,8 @@ def _fork_from_server():
   # goes on as it wants to; tests say so.
   process_prefetch.mp = _Forking(context)
   # A launcher's SIGTERM and a terminal's Ctrl-C go to all processes, and the server must outlive
-  # them as the workers do: where it ends, so do they. What is blocked here is blocked in what starts
-  # here; the tracker's start unblocks some of it, so it is blocked again for the server.
+  # them as the workers do: where it ends, so do they. What is blocked here is blocked in what is
+  # started here; the tracker's start unblocks some of it, so it is blocked again for the server.
   before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
   try:
     resource_tracker.ensure_running()

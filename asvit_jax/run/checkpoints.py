@@ -5,8 +5,6 @@ the run averages), `optimizer`, and the checksums of them all.
 """
 
 import contextlib
-import functools
-import math
 import time
 
 import jax
@@ -14,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from asvit_jax import vit
 from asvit_jax.core import exchange, hosts, leaves, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
-from asvit_jax.run import damage, noise, ranking
+from asvit_jax.run import damage, keeping, noise
 from asvit_jax.run.plain_path import PlainPath
 from asvit_jax.run.state import TrainState
 
@@ -65,22 +62,9 @@ class Checkpoints:
     if not read_only and not storage.in_bucket(directory):
       self.directory.mkdir(parents=True, exist_ok=True)  # what a link leads to must be there
     noise.silence()
-    keep = policies.AnyPreservationPolicy(
-      [
-        policies.LatestN(2),
-        *(
-          policies.BestN(
-            get_metric_fn=functools.partial(_rank, kind),
-            n=1,
-            keep_checkpoints_without_metrics=False,
-          )
-          for kind in ranking.NAMES
-        ),
-      ]
-    )
     with _quiet() if read_only else contextlib.nullcontext():
       options = ocp.CheckpointManagerOptions(
-        preservation_policy=keep, read_only=read_only, create=not read_only
+        preservation_policy=keeping.policy(), read_only=read_only, create=not read_only
       )
       self._manager = ocp.CheckpointManager(self._plain.path, options=options)
 
@@ -160,8 +144,8 @@ class Checkpoints:
       if problem is not None:
         raise InputError(
           f"the first checkpoint of the run, {self.directory / str(step)}, was written and cannot "
-          f"be read ({name}: {problem}): nothing that is trained here could be used; mend the disk, "
-          "or use another --workdir"
+          f"be read ({name}: {problem}): nothing that is trained here could be used; mend the "
+          "disk, or use another --workdir"
         )
 
   def wait(self):
@@ -297,13 +281,6 @@ class Checkpoints:
       checksums = None
     found = damage.describe(error, place, targets, checksums)
     return found | {"text": self._plain.named(found["text"])}
-
-
-def _rank(kind, metrics):
-  """Of a kind of weights, from what was saved with a step; runs from before ranked by top-1."""
-  found = metrics.get("ranks", metrics)
-  rank = found.get(kind, found.get("top1")) if isinstance(found, dict) else None
-  return rank if isinstance(rank, (int, float)) else -math.inf  # whatever a damaged file says
 
 
 def _items(state):

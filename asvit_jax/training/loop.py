@@ -24,8 +24,8 @@ def train(config, workdir, dry_run=False):
     dry_run: check everything, write nothing, and say what would be run.
 
   Returns:
-    Dictionary: `workdir`, `step`, and the last evaluation; where a SIGTERM ended the run,
-    `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step on a
+    Dictionary: `workdir`, `step`, and the last evaluation; where SIGTERM, Ctrl-C or SIGHUP ended
+    the run, `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step on a
     device.
 
   Raises:

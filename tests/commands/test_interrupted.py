@@ -14,11 +14,16 @@ from asvit_jax.run.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
-TRAIN = (
-  "train.py --config=configs/digits.py --config.total_steps=4000 --config.eval.every=4000 "
-  "--config.checkpoint_every=4000 --config.log_every=1 --config.batch_size=16 "
-  "--config.data.check_images=0"
-).split()
+TRAIN = [
+  "train.py",
+  "--config=configs/digits.py",
+  "--config.total_steps=4000",
+  "--config.eval.every=4000",
+  "--config.checkpoint_every=4000",
+  "--config.log_every=1",
+  "--config.batch_size=16",
+  "--config.data.check_images=0",
+]
 
 
 @contextlib.contextmanager
@@ -82,13 +87,20 @@ def test_ctrl_c_ends_an_evaluation_in_a_line_and_leaves_nothing(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+WITHOUT_STDERR = """
+import os, sys
+os.close(2)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @pytest.mark.parametrize("closed", ["full", "closed"])
 def test_training_goes_on_where_nobody_hears_it(tmp_path, closed):
   short = ("--config.total_steps=2", "--config.eval.every=2")
-  with open("/dev/full", "w") as full:
-    options = {"stderr": full} if closed == "full" else {"preexec_fn": lambda: os.close(2)}
-    with started(*TRAIN, "--workdir", tmp_path, *short, **options) as process:
-      out, _ = process.communicate(timeout=240)
+  without = ("-c", WITHOUT_STDERR) if closed == "closed" else ()
+  arguments = (*without, *TRAIN, "--workdir", tmp_path, *short)
+  with open("/dev/full", "w") as full, started(*arguments, stderr=full) as process:
+    out, _ = process.communicate(timeout=240)
   assert process.returncode == 0
   assert json.loads(out)["step"] == 2
 

@@ -111,7 +111,7 @@ def test_sigterm_to_all_processes_of_a_run_that_waits_for_data_still_saves(
   monkeypatch.setenv("SLOW_DATA", "1")
   changes = {"data.workers": 2, "total_steps": 20, "eval.every": 100, "checkpoint_every": 100}
   code, said = run(script, folder, tmp_path / "run", changes, ("terminate", 5, 0.15))
-  assert code == 0, said[-3000:]  # of the function; the command has a status of its own
+  assert code == 0, said[-3000:]
   assert "told to stop" in said
   assert 5 <= Checkpoints(tmp_path / "run").latest_step < 20
 
