@@ -25,8 +25,8 @@ def train(config, workdir, dry_run=False):
 
   Returns:
     Dictionary: `workdir`, `step`, and the last evaluation; where SIGTERM, Ctrl-C or SIGHUP ended
-    the run, `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step on a
-    device.
+    the run, `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step
+    on a device.
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,
