@@ -46,8 +46,8 @@ class Checkpoints:
 
   Saving is asynchronous and atomic. A checksum over every array is saved with it and verified when
   it is read; a step that is damaged is passed over, loudly, for the one before. Only what `damage`
-  says is damage, and says again: any other error is met by trying again, and then ends the run, which
-  changes nothing.
+  says is damage, and says again: any other error is met by trying again, and then ends the run,
+  which changes nothing.
 
   Args:
     workdir: of the run.
