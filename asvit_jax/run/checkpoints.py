@@ -46,8 +46,8 @@ class Checkpoints:
 
   Saving is asynchronous and atomic. A checksum over every array is saved with it and verified when
   it is read; a step that is damaged is passed over, loudly, for the one before. Only what `damage`
-  says is damage, twice: any other error is met by trying again, and then ends the run, which
-  changes nothing.
+  says is damage, and says again: any other error is met by trying again, and then ends the run,
+  which changes nothing.
 
   Args:
     workdir: of the run.
@@ -234,7 +234,7 @@ class Checkpoints:
         return None, None
       problem = problems[0]["text"]
       damaged_now = all(p["damage"] for p in problems)
-      if damaged_now and before:
+      if damaged_now and (before or any(p["sure"] for p in problems)):
         return None, problem
       before = damaged_now
       if wait is None or not all(p["may_pass"] for p in problems):

@@ -72,14 +72,16 @@ def describe(error, place, targets, checksums):
     checksums: {name: {leaf: checksum}} saved with the step; None where there are none to read.
 
   Returns:
-    Dictionary: `text`; `damage`, whether it is that; `may_pass`, whether trying again may help, and
-    `soon`, whether that would be within moments.
+    Dictionary: `text`; `damage`, whether it is that, and `sure`, whether trying again could say
+    nothing else; `may_pass`, whether trying again may help, and `soon`, whether that would be
+    within moments.
   """
   trouble = _trouble(error) or _unreadable([place / name for name in (*targets, "checksums")])
   other = not trouble and _of_another_network(error, targets, checksums)
   return {
     "text": _text(trouble or error),
     "damage": not trouble and not other,
+    "sure": isinstance(error, DamagedError),
     "may_pass": not other,
     "soon": not trouble or _is_forbidden(trouble),
   }
