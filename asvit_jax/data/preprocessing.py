@@ -53,7 +53,9 @@ class Preprocessing:
     """Raises InputError for a value that cannot work, by the config's name of it."""
     for key in ("mean", "std"):  # also of lists and arrays, but hashable and fit for JSON
       value = getattr(self, key)
-      if isinstance(value, (list, tuple, np.ndarray)):
+      if getattr(value, "ndim", None) == 1:
+        value = np.asarray(value).tolist()
+      if isinstance(value, (list, tuple)):
         plain = tuple(v.item() if isinstance(v, np.generic) else v for v in value)
         object.__setattr__(self, key, plain)
     for key, fits, expected in (
