@@ -118,7 +118,7 @@ def test_a_pattern_that_is_searched_for_without_end_is_refused_in_time(monkeypat
 
 
 def test_a_network_that_no_device_holds_is_refused_before_it_is_made():
-  changes = {"model.width": 2**16, "model.depth": 1000, "model.heads": 1}
+  changes = {"model.width": 2**14, "model.depth": 512, "model.heads": 1}
   with pytest.raises(InputError, match=r"make a network of .* parameters: expected at most"):
     rules.check_evaluation(trained(**changes))
 
