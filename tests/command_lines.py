@@ -8,6 +8,8 @@ from unittest import mock
 import processes
 from absl import flags
 
+from asvit_jax.core import command, outputs
+
 ERROR = "error: "
 
 
@@ -45,6 +47,7 @@ def run(name, *arguments):
   finally:
     ours = set(flags.FLAGS) - before  # what `main` imports defines others, which stay
   try:
+    outputs.check(command._INPUTS, rest)
     return module.main(rest)
   finally:
     for flag in ours:

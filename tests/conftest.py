@@ -2,12 +2,16 @@
 
 import mmap
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import jaxlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  # A shell starts jobs of its background so, and processes hand it on: tests interrupt some.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # Shared by the workers of xdist and by subprocesses: what one compiled, none compiles again.
   _cache = tempfile.TemporaryDirectory(prefix="asvit_jax_tests_")

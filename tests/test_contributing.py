@@ -58,7 +58,9 @@ def test_a_part_of_the_network_runs_packed_as_masked_and_travels_with_it(
   usual = dataclasses.replace(network, arch=tiny.TRAINED)(PIXELS, "masked")
   assert np.abs(usual.logits - masked.logits).max() > 1e-4
   network.save(tmp_path / "w.safetensors")
-  assert load(tmp_path / "w.safetensors").arch == arch
+  with pytest.raises(InputError, match=r"names my_parts:\w+, code from outside.*--parts=my_parts:"):
+    load(tmp_path / "w.safetensors")  # nobody typed it
+  assert load(tmp_path / "w.safetensors", parts=part.values()).arch == arch
 
 
 def test_a_run_takes_an_optimizer_a_source_and_an_architecture_of_its_own(tmp_path):

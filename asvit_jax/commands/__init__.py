@@ -5,14 +5,16 @@ stdout, and how many positional arguments it takes, `ARGUMENTS = (least, most)`.
 import, so that `--help` is quick; `main` imports what it needs.
 """
 
+import contextlib
 import importlib
 import os
 import sys
 
 from absl import flags
 
-from asvit_jax.core import command, recipes
+from asvit_jax.core import command, recipes, stopping, streams
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import error_line
 
 # Name: what it does, for `asvit --help`.
 COMMANDS = {
@@ -29,7 +31,13 @@ COMMANDS = {
 
 
 def run(name):
-  """Runs the command line `name` with the arguments of this process."""
+  """Runs the command line `name` with the arguments of this process; Ctrl-C ends it in a line."""
+  streams.prepare()
+  with stopping.interruptible():
+    _run(name)
+
+
+def _run(name):
   module = importlib.import_module(f"asvit_jax.commands.{name}")
   sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
   before = set(flags.FLAGS)
@@ -50,18 +58,22 @@ def _config_keys():
 
 def main():
   """`asvit NAME …`: runs the command line of that name."""
+  streams.prepare()
   if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
     lines = [f"  {name:11}{what}" for name, what in COMMANDS.items()]
     asked = len(sys.argv) > 1 and sys.argv[1] in ("--help", "-h", "help")
     out = sys.stdout if asked else sys.stderr
-    print("usage: asvit COMMAND [--help] …", *lines, sep="\n", file=out)
-    print(f"\nrecipes for --config: {', '.join(recipes.names())}", file=out)
-    if len(sys.argv) > 1 and not asked:
-      said = f"{sys.argv[1]!r} is not known{hint(sys.argv[1], COMMANDS)}"
-      print(f"error: command {said}", file=out)
+    with streams.printing() if asked else contextlib.suppress(OSError, ValueError):
+      print("usage: asvit COMMAND [--help] …", *lines, sep="\n", file=out)
+      print(f"\nrecipes for --config: {', '.join(recipes.names())}", file=out)
+      if len(sys.argv) > 1 and not asked:
+        said = f"{sys.argv[1]!r} is not known{hint(sys.argv[1], COMMANDS)}"
+        print(error_line(f"command {said}"), file=out)
     sys.exit(0 if asked else 2)
-  if os.getcwd() not in sys.path:  # parts of your own, `my_parts:score`, as `python -m` finds them
-    sys.path.insert(0, os.getcwd())
+  if os.getcwd() not in sys.path:
+    # For parts of your own, `my_parts:score`. Last, so that no file of a directory that was fetched
+    # takes the place of a library.
+    sys.path.append(os.getcwd())
   name = sys.argv.pop(1)
   sys.argv[0] = f"{sys.argv[0]} {name}"
   run(name)

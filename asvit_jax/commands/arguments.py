@@ -5,11 +5,15 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from asvit_jax.commands import typed
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
 
 def define_config(
-  help_="A file of configs/, its name, or one of yours; by default --workdir's.", goes_on=False
+  help_="A file of configs/, its name, or one of yours; by default --workdir's.",
+  goes_on=False,
+  trains=False,
 ):
   """The flag --config, whose keys are flags too: --config.batch_size=128.
 
@@ -18,18 +22,20 @@ def define_config(
   Args:
     help_: of the flag.
     goes_on: whether the config of the run in --workdir is also meant where no keys are given.
+    trains: whether the config is trained by, so that all parts that it names are needed.
 
   Raises:
     InputError: there is nothing that they could change.
   """
-  config = _config_to_change(goes_on)
+  typed.allow_none()
+  config = _config_to_change(goes_on, trains)
   if config is None:
     config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
   else:
     config_flags.DEFINE_config_dict("config", config, help_, lock_config=True)
 
 
-def _config_to_change(goes_on):
+def _config_to_change(goes_on, trains):
   """The config of what the command line names, where it gives keys, or `goes_on`, but no config."""
   names = [argument.partition("=")[0].lstrip("-") for argument in sys.argv if argument[:1] == "-"]
   keys = [name for name in names if name.startswith(("config.", "noconfig."))]
@@ -39,8 +45,28 @@ def _config_to_change(goes_on):
   if workdir:
     from asvit_jax.run import identity
 
-    return identity.load(workdir) if keys or identity.is_run(workdir) else None
-  return _config_of_weights(weights, _given("weights-key") or "") if weights else None
+    there = keys or identity.is_run(workdir)
+    return identity.load(workdir, _typed(), _needed(trains)) if there else None
+  return _config_of_weights(weights, _given("weights-key") or "", _typed()) if weights else None
+
+
+def _typed():
+  """The names of parts of one's own on the command line, before flags are parsed."""
+  from asvit_jax.config import base
+  from asvit_jax.config.parts import TRAINING, own
+  from asvit_jax.core.parts import typed
+
+  config = base()
+  for key in TRAINING:
+    if _given(f"config.{key}"):
+      config.update_from_flattened_dict({key: _given(f"config.{key}")})
+  return own(config) | typed(name for name in (_given("parts") or "").split(",") if name)
+
+
+def _needed(trains):
+  from asvit_jax.config import parts
+
+  return parts.TRAINING if trains else parts.EVALUATION
 
 
 def _given(name):
@@ -62,6 +88,30 @@ def define_source(what):
     "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
   )
   define_choice()
+  define_parts()
+
+
+def define_parts():
+  """The flag --parts: what of the user's own the files that are opened may name."""
+  flags.DEFINE_list(
+    "parts",
+    [],
+    "Parts of your own, package.module:object with commas between, that the weights, the run or "
+    "the artifact may name: opening a file runs no other code.",
+  )
+
+
+def parts():
+  """The names of parts of one's own that --parts and the config name, as a frozenset.
+
+  Raises:
+    InputError: something else in --parts.
+  """
+  from asvit_jax.config.parts import own
+  from asvit_jax.core.parts import typed
+
+  given = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+  return typed(flags.FLAGS.parts) | (frozenset() if given is None else own(given))
 
 
 def define_choice():
@@ -95,6 +145,20 @@ def define_budget(help_="Of weights calibrated for several budgets: the share of
   flags.DEFINE_string("budget", None, help_)
 
 
+def define_report():
+  """The flags --report and --report-images: a page, and how many images it has."""
+  outputs.define_directory(
+    "report", None, "Directory for a page (index.html) of numbers and images.", _check_report
+  )
+  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
+
+
+def _check_report(directory, _):
+  from asvit_jax.report.page import writing
+
+  writing.check(directory)
+
+
 def define_target(help_):
   """The flag --target."""
   flags.DEFINE_string("target", None, f"{help_} tpu:KIND:SHAPE or gpu:KIND[:COUNT].")
@@ -104,8 +168,10 @@ def shares(name):
   """The shares of the dense GMACs that the flag `name` lists; None where it is not given.
 
   Raises:
-    InputError: something that is no list of numbers, or one of them twice.
+    InputError: something that is no list of numbers, no share, or one of them twice.
   """
+  from asvit_jax.sparsity.complexity import check_share
+
   text = flags.FLAGS[name].value
   if text is None:
     return None
@@ -115,6 +181,8 @@ def shares(name):
     raise InputError(
       f"--{name} {text!r}: expected shares of the dense GMACs, such as 0.65 or 0.5,0.6,0.7"
     ) from error
+  for value in values:
+    check_share(value)
   if len(set(values)) < len(values):
     raise InputError(f"--{name} {text!r}: every budget once")
   return values
@@ -146,10 +214,13 @@ def source():
   return workdir if weights is None else weights
 
 
-def config():
+def config(trains=False):
   """The config given, else that of the run, else one for the network that the weights describe.
 
   Checked as far as an evaluation needs it.
+
+  Args:
+    trains: as for `define_config`.
 
   Raises:
     InputError: both or neither of --workdir and --weights; no workdir; weights that do not say what
@@ -158,12 +229,13 @@ def config():
   from asvit_jax.config import rules
   from asvit_jax.run import identity
 
-  where, given = source(), flags.FLAGS.config
+  where, given = source(), typed.config()
   if flags.FLAGS.workdir is not None:
-    of_run = identity.load(where)  # in any case: it says so where this is no workdir
+    # In any case: it says so where this is no workdir.
+    of_run = identity.load(where, parts(), _needed(trains))
     given = of_run if given is None else given
   elif given is None:
-    given = _config_of_weights(where, flags.FLAGS["weights-key"].value)
+    given = _config_of_weights(where, flags.FLAGS["weights-key"].value, parts())
   rules.check_evaluation(given)
   choice()
   return given
@@ -190,7 +262,9 @@ def network(config, budget=None, images=None):
   from asvit_jax.network import load_configured
 
   key = flags.FLAGS["weights-key"].value
-  loaded = load_configured(source(), config, resize=config.init_resize, key=key, **choice())
+  loaded = load_configured(
+    source(), config, resize=config.init_resize, key=key, parts=parts(), **choice()
+  )
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:
@@ -202,7 +276,7 @@ def network(config, budget=None, images=None):
   return dataclasses.replace(loaded, classes=None if names is None else tuple(names))
 
 
-def _config_of_weights(weights, key=""):
+def _config_of_weights(weights, key, parts):
   from asvit_jax.config import base
   from asvit_jax.config.model import describe_in
   from asvit_jax.run import identity
@@ -211,10 +285,10 @@ def _config_of_weights(weights, key=""):
   from asvit_jax.weights.recognition import recognize
 
   if identity.is_run(weights):
-    return identity.load(weights)
-  stored = formats.read(weights, key)
+    return identity.load(weights, parts, _needed(False))
+  stored = formats.read(weights, key, parts=parts)
   if "architecture" in stored.description:
-    arch = Architecture.from_json(stored.description["architecture"], f"weights {weights}")
+    arch = Architecture.from_json(stored.description["architecture"], f"weights {weights}", parts)
     return describe_in(base(), arch, stored.description.get("variant", ""))
   if any(name.startswith("score_predictor.") for name in stored.tensors):
     raise InputError(

@@ -13,6 +13,7 @@ import dataclasses
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.progress import log
@@ -30,11 +31,12 @@ def define_flags():
   flags.DEFINE_enum(
     "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
   )
-  flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
+  flags.DEFINE_integer("batch", 32, "Images a batch.", 1, 2**20)
   flags.DEFINE_string(
     "weights", None, "Weights of that network, or a run's workdir; random without."
   )
   arguments.define_choice()
+  arguments.define_parts()
   flags.DEFINE_string("images", None, "A directory of images; noise without.")
   flags.DEFINE_string(
     "image-size", None, "384, or 224x448: another than the network's; positions are interpolated."
@@ -42,15 +44,16 @@ def define_flags():
   flags.DEFINE_multi_string(
     "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
   )
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", lower_bound=1)
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", 1, 10**6)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
   flags.DEFINE_integer(
     "latency",
     0,
     "Requests to a server to time besides, of single images and of 1 to 32.",
     lower_bound=0,
+    upper_bound=10**6,
   )
-  flags.DEFINE_string("plot", None, "PNG file for images/s against GMACs.")
+  outputs.define("plot", None, "PNG file for images/s against GMACs.")
   arguments.define_target("The device to compile for, instead of timing on this one:")
 
 
@@ -171,7 +174,8 @@ def _with_photographs():
   from asvit_jax.sparsity.complexity import check_budget
 
   given = flags.FLAGS
-  network = load(given.weights, dtype=given.dtype, **arguments.choice())
+  chosen = {"dtype": given.dtype, "parts": arguments.parts(), **arguments.choice()}
+  network = load(given.weights, **chosen)
   if given["variant"].present and network.variant != given.variant:
     raise InputError(
       f"--weights {given.weights} are of {network.variant or 'no published network'}, not of "
@@ -185,8 +189,8 @@ def _with_photographs():
   arch = _reduced(network.arch)
   if arch.image_size != network.arch.image_size:
     sized = dataclasses.replace(network.arch, image_size=arch.image_size)
-    resized = load(given.weights, sized, dtype=given.dtype, resize=True, **arguments.choice())
-    network = network.with_params(resized.params)
+    resized = load(given.weights, sized, resize=True, **chosen)
+    network = dataclasses.replace(network, params=resized.params)
   network = dataclasses.replace(network, arch=arch)
   check_budget(network.arch, given.budget)
   return network, speed.photographs(given.images, max(given.batch, _SAMPLE), network)

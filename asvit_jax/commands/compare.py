@@ -9,6 +9,7 @@ Again with the same --out, it measures only what it has not measured yet.
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -19,38 +20,32 @@ def define_flags():
   """Defines them."""
   from asvit_jax.comparison.methods import METHODS
 
-  arguments.define_config()
+  arguments.define_config(trains=True)
   arguments.define_source("compare on")
   flags.DEFINE_string("budgets", "0.65,0.5", "Shares of the dense GMACs.")
   flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
-  flags.DEFINE_string("out", "runs/compare", "Directory for all results.")
+  outputs.define_directory("out", "runs/compare", "Directory for all results.", _check_out)
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", lower_bound=0)
-  flags.DEFINE_string("report", None, "Directory for a page (index.html) of numbers and images.")
-  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
-  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", lower_bound=1)
+  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
+  arguments.define_report()
+  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, 2**20)
 
 
 def main(_):
   """Compares; returns the results."""
   from asvit_jax.comparison.running import Comparison, contenders
   from asvit_jax.comparison.table import markdown
-  from asvit_jax.core import storage
   from asvit_jax.data import loader, sources
   from asvit_jax.report.comparison import draw_comparison
-  from asvit_jax.report.page import writing
   from asvit_jax.report.tokens import save
 
   given = flags.FLAGS
   methods, budgets = list(dict.fromkeys(given.methods)), arguments.shares("budgets")
   if not methods:
     raise InputError("--methods is empty: give at least one")
-  config = arguments.config()
+  config = arguments.config(trains=given.finetune)
   if given.finetune:
     _check_recipe(config)
-  storage.check_writable(given.out, "--out")
-  if given.report is not None:
-    writing.check(given.report)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   network = arguments.network(config, images=source)
@@ -73,6 +68,11 @@ def main(_):
   if given.report is None:
     return {"out": given.out, **results}
   return {"out": given.out, "report": _report(comparison, results, title), **results}
+
+
+def _check_out(directory, flag):
+  files = ("results.json", "table.md", "compare.png")
+  storage.check_writable(directory, flag, files, ["measured"])
 
 
 def _report(comparison, results, title):

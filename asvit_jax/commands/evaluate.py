@@ -13,6 +13,7 @@ import dataclasses
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -24,8 +25,8 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("evaluate")
   arguments.define_execution()
-  flags.DEFINE_string("per-image", None, "File for a line of JSON an image.")
-  flags.DEFINE_string(
+  outputs.define("per-image", None, "File for a line of JSON an image.")
+  outputs.define(
     "per-class", None, "File for a line of JSON a class: its accuracy, and what it is taken for."
   )
   flags.DEFINE_string(
@@ -56,9 +57,21 @@ def define_flags():
     "nats, mean over the images) and how often both give the same class (agreement, percent), with "
     "standard errors. No labels are needed for these; images_per_s is then that of both.",
   )
-  flags.DEFINE_string("save-weights", None, "Write the weights as safetensors here.")
-  flags.DEFINE_string("report", None, "Directory for a page (index.html) of numbers and images.")
-  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
+  outputs.define(
+    "save-weights",
+    None,
+    "Write the weights as safetensors here.",
+    _check_save_weights,
+    over=("weights",),
+  )
+  arguments.define_report()
+
+
+def _check_save_weights(path, flag):
+  from asvit_jax.weights import saving
+
+  storage.check_file(path, flag)
+  saving.check_name(path)
 
 
 def main(_):
@@ -141,10 +154,6 @@ def _check_flags(budgets, wanted):
   given = flags.FLAGS
   if budgets is None and (given.search or given["calibrate-split"].value is not None):
     raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
-  if given.report is not None:
-    from asvit_jax.report.page import writing
-
-    writing.check(given.report)
   several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
   for name in ("per-image", "per-class"):
     if several and given[name].value is not None:

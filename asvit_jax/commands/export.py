@@ -5,12 +5,10 @@ python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out
 python export.py --weights W65 --format safetensors --out w.safetensors --push-to-hub OWNER/NAME
 """
 
-import json
-
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import storage
+from asvit_jax.core import outputs, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -26,9 +24,10 @@ def define_flags():
   arguments.define_budget()
   names = ", ".join(FORMATS.names)
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
-  flags.DEFINE_string("out", None, "File to write, or directory where the format is one.")
+  help_ = "File to write, or directory where the format is one."
+  outputs.define("out", None, help_, _check_out, over=("weights",))
   flags.DEFINE_multi_integer(
-    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", lower_bound=1
+    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", 1, 2**20
   )
   flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
   flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)
@@ -46,14 +45,21 @@ def main(_):
     return exchange.by_first(_export)
 
 
+def _check_out(path, _):
+  from asvit_jax.export.formats import FORMATS
+  from asvit_jax.export.writing import check_path
+
+  FORMATS.check(flags.FLAGS.format)
+  check_path(flags.FLAGS.format, path)
+
+
 def _export():
   from asvit_jax.export.formats import FORMATS
-  from asvit_jax.export.writing import check_libraries, check_options, check_path
+  from asvit_jax.export.writing import check_libraries, check_options
 
   given = flags.FLAGS
   FORMATS.check(given.format)
   config = arguments.config()
-  check_path(given.format, given.out)
   check_libraries(given.format)
   options = {name: given[name].value for name in ("tokens", "opset") if given[name].value}
   check_options(given.format, options)
@@ -95,7 +101,8 @@ def _results(file):
   from asvit_jax.export.card import check_results
 
   try:
-    results = json.loads(storage.read(file).decode().strip().splitlines()[-1])
+    line = storage.read(file, schema.MOST_BYTES).strip().splitlines()[-1]
+    results = schema.loads(line, schema.ANY, "it", "give what evaluate.py ended with")
   except (OSError, ValueError, IndexError) as error:
     raise InputError(f"--results {file}: no line of JSON ({error})") from error
   check_results(results)

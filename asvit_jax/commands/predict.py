@@ -9,6 +9,7 @@ python predict.py --workdir runs/as_deit_t_65 --features tokens.npz a.jpg b.jpg
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -22,8 +23,8 @@ def define_flags():
   flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
   arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
   arguments.define_budget()
-  flags.DEFINE_string("picture", None, "PNG file for the tokens kept of each image.")
-  flags.DEFINE_string("features", None, ".npz file for tokens, positions and scores of each image.")
+  outputs.define("picture", None, "PNG file for the tokens kept of each image.")
+  outputs.define("features", None, ".npz file for tokens, positions and scores of each image.")
 
 
 def main(paths):
@@ -74,7 +75,7 @@ def _with_artifact(paths, features):
       "--artifact goes by itself: --picture, --execution, --budget, --step and --weights-of need "
       "the network, with --workdir or --weights"
     )
-  artifact = load_artifact(given.artifact)
+  artifact = load_artifact(given.artifact, parts=arguments.parts())
   if features is not None:
     artifact.check_tokens()
   return predict_by_artifact(artifact, paths, features), artifact.arch.patches

@@ -20,7 +20,7 @@ def define_flags():
 
 def main(_):
   """Runs it all; returns both evaluations and where the pictures are."""
-  from asvit_jax.core import recipes
+  from asvit_jax.core import recipes, storage
   from asvit_jax.data import sources
   from asvit_jax.network import load
   from asvit_jax.report import curves, tokens
@@ -28,21 +28,26 @@ def main(_):
   from asvit_jax.training.loop import train
 
   runs = pathlib.Path("runs")
+  pictures = ("tokens.png", "curves.png")
+  storage.check_writable(runs, "the directory", pictures)
   log("1/3  a dense ViT on translated, cluttered digits")
   dense = train(recipes.load("digits"), runs / "digits")
+  if dense.get("finished") is False:  # told to stop
+    return dense
   log(f"2/3  pruning it to {BUDGET:.0%} of its GMACs, taught by the dense network")
   workdir = runs / "as_digits"
   config = recipes.load("as_digits", str(BUDGET))
   pruned = train(config, workdir)
+  if pruned.get("finished") is False:
+    return pruned
   log("3/3  pictures")
   network = load(workdir)
   images = sources.Sample(sources.open_source(config.data, config.data.eval_split), 6)
-  figures = {
-    "tokens.png": tokens.draw_tokens(network, config, images),
-    "curves.png": curves.draw_curves(
-      metrics.read(workdir), BUDGET * network.dense_gmacs, workdir.name
-    ),
-  }
+  drawn = (
+    tokens.draw_tokens(network, config, images),
+    curves.draw_curves(metrics.read(workdir), BUDGET * network.dense_gmacs, workdir.name),
+  )
+  figures = dict(zip(pictures, drawn, strict=True))
   for name, figure in figures.items():
     tokens.save(figure, runs / name)
   inside, outside = (" ".join(f"{share:.0%}" for share in pruned[k]) for k in _SHARES)

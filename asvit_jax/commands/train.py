@@ -10,7 +10,8 @@ which need not be here, and what it takes of them is said; neither data nor weig
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, typed
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
 ARGUMENTS = (0, 0)
@@ -21,8 +22,10 @@ def define_flags():
   arguments.define_config(
     "A file of configs/, its name, or one of yours; by default that of the run in --workdir.",
     goes_on=True,
+    trains=True,
   )
-  flags.DEFINE_string("workdir", None, "Where the run is kept.")
+  arguments.define_parts()
+  outputs.define_directory("workdir", None, "Where the run is kept.", _check_workdir)
   flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
   arguments.define_target("With --dry-run: the devices to compile the run for.")
   if flags.FLAGS["config"].default is None:
@@ -32,6 +35,12 @@ def define_flags():
     lambda given: given["workdir"] is not None or given["target"] is not None,
     "Flag --workdir must have a value other than None, but for a dry run for a --target.",
   )
+
+
+def _check_workdir(workdir, _):
+  from asvit_jax.run import layout
+
+  layout.check(workdir)
 
 
 def main(_):
@@ -44,7 +53,7 @@ def main(_):
   with hosts.failing_fast():
     from asvit_jax.training.loop import train
 
-    return train(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS["dry-run"].value)
+    return train(typed.config(), flags.FLAGS.workdir, flags.FLAGS["dry-run"].value)
 
 
 def _compile():
@@ -57,4 +66,4 @@ def _compile():
       f"--target {target.name} without --dry-run: it compiles for devices that need not be here, "
       "and runs nothing: add --dry-run, or leave --target out to train on this machine"
     )
-  return process.run({"what": "training", "config": flags.FLAGS.config.to_dict()}, target)
+  return process.run({"what": "training", "config": typed.config().to_dict()}, target)

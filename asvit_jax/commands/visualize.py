@@ -7,6 +7,7 @@ python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.
 from absl import flags
 
 from asvit_jax.commands import arguments
+from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
 ARGUMENTS = (0, None)
@@ -19,7 +20,7 @@ def define_flags():
   arguments.define_budget()
   flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
-  flags.DEFINE_string("out", None, "PNG file to write.")
+  outputs.define("out", None, "PNG file to write.")
 
 
 def main(paths):
@@ -32,6 +33,7 @@ def main(paths):
 
 def _curves(paths, out):
   from asvit_jax.config.model import architecture
+  from asvit_jax.config.parts import NETWORK
   from asvit_jax.report import curves, tokens
   from asvit_jax.run import identity, metrics
   from asvit_jax.sparsity.complexity import target_gmacs
@@ -39,7 +41,7 @@ def _curves(paths, out):
   workdir = flags.FLAGS.workdir
   if workdir is None or flags.FLAGS.weights is not None or paths:
     raise InputError("--curves draws the training of a run: give --workdir, no weights or images")
-  lines, config = metrics.read(workdir), identity.load(workdir)
+  lines, config = metrics.read(workdir), identity.load(workdir, arguments.parts(), NETWORK)
   target = target_gmacs(architecture(config), config.budget)
   figure = curves.draw_curves(lines, target, _name(workdir))
   tokens.save(figure, out)

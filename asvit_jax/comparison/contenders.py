@@ -9,6 +9,7 @@ from asvit_jax import vit
 from asvit_jax.comparison.methods import METHODS
 from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.promotion import usual
 from asvit_jax.network import Network
 
 
@@ -74,7 +75,9 @@ class Contender:
   def execution(self):
     """Function of a `Network` and (b, s, s, 3) uint8 images that returns `Outputs`."""
     run = self.method.execution(self.counts)
-    return lambda network, images: run(network.model, network.preprocessing.normalize(images))
+    return usual(
+      lambda network, images: run(network.model, network.preprocessing.normalize(images))
+    )
 
   def calibrated(self, batches):
     """Itself with thresholds for its budget, where they decide; `batches` as for `calibrate`."""

@@ -9,6 +9,7 @@ from asvit_jax.config.length import total_steps
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import DivergedError
 from asvit_jax.core.progress import log
+from asvit_jax.core.promotion import usual
 from asvit_jax.data import loader
 from asvit_jax.losses.distillation import divergence
 from asvit_jax.sparsity.executions import EXECUTIONS
@@ -63,6 +64,7 @@ def _make_step(contender, teacher, optimizer, config):
     return divergence(run(model, images).logits, wanted).mean()
 
   @jax.jit
+  @usual
   def step(params, opt_state, index, images):
     key = jax.random.fold_in(jax.random.key(config.seed), index)
     images = network.preprocessing.normalize(images)

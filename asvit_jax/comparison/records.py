@@ -4,7 +4,7 @@ import json
 import zlib
 
 from asvit_jax.config.keys import flatten
-from asvit_jax.core import leaves, storage
+from asvit_jax.core import leaves, schema, storage
 
 # Of the config, what decides what is measured; what speeds it up does not.
 _DATA = (
@@ -14,6 +14,18 @@ _DATA = (
 # What a measurement says; one that says less is made anew.
 _MEASURED = "top-1, divergence of each image"
 _RECIPE = ("seed", "epochs", "total_steps", "batch_size", "data", "mix", "optimizer")
+
+
+_NUMBERS = schema.array(schema.number(), most=10_000)
+_RECORD = schema.table(
+  {
+    "result": schema.table(
+      {name: schema.number() for name in ("top1", "gmacs", "share", "real_gmacs", "real_share")}
+      | {"dense": schema.table(), "thresholds": _NUMBERS, "counts": _NUMBERS}
+    )
+  },
+  required=("result",),
+)
 
 
 class Records:
@@ -32,7 +44,12 @@ class Records:
   def find(self, name, settings):
     """The dictionary of that measurement, or None."""
     path = self._path(name, settings)
-    return json.loads(storage.read(path))["result"] if path.is_file() else None
+    if not path.is_file():
+      return None
+    content = storage.read(path, schema.MOST_BYTES)
+    return schema.loads(content, _RECORD, str(path), "remove it, and it is measured again")[
+      "result"
+    ]
 
   def add(self, name, settings, result):
     """Writes a measurement; raises InputError where it cannot be written."""

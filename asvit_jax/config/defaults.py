@@ -6,12 +6,50 @@ misspelt one is an error that names the nearest.
 
 from ml_collections import ConfigDict, config_dict
 
+from asvit_jax.core.progress import log
 from asvit_jax.losses import WEIGHTS
+
+
+class Config(ConfigDict):
+  """A config: of `epochs` and `total_steps`, which both say how long a run is, the later counts.
+
+  To set `epochs` takes back a `total_steps` that was set before, by a recipe, and says so. Where
+  both come at once, from a dictionary, `total_steps` counts.
+  """
+
+  def __setitem__(self, key, value):
+    super().__setitem__(key, value)
+    if key == "epochs" and self.get("total_steps") is not None:
+      if isinstance(self.epochs, float):
+        said = f"epochs={self.epochs:g} says how long a run is"
+        log(f"{said}: total_steps={self.total_steps} is taken back")
+      super().__setitem__("total_steps", None)
+
+  def update(self, *other, **kwargs):
+    """As `ConfigDict.update`."""
+    given = dict(pair for values in (*other, kwargs) for pair in values.items())
+    self._forget_length(given)
+    super().update(*other, **kwargs)
+    if "total_steps" in given:
+      super().__setitem__("total_steps", given["total_steps"])
+
+  def update_from_flattened_dict(self, flattened_dict, strip_prefix=""):
+    """As `ConfigDict.update_from_flattened_dict`."""
+    key = f"{strip_prefix}total_steps"
+    self._forget_length(flattened_dict, key)
+    super().update_from_flattened_dict(flattened_dict, strip_prefix)
+    if key in flattened_dict:
+      super().__setitem__("total_steps", flattened_dict[key])
+
+  def _forget_length(self, given, key="total_steps"):
+    """Where the number of steps comes anew, the epochs that come with it take nothing back."""
+    if key in given and "total_steps" in self:
+      super().__setitem__("total_steps", None)
 
 
 def base():
   """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
-  config = ConfigDict()
+  config = Config()
   config.seed = 0
   config.init_from = ""  # weights to start from, also the teacher: a file, a workdir or hf:…
   config.init_key = ""  # of a file that holds several weights, which: "model_ema", "state_dict_ema"

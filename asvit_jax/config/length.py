@@ -2,9 +2,23 @@
 
 import math
 
+from asvit_jax.core.errors import InputError
+
+_MOST = 2**31 - 1  # steps are counted in int32 on the devices
+
 
 def total_steps(config, images):
-  """Number of training steps on a data set of that many images."""
+  """Number of training steps on a data set of that many images.
+
+  Raises:
+    InputError: more of them than can be counted.
+  """
   if config.total_steps is not None:
     return config.total_steps
-  return max(1, math.ceil(config.epochs * images / config.batch_size))
+  steps = config.epochs * images / config.batch_size
+  if steps > _MOST:
+    raise InputError(
+      f"epochs {config.epochs:g} of {images:,} images are {steps:.3g} steps of {config.batch_size} "
+      f"images: expected at most {_MOST:,} steps"
+    )
+  return max(1, math.ceil(steps))

@@ -4,6 +4,7 @@ import collections
 import threading
 
 _SECONDS_TO_END = 10.0  # for the item being made when nobody wants any more
+_SECONDS_TO_LOOK = 0.1  # between two looks at whether to stop
 
 
 class Ahead:
@@ -16,10 +17,13 @@ class Ahead:
     items: iterator; only the thread reads it.
     function: of an item.
     count: how many results may lie ready.
+    stopped: function that says whether to stop, or None. Where it does and nothing lies ready, the
+      iteration ends: what is being made may hang, as a read from a disk that is gone does.
   """
 
-  def __init__(self, items, function, count=2):
+  def __init__(self, items, function, count=2, stopped=None):
     self._items, self._function, self._count = items, function, count
+    self._stopped, self._hurried = stopped or (lambda: False), False
     self._ready, self._changed = collections.deque(), threading.Condition()
     self._ended, self._error, self._closed = False, None, False
     self._thread = threading.Thread(target=self._work, name="ahead", daemon=True)
@@ -30,7 +34,10 @@ class Ahead:
 
   def __next__(self):
     with self._changed:
-      self._changed.wait_for(lambda: self._ready or self._ended)
+      while not self._changed.wait_for(lambda: self._ready or self._ended, _SECONDS_TO_LOOK):
+        if self._stopped():
+          self._hurried = True
+          raise StopIteration
       if self._ready:
         result = self._ready.popleft()
         self._changed.notify_all()
@@ -42,16 +49,20 @@ class Ahead:
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, kind, *_):
+    self._hurried |= kind is KeyboardInterrupt
     self.close()
 
   def close(self):
-    """Ends the thread, after the item that it is making; what lies ready is dropped."""
+    """Ends the thread, after the item that it is making; what lies ready is dropped.
+
+    An item that hangs is waited for a while, and where somebody wants to stop only a moment.
+    """
     with self._changed:
       self._closed = True
       self._ready.clear()
       self._changed.notify_all()
-    self._thread.join(_SECONDS_TO_END)
+    self._thread.join(1.0 if self._hurried else _SECONDS_TO_END)
 
   def _work(self):
     try:

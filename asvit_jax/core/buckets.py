@@ -7,8 +7,11 @@ An object appears whole or not at all; it cannot be appended to, and there are n
 import contextlib
 import functools
 import importlib.util
+import pathlib
+import tempfile
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.places import Refused
 
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
 INSTALL = "`pip install -r requirements-storage.txt`"
@@ -46,6 +49,27 @@ def plain_errors(where):
     raise OSError(f"{where}: {type(error).__name__}: {str(error)[:300]}") from error
 
 
+@contextlib.contextmanager
+def replacing(path, earlier=None):
+  """A path on a disk to write a file or a directory to, which is then copied; see `storage`."""
+  with tempfile.TemporaryDirectory() as directory:
+    partial = pathlib.Path(directory) / path.name
+    check_known(path, earlier)
+    yield partial
+    check_known(path, earlier)
+    upload(partial, path)
+
+
+def check_known(path, earlier=None):
+  """Raises OSError, or what `earlier` raises, where what is at a path is not to be replaced."""
+  with plain_errors(path):
+    if not path.is_dir():
+      return
+    if earlier is None:
+      raise Refused("it is a directory: give the name of a file")
+    earlier(path)
+
+
 def upload(local, target):
   """Copies a file or a directory of a disk to a path in a store.
 
@@ -71,7 +95,10 @@ def download(source, local):
       _filesystem(source).get_file(str(source), str(local))
       return
     for name in _files(source):
-      file = local / name.removeprefix(f"{source}/")
+      relative = name.removeprefix(f"{source}/")
+      if ".." in relative.split("/") or relative.startswith("/"):
+        raise OSError(f"{name} would be written outside of the copy")
+      file = local / relative
       file.parent.mkdir(parents=True, exist_ok=True)
       _filesystem(source).get_file(name, str(file))
 
@@ -81,6 +108,12 @@ def move(source, target):
   with plain_errors(source):
     for name in _files(source):
       _filesystem(source).mv(name, str(target) + name.removeprefix(str(source)))
+
+
+def files_in(directory):
+  """The names, relative to a directory of a store, of all objects below it, sorted."""
+  with plain_errors(directory):
+    return sorted(name.removeprefix(f"{directory}/") for name in _files(directory))
 
 
 def _files(directory):

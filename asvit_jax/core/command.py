@@ -1,32 +1,44 @@
 """What all command lines share: clear errors, progress on stderr, one JSON line on stdout."""
 
 import contextlib
-import json
 import os
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
-from asvit_jax.core import platforms, recipes, storage
+from asvit_jax.core import (
+  failures,
+  outputs,
+  platforms,
+  recipes,
+  stopping,
+  storage,
+  streams,
+  terminal,
+)
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 
-# Flags of all tools that name files or directories: whether they can be opened is known at once.
-_PATHS = (
-  *("workdir", "weights", "artifact", "images", "out", "plot", "picture", "per-image"),
-  *("save-weights", "report", "per-class", "features", "results"),
-)
+# Flags of all tools that name what is read: whether it can be opened is known at once.
+_INPUTS = ("workdir", "weights", "artifact", "images", "results")
+_EXPECTED = "expected what asvit_jax.config.base() gives, changed"
+_LONG = 1000  # characters of what a library says
 
 
 def run(main, least=0, most=0, known_keys=list):
   """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
 
-  Bad input ends with one line on stderr and exit status 2, before any traceback; a result that
-  says `"ok": false` with exit status 1.
+  What a user can mend, see `failures`, ends with one line on stderr and exit status 2; a result
+  that says `"ok": false`, or that stdout cannot take, with exit status 1; one that says
+  `"finished": false` with that of the signal which stopped it, 143 for SIGTERM. A traceback is a
+  mistake in the code.
 
   Args:
-    main: function of the positional arguments that returns a JSON-serialisable dictionary.
+    main: function of the positional arguments that returns a dictionary; see `plain` for what may
+      be in it.
     least: number of positional arguments it needs.
     most: number it takes; None for any.
     known_keys: function that returns the dotted keys of configs, for errors about other ones.
@@ -34,9 +46,12 @@ def run(main, least=0, most=0, known_keys=list):
 
   def parse(argv):
     with parsing(known_keys):
-      rest = flags.FLAGS(argv)
-      if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-        _ = flags.FLAGS.config.is_locked  # a file that does not load says so at its first use
+      try:
+        rest = flags.FLAGS(argv)
+      except flags.Error:
+        _check_config()  # or --config, which must be given, is said not to be
+        raise
+      _check_config()
       return rest
 
   def guarded(argv):
@@ -45,26 +60,30 @@ def run(main, least=0, most=0, known_keys=list):
     if given < least or (most is not None and given > most):
       _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
     try:
+      platforms.check_flags()
       for name in _named_paths():
         storage.path(name)
+      outputs.check(_INPUTS, argv[1:])
       result = main(argv[1:])
-    except InputError as error:
-      _fail(error)
-    except PermissionError as error:
-      _fail(f"{error.filename} cannot be read or written ({error.strerror}): check its permissions")
     except Exception as error:
-      said = platforms.describe(error)
+      said = failures.describe(error)
       if said is None:
         raise
       _fail(said)
-    sys.stderr.flush()
-    print(json.dumps(result), flush=True)
+    streams.say(result)
     if result.get("ok") is False:
       sys.exit(1)
+    if result.get("finished") is False:  # a run that was told to stop
+      from asvit_jax.core.hosts import StopSignal
 
+      stopping.leave(StopSignal.last or signal.SIGTERM)
+
+  terminal.guard()
+  streams.prepare()
   with parsing(known_keys):
     sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
-  app.run(guarded, flags_parser=parse)
+  with streams.flushed():  # what --help prints, too
+    app.run(guarded, flags_parser=parse)
 
 
 @contextlib.contextmanager
@@ -78,15 +97,51 @@ def parsing(known_keys=list):
   except (flags.Error, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
     _fail(_said(error, known_keys))
   except SyntaxError as error:
-    _fail(f"{error.filename} line {error.lineno}: {error.msg}")
-  except (NameError, ImportError) as error:
-    _fail(f"the file of --config: {type(error).__name__}: {error}")
+    place = f"{error.filename} line {error.lineno}" if error.lineno else "the file of --config"
+    _fail(f"{place}: {error.msg}")
+  except (Exception, SystemExit) as error:
+    place, message = _line_of_config(error), " ".join(str(error).split())[:_LONG]
+    if place is not None:
+      _fail(f"{place}: {type(error).__name__}{': ' if message else ''}{message}")
+    said = None if isinstance(error, SystemExit) else failures.describe(error)
+    if said is None:
+      raise
+    _fail(said)
+
+
+def _check_config():
+  """Raises InputError where the file of --config gave no config, or could not be loaded."""
+  if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
+    return
+  flag = flags.FLAGS["config"]
+  with contextlib.suppress(AttributeError):
+    _ = flag.value.is_locked  # a file that does not load says so at its first use
+  if not isinstance(flag.value, ConfigDict):
+    raise InputError(
+      f"get_config() of --config {flag.config_filename} returns {type(flag.value).__name__}, "
+      f"{_EXPECTED}"
+    )
+
+
+def _line_of_config(error):
+  """The file and line of a config that an error was raised in, or on the way from; or None."""
+  trace, found = error.__traceback__, None
+  while trace is not None:
+    code = trace.tb_frame
+    if code.f_globals.get("__name__") == "config_config":  # as ml_collections calls its module
+      found = f"{code.f_code.co_filename} line {trace.tb_lineno}"
+    trace = trace.tb_next
+  return found
 
 
 def _named_paths():
   """What flags, the config and the environment name that may be in a store not to be opened."""
   given = flags.FLAGS
-  found = [given[name].value for name in _PATHS if name in given]
+  for name in _INPUTS:
+    if name in given and given[name].value == "":
+      raise InputError(f"--{name} is empty: give a path, or leave the flag out")
+  found = [given[name].value for name in _INPUTS if name in given]
+  found += outputs.named().values()
   if "config" in given and given.config is not None:
     found.append(given.config.get("init_from"))
   # JAX itself would warn at every program, and keep none.
@@ -100,11 +155,21 @@ def _said(error, known_keys):
   text = text.replace("\\n", "\n").replace("\\'", "'").strip()
   flag, traced, trace = text.partition(" Error whilst parsing config file:")
   if not traced:
+    if "'config_config' has no attribute 'get_config'" in text:
+      return "the file of --config has no function get_config, which returns a config"
     # Of a flag; of a file, with all the keys that there are after it.
     unknown = re.fullmatch(r"\W*(\w+)'(?:\s*Did you mean [^?]*\?)?\W*", text)
     unknown = unknown or re.match(r'\W*Key "(\w+)" does not exist', text)
     if unknown is None:
-      text = " ".join(text.split())
+      place = None if isinstance(error, (flags.Error, OSError)) else _line_of_config(error)
+      text = " ".join(text.split())[:_LONG]
+      if place is not None:
+        return f"{place}: {type(error).__name__}: {text}"
+      other = re.match(r"Attribute <class '([\w.]+)'>", text)
+      if other is not None:
+        return f"get_config() of the file of --config returns {other[1]}, {_EXPECTED}"
+      if isinstance(error, KeyError):
+        return f"the config has no key {text!r}"
       return text + _choice_meant(text)
     known = known_keys()
     key = _as_given(unknown[1], known)
@@ -115,6 +180,7 @@ def _said(error, known_keys):
   if kind.rpartition(".")[2] == InputError.__name__:
     return f"{flag} {message}"
   files = re.findall(r'File "([^"]+)", line (\d+)', trace)
+  files = [file for file in files if "ml_collections" not in file[0]]
   return f"{flag} {' line '.join(files[-1])}: {last}" if files else f"{flag} {last}"
 
 
@@ -135,5 +201,5 @@ def _choice_meant(text):
 
 
 def _fail(error):
-  print(f"error: {error}", file=sys.stderr, flush=True)
+  streams.complain(error)
   sys.exit(2)

@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
-import sys
 import traceback
 import warnings
 import zlib
@@ -13,13 +13,17 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from asvit_jax.core import stopping
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import error_line
 from asvit_jax.core.progress import log
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Ours first: they work without any launcher.
 _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
+_MOST_HOSTS = 2**20
 _LONGEST_WAIT_MS = 24 * 60 * 60 * 1000
 _meetings = itertools.count()
 
@@ -40,12 +44,21 @@ def initialize():
     raise InputError(f"{', '.join(given)} set without {missing}: set all three or none")
   if given:
     address, count, index = (os.environ[name] for name in _OURS)
+    if not (_is_count(count) and _is_count(index) and int(index) < int(count) <= _MOST_HOSTS):
+      raise InputError(
+        f"JAX_NUM_PROCESSES={count} and JAX_PROCESS_ID={index}: expected the number of hosts, and "
+        "of this one, counted from 0"
+      )
     _join(address, int(count), int(index))
     return
   name, count = _detected()
   if count > 1:
     log(f"waiting for the {count} hosts of this job (found by JAX: {name})")
     _join()
+
+
+def _is_count(text):
+  return re.fullmatch(r"[0-9]{1,9}", text) is not None
 
 
 def _join(*arguments):
@@ -76,7 +89,8 @@ def _detected():
       f"this is one of {jax.process_count()} hosts, and JAX cannot find the others: set "
       f"{', '.join(_OURS)}"
     ) from error
-  if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # without what JAX knows it by
+  started = os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
+  if not _is_count(started) or int(started) > 1:  # without what JAX knows it by
     raise InputError(
       f"mpirun started several processes, but JAX cannot find them: set {', '.join(_OURS)}"
     )
@@ -137,10 +151,9 @@ def failing_fast():
     if jax.process_count() == 1:
       raise
     if isinstance(error, InputError):
-      print(f"error: {error}", file=sys.stderr, flush=True)
+      log(error_line(error))
       os._exit(2)
-    traceback.print_exc()
-    sys.stderr.flush()
+    log(traceback.format_exc())
     os._exit(1)
 
 
@@ -150,33 +163,58 @@ def is_first():
 
 
 class StopSignal:
-  """Notes a SIGTERM, which a preempted machine gets, so that the run can save and end in order."""
+  """Notes a signal to stop, so that the run saves and ends in order; the second ends it at once.
+
+  These are SIGTERM, which a preempted machine gets, SIGINT (Ctrl-C), and SIGHUP, of a terminal that
+  closes. The last two stay ignored where they are: under `nohup`, or in the background of a script.
+  """
+
+  last = None  # number of the signal that any of them noted last in this process
 
   def __init__(self):
-    self._received = False
-    self._before = None
+    self._received = None
+    self._before = {}
+    count = stopping.Count(_STOPPING, self._say, stopping.end_at_once)
+    self._watch = stopping.Watch(count)
 
   def __enter__(self):
-    if jax.process_count() == 1:
-      try:
-        self._before = signal.signal(signal.SIGTERM, self._receive)
-      except ValueError:  # not in the main thread: whoever runs us handles signals
-        self._before = None
+    alone = jax.process_count() == 1
+    for number in _STOPPING if alone else _STOPPING[1:]:  # of several hosts, JAX has SIGTERM
+      before = signal.getsignal(number)
+      if before is signal.SIG_IGN and number != signal.SIGTERM:
+        continue
+      with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles them
+        signal.signal(number, self._receive if alone else _hand_to_jax)
+        self._before[number] = before
+    self._watch.__enter__()
     return self
 
-  def __exit__(self, *_):
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+  def __exit__(self, *error):
+    self._watch.__exit__(*error)
+    for number, before in self._before.items():
+      # None: it was set outside of Python, which cannot set it again.
+      signal.signal(number, signal.SIG_DFL if before is None else before)
 
-  def _receive(self, *_):
-    self._received = True
+  def _receive(self, number, _):
+    if self._received is None:
+      self._received = StopSignal.last = number
+
+  def _say(self, number):
+    name = signal.Signals(number).name
+    log(f"told to stop ({name}): saving the last step; once more ends at once, without")
 
   def noticed(self):
     """Whether to stop now, in the middle of a step or an evaluation; never of several hosts."""
-    return self._received
+    return self._received is not None
 
   def received(self, step):
     """Whether to stop after this step; all hosts answer the same."""
     if jax.process_count() > 1:  # JAX itself listens on each host and finds a step in common
       return multihost_utils.reached_preemption_sync_point(step)
-    return self._received
+    return self.noticed()
+
+
+def _hand_to_jax(number, _):
+  """Has all hosts stop: JAX listens for SIGTERM, and tells the others."""
+  StopSignal.last = number
+  os.kill(os.getpid(), signal.SIGTERM)

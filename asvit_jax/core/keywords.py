@@ -28,9 +28,12 @@ def parse(text, key):
     if len(names) != len(set(names)):
       raise ValueError(text)
     return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-  except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+  except (
+    *(SyntaxError, ValueError, TypeError, AttributeError),
+    *(RecursionError, MemoryError),  # of brackets without end
+  ) as error:
     raise InputError(
-      f"{key} {text!r} cannot be read: expected names and values as in 'b1=0.9,b2=0.95'"
+      f"{key} {text[:200]!r} cannot be read: expected names and values as in 'b1=0.9,b2=0.95'"
     ) from error
 
 

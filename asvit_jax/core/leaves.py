@@ -23,6 +23,29 @@ def map_named(function, tree, *rest):
   )
 
 
+def equal(a, b):
+  """Whether trees are of one structure and their leaves of equal types, shapes and values.
+
+  It raises nothing: leaves whose values cannot be had, as they are traced, deleted or on another
+  host, equal themselves alone.
+  """
+  if jax.tree.structure(a) != jax.tree.structure(b):
+    return False
+  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  return all(x is y or _equal(x, y) for x, y in pairs)
+
+
+def _equal(x, y):
+  try:
+    if np.shape(x) != np.shape(y) or getattr(x, "dtype", None) != getattr(y, "dtype", None):
+      return False
+    x, y = np.asarray(x), np.asarray(y)
+    same = (x == y) | ((x != x) & (y != y))  # NaN is where NaN is
+    return bool(np.all(same))
+  except Exception:  # of JAX, by the kind of array, or of what stands in its place
+    return False
+
+
 def count(tree):
   """Number of scalars in a tree of arrays."""
   return sum(leaf.size for leaf in jax.tree.leaves(tree))

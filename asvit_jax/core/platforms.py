@@ -5,6 +5,17 @@ Nothing here imports JAX: it is for errors of programs that did.
 
 import os
 
+from asvit_jax.core.errors import InputError
+
+
+def check_flags():
+  """Raises InputError for an XLA_FLAGS that would end the process: XLA aborts, and says no more."""
+  flags = os.environ.get("XLA_FLAGS", "").strip()
+  if flags and not flags.startswith("-") and not os.path.isfile(flags):
+    raise InputError(
+      f"XLA_FLAGS={flags!r} is neither flags, which begin with --, nor a file of them: unset it"
+    )
+
 
 def describe(error):
   """An error of JAX's platform in a sentence: what happened and what to do.

@@ -29,6 +29,14 @@ def on_a_line(text):
   return printable(text).replace("\n", "\\n")
 
 
+def error_line(error):
+  """An error as a tool ends with it: one line, and indented ones where it lists something.
+
+  A name with a newline cannot begin a line of its own.
+  """
+  return "error: " + re.sub(r"\n(?!  )", r"\\n", printable(error))
+
+
 def _escape(character):
   code = ord(character)
   return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

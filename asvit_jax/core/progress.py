@@ -1,12 +1,22 @@
 """What long work says of itself, on stderr."""
 
+import contextlib
 import sys
 import time
 
+from asvit_jax.core.printable import printable
+
 
 def log(message):
-  """A line of progress, on stderr."""
-  print(message, file=sys.stderr, flush=True)
+  """A line of progress, on stderr; where that cannot be written, work goes on in silence.
+
+  See `printable` for what names in it may hold.
+  """
+  if sys.stderr is None:  # it was closed when Python began, and `print` would take stdout
+    return
+  # A full disk, a reader that has gone, a terminal that was closed; a stream closed in Python.
+  with contextlib.suppress(OSError, ValueError):
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 _said = set()

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import pathlib
 import tempfile
 
@@ -36,13 +37,15 @@ def find(config):
     bucket; else `config` itself.
 
   Raises:
-    InputError: a file in a bucket that cannot be read.
+    InputError: a file in a bucket that cannot be read, or a device.
   """
   scheme, separator, rest = config.partition("://")
   if separator:
     path, colon, argument = rest.partition(":")
     return f"{_fetched(f'{scheme}://{path}')}{colon}{argument}"
   path, colon, argument = config.partition(":")
+  if storage.path(path).is_char_device() and path != os.devnull:
+    raise InputError(f"--config {path} is a device, which may have no end: give a file")
   named = path.removeprefix("configs/").removesuffix(".py")
   if storage.path(path).is_file():
     return f"{storage.path(path)}{colon}{argument}" if path.startswith("~") else config
@@ -67,7 +70,14 @@ def _temporary():
 
 
 def in_place_of_names(arguments):
-  """Arguments with the file in place of a recipe's name after --config."""
+  """Arguments with the file in place of a recipe's name after --config.
+
+  Raises:
+    InputError: it is given twice, or as `find`.
+  """
+  given = [a for a in arguments if a.partition("=")[0] in ("--config", "-config")]
+  if len(given) > 1:
+    raise InputError(f"--config is given {len(given)} times ({', '.join(given)}): give it once")
   found = []
   for i, argument in enumerate(arguments):
     name, equals, value = argument.partition("=")

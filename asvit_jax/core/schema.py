@@ -119,7 +119,8 @@ def _validator(schema):
     {
       "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
       "number": lambda _, value: (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        (isinstance(value, int) and not isinstance(value, bool))  # of any length
+        or (isinstance(value, float) and math.isfinite(value))
       ),
     }
   )

@@ -34,5 +34,19 @@ def plain(size):
   return height if height == width else (height, width)
 
 
+def check_batches(numbers, expected="expected numbers of images, at least 1, as (1, 32)"):
+  """Numbers of images, each once and sorted; raises InputError for what is none.
+
+  Args:
+    numbers: an iterable of whole numbers, at least 1 each.
+    expected: for the error.
+  """
+  listed = list(numbers) if hasattr(numbers, "__iter__") and not isinstance(numbers, str) else None
+  if listed is None or not all(_is_whole(number) and number >= 1 for number in listed):
+    given = repr(numbers) if listed is None else listed
+    raise InputError(f"batch sizes {given}: {expected}")
+  return sorted({int(number) for number in listed})
+
+
 def _is_whole(side):
   return not isinstance(side, bool) and hasattr(side, "__index__")

@@ -8,14 +8,19 @@ Without network, TensorFlow or Beam. A conversion that was interrupted goes on w
 
 from absl import flags
 
-from asvit_jax.core import command
+from asvit_jax.core import command, outputs, storage
 
 
 def define_flags():
   """The flags of the command line; not at import, where they would meet those of other tools."""
   flags.DEFINE_string("name", None, "NAME[/CONFIG][:VERSION] as TFDS calls it.")
   flags.DEFINE_string("data-dir", None, "Where it is; by default where TFDS keeps data.")
-  flags.DEFINE_string("out", None, "TFDS data directory for the converted copy.")
+  outputs.define_directory("out", None, "TFDS data directory for the converted copy.", _check_out)
+
+
+def _check_out(directory, flag):
+  storage.on_disk(directory, flag, "convert to one, then copy")
+  storage.check_writable(directory, flag)
 
 
 def main(_):

@@ -18,6 +18,7 @@ from PIL import Image
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.data.sources.tfds import builder_of
 
 CANVAS = 48  # pixels a side
 DIGIT_SIZES = (22, 29)  # smallest and largest side of a digit, pixels
@@ -170,10 +171,16 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
     TFDS builder of the prepared data.
 
   Raises:
-    InputError: scikit-learn is missing, or `data_dir` cannot be written.
+    InputError: scikit-learn is missing, `data_dir` cannot be written, or what is there is damaged.
   """
   config = DigitsConfig.of(train_images, val_images)
-  builder = TranslatedClutteredDigits(data_dir=data_dir, config=config)
+  try:
+    builder = TranslatedClutteredDigits(data_dir=data_dir, config=config)
+  except Exception as error:  # of files that somebody damaged, of many types
+    raise InputError(
+      f"the digits under data.dir {str(data_dir)!r} cannot be opened ({type(error).__name__}: "
+      f"{' '.join(str(error).split())[:300]}): remove them, they will be made again"
+    ) from error
   directory = builder.data_path
   if not directory.exists():
     start = time.perf_counter()
@@ -191,4 +198,4 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
         ) from error
     log(f"prepared in {time.perf_counter() - start:.1f} s")
   # Unlike the builder that wrote it, one that only reads survives pickling into a worker.
-  return tfds.builder_from_directory(directory)
+  return builder_of(directory, "digits")

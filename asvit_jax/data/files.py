@@ -6,18 +6,34 @@ classes. Everything else that is not read is counted, so that it can be said.
 
 import collections
 import dataclasses
+import functools
+import heapq
 import os
 import re
+from pathlib import PurePath
 
 from asvit_jax.core.errors import InputError
 
-# Of image files, in lower case: what PIL reads, but for documents, icons and measurements.
-SUFFIXES = (
-  *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif"),
-  *(".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
-  *(".tga", ".pcx", ".qoi"),
-)
+# What is read: formats, as PIL calls them, with the suffixes of their files in lower case. PIL has
+# others: documents, for which it may start programs, icons and measurements.
+FORMATS = {
+  "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+  "PNG": (".png", ".apng"),
+  "WEBP": (".webp",),
+  "AVIF": (".avif",),
+  "GIF": (".gif",),
+  "BMP": (".bmp",),
+  "DIB": (".dib",),
+  "TIFF": (".tif", ".tiff"),
+  "JPEG2000": (".jp2", ".j2k", ".jpx"),
+  "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+  "TGA": (".tga",),
+  "PCX": (".pcx",),
+  "QOI": (".qoi",),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _SUFFIXES = frozenset(SUFFIXES)
+_DEEPEST = 64  # directories below that of a class
 # Directories that macOS, Windows, Linux, Python, and NAS systems make, in lower case.
 _SYSTEM = {
   *("lost+found", "__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "#snapshot"),
@@ -41,41 +57,26 @@ class Found:
   left: collections.Counter
 
 
-def scan(directory):
-  """The image files in a directory and in all below it, links followed, as `Found`.
+def scan(directory, root=None):
+  """The image files in a directory and in all below it, as `Found`: each once, of no other class.
+
+  Links to directories are followed, to other disks too, after all that lies in the directory
+  itself. One that leads to where images of other classes are, or above, is left out: they would get
+  a second class.
+
+  Args:
+    directory: a class's, or one of images.
+    root: directory whose other directories are other classes; by default the one above. Where it is
+      `directory` itself, there are no others.
 
   Raises:
     InputError: a directory cannot be read.
   """
-  found = Found([], {}, collections.Counter())
-  _scan(os.fspath(directory), "", found, ())
-  found.names.sort()
-  return found
+  return _Walk(directory, root).found()
 
 
-def _scan(directory, prefix, found, above):
-  status = _stat(directory)
-  place = status.st_dev, status.st_ino
-  if place in above:  # a link back to where it came from
-    return
-  found.times[prefix.rstrip("/")] = status.st_mtime_ns
-  for entry in entries(directory):
-    name = entry.name
-    if name[name.rfind(".") :].lower() in _SUFFIXES:  # asks nothing of the disk
-      if name.startswith("."):
-        found.left[f"hidden {suffix_of(name)}"] += 1
-      else:
-        found.names.append(prefix + name)
-    elif not entry.is_dir():
-      if not name.startswith("."):
-        found.left[suffix_of(name)] += 1
-    elif is_system(name):
-      found.left[name + "/"] += 1
-    else:
-      _scan(entry.path, f"{prefix}{name}/", found, (*above, place))
-
-
-def _stat(path):
+def status(path):
+  """That of `os.stat`; raises InputError where it cannot be known."""
   try:
     return os.stat(path)
   except OSError as error:
@@ -102,11 +103,21 @@ def is_directory(path):
   """Whether it is one; raises InputError where that cannot be known, for lack of permissions."""
   try:
     os.stat(path)
-  except (FileNotFoundError, NotADirectoryError):
+  except (FileNotFoundError, NotADirectoryError, ValueError):  # of a name with a zero byte
     return False
   except OSError as error:
     raise unlisted(path, error) from error
   return os.path.isdir(path)
+
+
+def leads_to_directory(entry):
+  """Whether what `os.scandir` gave is a directory, or a link to one that can be reached."""
+  try:
+    return entry.is_dir()
+  except PermissionError as error:
+    raise unlisted(entry.path, error) from error
+  except OSError:  # a link to itself, or to a name that is too long
+    return False
 
 
 def is_system(name):
@@ -120,12 +131,17 @@ def subdirectories(root):
   Raises:
     InputError: it cannot be read.
   """
-  return sorted(e.name for e in entries(root) if e.is_dir() and not is_system(e.name))
+  return sorted(e.name for e in entries(root) if not is_system(e.name) and leads_to_directory(e))
+
+
+def has_suffix_of_images(name):
+  """Whether a name ends as those of images do."""
+  return name[name.rfind(".") :].lower() in _SUFFIXES
 
 
 def is_image(name):
   """Whether a file of that name is taken for an image."""
-  return name[name.rfind(".") :].lower() in _SUFFIXES and not name.startswith(".")
+  return has_suffix_of_images(name) and not name.startswith(".")
 
 
 def described(left):
@@ -142,3 +158,116 @@ def suffix_of(name):
     return name.lower() if name[:1] == "." else "without a suffix"
   suffix = name[dot:].lower()
   return suffix if re.fullmatch(r"\.[a-z][\w+~-]{0,9}", suffix) else "of other suffixes"
+
+
+class _Walk:
+  """The search of a class; see `scan`.
+
+  Nothing here calls itself: directories may be as deep, and links as many, as somebody made them.
+  """
+
+  def __init__(self, directory, root=None):
+    self._directory = os.fspath(directory)
+    self._root = os.path.dirname(os.path.abspath(directory)) if root is None else os.fspath(root)
+    self._top = os.path.realpath(directory)
+    self._found = Found([], {}, collections.Counter())
+    self._seen = set()  # (device, inode) of directories
+    self._another = {}  # {directory that files are linked from: whether it is another class's}
+    self._inner = [(self._directory, "", self._top, False)]
+    self._links = []  # a heap, so that the same images get the same names on every disk
+
+  def found(self):
+    """The `Found`; raises InputError for a directory that cannot be read."""
+    while self._inner or self._links:
+      if not self._inner:
+        prefix, directory = heapq.heappop(self._links)
+        real = os.path.realpath(directory)
+        if self._counts_elsewhere(real):
+          self._leave(prefix, "a link out of its class")
+          continue
+        self._inner.append((directory, prefix, real, True))
+      self._visit(*self._inner.pop())
+    self._found.names.sort()
+    return self._found
+
+  def _visit(self, directory, prefix, real, linked):
+    """Takes what is in a directory, of a real path; `linked` where a link led to it."""
+    now = status(directory)
+    place = now.st_dev, now.st_ino
+    if place in self._seen:
+      return
+    if linked and real in self._others:
+      self._leave(prefix, "another class")
+      return
+    if prefix.count("/") > _DEEPEST:
+      self._leave(prefix, f"more than {_DEEPEST} directories deep")
+      return
+    self._seen.add(place)
+    self._found.times[prefix.rstrip("/")] = now.st_mtime_ns
+    for entry in entries(directory):
+      self._take(entry, prefix, real, linked)
+
+  def _take(self, entry, prefix, real, linked):
+    name, link = entry.name, entry.is_symlink()
+    if has_suffix_of_images(name):  # asks nothing of the disk
+      if name.startswith("."):
+        self._found.left[f"hidden {suffix_of(name)}"] += 1
+      elif link and self._is_of_another(entry.path, real):
+        self._found.left[f"{suffix_of(name)} (a link out of its class)"] += 1
+      else:
+        self._found.names.append(prefix + name)
+    elif not leads_to_directory(entry):
+      if not name.startswith("."):
+        self._found.left[suffix_of(name)] += 1
+    elif is_system(name):
+      self._found.left[name + "/"] += 1
+    elif link:
+      heapq.heappush(self._links, (f"{prefix}{name}/", entry.path))
+    else:
+      self._inner.append((entry.path, f"{prefix}{name}/", os.path.join(real, name), linked))
+
+  def _leave(self, prefix, why):
+    self._found.left[f"{prefix.rstrip('/').rpartition('/')[2]}/ ({why})"] += 1
+
+  def _counts_elsewhere(self, real):
+    """Whether a link to a directory leads to another class, or to what holds this one or all."""
+    if _is_in(real, self._top):  # found in its place, or seen
+      return False
+    above = _is_in(self._top, real) or _is_in(os.path.realpath(self._root), real)
+    return above or not self._others.isdisjoint(_ways(real))
+
+  def _is_of_another(self, path, real):
+    """Whether a link to a file, in a directory of a real path, leads to another class."""
+    try:
+      target = os.path.join(real, os.readlink(path))
+    except OSError:  # gone, which reading it will say
+      return False
+    directory = os.path.dirname(target)
+    if directory not in self._another:  # many links lead to the same
+      ways = _ways(os.path.realpath(directory))
+      self._another[directory] = not self._others.isdisjoint(ways)
+    return self._another[directory]
+
+  @functools.cached_property
+  def _others(self):
+    """Real paths of the other classes' directories."""
+    if os.path.realpath(self._root) == self._top:
+      return frozenset()
+    return _real_subdirectories(self._root, status(self._root).st_mtime_ns) - {self._top}
+
+
+@functools.lru_cache(8)
+def _real_subdirectories(root, changed):
+  """Real paths of the directories in one that has not changed since, for all of its classes."""
+  del changed
+  return frozenset(os.path.realpath(os.path.join(root, name)) for name in subdirectories(root))
+
+
+def _is_in(path, directory):
+  """Whether a real path is a directory, or in it at any depth."""
+  return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _ways(path):
+  """A path, and all directories above it."""
+  return [path, *map(str, PurePath(path).parents)]

@@ -1,14 +1,16 @@
 """Image files that are not part of a data set."""
 
+import errno
 import io
+import os
+import stat
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
-from asvit_jax.data import files, transforms
+from asvit_jax.data import files, opening, transforms
 
 
 class ImageFiles:
@@ -47,22 +49,29 @@ def check_files(paths):
   """Raises InputError for the first path that is not a readable image, judged by its header."""
   for path in paths:
     try:
-      with Image.open(_file(path)):
+      with opening.header(_file(path)):
         pass
-    except Image.DecompressionBombError as error:
+    except opening.TooLarge as error:
       raise InputError(f"image {path} is too large ({error}): make it smaller") from error
-    except OSError as error:  # PIL's own errors are among them
-      unknown = isinstance(error, UnidentifiedImageError)
-      reason = error.strerror or ("no known image format" if unknown else str(error))
+    except Exception as error:  # PIL raises many types; the cause is always the file
+      reason = opening.reason(error)
       raise InputError(f"image {path} cannot be read ({reason}): check the path") from error
 
 
 def _file(path):
   """What PIL opens: of a disk the path, as the header is enough; of a bucket all of it."""
-  return io.BytesIO(storage.read(path)) if storage.in_bucket(path) else storage.path(path)
+  if storage.in_bucket(path):
+    return io.BytesIO(storage.read(path))
+  found = storage.path(path)
+  mode = os.stat(found).st_mode
+  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a device or a pipe may never end
+    raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(found))
+  return found
 
 
 def find(directory):
   """The image files in a directory and all below it, sorted paths; InputError if unreadable."""
   root = storage.on_disk(directory, "the directory of images", "copy them to one")
-  return sorted(root / name for name in files.scan(root).names) if files.is_directory(root) else []
+  return (
+    sorted(root / name for name in files.scan(root, root).names) if files.is_directory(root) else []
+  )

@@ -21,6 +21,7 @@ from asvit_jax.data import transforms
 from asvit_jax.data import workers as workers_lib
 from asvit_jax.data.balance import ClassBalanced, labels_of
 from asvit_jax.data.rand_augment import fill_of, rand_augment
+from asvit_jax.data.sources import check_label
 from asvit_jax.data.sources.classes import listing
 
 _MAX_THREADS = 16
@@ -127,7 +128,7 @@ class _Decoded:
     while True:
       try:
         place = (index + len(bad)) % len(self._source)
-        example, image = _decode(self._source, place, self._exif_orientation)
+        example, image = _decode(self._source, place, self._exif_orientation, False)
         return {"image": image, "label": example["label"], "bad": bad}
       except InputError as error:
         bad.append(str(error))
@@ -135,8 +136,9 @@ class _Decoded:
           raise
 
 
-def _decode(source, index, exif_orientation):
+def _decode(source, index, exif_orientation, may_be_unknown=True):
   example = source[index]
+  check_label(example, len(source.classes), may_be_unknown)
   return example, transforms.decode(example["image"], example["file"], exif_orientation)
 
 

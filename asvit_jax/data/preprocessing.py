@@ -1,15 +1,30 @@
 """What a network expects of its images: how they are cut to size, and how pixels are scaled."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 
+from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_MODES = ("center", "squash")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")  # as PIL has them
+_LEAST_STD = 1e-6
+_SCALE = " (divide those of the 0 to 255 scale by 255)"
+_CHANNELS = schema.array(schema.number(), 3, 3)
+_SCHEMA = schema.table(
+  {
+    "crop_ratio": schema.number(0, 1),
+    "mean": _CHANNELS,
+    "std": _CHANNELS,
+    "interpolation": schema.text(choices=INTERPOLATIONS),
+    "crop_mode": schema.text(choices=CROP_MODES),
+  }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +51,31 @@ class Preprocessing:
 
   def __post_init__(self):
     """Raises InputError for a value that cannot work, by the config's name of it."""
+    for key in ("mean", "std"):  # also of lists and arrays, but hashable and fit for JSON
+      value = getattr(self, key)
+      if getattr(value, "ndim", None) == 1:
+        value = np.asarray(value).tolist()
+      if isinstance(value, (list, tuple)):
+        plain = tuple(v.item() if isinstance(v, np.generic) else v for v in value)
+        object.__setattr__(self, key, plain)
     for key, fits, expected in (
-      ("crop_ratio", 0 < self.crop_ratio <= 1, "in (0, 1]"),
-      ("mean", len(self.mean) == 3, "three numbers"),
-      ("std", len(self.std) == 3 and min(self.std) > 0, "three numbers above 0"),
-      ("interpolation", self.interpolation in INTERPOLATIONS, ", ".join(INTERPOLATIONS)),
-      ("crop_mode", self.crop_mode in CROP_MODES, ", ".join(CROP_MODES)),
+      ("crop_ratio", _all_within((self.crop_ratio,), 0, 1) and self.crop_ratio > 0, "in (0, 1]"),
+      (
+        "mean",
+        _is_three(self.mean) and _all_within(self.mean, -1, 1),
+        f"three numbers, of pixels in [0, 1]{_SCALE}",
+      ),
+      (
+        "std",
+        _is_three(self.std) and _all_within(self.std, _LEAST_STD, 10),
+        f"three numbers above 0, of pixels in [0, 1]{_SCALE}",
+      ),
+      ("interpolation", _is_one_of(INTERPOLATIONS, self.interpolation), ", ".join(INTERPOLATIONS)),
+      ("crop_mode", _is_one_of(CROP_MODES, self.crop_mode), ", ".join(CROP_MODES)),
     ):
       if not fits:
-        raise InputError(f"data.{key} {getattr(self, key)!r} is not valid: expected {expected}")
+        value = on_a_line(repr(getattr(self, key))[:200])
+        raise InputError(f"data.{key} {value} is not valid: expected {expected}")
 
   def normalize(self, images):
     """Scales pixels to the network's input.
@@ -56,7 +87,7 @@ class Preprocessing:
     Returns:
       (b, h, w, 3) float32.
     """
-    mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+    mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, 3) for v in (self.mean, self.std))
     return (images.astype(np.float32) / 255 - mean) / std
 
   def overridden(self, data):
@@ -73,9 +104,37 @@ class Preprocessing:
     return values
 
   @classmethod
-  def from_json(cls, values):
-    """From a dictionary of `to_json`; keys that it does not have take their defaults."""
+  def from_json(cls, values, source=""):
+    """From a dictionary of `to_json`; keys that it does not have take their defaults.
+
+    Args:
+      values: the dictionary.
+      source: where it comes from, for the error.
+
+    Raises:
+      InputError: values of other kinds, or that cannot work.
+    """
+    what = f"{source}: its preprocessing" if source else "preprocessing"
+    schema.check(values, _SCHEMA, what)
     known = {field.name for field in dataclasses.fields(cls)}
-    return cls(
-      **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-    )
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    try:
+      return cls(**given)
+    except InputError as error:
+      raise InputError(f"{what}: {error}") from error
+
+
+def _is_three(values):
+  return isinstance(values, tuple) and len(values) == 3
+
+
+def _all_within(values, least, most):
+  """Whether all are numbers in [least, most]; one that is not finite is not."""
+  return all(
+    isinstance(value, numbers.Real) and not isinstance(value, bool) and least <= value <= most
+    for value in values
+  )
+
+
+def _is_one_of(names, name):
+  return isinstance(name, str) and name in names

@@ -11,7 +11,7 @@ import pathlib
 import grain
 from tensorflow_datasets.core import file_adapters
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.data.sources.tfds import prepared_builder
@@ -36,15 +36,17 @@ def convert(name, data_dir, out):
   """
   builder = prepared_builder(name, data_dir)
   source = pathlib.Path(builder.data_path)
-  info = json.loads((source / "dataset_info.json").read_text())
+  what, info = source / "dataset_info.json", schema.table({"fileFormat": schema.text(100)})
+  info = schema.loads(storage.read(what), info, str(what), "prepare the data set again")
   stored = info.get("fileFormat", "tfrecord")  # which TFDS once did not say
   if stored != "tfrecord":
     raise InputError(f"{source} is stored as {stored}: expected tfrecord")
-  target = storage.on_disk(out, "--out", "convert to one, then copy") / source.relative_to(
-    _root(source, info)
-  )
+  relative = source.relative_to(_root(source, info))
+  target = storage.on_disk(out, "--out", "convert to one, then copy") / relative
   if target.resolve() == source.resolve():
     raise InputError(f"--out {out} is where the data set is: give another directory")
+  below = [str(directory) for directory in (relative, *relative.parents[:-1])]
+  storage.check_writable(out, "--out", directories=below)
   shards = [
     (pathlib.Path(path), target / pathlib.Path(path).name.replace(".tfrecord", ".array_record"), n)
     for split in builder.info.splits.values()

@@ -12,10 +12,11 @@ from PIL import Image, ImageEnhance
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log_once
 from asvit_jax.core.sizes import height_width
+from asvit_jax.data import opening
 
 
 def decode(encoded, file, exif_orientation=True):
-  """Decodes any image that PIL reads; of several frames the first.
+  """Decodes an image of any format of `files.FORMATS`; of several frames the first.
 
   Deep pixels become 8 bits, see `_shallow`. Transparency is dropped.
 
@@ -28,19 +29,23 @@ def decode(encoded, file, exif_orientation=True):
     PIL RGB image.
 
   Raises:
-    InputError: `encoded` is not an image, or only a part of one, or of pixels without a range.
+    InputError: `encoded` is not an image, or only a part of one, of more than
+      `opening.most_pixels`, or of pixels without a range.
   """
   try:
-    image = Image.open(io.BytesIO(encoded))
-    turn = _turn(image) if exif_orientation else None
-    image.load()
-    image = _shallow(image, file).convert("RGB")
+    image = opening.header(io.BytesIO(encoded))
+    with opening.room_for(image):
+      turn = _turn(image) if exif_orientation else None
+      image.load()
+      image = _shallow(image, file)
+      if image.mode != "RGB":  # of which `convert` would make a copy, as large as the image
+        image = image.convert("RGB")
+      return image if turn is None else image.transpose(turn)
   except Exception as error:  # PIL's decoders raise many types; the cause is always the file
     raise InputError(
-      f"{file} is not a readable image ({len(encoded):,} bytes, {_reason(error)}): replace or "
-      "remove it"
+      f"{file} is not a readable image ({len(encoded):,} bytes, {opening.reason(error)}): replace "
+      "or remove it"
     ) from error
-  return image if turn is None else image.transpose(turn)
 
 
 # Values of the tag, and what undoes them.
@@ -104,12 +109,6 @@ def _shallow(image, file):
 
 
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
-
-
-def _reason(error):
-  # PIL names the memory buffer it was given, which helps nobody.
-  unknown = isinstance(error, Image.UnidentifiedImageError)
-  return "no known image format" if unknown else str(error) or type(error).__name__
 
 
 def random_resized_crop(

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import weakref
 from multiprocessing import forkserver, resource_tracker
@@ -22,10 +23,36 @@ from absl import flags
 from asvit_jax.core.errors import InputError
 
 _SHARED_MEMORY = "/dev/shm"
+# What a worker leaves to its parent, which says when it ends.
+_OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_UNGUARDED = 90  # the exit code of a worker that was made to do what its parent does
+_GUARD = 'if __name__ == "__main__":'
+
+
+def check_script():
+  """Ends a worker that runs its parent's script, and so would do all that this does.
+
+  A worker imports the script that it was started from, which is to hold what runs once under
+  `if __name__ == "__main__":`. Functions that do long work with workers call this first.
+  """
+  if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing asks
+    os._exit(_UNGUARDED)
 
 
 def prefetched(dataset, count):
-  """A Grain `IterDataset` whose elements are made by so many processes."""
+  """A Grain `IterDataset` whose elements are made by so many processes.
+
+  Raises:
+    InputError: they cannot import what this process was started from.
+  """
+  check_script()
+  main = sys.modules["__main__"]
+  file = getattr(main, "__file__", None)
+  if file is not None and getattr(main, "__spec__", None) is None and not os.path.isfile(file):
+    raise InputError(
+      f"data.workers={count} start processes that import the script, and {file} cannot be "
+      f"imported: save it in a file, with what it runs under `{_GUARD}`, or set data.workers=0"
+    )
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, also where none are
   _fork_from_server()
@@ -38,7 +65,14 @@ def prefetched(dataset, count):
 def close_at_exit(stream):
   """Closes a generator that reads from workers: still open at exit, they complain of leaks."""
   alive = weakref.ref(stream)
-  atexit.register(lambda: alive() and alive().close())
+
+  def close():
+    # A thread that waits for it still, for data that do not come, cannot be told.
+    with contextlib.suppress(ValueError):
+      if (found := alive()) is not None:
+        found.close()
+
+  atexit.register(close)
 
 
 def following(iterator):
@@ -56,6 +90,11 @@ def following(iterator):
 def _advice(message):
   """What to do about a worker's exit code."""
   code = re.search(r"exit code (-?\d+)", message)
+  if code is not None and int(code[1]) == _UNGUARDED:
+    return (
+      ": workers import the script that starts them, and this one would start over in each; put "
+      f"what it runs under `{_GUARD}`, or set data.workers=0"
+    )
   if code is None or int(code[1]) >= 0:
     return ": what it wrote before says why; run the same command to go on"
   number = -int(code[1])
@@ -92,12 +131,13 @@ def _fork_from_server():
   # Grain offers no choice, it asks `mp.get_context` for "spawn". A version that asks in another way
   # goes on as it wants to; tests say so.
   process_prefetch.mp = _Forking(context)
-  # A launcher's SIGTERM goes to all processes, and the server must outlive it as the workers do:
-  # where it ends, so do they. What is blocked here is blocked in what starts here; the tracker,
-  # whose start would unblock it, comes first.
-  resource_tracker.ensure_running()
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+  # A launcher's SIGTERM and a terminal's Ctrl-C go to all processes, and the server must outlive
+  # them as the workers do: where it ends, so do they. What is blocked here is blocked in what is
+  # started here; the tracker's start unblocks some of it, so it is blocked again for the server.
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
   try:
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
     forkserver.ensure_running()
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -118,9 +158,10 @@ def _follow_parent(*_):
   """Lets a worker live as long as its parent: it ends with it, and not before.
 
   A worker whose parent was killed would wait for it for ever. One that gets the SIGTERM which
-  launchers send to all processes would end before its parent has saved.
+  launchers send to all processes, or a terminal's Ctrl-C, would end before its parent has saved.
   """
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  for number in _OF_THE_PARENT:
+    signal.signal(number, signal.SIG_IGN)
 
   def watch():
     multiprocessing.parent_process().join()

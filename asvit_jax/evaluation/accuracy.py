@@ -7,7 +7,9 @@ import numpy as np
 from asvit_jax.core import hosts, storage
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
-from asvit_jax.evaluation import divergence, one_pass, per_class
+from asvit_jax.evaluation import divergence, one_pass, per_class, prediction
+
+_PER_IMAGE = "per-image results"
 
 
 def evaluate(
@@ -46,10 +48,11 @@ def evaluate(
     `divergence.summarize` says.
 
   Raises:
-    InputError: an unreadable image, or `per_image` cannot be written.
+    InputError: an unreadable image, a prediction that is not finite, or `per_image` cannot be
+      written.
   """
   found = evaluate_each(
-    [network], config, source, execution, per_image, stopped, confusion, against_dense
+    [network], config, source, execution, per_image, stopped, confusion, against_dense, finite=True
   )
   return None if found is None else found[0]
 
@@ -63,6 +66,7 @@ def evaluate_each(
   stopped=None,
   confusion=False,
   against_dense=False,
+  finite=False,
 ):
   """As `evaluate`, of several networks in one pass: each image is decoded once for all of them.
 
@@ -75,6 +79,8 @@ def evaluate_each(
     stopped: see `evaluate`.
     confusion: see `evaluate`.
     against_dense: see `evaluate`.
+    finite: whether predictions that are not finite are an error, as in `evaluate`. In training, a
+      step that diverges says so itself.
 
   Returns:
     None where `stopped` said so, else a list of what `evaluate` returns.
@@ -82,6 +88,8 @@ def evaluate_each(
   Raises:
     InputError: as `evaluate`.
   """
+  if per_image is not None and hosts.is_first():
+    storage.check_file(per_image, _PER_IMAGE)
   execution = execution or networks[0].default_execution()
   with precision(config.model.get("precision", "default")):
     found = one_pass.run(
@@ -90,6 +98,9 @@ def evaluate_each(
   if found is None:
     return None
   every, seconds = found
+  for rows in every if finite else ():
+    places = [f"image {i} of the split" for i in range(len(rows["finite"]))]
+    prediction.check_finite(rows["finite"], rows.get("file", places))
   if per_image is not None and hosts.is_first():
     _write_per_image(per_image, every[0])
   images = len(every[0]["label"])
@@ -138,4 +149,4 @@ def _write_per_image(path, rows):
   keys = ("file", "label", "prediction", "kept", *(k for k in ("kl", "agrees") if k in rows))
   lines = zip(*(rows[k].tolist() for k in keys), strict=True)
   text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
-  storage.write(path, text, "per-image results")
+  storage.write(path, text, _PER_IMAGE)

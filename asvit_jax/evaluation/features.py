@@ -3,7 +3,6 @@
 import numpy as np
 
 from asvit_jax.core import storage
-from asvit_jax.core.errors import InputError
 from asvit_jax.export.programs import meaningful
 
 
@@ -60,7 +59,5 @@ class Features:
 
 def check_path(path):
   """Raises InputError where features could not be written to a path."""
-  found = storage.path(path)
-  if found.is_dir():
-    raise InputError(f"--features {path} is a directory: give the name of a file, FILE.npz")
-  storage.check_writable(found.parent, "the directory of --features")
+  storage.check_writable(storage.path(path).parent, "the directory of --features")
+  storage.check_file(path, "--features")

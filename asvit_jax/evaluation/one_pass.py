@@ -12,6 +12,7 @@ from asvit_jax.core import exchange
 from asvit_jax.core.ahead import Ahead
 from asvit_jax.core.devices import AXIS, local_mesh, on_each_local, split_over_local
 from asvit_jax.core.progress import Progress
+from asvit_jax.core.promotion import usual
 from asvit_jax.data import loader
 from asvit_jax.losses.distillation import divergence
 
@@ -45,7 +46,11 @@ def run(networks, config, source, execution, stopped=None, with_files=False, aga
   jax.block_until_ready(classify(first, zeros, execution, against_dense))
   start = time.perf_counter()
   batches = loader.eval_batches(config, source, first.preprocessing, jax.process_index(), hosts)
-  with Ahead(batches, lambda batch: batch | {"image": split_over_local(batch["image"])}) as ready:
+
+  def put(batch):
+    return batch | {"image": split_over_local(batch["image"])}
+
+  with Ahead(batches, put, stopped=stopped) as ready:
     run_one = functools.partial(classify, execution=execution, against_dense=against_dense)
     columns = _columns(networks, ready, config, len(source), run_one, stopped)
   if columns is None:
@@ -79,6 +84,7 @@ def classify(network, images, execution, against_dense=False):
 def program(execution, mesh, against_dense=False):
   """What `classify` runs, a jitted function of (network, images), over the devices of a mesh."""
 
+  @usual
   def step(network, images):
     outputs = network.apply(images, execution)
     probabilities = jax.nn.softmax(outputs.logits)
@@ -119,6 +125,8 @@ def _columns(networks, batches, config, count, run_one, stopped):
     outputs = [run_one(network, images) for network in networks]
     fetch(before)
     before = batch, outputs
+  if stopped is not None and stopped():  # which also ends the batches early
+    return None
   fetch(before)
   return columns
 
@@ -166,6 +174,8 @@ def rows_of(batch, arch):
     "file": np.asarray(batch["file"]),
     "label": batch["label"],
     "prediction": batch["top5"][:, 0],
+    # Not where a logit is not.
+    "finite": np.isfinite(batch.get("probability", np.zeros(len(batch["label"])))),
     "top1": hits[:, 0],
     "top5": hits.any(axis=1),
     "kept": batch["keep"].sum(axis=-1),  # (b, stages)

@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import Progress
 from asvit_jax.data.images import load_image
 from asvit_jax.sparsity.complexity import cost
@@ -31,7 +33,7 @@ def predict(network, paths, execution=None, features=None):
       features.add_outputs(outputs, count)
     return outputs.logits, outputs.kept
 
-  return _predict(run, paths, network, min(BATCH, len(paths)))
+  return _predict(run, paths, network, max(1, min(BATCH, len(paths))))
 
 
 def predict_by_artifact(artifact, paths, features=None):
@@ -69,7 +71,7 @@ def _predict(run, paths, network, size):
     `probability`}, best first; `kept`, the patches that each stage keeps; `gmacs`.
 
   Raises:
-    InputError: an image that cannot be read.
+    InputError: an image that cannot be read, or a prediction that is not finite.
   """
   results, arch = [], network.arch
   progress = Progress("predicting, images", len(paths))
@@ -79,6 +81,8 @@ def _predict(run, paths, network, size):
     for i, path in enumerate(batch):
       images[i] = load_image(path, arch.image_size, network.preprocessing)
     logits, kept = jax.device_get(run(images, len(batch)))
+    logits, kept = logits[: len(batch)], kept[: len(batch)]
+    check_finite(np.isfinite(logits).all(axis=-1) & np.isfinite(kept).all(axis=-1), batch)
     gmacs = cost(arch, np.asarray(kept))
     results += [
       {
@@ -91,6 +95,23 @@ def _predict(run, paths, network, size):
     ]
     progress.update(len(results))
   return results
+
+
+def check_finite(finite, files):
+  """Raises InputError, with the first file, where what a network says of images is not finite.
+
+  Args:
+    finite: (n,) bool, of each image.
+    files: n names.
+  """
+  if np.all(finite):
+    return
+  first = on_a_line(files[int(np.argmin(finite))])
+  raise InputError(
+    f"the prediction for {first} is not finite (NaN or infinite), and for {np.sum(~finite) - 1} "
+    "more: the weights are damaged, or too large for the type that the network computes in; load "
+    "them again from where they come, or compute in float32"
+  )
 
 
 def _top5(logits, classes):

@@ -12,6 +12,7 @@ from asvit_jax.core import leaves
 from asvit_jax.core.devices import memory_mb
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
+from asvit_jax.core.promotion import usual
 from asvit_jax.data import images as image_files
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
@@ -49,6 +50,7 @@ def run(network, images, kept, names=TIMED, rounds=7):
   for name in names:
     start = time.perf_counter()
 
+    @usual
     def forward(network, images, name=name):
       return forwards[name](network.model, network.preprocessing.normalize(images)).logits
 

@@ -2,22 +2,26 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import re
 from typing import Any
 
 import numpy as np
 
 from asvit_jax import vit
-from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.parts import check_trusted
+from asvit_jax.core.parts import typed
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources.classes import check_number
+from asvit_jax.export import notes
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.formats.base import Format
+from asvit_jax.export.notes import note_path, read_note
 from asvit_jax.export.programs import OUTPUTS
 from asvit_jax.export.serving import Programs
+from asvit_jax.vit.images import checked
+
+__all__ = ["Artifact", "architecture", "load_artifact", "note_path", "read_note"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Artifact:
     """Runs it, at the batch sizes of its programs: filled up, or one after the other.
 
     Args:
-      images: (b, s, s, 3) uint8, of any number.
+      images: (b, s, s, 3) uint8, of any number; or a list of images, see `vit.images`.
       tokens: whether to return what it says of tokens, which is for an artifact that was exported
         with `tokens=True`.
 
@@ -58,11 +62,36 @@ class Artifact:
     Raises:
       InputError: images of another shape or type, none, or tokens of an artifact without.
     """
-    self._check(images)
+    images = checked(images, self.arch, self.preprocessing, pixels_only=True)
     if tokens:
       self.check_tokens()
     found = self.programs(images)
+    self.check_outputs(dict(zip(self.note.get("outputs", OUTPUTS), found, strict=False)))
     return found if tokens else found[: len(OUTPUTS)]
+
+  def check_outputs(self, found):
+    """Raises InputError where programs return what does not fit the network of the note.
+
+    Args:
+      found: {name of an output: array, or its shape}, (b, classes) logits and (b, stages) kept.
+    """
+    expected = {"logits": self.arch.classes}
+    if "prune_before" in self.note:  # which early notes do not have
+      expected["kept"] = len(self.note["prune_before"])
+    for name, count in expected.items():
+      if name not in found:
+        continue
+      shape = tuple(getattr(found[name], "shape", found[name]))
+      if len(shape) != 2 or (isinstance(shape[-1], int) and shape[-1] != count):
+        raise InputError(
+          f"the artifact's programs return {name} of shape {shape}, and its note describes "
+          f"(b, {count}): the two do not belong together; export it again"
+        )
+      if hasattr(found[name], "dtype") and not np.isfinite(found[name]).all():
+        raise InputError(
+          f"the artifact's programs return {name} that are not finite: its weights are damaged; "
+          "export it again"
+        )
 
   def check_tokens(self):
     """Raises InputError unless it returns tokens."""
@@ -83,48 +112,56 @@ class Artifact:
     """
     self.programs.warm_up(np.zeros(self.arch.image_shape, np.uint8), batch_sizes)
 
-  def _check(self, images):
-    expected = self.arch.image_shape
-    if images.ndim != 4 or images.shape[1:] != expected or images.dtype != "uint8":
-      raise InputError(
-        f"images of shape {images.shape}, {images.dtype}: expected "
-        f"(b, {', '.join(map(str, expected))}), uint8"
-      )
 
-
-def load_artifact(path):
+def load_artifact(path, parts=()):
   """Loads an artifact.
 
   Args:
     path: of the artifact; its `NAME.json` stands beside it.
+    parts: names of parts of your own, `package.module:object`, that this may name: its format, and
+      what its network is of. Opening a file imports nothing else.
 
   Returns:
     `Artifact`.
 
   Raises:
-    InputError: nothing there, or damaged; a missing library, or one that is too old; or a format
-      that cannot be run.
+    InputError: nothing there, or damaged; a missing library, or one that is too old; a format that
+      cannot be run; a note that is not of this artifact; or code from outside of this package that
+      is not in `parts`.
   """
-  note = read_note(path)
+  parts, note = typed(parts), read_note(path)
   _check_versions(note, path)
-  programs = _format(note["format"], path).load(path)
-  arch = architecture(note)
+  form = _format(note["format"], path, parts)
+  if "architecture" in note:  # before anything runs
+    architecture(note, parts)
+  notes.check_artifact(note, path)
+  programs = form.load(path)
+  arch = architecture(note, parts)
   try:
     classes = None if note["classes"] is None else tuple(note["classes"])
     check_number(classes, arch.classes, f"artifact {path}", "export it again with")
-    return Artifact(programs, note, arch, Preprocessing.from_json(note["preprocessing"]), classes)
+    preprocessing = Preprocessing.from_json(note["preprocessing"])
   except KeyError as error:
     raise _lacks(error) from error
+  notes.check_names(note, path)
+  artifact = Artifact(programs, note, arch, preprocessing, classes)
+  for program in programs.by_size.values():
+    artifact.check_outputs(getattr(program, "shapes", {}))
+  return artifact
 
 
-def architecture(note):
+def architecture(note, parts=()):
   """The `Architecture` of an artifact, from its note.
 
+  Args:
+    note: see `read_note`.
+    parts: as for `load_artifact`.
+
   Raises:
-    InputError: a note of another version.
+    InputError: a note of another version, or one that names other code.
   """
   if "architecture" in note:
-    return vit.Architecture.from_json(note["architecture"], "the artifact's description")
+    return vit.Architecture.from_json(note["architecture"], "the artifact's description", parts)
   try:  # written before architectures were
     return dataclasses.replace(
       vit.VARIANTS[note["variant"]],
@@ -136,35 +173,14 @@ def architecture(note):
     raise _lacks(error) from error
 
 
-def note_path(path):
-  """Where the note of an artifact stands."""
-  path = storage.path(path)
-  return path.with_name(path.name + ".json")
-
-
-def read_note(path):
-  """The note of an artifact, a dictionary.
-
-  Raises:
-    InputError: no artifact there, or no note beside it.
-  """
-  path = storage.path(path)
-  if not path.exists():
-    raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
-  try:
-    note = json.loads(storage.read(note_path(path)))
-    note["format"]
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(
-      f"artifact {path}: {note_path(path).name}, which says what it is, is missing or damaged "
-      f"({type(error).__name__}); keep the two together"
-    ) from error
-  return note
-
-
-def _format(name, path):
+def _format(name, path, parts):
   """The `Format` of that name; a file that comes from elsewhere names it, so it must be one."""
-  check_trusted(name, f"artifact {path}")
+  if isinstance(name, str) and ":" in name and name not in parts:
+    raise InputError(
+      f"artifact {path}: {on_a_line(name)[:100]!r} is no export format of this package, but code "
+      "from outside of it, and opening a file runs none: where you trust it, type the name, "
+      "--parts=NAME or parts=[NAME]"
+    )
   try:
     form = FORMATS[name]
   except InputError as error:
@@ -179,7 +195,7 @@ def _check_versions(note, path):
   for package, least in note.get("least_versions", {}).items():
     try:
       installed = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # or no name of one
       continue  # where it is needed, its format says so
     if _release(installed) < _release(least):
       raise InputError(

@@ -1,8 +1,14 @@
 """A model card: what a repository of a model hub says of an artifact."""
 
+import json
+import re
+import shlex
+
 import numpy as np
 
+from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 
 _FRONT = """---
 library_name: asvit_jax
@@ -24,10 +30,10 @@ outputs = network(images)  # (b, {shape}, 3) uint8 RGB -> outputs.logits, output
 """,
   False: """```
 hf download {repository} --local-dir DIR
-asvit predict --artifact DIR/{file} IMAGE …
+asvit predict --artifact {quoted} IMAGE …
 ```
 
-Or from Python, `asvit_jax.load_artifact("DIR/{file}")(images)`.
+Or from Python, `asvit_jax.load_artifact({text})(images)`.
 """,
 }
 # Of what evaluate.py reports, with how it is written.
@@ -57,6 +63,7 @@ def card(note, repository, file, results=None):
       what = "A vision transformer that merges the patches that an image does not need into others"
   else:
     what = "A vision transformer, dense: nothing is pruned"
+  file = on_a_line(file).replace("`", "'")  # code in Markdown cannot hold one
   rows = [
     ("network", note["variant"] or "of its own"),
     *((key.replace("_", " "), arch[key]) for key in ("width", "depth", "heads")),
@@ -76,17 +83,23 @@ def card(note, repository, file, results=None):
     _table(("", ""), list(note["preprocessing"].items())),
     *_results(results),
     "## Use\n",
-    use.format(repository=repository, shape=f"{height}, {width}", file=file),
+    use.format(
+      repository=repository,
+      shape=f"{height}, {width}",
+      quoted=shlex.quote(f"DIR/{file}"),
+      text=json.dumps(f"DIR/{file}", ensure_ascii=False),
+    ),
   ]
   return "\n".join(parts)
 
 
 def check_results(results):
   """Raises InputError unless results are what evaluate.py ends with."""
+  expected = "expected the line of JSON that evaluate.py ends with, with top1 and images"
   if not (isinstance(results, dict) and {"top1", "images"} <= results.keys()):
-    raise InputError(
-      "--results: expected the line of JSON that evaluate.py ends with, with top1 and images"
-    )
+    raise InputError(f"--results: {expected}")
+  fields = {name: schema.number() for name in _MEASURED} | {"images": schema.integer()}
+  schema.check(results, schema.table(fields), "--results", expected)
 
 
 def _pruning_rows(note, arch):
@@ -115,6 +128,19 @@ def _results(results):
   return ["## Results\n", "As its author gave them, of evaluate.py.\n", _table(("", ""), rows)]
 
 
+def _cell(value):
+  """A value in a table; text of others shows as it is, and is neither markup nor HTML."""
+  if isinstance(value, int | float) or _is_numbers(value):
+    return value
+  return re.sub(r"[\\`*\[\]<>|~$&!]", lambda m: f"&#{ord(m[0])};", on_a_line(value))
+
+
+def _is_numbers(value):
+  return isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+
+
 def _table(head, rows):
   lines = [f"| {' | '.join(head)} |", "|---|---|"]
-  return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)]) + "\n"
+  return (
+    "\n".join([*lines, *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows)]) + "\n"
+  )

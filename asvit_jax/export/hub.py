@@ -7,8 +7,8 @@ import tempfile
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.export.artifacts import note_path, read_note
 from asvit_jax.export.card import card
+from asvit_jax.export.notes import note_path, read_note
 
 # What `hf:OWNER/NAME`, and timm, look for.
 WEIGHTS = "model.safetensors"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core import leaves
+from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions import EXECUTIONS, in_place
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -69,6 +70,7 @@ def _program(network, execution, tokens):
   structure = jax.tree.structure(network.params)
   names = [name for name, _ in leaves.named(network.params)]
 
+  @usual
   def program(flat, images):
     params = jax.tree.unflatten(structure, [flat[name] for name in names])
     images = network.preprocessing.normalize(images)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.sizes import check_batches
 from asvit_jax.export.programs import BATCH_SIZES
 
 
@@ -65,10 +66,11 @@ class Programs:
       InputError: a size that there is no program for.
     """
     fixed = tuple(sorted(size for size in self.by_size if size is not None))
-    sizes = tuple(sorted(set(sizes or fixed or (BATCH_SIZES if self._compiles else ()))))
-    if any(size < 1 or (fixed and size not in fixed) for size in sizes):
-      known = ", ".join(map(str, fixed)) or "numbers of images"
-      raise InputError(f"batch sizes {list(sizes)}: this artifact runs at {known}")
+    known = f"this artifact runs at {', '.join(map(str, fixed)) or 'numbers of images'}"
+    numbers = check_batches(() if sizes is None else sizes, known)
+    sizes = tuple(numbers or fixed or (BATCH_SIZES if self._compiles else ()))
+    if any(fixed and size not in fixed for size in sizes):
+      raise InputError(f"batch sizes {list(sizes)}: {known}")
     if fixed or self._compiles:
       self.sizes = sizes
     for size in sizes or (1,):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.promotion import usual
 from asvit_jax.core.sizes import height_width
 from asvit_jax.export.programs import output_names
 
@@ -55,6 +56,7 @@ def largest_difference(network, programs, name):
 
 
 @functools.partial(jax.jit, static_argnames="tokens")
+@usual
 def reference(network, images, tokens=False):
   """What a network in memory makes of images.
 

@@ -2,19 +2,24 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 
 import numpy as np
 
-from asvit_jax.core import devices, storage
+from asvit_jax.core import devices, schema, storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.export.artifacts import note_path
+from asvit_jax.export import notes
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.programs import BATCH_SIZES, output_names
 from asvit_jax.sparsity import complexity
 
+# What tells a note from other files.
+_CHECKSUM = schema.text(64)
+_NOTE = schema.table(
+  {"format": schema.text(), "sha256": schema.either(_CHECKSUM, schema.table(others=_CHECKSUM))},
+  ["format", "preprocessing"],
+)
 _LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact
 
 
@@ -23,7 +28,8 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
 
   Args:
     network: a `Network`. An artifact computes in float32, whatever the network's compute type.
-    path: of the artifact: a file, or for some formats a directory. Replaced where it exists.
+    path: of the artifact: a file, or for some formats a directory. A file is replaced where it
+      exists; a directory where it is an earlier artifact, as the note beside it says, or empty.
     form: a name of `FORMATS`.
     batch_sizes: of the packed programs.
     budget: share of the dense GMACs that the thresholds are for, if one is known.
@@ -38,16 +44,16 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       that does not do what the network in memory does. Nothing is left under `path` then but what
       was there before.
   """
-  path = storage.path(path)
   sizes = sorted(set(batch_sizes))
   if any(size < 1 for size in sizes):
     raise InputError(f"batch sizes {sizes}: expected numbers of images, at least 1 each")
   options = {name: value for name, value in options.items() if value not in (None, False)}
   check_path(form, path)
+  path = storage.path(path)
   check_libraries(form)
   check_options(form, options)
   network = dataclasses.replace(network, dtype="float32")
-  with _replacing(path, FORMATS[form].name) as (artifact, note):
+  with _replacing(path, FORMATS[form]) as (artifact, note):
     FORMATS[form].write(network, artifact, sizes, **options)
     with devices.exact():  # or the rounding of an accelerator's products would be a difference
       difference = FORMATS[form].verify(network, artifact)
@@ -57,9 +63,10 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "outputs": list(output_names("tokens" in options)),
       "versions": _versions(form),
       "least_versions": FORMATS[form].least_versions(artifact),
-      "sha256": _checksums(artifact),
+      "sha256": notes.checksums(artifact),
       "largest_logit_difference": difference,
     }
+    content["names_sha256"] = notes.checksum_of_names(content)
     note.write_text(json.dumps(content, indent=2) + "\n")
   return content
 
@@ -75,23 +82,79 @@ def check_options(form, options):
 
 
 def check_path(form, path):
-  """Raises InputError where an artifact of that format cannot have the path: see `Format`."""
-  FORMATS[form].check_path(path)
+  """Raises InputError where an artifact of that format, and its note, could not be written there.
+
+  A directory that is no earlier artifact, and a file under the name of the note that is no note,
+  are somebody's.
+  """
+  form = FORMATS[form]
+  form.check_path(path)
+  if form.directory:
+    storage.check_replaceable(path, form.name, _earlier(path))
+  else:
+    storage.check_file(path, form.name)
+  note = notes.note_path(path)
+  storage.check_file(note, f"the note of {form.name}")
+  if note.exists() and not storage.path(path).exists():
+    _checksums_noted(note)
 
 
 @contextlib.contextmanager
-def _replacing(path, what):
+def _replacing(path, form):
   """Paths to write an artifact and its note to, which then take their places: both or neither."""
-  note = note_path(path)
+  note = notes.note_path(path)
   before = _content(note)
+  earlier = _earlier(path) if form.directory else None
   try:
-    with storage.replacing(path, what) as partial, storage.replacing(note) as note_partial:
+    with (
+      storage.replacing(path, form.name, earlier) as partial,
+      storage.replacing(note) as note_partial,
+    ):
       yield partial, note_partial
   except BaseException:
     # The note takes its place first: where the artifact then cannot, the earlier one comes back.
     if _content(note) != before:
       storage.remove(note) if before is None else storage.write(note, before)
     raise
+
+
+def _earlier(path):
+  """A function that knows the artifact at a path, a directory, by its note of now.
+
+  It returns the names of the files in the directory, and raises InputError where they are not those
+  that the note lists, as they were written.
+  """
+  note = notes.note_path(path)
+  noted = _checksums_noted(note) if note.exists() else None
+
+  def known(path):
+    names = storage.files_in(path) if isinstance(noted, dict) else None
+    if names is not None and names == sorted(noted):
+      with storage.local(path) as copy:
+        links = any((copy / name).is_symlink() for name in names)
+        if not links and notes.checksums(copy) == noted:
+          return names
+    raise InputError(
+      f"{path} is a directory, and {note.name} beside it does not list what is in it as an "
+      "artifact: give another name, or move it away"
+    )
+
+  return known
+
+
+def _checksums_noted(note):
+  """What a note says of the files of its artifact, see `notes.checksums`; None of one from before.
+
+  Raises:
+    InputError: it is another file.
+  """
+  try:
+    return schema.loads(storage.read(note), _NOTE, str(note)).get("sha256")
+  except (OSError, InputError) as error:
+    raise InputError(
+      f"{note}, where the artifact's note would be written, is another file: give another name, or "
+      "move it away"
+    ) from error
 
 
 def _content(file):
@@ -136,16 +199,3 @@ def _versions(form):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       found[package] = importlib.metadata.version(package)
   return found
-
-
-def _checksums(path):
-  """SHA-256 of a file, or {relative name: SHA-256} of the files of a directory."""
-  if path.is_file():
-    return _sha256(path)
-  files = sorted(p for p in path.rglob("*") if p.is_file())
-  return {str(p.relative_to(path)): _sha256(p) for p in files}
-
-
-def _sha256(path):
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
 BALANCED = "balanced"
+_MOST_BYTES = 2**28  # of a file
 
 
 def check(text, classes):
@@ -47,15 +48,27 @@ def of(text, classes, source):
 
 
 def _read(text, classes):
-  path = storage.path(text)
-  parts = storage.read(path).decode().split() if path.is_file() else text.split(",")
-  try:
-    weights = tuple(float(part) for part in parts)
-  except ValueError:
-    weights = ()
+  weights = _numbers(_in_file(text)) or _numbers(text.split(","))
   if len(weights) != classes or not all(0 <= w < np.inf for w in weights) or not sum(weights):
     raise InputError(
       f"criterion.class_weights {text!r}: expected balanced, or a number of at least 0 for each of "
       f"the {classes} classes, with commas between or a line each in a file"
     )
   return weights
+
+
+def _in_file(name):
+  """The words of a file; none where there is no such file, or no text in it."""
+  try:
+    return storage.read(name, _MOST_BYTES).decode().split()
+  except InputError:
+    raise
+  except (OSError, ValueError):
+    return ()
+
+
+def _numbers(words):
+  try:
+    return tuple(float(word) for word in words)
+  except ValueError:
+    return ()

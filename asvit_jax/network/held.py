@@ -10,16 +10,17 @@ import numpy as np
 
 from asvit_jax import vit
 from asvit_jax.config import options
+from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.progress import Progress
-from asvit_jax.data import images as image_files
+from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources.classes import check_number
+from asvit_jax.network import checking, reading
+from asvit_jax.network.comparing import Compared
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
+from asvit_jax.vit import images as image_arrays
 from asvit_jax.weights import saving
-
-_CALIBRATION_BATCH = 64
 
 
 @functools.partial(
@@ -27,12 +28,13 @@ _CALIBRATION_BATCH = 64
   data_fields=["params"],
   meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets"],
 )
-@dataclasses.dataclass(frozen=True)
-class Network:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network(Compared):
   """A vision transformer with its parameters, and all that is needed to use them right.
 
   A pytree whose leaves are the parameters: it goes through `jax.jit`, `jax.device_put` and
-  `jax.tree`. It does not change; what changes something returns another.
+  `jax.tree`. It does not change; what changes something returns another. Networks are equal where
+  all of this is, arrays by their values; their hash leaves the parameters out.
 
   Attributes:
     arch: the `Architecture`, with the stages at which it prunes or could.
@@ -54,7 +56,10 @@ class Network:
   budgets: tuple[float, ...] = ()
 
   def __post_init__(self):
-    """Raises InputError for names of another number of classes than it has."""
+    """Raises InputError for names that are no texts, or not as many as it has classes."""
+    # Arrays and lists would not do as what programs are compiled for.
+    object.__setattr__(self, "classes", checking.names_of(self.classes))
+    object.__setattr__(self, "budgets", tuple(self.budgets))
     check_number(self.classes, self.arch.classes, "the network")
 
   @property
@@ -65,6 +70,7 @@ class Network:
   @property
   def model(self):
     """The `VisionTransformer`, an `nnx.Module`; dense without thresholds."""
+    checking.check_params(self.arch, self.params, self.budgets)
     params = self.at(self.budgets[0]).params if self.budgets else self.params
     return vit.model(self.arch, params, dtype=jnp.dtype(self.dtype))
 
@@ -88,14 +94,22 @@ class Network:
     Returns:
       (...) float64 NumPy array.
     """
-    return complexity.cost(self.arch, kept)
+    return complexity.cost(self.arch, checking.counts_of(self.arch, kept))
 
   def real_gmacs(self, kept):
     """As `gmacs`, but what is really computed; see `sparsity.complexity`."""
-    return complexity.real_gmacs(self.arch, kept)
+    return complexity.real_gmacs(self.arch, checking.counts_of(self.arch, kept))
 
   def with_params(self, params):
-    """The same network with other parameters."""
+    """The same network with other parameters.
+
+    Args:
+      params: nested dictionary of arrays, as `params` is, with thresholds or without.
+
+    Raises:
+      InputError: leaves that are missing, of other shapes, or unknown.
+    """
+    checking.check_params(self.arch, params, self.budgets)
     return dataclasses.replace(self, params=params)
 
   def with_thresholds(self, thresholds, budgets=()):
@@ -104,9 +118,13 @@ class Network:
     Args:
       thresholds: (stages,), or (budgets, stages).
       budgets: the shares of the dense GMACs that several rows are for.
+
+    Raises:
+      InputError: another number of them than of stages or budgets, or values that are none.
     """
-    params = self.params | {"thresholds": jnp.asarray(thresholds, jnp.float32)}
-    return dataclasses.replace(self, params=params, budgets=tuple(budgets))
+    thresholds, budgets = checking.thresholds_of(self.arch, thresholds, budgets)
+    params = self.params | {"thresholds": thresholds}
+    return dataclasses.replace(self, params=params, budgets=budgets)
 
   def at(self, budget):
     """The same network with the thresholds of one budget, interpolated between those it has.
@@ -118,12 +136,16 @@ class Network:
     Raises:
       InputError: a budget outside of them, or a network that was not calibrated for several.
     """
+    traced = isinstance(budget, jax.core.Tracer)
+    if not traced:
+      budget = complexity.share(budget)
     if not self.budgets:
+      asked = "a budget" if traced else f"budget {budget:g}"
       raise InputError(
-        f"budget {budget:g}: the network has thresholds for several budgets only where it was "
+        f"{asked}: the network has thresholds for several budgets only where it was "
         "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`)"
       )
-    if not isinstance(budget, jax.core.Tracer):
+    if not traced:
       dial.check(self.budgets, budget)
     return self.with_thresholds(dial.thresholds_at(self.params["thresholds"], self.budgets, budget))
 
@@ -144,7 +166,8 @@ class Network:
     """Runs it; compiled once for every shape of images and execution.
 
     Args:
-      images: (b, s, s, 3) uint8, or floating and normalised.
+      images: (b, s, s, 3) uint8 pixels, or floats that are normalised; a list of such images, or of
+        PIL images, does, too; see `vit.images`.
       execution: of `EXECUTIONS`; by default packed where it prunes, else dense.
       tokens: whether packed shall return the kept tokens, `Outputs.tokens` and `positions`, for
         heads of other tasks; dense and masked always do.
@@ -153,21 +176,27 @@ class Network:
       `Outputs`.
 
     Raises:
-      InputError: images of another shape, or an execution that needs thresholds.
+      InputError: images of another shape or type, values that cannot be normalised pixels, or an
+        execution that needs thresholds.
     """
-    return _compiled(self, images, execution or self.default_execution(), tokens)
-
-  def apply(self, images, execution=None, tokens=False):
-    """`__call__` not compiled, for use inside of functions that are."""
     execution = execution or self.default_execution()
     self.check_execution(execution)
-    expected = self.arch.image_shape
-    if images.ndim != 4 or images.shape[1:] != expected:
-      raise InputError(
-        f"images of shape {images.shape}: expected (b, {', '.join(map(str, expected))})"
-      )
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-      images = self.preprocessing.normalize(images)
+    images = image_arrays.checked(images, self.arch, self.preprocessing)
+    return _compiled(self, images, execution, bool(tokens))
+
+  def apply(self, images, execution=None, tokens=False):
+    """`__call__` not compiled, for use inside of functions that are.
+
+    Of traced images the type and the shape are checked, their values are not known.
+    """
+    execution = execution or self.default_execution()
+    self.check_execution(execution)
+    images = image_arrays.checked(images, self.arch, self.preprocessing)
+    return self._run(images, execution, tokens)
+
+  @usual
+  def _run(self, images, execution, tokens):
+    images = image_arrays.normalized(images, self.preprocessing)
     return EXECUTIONS[execution](self.model, images, tokens)
 
   def warm_up(self, batch_sizes=(1, 32), execution=None, tokens=False):
@@ -181,9 +210,7 @@ class Network:
     Raises:
       InputError: sizes that are none, or an execution that needs thresholds.
     """
-    if any(size < 1 for size in batch_sizes):
-      raise InputError(f"batch sizes {list(batch_sizes)}: expected numbers of images, at least 1")
-    for size in sorted(set(batch_sizes)):
+    for size in sizes.check_batches(batch_sizes):
       images = np.zeros((size, *self.arch.image_shape), np.uint8)
       jax.block_until_ready(self(images, execution, tokens))
 
@@ -214,22 +241,13 @@ class Network:
     Raises:
       InputError: no images there, or one that cannot be read.
     """
-    listed = isinstance(images, (list, tuple))
-    paths = images if listed else image_files.find(images)
-    if not paths:
-      raise InputError(f"{images}: no image files found; give a directory that has some, or a list")
-    progress, size = Progress("reading images", len(paths)), self.arch.image_size
-    read = np.empty((len(paths), *self.arch.image_shape), np.uint8)
-    for i, path in enumerate(paths):
-      read[i] = image_files.load_image(path, size, self.preprocessing)
-      progress.update(i + 1)
-    return read
+    return reading.read(images, self.arch, self.preprocessing)
 
   def calibrate(self, images, budget):
     """Sets thresholds that meet a budget on the given images; no labels, no training.
 
     Args:
-      images: (n, s, s, 3) uint8, or batches of them as `data.loader.eval_batches` gives them.
+      images: as for a call, or batches of them as `data.loader.eval_batches` gives them.
       budget: share of the dense GMACs; or several of them, for a network that runs `at` any budget
         between, and at the first where none is asked for.
 
@@ -237,9 +255,9 @@ class Network:
       The `Network` with these thresholds.
 
     Raises:
-      InputError: a budget that cannot be met.
+      InputError: a budget that cannot be met, or images that are none, see `vit.images`.
     """
-    budgets = (budget,) if np.ndim(budget) == 0 else tuple(budget)
+    budgets = complexity.shares(budget)
     complexity.check_budgets(self.arch, budgets)
     calibrator = self.calibrator(images)
     rows = [calibrator.thresholds(b).thresholds for b in budgets]
@@ -261,17 +279,18 @@ class Network:
       what was `search.Found`.
 
     Raises:
-      InputError: a budget that cannot be met.
+      InputError: a budget that cannot be met, images that are none, or no number of trials.
     """
+    budget = complexity.share(budget)
     complexity.check_budget(self.arch, budget)  # before images run
+    search.check(trials, seed)
     found = search.search(self.calibrator(images), budget, trials, seed)
     arch = dataclasses.replace(self.arch, stage_weights=found.stage_weights)
     return dataclasses.replace(self, arch=arch), found
 
   def calibrator(self, images):
     """A `Calibrator` on images, as for `calibrate`."""
-    batches = _batches(images) if hasattr(images, "shape") else images
-    return calibration.Calibrator(self, batches)
+    return calibration.Calibrator(self, images)
 
   def describe(self):
     """What goes beside the parameters into weight files, workdirs and artifacts, for JSON."""
@@ -290,26 +309,19 @@ class Network:
       thresholds_as_metadata: keeps thresholds out of the tensors, for timm; see `weights.saving`.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: it cannot be written; its suffix is another format's, as `.pth`; or parameters
+        that could not be loaded.
     """
-    saving.save(path, self.params, self.describe(), thresholds_as_metadata)
+    saving.save(path, self.params, self.describe(), thresholds_as_metadata, self.arch)
 
   def export(self, path, form, batch_sizes=None, budget=None, **options):
     """Writes an artifact that others run, verified; see `export.writing.export`."""
     from asvit_jax.export.writing import BATCH_SIZES, export
 
-    sizes = BATCH_SIZES if batch_sizes is None else batch_sizes
-    return export(self, path, form, sizes, budget, **options)
-
-
-def _batches(images):
-  for start in range(0, len(images), _CALIBRATION_BATCH):
-    part = np.asarray(images[start : start + _CALIBRATION_BATCH])
-    missing = min(_CALIBRATION_BATCH, len(images)) - len(part)
-    padded = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    yield {"image": padded, "valid": np.arange(len(padded)) < len(part)}
+    numbers = BATCH_SIZES if batch_sizes is None else batch_sizes
+    return export(self, path, form, numbers, budget, **options)
 
 
 @functools.partial(jax.jit, static_argnames=("execution", "tokens"))
 def _compiled(network, images, execution, tokens):
-  return network.apply(images, execution, tokens)
+  return network._run(images, execution, tokens)

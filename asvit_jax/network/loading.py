@@ -3,16 +3,21 @@
 import dataclasses
 
 from asvit_jax import vit
+from asvit_jax.config import parts as config_parts
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.parts import check_trusted
+from asvit_jax.core.parts import typed
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.held import Network
+from asvit_jax.sparsity.attentions import ATTENTIONS
+from asvit_jax.sparsity.reductions import REDUCTIONS
+from asvit_jax.sparsity.scores import SCORES
+from asvit_jax.vit.stems import STEMS
 from asvit_jax.weights import formats
-from asvit_jax.weights.adapting import adapt
-from asvit_jax.weights.names import from_timm
+from asvit_jax.weights.adapting import HEADS, adapt
+from asvit_jax.weights.names import check_fits, from_timm
 from asvit_jax.weights.recognition import recognize
 
 
@@ -44,6 +49,7 @@ def load(
   key="",
   step="",
   weights_of="",
+  parts=(),
 ):
   """A `Network` from weights of any format.
 
@@ -59,12 +65,16 @@ def load(
     key: where the source holds several networks, which: "model_ema", "teacher".
     step: of a run: "latest" (as ""), "best" or a number; see `run.choice.check`.
     weights_of: of a run: "ema", "raw" or "best"; "" for the averaged where it averages.
+    parts: names of parts of your own, `package.module:object`, that the source may name and that
+      are then imported. Opening a file runs no other code.
 
   Raises:
-    InputError: nothing there, a format that is not known, or weights that do not fit `arch`.
+    InputError: nothing there, a format that is not known, weights that do not fit `arch`, or a
+      source that names code from outside of this package which is not in `parts`.
   """
-  stored = formats.read(source, key, step, weights_of)
-  described = _described(stored, source)
+  parts = typed(parts)
+  stored = formats.read(source, key, step, weights_of, parts)
+  described = _described(stored, source, parts)
   variant = stored.description.get("variant", "")
   if isinstance(arch, str):
     variant, arch = arch, _published(arch)
@@ -79,7 +89,7 @@ def load(
 
 
 def load_configured(
-  source, config, *, resize=False, new_head=False, key="", step="", weights_of=""
+  source, config, *, resize=False, new_head=False, key="", step="", weights_of="", parts=()
 ):
   """The `Network` of a source as a config wants it.
 
@@ -88,18 +98,20 @@ def load_configured(
 
   Args:
     source: as in `load`.
-    config: see `config.base`.
+    config: see `config.base`. The source may name the parts of one's own that it names.
     resize: as in `load`.
     new_head: as in `load`.
     key: as in `load`.
     step: as in `load`.
     weights_of: as in `load`.
+    parts: as in `load`, besides those of the config.
 
   Raises:
     InputError: as in `load`; or the config and the source contradict each other.
   """
-  stored = formats.read(source, key, step, weights_of)
-  described = _described(stored, source)
+  parts = typed(parts) | config_parts.own(config)
+  stored = formats.read(source, key, step, weights_of, parts)
+  described = _described(stored, source, parts)
   arch = architecture(config, described or stored.facts)
   expected = preprocessing(config, _preprocessing(stored, source, config))
   network = Network(arch, {}, config.model.dtype, expected, variant=config.model.variant)
@@ -130,31 +142,49 @@ def _filled(network, stored, described, source, resize, new_head):
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
       "choose the model.variant that it is of, or set model.heads"
     )
+  # A network without thresholds is of no budget, whatever its file says.
+  budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
+  if described is not None:  # before memory is taken for the sizes that a file claims
+    own = described if prunes else described.dense
+    headless = new_head and "head.weight" not in stored.tensors
+    check_fits(own, stored.tensors, name, len(budgets), stored.family, HEADS if headless else ())
   tensors = adapt(arch, stored, resize, new_head, name)
-  budgets = tuple(stored.description.get("budgets", ()))
   of = arch if prunes else arch.dense
   params = from_timm(of, tensors, name, len(budgets), stored.family)
   classes = stored.description.get("classes")
+  if classes is not None and not new_head and len(classes) != arch.classes:
+    raise InputError(
+      f"{name} has {arch.classes} classes, and names of {len(classes)} (id2label or label_names, "
+      "where a config.json is beside it): correct the names, or take them out"
+    )
   if classes is not None and len(classes) != arch.classes:
     classes = None
   classes = None if classes is None else tuple(classes)
   return dataclasses.replace(network, params=params, classes=classes, budgets=budgets)
 
 
-def _described(stored, source):
+def _described(stored, source, parts):
   """The `Architecture` that a source says it is of, or None."""
   values = stored.description.get("architecture")
   if values is None:
     return None
-  arch = vit.Architecture.from_json(values, f"weights {source}")
-  for part in (arch.stem, arch.attention, arch.score, arch.reduction):
-    check_trusted(part, f"weights {source}")
+  arch = vit.Architecture.from_json(values, f"weights {source}", parts)
+  for table, name in (
+    (STEMS, arch.stem),
+    (ATTENTIONS, arch.attention),
+    (SCORES, arch.score),
+    (REDUCTIONS, arch.reduction),
+  ):
+    try:
+      table.check(name)
+    except InputError as error:
+      raise InputError(f"weights {source}: {error}") from error
   return arch
 
 
 def _preprocessing(stored, source, config=None):
   """What the weights expect of images; where they do not say it, what is taken is said."""
-  found = Preprocessing.from_json(stored.description.get("preprocessing", {}))
+  found = Preprocessing.from_json(stored.description.get("preprocessing", {}), f"weights {source}")
   if stored.assumes and (config is None or config.data.mean is None):
     taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
     log(

@@ -7,8 +7,6 @@ and the packed execution, the latter for each image alone and for the batch. End
 JSON: the largest errors and `"ok"`.
 """
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,7 @@ from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import Network
-from asvit_jax.reference.files import architecture, read, subset
+from asvit_jax.reference.files import architecture, metadata, read, subset
 from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.executions.packed import packed
@@ -66,7 +64,7 @@ def check(path):
 
 def _check(path):
   reference = read(path)
-  meta = json.loads(str(reference["meta"]))
+  meta = metadata(reference, path)
   arch = architecture(meta, reference)
   params = from_timm(arch, subset(reference, "student/"), f"{path}, student")
   student = Network(arch, params)

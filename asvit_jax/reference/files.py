@@ -6,8 +6,24 @@ import zlib
 import numpy as np
 
 from asvit_jax import vit
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
+
+_NUMBERS = (
+  *("embed_dim", "num_heads", "depth", "mlp_ratio", "num_classes", "layer_norm_eps"),
+  *("ratio_weight", "distill_weight", "keep_ratio", "temperature"),
+)
+_META = schema.table(
+  {"kind": schema.text(100), "qkv_bias": schema.BOOLEAN, "optimizer": schema.table()}
+  | {"prune_at": schema.array(schema.integer(0, 1000), most=1000), "skip_lam": schema.number()}
+  | {name: schema.number() for name in _NUMBERS},
+  required=("kind", "qkv_bias", "optimizer", "prune_at", *_NUMBERS),
+)
+
+
+def metadata(reference, path):
+  """The hyper-parameters in a file, a dictionary; raises InputError where it has others."""
+  return schema.loads(str(reference["meta"]), _META, f"{path}, its meta")
 
 
 def architecture(meta, reference):

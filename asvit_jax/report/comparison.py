@@ -5,6 +5,7 @@ import itertools
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from asvit_jax.report import naming
 from asvit_jax.report.colors import FRAME, TEXT
 
 # Okabe and Ito's, which everybody can tell apart, and two greys; markers tell them apart, too.
@@ -42,7 +43,7 @@ def draw_comparison(results, title):
   measures = ["top1", *(["kl"] if all("kl" in row for row in rows) else [])]
   height = 4.2 if len(measures) == 1 else 6.4
   figure = Figure((4.2 * len(panels) + 1.5, height), dpi=160, layout="constrained")
-  figure.suptitle(title, fontsize=11, color=TEXT)
+  figure.suptitle(naming.name(title), fontsize=11, color=TEXT, **naming.PLAIN)
   dense = results["dense"] | {"speedup": 1.0}
   axes = None
   for line, measure in enumerate(measures):
@@ -55,7 +56,8 @@ def draw_comparison(results, title):
       if not line:
         axes.set_title(name, fontsize=9, color=TEXT)
   handles, labels = figure.axes[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+  legend = figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+  naming.plain_legend(legend)
   return figure
 
 
@@ -86,7 +88,7 @@ def _draw(axes, dense, rows, methods, axis, measure):
       color=color,
       linewidth=2.2 if adaptive else 1.2,
       markersize=5,
-      label=method,
+      label=naming.name(method),
     )
   axes.set_xlabel(_LABELS[axis], fontsize=8)
   axes.set_ylabel(_LABELS[measure], fontsize=8, color=TEXT)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses import LOSSES
+from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 
 _LOSS, _FIRST = "#222222", "#0072b2"
@@ -31,8 +32,8 @@ def draw_curves(lines, target_gmacs=None, title=""):
   Raises:
     InputError: no training step is among the lines.
   """
-  train = [line for line in lines if line["kind"] == "train"]
-  evals = [line for line in lines if line["kind"] == "eval"]
+  train = _alike([line for line in lines if line["kind"] == "train"])
+  evals = _alike([line for line in lines if line["kind"] == "eval"])
   if not train:
     raise InputError(
       f"run {title!r} has no training metrics yet: let train.py reach its first log_every steps"
@@ -40,23 +41,33 @@ def draw_curves(lines, target_gmacs=None, title=""):
   panels = [functools.partial(_draw_loss, train=train)]
   if evals:
     panels += [functools.partial(_draw_top1, evals=evals)]
-  if "gmacs" in train[0]:
+  if {"gmacs", "kept", "thresholds"} <= train[0].keys():
     panels += [
       functools.partial(_draw_gmacs, train=train, evals=evals, target=target_gmacs),
       functools.partial(_draw_kept, train=train, evals=evals),
       functools.partial(_draw_thresholds, train=train),
     ]
-  panels += [functools.partial(_draw_learning_rate, train=train)]
+  if "lr" in train[0]:
+    panels += [functools.partial(_draw_learning_rate, train=train)]
 
   columns = min(3, len(panels))
   rows = math.ceil(len(panels) / columns)
   figure = Figure((3.6 * columns, 2.7 * rows + 0.3), dpi=160, layout="constrained")
-  figure.suptitle(title, fontsize=11, color=TEXT)
+  figure.suptitle(naming.name(title), fontsize=11, color=TEXT, **naming.PLAIN)
   for i, draw in enumerate(panels, 1):
     axes = figure.add_subplot(rows, columns, i)
     draw(axes)
     _tidy(axes, lines[-1]["step"])
   return figure
+
+
+def _alike(lines):
+  """Those that hold what the first of them holds: a file can be damaged, or of two versions."""
+
+  def form(line):
+    return {k: len(v) if isinstance(v, list) else 0 for k, v in line.items()}
+
+  return [line for line in lines if form(lines[0]).items() <= form(line).items()]
 
 
 def _draw_loss(axes, train):
@@ -142,4 +153,4 @@ def _tidy(axes, last_step):
   axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
   if axes.get_legend_handles_labels()[1]:
-    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")
+    naming.plain_legend(axes.legend(fontsize=8, framealpha=0.8, edgecolor="none"))

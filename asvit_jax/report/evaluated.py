@@ -30,6 +30,7 @@ def write_report(directory, network, config, source, results, execution, count=i
   """
   path = writing.path_in(directory)
   if jax.process_index() == 0:
+    writing.check(directory)
     gallery, dense = images.collect(network, config, source, execution, count)
     writing.write(directory, page_of(network, config, results, execution, gallery, dense))
   return str(path)

@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from asvit_jax.report import naming
+
 
 def draw_speed(results, title):
   """Images per second against GMACs, a point an execution.
@@ -28,10 +30,14 @@ def draw_speed(results, title):
   )
   for name, result in results.items():
     axes.plot(
-      result["gmacs"], result["images_per_s"], "o", label=f"{name} {result['speedup']:.2f}x"
+      result["gmacs"],
+      result["images_per_s"],
+      "o",
+      label=f"{naming.name(name)} {result['speedup']:.2f}x",
     )
-  axes.set(xlabel="GMACs an image", ylabel="images/s", title=title)
+  axes.set(xlabel="GMACs an image", ylabel="images/s")
+  axes.set_title(naming.name(title), **naming.PLAIN)
   axes.set_ylim(bottom=0)
-  axes.legend(frameon=False, fontsize=8)
+  naming.plain_legend(axes.legend(frameon=False, fontsize=8))
   axes.spines[["top", "right"]].set_visible(False)
   return figure

@@ -9,9 +9,11 @@ from matplotlib.patches import Rectangle
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import printable
 from asvit_jax.data import loader
 from asvit_jax.data.images import ImageFiles
 from asvit_jax.evaluation.one_pass import classify
+from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 
 MAX_ROWS = 32  # of a picture; viewers give up on much taller ones
@@ -80,10 +82,10 @@ def token_picture(images, keeps, titles, captions, boxes=None):
       axes.set(xticks=[], yticks=[])
       axes.spines[:].set(color=FRAME, linewidth=0.5)
       axes.set_xlabel(
-        text, fontsize=7.5, color=TEXT, labelpad=3, linespacing=1.25, parse_math=False
+        printable(text), fontsize=7.5, color=TEXT, labelpad=3, linespacing=1.25, **naming.PLAIN
       )
   for axes, title in zip(grid[0], titles, strict=True):
-    axes.set_title(title, fontsize=9, color=TEXT, pad=5)
+    axes.set_title(naming.name(title), fontsize=9, color=TEXT, pad=5, **naming.PLAIN)
   for axes, box in zip(grid[:, 0], boxes if boxes is not None else (), strict=False):
     # imshow centres pixels on whole numbers.
     ymin, xmin, ymax, xmax = np.asarray(box) * (size_y, size_x, size_y, size_x) - 0.5
@@ -142,6 +144,7 @@ def draw_files(network, config, paths, out):
     InputError: too many images, one that cannot be read, or a file that cannot be written.
   """
   check_rows(len(paths))
+  storage.check_file(out, "the picture")
   config = config.copy_and_resolve_references()
   config.data.exif_orientation = True  # as `predict` has it
   classes = network.classes or map(str, range(network.arch.classes))
@@ -156,20 +159,16 @@ def check_rows(count):
 
 def save(figure, path):
   """Writes a figure as PNG; all of it or nothing."""
-  with storage.replacing(path, "the picture") as partial:
+  with storage.replacing(path, "the picture") as partial, naming.any_signs():
     figure.savefig(partial, format="png")
 
 
 def _captions(classes, prediction, probability, label, keep, gmacs, dense_gmacs):
   """The texts of a row: the prediction, and the label where it differs; patches kept; the cost."""
   mark = "" if label < 0 else "✓ " if prediction == label else "✗ "
-  answer = f"{mark}{_short(classes[prediction])}  {100 * probability:.0f} %"
+  answer = f"{mark}{naming.name(classes[prediction], _NAME)}  {100 * probability:.0f} %"
   if mark == "✗ ":
-    answer += f"\nlabel {_short(classes[label])}"
+    answer += f"\nlabel {naming.name(classes[label], _NAME)}"
   kept = [f"{stage.sum()} of {stage.size} patches" for stage in keep]
   kept[-1] += f"\n{gmacs:.3g} GMACs, {100 * gmacs / dense_gmacs:.0f} % of dense"
   return [answer, *kept]
-
-
-def _short(name):
-  return name if len(name) <= _NAME else name[: _NAME - 1] + "…"

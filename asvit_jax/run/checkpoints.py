@@ -5,8 +5,6 @@ the run averages), `optimizer`, and the checksums of them all.
 """
 
 import contextlib
-import functools
-import math
 import time
 
 import jax
@@ -14,17 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from asvit_jax import vit
-from asvit_jax.core import exchange, hosts, leaves, storage
+from asvit_jax.core import exchange, hosts, leaves, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
-from asvit_jax.run import damage, ranking
+from asvit_jax.run import damage, keeping, noise
+from asvit_jax.run.plain_path import PlainPath
 from asvit_jax.run.state import TrainState
 
-# Seconds between tries to read a step which a disk or a network does not give.
+# Seconds between tries to read a step which a disk or a network does not give; and what part of
+# them where nothing will pass that does not within moments.
 WAITS = (1.0, 3.0, 10.0)
+_MOMENTS = 0.1
+_CHECKSUMS = schema.table(others=schema.table(others=schema.integer(most=2**32 - 1)))
 
 
 @contextlib.contextmanager
@@ -45,8 +46,8 @@ class Checkpoints:
 
   Saving is asynchronous and atomic. A checksum over every array is saved with it and verified when
   it is read; a step that is damaged is passed over, loudly, for the one before. Only what `damage`
-  says is damage: any other error is met by trying again, and then ends the run, which changes
-  nothing.
+  says is damage, and says again: any other error is met by trying again, and then ends the run,
+  which changes nothing.
 
   Args:
     workdir: of the run.
@@ -56,24 +57,16 @@ class Checkpoints:
   def __init__(self, workdir, read_only=False):
     directory = storage.path(workdir) / "checkpoints"
     self.directory = directory if storage.in_bucket(directory) else directory.absolute()
-    keep = policies.AnyPreservationPolicy(
-      [
-        policies.LatestN(2),
-        *(
-          policies.BestN(
-            get_metric_fn=functools.partial(_rank, kind),
-            n=1,
-            keep_checkpoints_without_metrics=False,
-          )
-          for kind in ranking.NAMES
-        ),
-      ]
-    )
+    self.failed = False  # whether a step could not be written
+    self._plain = PlainPath(self.directory)
+    if not read_only and not storage.in_bucket(directory):
+      self.directory.mkdir(parents=True, exist_ok=True)  # what a link leads to must be there
+    noise.silence()
     with _quiet() if read_only else contextlib.nullcontext():
       options = ocp.CheckpointManagerOptions(
-        preservation_policy=keep, read_only=read_only, create=not read_only
+        preservation_policy=keeping.policy(), read_only=read_only, create=not read_only
       )
-      self._manager = ocp.CheckpointManager(self.directory, options=options)
+      self._manager = ocp.CheckpointManager(self._plain.path, options=options)
 
   @property
   def latest_step(self):
@@ -99,6 +92,7 @@ class Checkpoints:
     items = {k: jax.tree.map(np.asarray, v) for k, v in items.items() if v is not None}
     checksums = {name: leaves.checksums(item) for name, item in items.items()}
     with self._writing():
+      self._plain.mend()
       self._manager.save(
         int(state.step),
         args=ocp.args.Composite(
@@ -129,6 +123,31 @@ class Checkpoints:
     """The `params` or `ema` of a step, or of the latest good one; others as for `vit.specs`."""
     return self._restore({name: vit.specs(arch, budgets)}, step)[name]
 
+  def prove(self, state):
+    """Reads back the `TrainState` that was saved last, as another process will, and compares it.
+
+    One item at a time is in memory besides it.
+
+    Raises:
+      InputError: it cannot be written, or not be read.
+    """
+    self.wait()
+    step, items = int(state.step), {k: v for k, v in _items(state).items() if v is not None}
+    reader = Checkpoints(self.directory.parent, read_only=True)
+    for name, item in items.items():
+      problem = "it is not there"
+      if step in reader.steps:
+        target = {name: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), item)}
+        _, error = reader._read(step, target)
+        problems = exchange.gather(error and reader._describe(error, step, target))
+        problem = next((p["text"] for p in problems if p is not None), None)
+      if problem is not None:
+        raise InputError(
+          f"the first checkpoint of the run, {self.directory / str(step)}, was written and cannot "
+          f"be read ({name}: {problem}): nothing that is trained here could be used; mend the "
+          "disk, or use another --workdir"
+        )
+
   def wait(self):
     """Blocks until everything saved is on disk; raises as `save` does."""
     with self._writing():
@@ -145,13 +164,22 @@ class Checkpoints:
       yield
     # What Orbax and its storage raise for a full or a lost disk has no common type.
     except Exception as error:
-      self._manager.reload()  # it counts a step as there when its saving begins
+      self.failed = True
+      noise.silence_leftovers()
+      with contextlib.suppress(Exception):  # the disk is not there at all
+        self._manager.reload()  # it counts a step as there when its saving begins
       good = "no step" if self.latest_step is None else f"step {self.latest_step}"
       raise InputError(
-        f"a checkpoint cannot be written in {self.directory} ({type(error).__name__}: "
-        f"{str(error)[:300]}); {good} is there and good: make room or mend the disk, and run the "
-        "same command to go on"
+        f"a checkpoint cannot be written in {self.directory} ({self._cause(error)}); {good} is "
+        "there and good: make room or mend the disk, and run the same command to go on"
       ) from error
+
+  def _cause(self, error):
+    """What an error of writing says, with what the operating system says of it in front."""
+    text = " ".join(self._plain.named(str(error)).split())
+    system = damage.of_system(error)
+    said = "" if system is None or system in text[:200] else f"{system}: "
+    return f"{said}{type(error).__name__}: {text[:300]}{'…' if len(text) > 300 else ''}"
 
   def _set_aside(self, good):
     later = [step for step in self.steps if step > good]
@@ -195,20 +223,26 @@ class Checkpoints:
     A run removes a step only after a newer one is complete, so what was lost to that is told from
     damage by listing the steps again.
     """
+    before = False  # whether it was damage
     for wait in (*WAITS, None):
       restored, error = self._read(step, targets)
-      problems = [p for p in exchange.gather(error and damage.describe(error)) if p is not None]
+      found = exchange.gather(error and self._describe(error, step, targets))
+      problems = [p for p in found if p is not None]
       if not problems:
         return restored, None
       if [s for s in self._listed(only) if s not in damaged][-1:] != [step]:
         return None, None
       problem = problems[0]["text"]
-      if all(p["damage"] for p in problems):
+      damaged_now = all(p["damage"] for p in problems)
+      if damaged_now and (before or any(p["sure"] for p in problems)):
         return None, problem
+      before = damaged_now
       if wait is None or not all(p["may_pass"] for p in problems):
         break
-      log(f"WARNING: checkpoint {self.directory / str(step)} cannot be read ({problem}): once more")
-      time.sleep(wait)
+      if not damaged_now:
+        place = self.directory / str(step)
+        log(f"WARNING: checkpoint {place} cannot be read ({problem}): once more")
+      time.sleep(wait * _MOMENTS if all(p["soon"] for p in problems) else wait)
     raise InputError(
       f"checkpoint {self.directory / str(step)} cannot be read ({problem}): it is of another "
       "network, or the storage fails; nothing was changed: see to that and try again"
@@ -226,18 +260,27 @@ class Checkpoints:
       for name in targets:
         if not (self.directory / str(step) / name / "_METADATA").exists():
           raise FileNotFoundError(f"{name} is not all there: it has no _METADATA")
+      self._plain.mend()
       restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
+      found = {name: restored[name] for name in targets}
       if verified:
-        damage.check({name: restored[name] for name in targets}, restored["checksums"])
+        damage.check(found, restored["checksums"])
+      damage.check_shapes(found, targets)
     # What Orbax and its storage raise has no common type.
     except Exception as error:
       return None, error
     return restored, None
 
-
-def _rank(kind, metrics):
-  """Of a kind of weights, from what was saved with a step; runs from before ranked by top-1."""
-  return metrics["ranks"].get(kind, -math.inf) if "ranks" in metrics else metrics["top1"]
+  def _describe(self, error, step, targets):
+    """See `damage.describe`."""
+    place = self.directory / str(step)
+    try:
+      content = storage.read(place / "checksums" / "metadata")
+      checksums = schema.loads(content, _CHECKSUMS, "the checksums", most_bytes=1 << 30)
+    except (OSError, InputError):
+      checksums = None
+    found = damage.describe(error, place, targets, checksums)
+    return found | {"text": self._plain.named(found["text"])}
 
 
 def _items(state):

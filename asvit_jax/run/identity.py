@@ -7,12 +7,23 @@ these and no others.
 import json
 
 from asvit_jax.config import base
+from asvit_jax.config import parts as config_parts
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.length import total_steps
-from asvit_jax.core import hosts, leaves, sizes, storage
+from asvit_jax.core import hosts, schema, sizes, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.plain import plain
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.run import inputs as inputs_lib
+from asvit_jax.run import layout
+from asvit_jax.run.inputs import check as check_inputs
+from asvit_jax.run.inputs import describe as describe_inputs
+from asvit_jax.run.inputs import save as save_inputs
+from asvit_jax.vit import description as descriptions
+
+__all__ = ["check_inputs", "describe_inputs", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -48,6 +59,17 @@ _OF_A_HOST = (
   *("data.workers", "init_from", "teacher_from"),
 )
 
+# The forms of what stands in a workdir. Of a config, `base` knows the type of each key.
+_NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
+_VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
+_SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
+_CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_VALUE)), others=_VALUE)
+_ADVICE = "somebody changed it"
+_READERS = {
+  "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
+  "network.json": descriptions.loads,
+}
+
 
 def save(config, workdir, description=None):
   """Writes a config, and a network's description, into a workdir.
@@ -67,32 +89,45 @@ def save(config, workdir, description=None):
 
 
 def check_config(config, workdir):
-  """Raises InputError where a run of another config is there, or nothing could be written."""
+  """Raises InputError where a run of another config is there, or nothing could be written.
+
+  Returns:
+    The keys of `inputs.PLACES` that are others than the run there has: whether they lead to the
+    same weights is for `inputs.check`.
+  """
+  moved = []
   if storage.in_bucket(workdir) and not str(workdir).startswith("gs://"):
     raise InputError(
       f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
       "or mount the store as a disk"
     )
   if is_run(workdir):
-    before, now = (_with_defaults(flatten(c)) for c in (load(workdir), config))
+    found = load(workdir, config_parts.own(config))
+    before, now = (_with_defaults(flatten(c)) for c in (found, config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
-    length = () if _read(workdir, "inputs.json") is None else _LENGTH
-    others = [k for k in changed if k not in length]
+    length = () if inputs_lib.read(workdir) is None else _LENGTH
+    moved = [k for k in changed if k in inputs_lib.PLACES]
+    if moved and not inputs_lib.know_weights(config, workdir):
+      moved = []
+    others = [k for k in changed if k not in (*length, *moved)]
     if others:
       listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in others)
       raise InputError(
         f"{workdir} holds a run of another config ({listed}): use another --workdir; there, "
         f"--config.init_from={workdir} would start from the weights of this one"
       )
-    if changed:
+    if len(changed) > len(moved):
       _check_no_shorter(config, workdir)
-  storage.check_writable(workdir, "workdir")
+    inputs_lib.check_places(config, workdir)
+  layout.check(workdir)
+  return moved
 
 
 def _check_no_shorter(config, workdir):
   """Raises InputError where a config would end the run in a workdir before its own does."""
-  before, now = steps_planned(load(workdir), workdir), steps_planned(config, workdir)
+  found = load(workdir, config_parts.own(config))
+  before, now = steps_planned(found, workdir), steps_planned(config, workdir)
   if now < before:
     raise InputError(
       f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
@@ -102,7 +137,7 @@ def _check_no_shorter(config, workdir):
 
 def steps_planned(config, workdir):
   """The steps of a config on the images of the run in a workdir; None where these are not known."""
-  inputs = _read(workdir, "inputs.json")
+  inputs = inputs_lib.read(workdir)
   return None if inputs is None else total_steps(config, inputs["images"])
 
 
@@ -135,66 +170,41 @@ def is_run(workdir):
   if not path.is_file():
     return False
   try:
-    return "optimizer" in json.loads(storage.read(path))
+    return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
   except (OSError, ValueError):
     return True  # of a run; `load` says what is wrong with it
 
 
-def load(workdir):
-  """The config of the run in a workdir; raises InputError where there is none."""
+def load(workdir, parts=(), needed=config_parts.TRAINING):
+  """The config of the run in a workdir.
+
+  Args:
+    workdir: of a run.
+    parts: names of parts of one's own that the user typed, see `core.parts.typed`: the run may
+      name these, and the parts of this package.
+    needed: keys whose parts will run, of `config.parts`. Where others name a part of one's own,
+      they have their defaults in what is returned.
+
+  Raises:
+    InputError: no run there; a damaged config, or one of another version; or one that names code
+      from outside of this package which nobody typed.
+  """
   path = storage.path(workdir) / "config.json"
   if not path.is_file():
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
     config = base()
-    config.update(_BEFORE | json.loads(storage.read(path)))
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f"{path} is not a config of this version: {error}") from error
+    config.update(_BEFORE | _loads(path))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    said = on_a_line(" ".join(str(error).split()))[:500]
+    raise InputError(f"{path} is not a config of this version: {said}") from error
+  config_parts.check(config, path, parts, needed, base())
   return config
 
 
 def load_description(workdir):
   """The description of the network in a workdir, {} of a run that has none, from before."""
   return _read(workdir, "network.json") or {}
-
-
-def describe_inputs(source, teacher_params, class_weights=None):
-  """The number of images, on which the schedule and every shuffle rest, the teacher and weights.
-
-  Args:
-    source: images to train on.
-    teacher_params: of the dense network; empty without one.
-    class_weights: what each class counts for in the loss, or None.
-  """
-  inputs = {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
-  return inputs | ({} if class_weights is None else {"class_weights": list(class_weights)})
-
-
-def check_inputs(inputs, workdir):
-  """Raises InputError where the run in a workdir began with others than `describe_inputs` says."""
-  before = _read(workdir, "inputs.json")
-  if before is None:
-    return
-  if before["images"] != inputs["images"]:
-    raise InputError(
-      f"the run in {workdir} began with {before['images']:,} images to train on, now there are "
-      f"{inputs['images']:,}: bring the data back, or use another --workdir"
-    )
-  if before["teacher"] != inputs["teacher"]:
-    raise InputError(
-      f"the run in {workdir} began with another teacher than what config.init_from now leads to: "
-      "bring its weights back, or use another --workdir"
-    )
-  if before.get("class_weights") != inputs.get("class_weights"):
-    raise InputError(
-      f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
-      "leads to: bring its file or its images back, or use another --workdir"
-    )
-
-
-def save_inputs(inputs, workdir):
-  """Writes them beside the config."""
-  _write(workdir, "inputs.json", inputs)
 
 
 def check_network(description, workdir):
@@ -241,12 +251,15 @@ def _read(workdir, name):
   if not path.exists():
     return None
   try:
-    return json.loads(storage.read(path))
-  except ValueError as error:
+    return _loads(path)
+  except (OSError, ValueError) as error:
     raise InputError(f"{path} is damaged ({error}): bring back a copy") from error
 
 
+def _loads(path):
+  return _READERS[path.name](storage.read(path, schema.MOST_BYTES), "its content")
+
+
 def _write(workdir, name, content):
-  storage.write(
-    storage.path(workdir) / name, json.dumps(content, indent=2) + "\n", f"the run's {name}"
-  )
+  text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
+  storage.write(storage.path(workdir) / name, text, f"the run's {name}")

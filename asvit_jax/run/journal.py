@@ -29,8 +29,7 @@ class Journal:
   def add(self, line):
     """One line, without its end."""
     if self._writing is None:
-      with self._path.open("a") as file:
-        file.write(line + "\n")
+      storage.append(self._path, line + "\n")
       return
     self._text += line + "\n"
     self._writing.give(self._text)

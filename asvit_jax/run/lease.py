@@ -1,7 +1,8 @@
 """The lock of a workdir in a bucket: an object that is written again and again while a run lives.
 
 Each writing names the object that it replaces, so of two that write only one succeeds. Who stops
-writing, killed or cut off, has lost the lease when it runs out.
+writing, killed or cut off, has lost the lease when it runs out, and knows that by its own clock
+before anybody else may take it.
 """
 
 import contextlib
@@ -12,12 +13,20 @@ import threading
 import time
 import uuid
 
+from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.run import lock
 
 RENEWED = 10.0  # seconds between two writings
-EXPIRES = 60.0  # seconds after the last one
+EXPIRES = 60.0  # seconds after the last one; its owner takes it for lost RENEWED seconds before
+_LONGEST = 1 << 16  # bytes of the object
+_MACHINE = schema.either(schema.NULL, schema.array(schema.text(), 3, 3))
+_ADVICE = "no run wrote it: remove it where none runs there"
+_SCHEMA = schema.table(
+  lock.SCHEMA["properties"] | {"machine": _MACHINE, "released": schema.BOOLEAN},
+  [*lock.SCHEMA["required"], "owner"],
+)
 
 
 class Lease:
@@ -45,6 +54,7 @@ class Lease:
     generation, before = self._object.read()
     if before is not None and not _is_over(before):
       generation = self._outlived(generation, before)
+    self._written = _now()  # when the last writing that succeeded began
     self._generation = self._write(generation)
     self._thread.start()
     return self
@@ -57,7 +67,13 @@ class Lease:
         self._object.write(json.dumps(self._content | {"released": True}), self._generation)
 
   def check(self):
-    """Raises InputError where another run has taken the lease meanwhile."""
+    """Raises InputError where another run has taken the lease meanwhile, or may have."""
+    if self._lost is None and _now() - self._written > EXPIRES - RENEWED:
+      raise InputError(
+        f"this run was cut off from {self._path.parent} for more than {EXPIRES - RENEWED:g} s, and "
+        "another one may take over: it stops before two write there; run the same command to go on "
+        "from its last checkpoint"
+      )
     if self._lost is not None:
       raise InputError(
         f"this run was cut off from {self._path.parent}, and another one has taken over: let that "
@@ -89,15 +105,24 @@ class Lease:
   def _renew(self):
     while not self._ended.wait(RENEWED):
       try:
-        self._generation = self._object.write(json.dumps(self._content), self._generation)
-      except _Changed as error:
-        _, content = self._object.read()
-        if content is None or content["owner"] != self._content["owner"]:
-          self._lost = error
-          return
-        self._generation, _ = self._object.read()  # written, but the answer did not arrive
-      except Exception as error:  # a network that is away: others see the lease run out
+        begun = _now()
+        try:
+          self._generation = self._object.write(json.dumps(self._content), self._generation)
+        except _Changed as error:
+          generation, content = self._object.read()
+          if content is None or content["owner"] != self._content["owner"]:
+            self._lost = error
+            return
+          self._generation = generation  # written once, but the answer did not arrive
+        else:
+          self._written = begun
+      except Exception as error:  # a network that is away: all see the lease run out
         log(f"WARNING: the lock of {self._path.parent} cannot be renewed ({error})")
+
+
+def _now():
+  """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+  return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _is_over(content):
@@ -134,7 +159,8 @@ class _Object:
   def __init__(self, path):
     from google.cloud import storage  # gcsfs brings it, and Orbax uses it
 
-    bucket, _, self._name = str(path).removeprefix("gs://").partition("/")
+    self._where = str(path).removeprefix("gs://")
+    bucket, _, self._name = self._where.partition("/")
     self._bucket = storage.Client().bucket(bucket)
 
   def read(self):
@@ -145,11 +171,10 @@ class _Object:
     if blob is None:
       return 0, None
     try:
-      return blob.generation, json.loads(
-        blob.download_as_bytes(if_generation_match=blob.generation)
-      )
+      content = blob.download_as_bytes(if_generation_match=blob.generation, end=_LONGEST)
     except (NotFound, PreconditionFailed):  # it was written meanwhile
       return self.read()
+    return blob.generation, schema.loads(content, _SCHEMA, f"the lock gs://{self._where}", _ADVICE)
 
   def write(self, text, generation):
     """The generation of what was written; raises `_Changed`."""

@@ -3,32 +3,47 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import socket
 import time
+import uuid
 
-from asvit_jax.core import hosts, storage
+from asvit_jax.core import hosts, schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 
 _NAME = "lock"
 # What file systems say that know no locks.
 _UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_LONGEST = 4096  # bytes of what a lock says
+SCHEMA = schema.table(
+  {
+    "host": schema.text(),
+    "process": schema.integer(),
+    "since": schema.text(),
+    "owner": schema.text(),
+  },
+  ["host", "process", "since"],
+)
 
 
 @contextlib.contextmanager
 def held(workdir):
   """Holds the lock of a workdir, which is made where it is not there; of several hosts, the first.
 
-  On a disk it is a lock of the operating system, which ends with the process, however that ends. In
-  a bucket, where there is none, it is a lease: see `lease`.
+  On a disk it is a lock of the operating system, which ends with the process, however that ends:
+  on the file `lock`, which says who holds it, and, where the file system can, on the workdir
+  itself, which nobody removes to get rid of a lock. In a bucket, where there is none, it is a
+  lease: see `lease`.
 
   Args:
     workdir: of the run.
 
   Yields:
-    A function that raises InputError where the lock was lost meanwhile.
+    A function that raises InputError where the lock was lost meanwhile: before anything is written.
 
   Raises:
     InputError: another run holds it, or it cannot be written.
@@ -43,42 +58,126 @@ def held(workdir):
     with Lease(path) as lease:
       yield lease.check
     return
-  with _locked(path, workdir):
-    yield lambda: None
+  with _writing(workdir):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  with _locked(path, workdir, os.O_CREAT) as lock:
+    content = json.dumps(holder() | {"owner": uuid.uuid4().hex}).encode()
+    with _writing(workdir):
+      os.pwrite(lock, content, 0)
+      os.truncate(lock, len(content))
+      status = os.fstat(lock)
+    check_held = functools.partial(_check_held, path, (status.st_dev, status.st_ino), content)
+    check_held()
+    try:
+      yield check_held
+    finally:
+      with contextlib.suppress(OSError):
+        os.truncate(lock, 0)
 
 
 def check(workdir):
   """Raises InputError where a run holds the lock now; makes nothing. In a bucket `held` says so."""
   path = storage.path(workdir) / _NAME
-  if hosts.is_first() and not storage.in_bucket(path) and path.exists():
+  if hosts.is_first() and not storage.in_bucket(path) and path.parent.is_dir():
     with _locked(path, workdir):
       pass
 
 
 @contextlib.contextmanager
-def _locked(path, workdir):
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
-  except OSError as error:
-    raise InputError(f"cannot write to workdir {workdir}: {error}") from error
-  with file:
+def _locked(path, workdir, flags=0):
+  """Holds the locks; a descriptor of the file, or None where it is not there and not to be made."""
+  with contextlib.ExitStack() as opened:
+    with _writing(workdir):
+      lock = _open(path, flags)
+    if lock is not None:
+      opened.callback(os.close, lock)
+      _check_ours(path, lock)
+    # Of the file first: it says who holds it, and runs of earlier versions hold no other.
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      locks = lock is not None and _lock(lock, workdir)
     except BlockingIOError as error:
-      file.seek(0)
-      raise refused(workdir, _holder(file.read())) from error
-    except OSError as error:
-      if error.errno not in _UNKNOWN:
-        raise InputError(f"the workdir {workdir} cannot be locked: {error}") from error
-      log(f"WARNING: {workdir} is on a file system without locks: start no second run there")
-    file.truncate(0)
-    file.write(json.dumps(holder()))
-    file.flush()
+      raise refused(workdir, _said(lock)) from error
     try:
-      yield
-    finally:
-      file.truncate(0)
+      directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+      opened.callback(os.close, directory)
+      fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      locks = True
+    except BlockingIOError as error:
+      raise InputError(
+        f"another run writes to {workdir} (a process has a lock on that directory, and none on the "
+        f"file {_NAME} in it): end it, or use another --workdir"
+      ) from error
+    except OSError:  # it may not be read, or the file system locks no directories, as NFS
+      pass
+    if flags and not locks:
+      log(f"WARNING: {workdir} is on a file system without locks: start no second run there")
+    yield lock
+
+
+def _open(path, flags):
+  try:
+    return storage.opened(path, os.O_RDWR | flags)
+  except FileNotFoundError:
+    if flags:
+      raise
+    return None
+
+
+def _lock(descriptor, workdir):
+  """Locks what is open; False where the file system has no such locks."""
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise
+  except OSError as error:
+    if error.errno not in _UNKNOWN:
+      raise InputError(f"the workdir {workdir} cannot be locked: {error}") from error
+    return False
+  return True
+
+
+@contextlib.contextmanager
+def _writing(workdir):
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f"cannot write to workdir {workdir}: {_NAME}: {error}") from error
+
+
+def _check_ours(path, lock):
+  """Raises InputError for a file that has the name of the lock and is none."""
+  if os.fstat(lock).st_size and not os.pread(lock, _LONGEST, 0).startswith(b'{"host": '):
+    raise InputError(
+      f"{path} is not the lock of a run, and a run would write over it: move it away, or use "
+      "another --workdir"
+    )
+
+
+def _check_held(path, ours, content):
+  """Raises InputError unless the file at a path is the one that is locked.
+
+  Args:
+    path: of the lock.
+    ours: (device, inode) of the file that is locked.
+    content: of it, which no other run writes.
+  """
+  try:
+    status = os.lstat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    status = None
+  except OSError:  # a network that is away; writing will say it
+    return
+  if status is not None:
+    if (status.st_dev, status.st_ino) == ours:
+      return
+    # Some file systems number their files anew.
+    with contextlib.suppress(OSError):
+      if storage.read(path, most=_LONGEST) == content:
+        return
+  raise InputError(
+    f"{path}, which keeps other runs out of this one's workdir, was removed or replaced: the run "
+    "stops before two write there; run the same command to go on from its last checkpoint"
+  )
 
 
 def holder():
@@ -89,14 +188,18 @@ def holder():
 
 def refused(workdir, holder):
   """The error of a second run."""
+  host, process, since = (
+    on_a_line(holder.get(key, "?"))[:100] for key in ("host", "process", "since")
+  )
   return InputError(
-    f"another run writes to {workdir}: process {holder.get('process', '?')} on "
-    f"{holder.get('host', '?')}, since {holder.get('since', '?')}; end it, or use another --workdir"
+    f"another run writes to {workdir}: process {process} on {host}, since {since}; end it, or use "
+    "another --workdir"
   )
 
 
-def _holder(text):
+def _said(lock):
+  """Who holds it; {} where it has the lock, but has not written yet, or is damaged."""
   try:
-    return json.loads(text)
-  except ValueError:  # it has the lock, but has not written yet
+    return schema.loads(os.pread(lock, _LONGEST, 0), SCHEMA, _NAME)
+  except InputError:
     return {}

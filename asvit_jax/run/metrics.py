@@ -1,17 +1,33 @@
 """Metrics of a run: JSON lines and TensorBoard, in its workdir."""
 
+import contextlib
 import json
 import math
+import sys
+import time
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log, log_once
 from asvit_jax.run.journal import Journal
+
+_MOST_BYTES = 1 << 30  # of the file; a line has about 500
+_MOST_SAID = 5  # numbers of damaged lines in a warning
+_NUMBER = schema.number(-sys.float_info.max, sys.float_info.max)
+_SHOWN = schema.either(_NUMBER, schema.NULL)  # null: see `_finite`
+_STAGES = schema.array(schema.either(_SHOWN, schema.table({"mean": _NUMBER}, ("mean",))), most=1024)
+_FIELDS = {"step": schema.integer(), "kind": schema.text(64)}
+_FIELDS |= dict.fromkeys(("loss", "lr", "gmacs"), _SHOWN)
+_FIELDS |= dict.fromkeys(("kept", "thresholds"), _STAGES)
+_LINE = schema.table(_FIELDS, required=("step", "kind"))
+_EVALUATION = schema.table(dict.fromkeys(("top1", "share"), _NUMBER), required=("top1", "share"))
 
 
 class Metrics:
   """Appends to `metrics.jsonl`; on a resumed run, what was written after its step is cut off.
 
-  So it is in TensorBoard's files.
+  So it is in TensorBoard's files. Lines that are damaged cannot be kept; then a copy of the whole
+  file is.
 
   Args:
     workdir: where the run lives.
@@ -23,7 +39,12 @@ class Metrics:
     from asvit_jax.run.tensorboard import TensorBoard  # it takes a second to import
 
     path = metrics_path(workdir)
-    kept = [line for line in read(workdir) if line["step"] <= step] if path.exists() else []
+    lines, damaged = _parse(workdir) if path.exists() else ([], ())
+    if damaged:
+      copy = path.with_name(f"{path.name}.damaged_{time.time_ns()}")
+      storage.write(copy, storage.read(path))
+      log(f"a copy of {path} with the damaged lines is {copy}")
+    kept = [line for line in lines if line["step"] <= step]
     self._journal = Journal(path, map(json.dumps, kept))
     self._tensorboard = TensorBoard(storage.path(workdir) / "tensorboard", step)
     self._wandb = None
@@ -71,16 +92,48 @@ def metrics_path(workdir):
 
 
 def read(workdir, kind=None):
-  """The lines of a run, of one kind or all; a last line cut short by a kill is left out."""
+  """The lines of a run, of one kind or all.
+
+  A last line cut short by a kill is left out; so is any other that is damaged, with a warning.
+
+  Raises:
+    InputError: there are none, or they cannot be read.
+  """
+  lines, _ = _parse(workdir)
+  return [line for line in lines if kind is None or line["kind"] == kind]
+
+
+def _parse(workdir):
+  """The good lines, and the numbers of those that are damaged."""
   path = metrics_path(workdir)
   try:
-    text = storage.read(path).decode()
+    content = storage.read(path, _MOST_BYTES)
   except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
     raise InputError(f"{workdir} has no metrics.jsonl: expected the workdir of train.py") from error
-  lines = []
-  for line in text.splitlines():
+  except OSError as error:
+    raise InputError(f"{path} cannot be read ({error.strerror or error}): check it") from error
+  *whole, rest = content.split(b"\n")
+  lines, damaged = [], []
+  for number, line in enumerate(whole, 1):
     try:
-      lines.append(json.loads(line))
-    except ValueError:
-      break
-  return [line for line in lines if kind is None or line["kind"] == kind]
+      lines.append(_line(line))
+    except InputError as error:
+      damaged.append((number, error))
+  with contextlib.suppress(InputError):  # cut short by a kill, or nothing
+    lines.append(_line(rest))  # whole but for its end, as other programs write it
+  if damaged:
+    numbers = ", ".join(str(number) for number, _ in damaged[:_MOST_SAID])
+    more = ", …" if len(damaged) > _MOST_SAID else ""
+    log_once(
+      f"{path} is damaged",
+      f"WARNING: {path} is damaged; left out: line {numbers}{more} ({damaged[0][1]})",
+    )
+  return lines, [number for number, _ in damaged]
+
+
+def _line(content):
+  """A line of JSON; raises InputError."""
+  line = schema.loads(content, _LINE, "it", "the others are read")
+  if line["kind"].startswith("eval"):
+    schema.check(line, _EVALUATION, "it", "the others are read")
+  return line

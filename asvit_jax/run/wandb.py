@@ -3,9 +3,10 @@
 import json
 import uuid
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 
+_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}
 _FILE = "wandb.json"  # in the workdir: the run's id, by which it goes on there
 
 
@@ -30,7 +31,9 @@ class Wandb:
     place = storage.path(workdir)
     known = place / _FILE
     if known.exists():
-      identity = json.loads(storage.read(known))["id"]
+      form = schema.table({"id": _ID}, required=("id",))
+      advice = "remove it, and the run begins another one there"
+      identity = schema.loads(storage.read(known, 1 << 20), form, str(known), advice)["id"]
     else:
       identity = uuid.uuid4().hex[:8]
       storage.write(known, json.dumps({"id": identity}) + "\n", "the id of the run at wandb")

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.complexity import (
   check_budget,
@@ -19,6 +21,7 @@ from asvit_jax.sparsity.complexity import (
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.executions.cache_sized import CACHED, images_at_once
 from asvit_jax.sparsity.gates import hard_gate
+from asvit_jax.vit.images import batches, normalized
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
 TOLERANCE = 1e-3  # of the budget
@@ -51,21 +54,25 @@ class Calibrator:
 
   Args:
     network: a `Network` whose architecture says where to prune; thresholds of it are not read.
-    batches: iterable of {"image": (b, s, s, 3) uint8}, with "valid" (b,) bool where rows are
-      padding. What blocks make of all of them stays in memory.
+    images: see `vit.images.batches`: (n, s, s, 3) uint8 pixels or normalised floats, or batches,
+      {"image": images}, with "valid" (b,) bool where rows are padding. What blocks make of all of
+      them stays in memory.
+
+  Raises:
+    InputError: images that are none, or scores of them that are not finite.
   """
 
-  def __init__(self, network, batches):
+  def __init__(self, network, images):
     self.arch = network.arch
     # How hard stages cut decides nothing that is compiled.
     arch = dataclasses.replace(network.arch, stage_weights=())
     network = dataclasses.replace(network, arch=arch)
     self._network = network.with_thresholds(np.zeros(arch.stages))
     self._stages, valid = [], []
-    for batch in batches:
-      for images in _in_groups(arch, batch["image"]):
-        self._stages.append(_before_first_stage(self._network, images))
-      valid.append(batch.get("valid", np.ones(len(batch["image"]), bool)))
+    for batch in batches(images, arch, network.preprocessing):
+      for group in _in_groups(arch, batch["image"]):
+        self._stages.append(_before_first_stage(self._network, group))
+      valid.append(batch["valid"])
     self._valid = np.concatenate(valid)
     self._first_scores = self._scores(self._stages)
 
@@ -132,7 +139,13 @@ class Calibrator:
 
   def _scores(self, stages):
     """(images, n) of the patch tokens."""
-    return np.concatenate([np.asarray(_scores(self._network, s)) for s in stages])[self._valid]
+    scores = np.concatenate([np.asarray(_scores(self._network, s)) for s in stages])[self._valid]
+    if not np.isfinite(scores).all():
+      raise InputError(
+        "the network's scores of these images are not finite (NaN or infinite), so no thresholds "
+        "can be set by them: check its weights, which may be damaged or too large"
+      )
+    return scores
 
 
 def _in_groups(arch, images):
@@ -143,16 +156,19 @@ def _in_groups(arch, images):
 
 
 @jax.jit
+@usual
 def _before_first_stage(network, images):
-  return in_place.before_first_stage(network.model, network.preprocessing.normalize(images))
+  return in_place.before_first_stage(network.model, normalized(images, network.preprocessing))
 
 
 @jax.jit
+@usual
 def _scores(network, stage):
   return Attending.of(network.arch).scores(stage)[:, network.arch.prefix_tokens :]
 
 
 @functools.partial(jax.jit, static_argnums=3)
+@usual
 def _after_stage(network, stage, threshold, index):
   keep = stage.present[:, network.arch.prefix_tokens :] * hard_gate(
     _scores(network, stage), threshold
@@ -161,11 +177,13 @@ def _after_stage(network, stage, threshold, index):
 
 
 @functools.partial(jax.jit, static_argnums=3)
+@usual
 def _logits(network, stage, threshold, index):
   return in_place.logits(network.model, _after_stage(network, stage, threshold, index))
 
 
 @jax.jit
+@usual
 def _dense_logits(network, stage):
   return in_place.dense_logits(network.model, stage)
 

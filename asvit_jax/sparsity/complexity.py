@@ -9,15 +9,21 @@ What is *really* computed differs in two things: the dense network has a class t
 the last block nothing but the class token's row is needed. `real_gmacs` counts that.
 """
 
+import contextlib
+import numbers
+
 import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
 from asvit_jax.vit.stems import STEMS
 
 
+@usual
 def gmacs(arch, kept):
   """GMACs of a pruned network, differentiable in the kept counts.
 
@@ -34,6 +40,7 @@ def gmacs(arch, kept):
   return total - _spared_gmacs(arch, tokens) + similarity_gmacs(arch, tokens)
 
 
+@usual
 def real_gmacs(arch, kept):
   """GMACs that a network really computes, as `cost` counts images; see above."""
   if not kept.shape[-1]:
@@ -45,6 +52,7 @@ def real_gmacs(arch, kept):
   return total - _spared_gmacs(arch, tokens) + similarity_gmacs(arch, tokens)
 
 
+@usual
 def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
   """GMACs from the number of tokens in every block, whatever chose them.
 
@@ -67,6 +75,7 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
   return total
 
 
+@usual
 def similarity_gmacs(arch, tokens):
   """GMACs of comparing all pairs of tokens at each stage, by keys averaged over the heads or whole.
 
@@ -131,6 +140,54 @@ def target_gmacs(arch, budget):
   return None if budget is None else budget * dense_gmacs(arch)
 
 
+def share(budget):
+  """A budget as a float; raises InputError for what is no number.
+
+  Args:
+    budget: a number of Python, NumPy or JAX, or an array of one, ().
+  """
+  number = None
+  if not isinstance(budget, (bool, np.bool_, str, bytes, list, tuple)):
+    with contextlib.suppress(OverflowError, TypeError, ValueError):  # of arrays of other libraries
+      array = np.asarray(budget)
+      if array.shape == () and (array.dtype.kind in "fiu" or isinstance(budget, numbers.Real)):
+        number = float(budget)
+  if number is None:
+    raise InputError(
+      f"budget {on_a_line(repr(budget)[:80])} is no number: expected the share of the dense "
+      "model's GMACs to keep, in (0, 1]"
+    )
+  return number
+
+
+def shares(budgets, none_too=False):
+  """One budget or several as a tuple of floats, each in (0, 1] and another.
+
+  Args:
+    budgets: a number, see `share`, or a list or an array of them.
+    none_too: whether there may be none, None or ().
+
+  Raises:
+    InputError: anything else.
+  """
+  if none_too and (budgets is None or (isinstance(budgets, (list, tuple)) and not budgets)):
+    return ()
+  listed = isinstance(budgets, (list, tuple)) or getattr(budgets, "ndim", 0) == 1
+  found = tuple(map(share, budgets)) if listed else (share(budgets),)
+  for budget in found:
+    check_share(budget)
+  check_differ(found)
+  return found
+
+
+def check_differ(budgets):
+  """Raises InputError where of several budgets one is given twice, or there is none."""
+  if not budgets or len(set(budgets)) < len(budgets):
+    raise InputError(
+      f"budgets {', '.join(f'{b:g}' for b in budgets)}: expected one or more, each another"
+    )
+
+
 def check_share(budget):
   """Raises InputError where a budget is no share of the dense GMACs, whatever has to meet it."""
   if not 0 < budget <= 1:
@@ -157,10 +214,7 @@ def check_budgets(arch, budgets):
   """Raises InputError where one of several budgets cannot be met, or one is given twice."""
   for budget in budgets:
     check_budget(arch, budget)
-  if not budgets or len(set(budgets)) < len(budgets):
-    raise InputError(
-      f"budgets {', '.join(f'{b:g}' for b in budgets)}: expected one or more, each another"
-    )
+  check_differ(budgets)
 
 
 def uniform_ratio(arch, gmacs):

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.promotion import usual
 
 SPACING = 0.1  # of the budgets that a range is calibrated at, at most
 
 
+@usual
 def thresholds_at(table, budgets, budget):
   """Interpolates between the two nearest budgets; differentiable in the table.
 

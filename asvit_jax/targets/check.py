@@ -11,14 +11,23 @@ import re
 
 from absl import flags
 
-from asvit_jax.core import command
+from asvit_jax.core import command, outputs, schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+
+# A line of the file, as far as it is read here.
+_NUMBERS = ("images", "memory_mb", "memory_available_mb", "compile_s", "compile_cpu_s")
+_ROW = schema.table(
+  {name: schema.number() for name in _NUMBERS}
+  | {name: schema.text() for name in ("target", "recipe", "program")}
+  | {"fits": schema.BOOLEAN},
+  required=("target", "recipe", "program", "fits", *_NUMBERS),
+)
 
 
 def define_flags():
   """The flags of the command line; not at import, where they would meet those of other tools."""
-  flags.DEFINE_string("out", "runs/targets.jsonl", "File that gets a line of JSON a program.")
+  outputs.define("out", "runs/targets.jsonl", "File that gets a line of JSON a program.")
   flags.DEFINE_string("only", "", "A regular expression: the checks to do, by their names.")
 
 
@@ -28,7 +37,8 @@ def main(_):
   from asvit_jax.targets import checking, names, process
 
   path = pathlib.Path(flags.FLAGS.out)
-  known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  lines = storage.read(path).splitlines() if path.exists() else []
+  known = [schema.loads(line, _ROW, f"--out {path}", "give another file") for line in lines]
   done = {checking.name(row): row for row in known}
   chosen = [c for c in checking.all_of_them() if re.search(flags.FLAGS.only, checking.name(c))]
   if not chosen:

@@ -1,5 +1,7 @@
 """How the averaged weights of a run follow the raw ones."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,5 +30,7 @@ def initial_share(steps, decay, warmup):
   """The share of the weights of step 0 that the average after `steps` steps still holds."""
   if not warmup:
     return float(decay**steps)
-  done = np.arange(steps, dtype=np.float64)
-  return float(np.exp(np.log(np.minimum(decay, (1 + done) / (10 + done))).sum()))
+  # (1 + t) ÷ (10 + t) is below the decay in the first steps; their product is 9! n! ÷ (n + 9)!.
+  first = min(steps, max(0, math.ceil((10 * decay - 1) / (1 - decay))))
+  k = np.arange(1, 10, dtype=np.float64)
+  return float(np.exp(np.log(k / (first + k)).sum() + (steps - first) * math.log(decay)))

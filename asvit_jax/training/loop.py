@@ -4,6 +4,7 @@ from asvit_jax.config import rules
 from asvit_jax.core import exchange, hosts
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
+from asvit_jax.data import workers
 from asvit_jax.run import identity, lock
 from asvit_jax.training import plan
 from asvit_jax.training.optimizers import building
@@ -23,15 +24,16 @@ def train(config, workdir, dry_run=False):
     dry_run: check everything, write nothing, and say what would be run.
 
   Returns:
-    Dictionary: `workdir`, `step`, and the last evaluation; where a SIGTERM ended the run,
-    `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step on a
-    device.
+    Dictionary: `workdir`, `step`, and the last evaluation; where SIGTERM, Ctrl-C or SIGHUP ended
+    the run, `finished` is False. Of a dry run, what `plan.plan` says and the `memory_mb` of a step
+    on a device.
 
   Raises:
     InputError: anything in the config, the data, the weights or the workdir that does not fit,
       before the first step where it can be known then; another run that writes there; a disk that
       is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
   """
+  workers.check_script()
   rules.check(config)
   config = identity.as_begun(config, workdir)
   with precision(config.model.precision):
@@ -41,18 +43,20 @@ def train(config, workdir, dry_run=False):
 def _train(config, workdir, dry_run):
   building.check(config)
   exchange.check_same(identity.of_all_hosts(config), "give all of them the same flags")
-  identity.check_config(config, workdir)
+  moved = identity.check_config(config, workdir)
   extension = plan.describe_extension(config, workdir)
   if not dry_run:
     lock.check(workdir)
   setup = set_up(config, None if dry_run else workdir)
-  inputs = identity.describe_inputs(setup.source, setup.teacher_params, setup.class_weights)
+  inputs = identity.describe_inputs(
+    setup.source, setup.teacher_params, setup.class_weights, setup.network.params
+  )
   exchange.check_same(
     {"images to train on": inputs["images"], "images to evaluate on": len(setup.eval_source)}
     | {"teacher (its checksum)": inputs["teacher"]},
     "give all of them the same data and weights",
   )
-  identity.check_inputs(inputs, workdir)
+  identity.check_inputs(inputs, workdir, moved)
   description = setup.network.describe()
   identity.check_network(description, workdir)
   if extension is not None:

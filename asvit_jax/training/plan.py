@@ -1,8 +1,11 @@
 """What a run would be, known before it begins."""
 
+import math
+
 import jax
 import numpy as np
 
+from asvit_jax.config import parts as config_parts
 from asvit_jax.config.length import total_steps
 from asvit_jax.core import devices, leaves
 from asvit_jax.data import sources
@@ -40,8 +43,9 @@ def plan(config, network, source, eval_source, machine=None):
   """
   steps = total_steps(config, len(source))
   warmup = warmup_steps(config, steps)
-  evaluated = {*range(config.eval.every, steps, config.eval.every), steps}  # and saved, too
-  saved = {*range(config.checkpoint_every, steps, config.checkpoint_every)}
+  every = config.eval.every, config.checkpoint_every
+  evaluations, saves = ((steps - 1) // count for count in every)
+  both = (steps - 1) // math.lcm(*every)
   schedule = learning_rate(config, steps)
   machine = machine or {
     "devices": jax.device_count(),
@@ -65,8 +69,8 @@ def plan(config, network, source, eval_source, machine=None):
     "warmup_steps": warmup,
     "lr_peak": float(schedule(warmup)),
     "lr_end": float(schedule(steps)),
-    "evaluations": len(evaluated),
-    "checkpoints": len(evaluated | saved),
+    "evaluations": evaluations + 1,  # and one at the end; every evaluation is saved, too
+    "checkpoints": evaluations + saves - both + 1,
     "ema_initial_share": averaging.initial_share(steps, config.ema_decay, config.ema_warmup)
     if config.ema_decay
     else None,
@@ -107,7 +111,7 @@ def describe_extension(config, workdir):
   """How a config makes the run in a workdir longer, in a line; None where it does not."""
   if not identity.is_run(workdir):
     return None
-  before = identity.load(workdir)
+  before = identity.load(workdir, config_parts.own(config))
   was, now = (identity.steps_planned(c, workdir) for c in (before, config))
   if was == now:
     return None

@@ -12,13 +12,16 @@ class Reporter:
     workdir: where the run lives.
     step: the step it goes on from; 0 for a new run.
     config: see `Metrics`.
+    check_lock: raises InputError where another run may write to the workdir.
   """
 
-  def __init__(self, workdir, step, config=None):
+  def __init__(self, workdir, step, config=None, check_lock=lambda: None):
+    self._check_lock = check_lock
     self._metrics = Metrics(workdir, step, config) if hosts.is_first() else None
 
   def write(self, step, kind, values):
-    """See `Metrics.write`."""
+    """See `Metrics.write`; nothing is written where the lock is lost."""
+    self._check_lock()
     if self._metrics is not None:
       self._metrics.write(step, kind, values)
 

@@ -53,12 +53,13 @@ class Session:
       config, self.network, self.optimizer, None, setup.class_weights
     )
     state = self._first_state(setup)
-    self.start = int(state.step)
+    self.start = self.saved = int(state.step)
+    self.proved = bool(self.checkpoints.steps)  # that what is saved here can be read
     self.state = parallel.replicate(state, config.parallel)
     teacher_params = exchange.from_first(setup.teacher_params)
     self.teacher_params = parallel.replicate(teacher_params, config.parallel)
     self.put = functools.partial(parallel.shard, kind=config.parallel)
-    self.reporter = Reporter(workdir, self.start, config)
+    self.reporter = Reporter(workdir, self.start, config, check_lock)
     self.evaluator = Evaluator(
       config, workdir, self.network, setup.eval_source, self.steps, self.reporter
     )
@@ -87,17 +88,34 @@ class Session:
   def run(self):
     """Takes the steps that are left; returns the last evaluation, or where it was told to stop."""
     with hosts.StopSignal() as stop, contextlib.closing(self.reporter):
-      if not self._caught_up(stop):
-        return self._stopped(self.start)
-      stopped_at = None
-      if not self.evaluator.is_exhausted:
-        with self._batches() as batches:
-          stopped_at = self._take_steps(batches, stop)
-    if stopped_at is not None:
-      return self._stopped(stopped_at)
-    self.checkpoints.wait()
-    self.reporter.flush()
+      try:
+        stopped_at = self._run(stop)
+      except BaseException:
+        self._settle()
+        raise
+      if stopped_at is not None:
+        return self._stopped(stopped_at)
+      self.checkpoints.wait()
+      self.reporter.flush()
     return {"workdir": str(self.workdir), **(self._results() if hosts.is_first() else {})}
+
+  def _run(self, stop):
+    """Returns the step at which it was told to stop; None at its end."""
+    if not self._caught_up(stop):
+      return self.start
+    if self.evaluator.is_exhausted:
+      return None
+    with self._batches(stop) as batches:
+      return self._take_steps(batches, stop)
+
+  def _settle(self):
+    """Waits for the step that is being saved, so that an error loses none, and is said last."""
+    failed = self.checkpoints.failed
+    try:
+      self.checkpoints.wait()
+    except Exception as error:
+      if not failed:  # or it is what ends the run
+        log(f"WARNING: {error}")
 
   def _results(self):
     """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
@@ -118,10 +136,11 @@ class Session:
     met = ranking.meets(last, config.budget, config)
     return results | {"target": config.budget, "budget_met": met}
 
-  def _batches(self):
+  def _batches(self, stop):
     """What is left of them, each with the number of unreadable images up to it.
 
-    A thread puts them on the devices, two ahead.
+    A thread puts them on the devices, two ahead. They end where the run is told to stop while none
+    comes, and nowhere else.
     """
     bad_images = set()
     batches = loader.train_batches(
@@ -133,17 +152,22 @@ class Session:
       jax.process_count(),
       bad_images,
     )
-    return Ahead(batches, lambda batch: (self.put(batch), len(bad_images)))
+    put = self.put
+    return Ahead(batches, lambda batch: (put(batch), len(bad_images)), stopped=stop.noticed)
 
   def _take_steps(self, batches, stop):
     """Returns the step at which it was told to stop; None at its end, which may be early."""
     config, before, clock = self.config, None, Clock(self.start)
     for step in range(self.start + 1, self.steps + 1):
-      batch, bad_images = self._next(batches, clock, before)
+      found = self._next(batches, clock, before, step - 1)
+      if found is None:
+        return step - 1
+      batch, bad_images = found
+      del found  # or the batch would be there until the next has come
       # What a program needs for itself goes to the devices as it is compiled, in the first step.
       with jax.transfer_guard("disallow" if step > self.start + 1 else "allow"):
         self.state, values = self.program(self.state, self.teacher_params, batch)
-        del batch  # or it would be there until the next has come
+        del batch
         # Of the step before, which is done by the time its metrics are there; this one runs.
         self._finish(before, clock)
       before = step, values, bad_images
@@ -155,10 +179,9 @@ class Session:
         before = None
         state, ranks = parallel.unreplicate(self.state, config.parallel), None
         if evaluating and not stopping:
-          ranks = self.evaluator(state, stop.noticed)
+          ranks = self._evaluate(step, state, stop)
           stopping = ranks is None
-        self.reporter.flush()  # a run that goes on from there needs what led there
-        self.checkpoints.save(state, ranks)
+        self._save(step, state, ranks)
         if stopping:
           return step
         if self.evaluator.is_exhausted:
@@ -166,14 +189,46 @@ class Session:
         clock.restart(step)  # neither counts as training time
     return None
 
-  def _next(self, batches, clock, before):
-    """The next batch; where there is none for an error, what is known of the last step is said."""
+  def _next(self, batches, clock, before, done):
+    """The next batch; None where the run is told to stop while none comes.
+
+    There, and where there is none for an error, what is known of the last step is said, and it is
+    saved.
+    """
     try:
       with clock.waiting():
-        return next(batches)
+        batch = next(batches, None)
+      if batch is not None:
+        return batch
     except Exception:
       self._finish(before, clock)
+      self._save_by_itself(done)
       raise
+    self._finish(before, clock)
+    self._save_by_itself(done)
+    return None
+
+  def _evaluate(self, step, state, stop):
+    """See `Evaluator`; where it fails, the step is saved without."""
+    try:
+      return self.evaluator(state, stop.noticed)
+    except Exception:
+      self._save_by_itself(step, state)
+      raise
+
+  def _save(self, step, state, ranks=None):
+    self.reporter.flush()  # a run that goes on from there needs what led there
+    self.check_lock()  # an evaluation may take long
+    self.checkpoints.save(state, ranks)
+    self.saved = step
+    if not self.proved:
+      self.checkpoints.prove(state)
+      self.proved = True
+
+  def _save_by_itself(self, step, state=None):
+    """Saves a step at which only this host stops; of several, whose others wait elsewhere, none."""
+    if step > self.saved and jax.process_count() == 1:
+      self._save(step, state or parallel.unreplicate(self.state, self.config.parallel))
 
   def _finish(self, done, clock):
     """Reports a step where that is due, and stops where it was one too many that changed nothing.
@@ -201,7 +256,8 @@ class Session:
 
   def _stopped(self, step):
     self.checkpoints.wait()
-    log(f"told to stop: saved step {step} of {self.steps}; run the same command to go on")
+    saved = f"saved step {step} of {self.steps}" if step else "there was no step to save"
+    log(f"told to stop: {saved}; run the same command to go on")
     return {"workdir": str(self.workdir), "step": step, "finished": False}
 
   def _check_finite(self, step, values):

@@ -13,6 +13,7 @@ from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
 from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
+from asvit_jax.run.inputs import has_checkpoint
 from asvit_jax.sparsity import dial
 from asvit_jax.sparsity.calibration import MAX_IMAGES
 from asvit_jax.sparsity.complexity import check_budget
@@ -61,7 +62,8 @@ def set_up(config, workdir=None):
   names = sources.class_names(config.data) or source.classes
   network, was_pruned = _first_network(config, tuple(names), source)
   teacher_params = _teacher_params(config, network, was_pruned) if network.prunes else ()
-  for images in () if _goes_on(workdir) else (source, eval_source):
+  goes_on = workdir is not None and has_checkpoint(workdir)
+  for images in () if goes_on else (source, eval_source):
     sources.check_images(images, config.data.check_images, config.data.max_bad_images)
   groups.check_frozen(network.params, config.optimizer.freeze)
   weights = class_weights.of(config.criterion.class_weights, config.model.num_classes, source)
@@ -75,14 +77,6 @@ def _cached_in(workdir, data):
   data = data.copy_and_resolve_references()
   data.cache = str(storage.path(workdir) / "lists")
   return data
-
-
-def _goes_on(workdir):
-  """Whether there is a checkpoint to go on from."""
-  if workdir is None:
-    return False
-  checkpoints = storage.path(workdir) / "checkpoints"
-  return checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())
 
 
 def calibrated(config, network, source):

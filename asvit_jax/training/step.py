@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from asvit_jax.core.devices import AXIS
+from asvit_jax.core.promotion import usual
 from asvit_jax.losses.classification import smooth_labels
 from asvit_jax.losses.objective import Objective
 from asvit_jax.run.state import TrainState
@@ -141,6 +142,7 @@ class Step:
   optimizer: optax.GradientTransformation
   options: Options
 
+  @usual
   def __call__(self, state, teacher_params, batch):
     """See `make_step`."""
     images, targets = self._augmented(batch, state.step)
@@ -224,7 +226,8 @@ class Step:
     start = (params, jax.tree.map(jnp.zeros_like, params))
     (params, grads), forward = jax.lax.scan(run, start, parts)
     loss, terms = jax.tree.map(lambda x: x.mean(axis=0), (forward.loss, forward.terms))
-    logits, kept = (x.reshape(-1, x.shape[-1]) for x in (forward.logits, forward.kept))
+    # Not -1: what a dense network keeps has no stages, and so no size to divide by.
+    logits, kept = (x.reshape(len(images), x.shape[-1]) for x in (forward.logits, forward.kept))
     grads = jax.tree.map(lambda g: g / count, grads)
     return Forward(loss, terms, logits, kept, params), grads
 

@@ -6,6 +6,9 @@ import math
 
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.parts import check_from_file
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.vit import fields
 
 _LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside")
 
@@ -67,12 +70,18 @@ class Architecture:
   stage_weights: tuple[float, ...] = ()
 
   def __post_init__(self):
-    """Raises InputError where the dimensions do not fit each other."""
-    object.__setattr__(self, "image_size", sizes.plain(self.image_size))  # one form of each
+    """Raises InputError for values that cannot be, or dimensions that do not fit each other."""
+    for name, value in fields.plain(vars(self)).items():  # one form of each
+      object.__setattr__(self, name, value)
     if self.patch_size < 1 or any(side % self.patch_size for side in self.image_hw):
       raise InputError(
         f"image size {self.image_size} is not a multiple of patch size {self.patch_size}: "
         "set model.image_size or model.patch_size so that whole patches tile the image"
+      )
+    if self.patches > fields.MOST_PATCHES:
+      raise InputError(
+        f"image size {self.image_size} has {self.patches:,} patches of {self.patch_size} pixels: "
+        f"expected at most {fields.MOST_PATCHES:,}; set model.image_size or model.patch_size"
       )
     if self.classes < 1:
       raise InputError(f"{self.classes} classes: model.num_classes must be at least 1")
@@ -163,27 +172,37 @@ class Architecture:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
   @classmethod
-  def from_json(cls, values, source):
+  def from_json(cls, values, source, parts=()):
     """From a dictionary of `to_json`.
 
     Args:
-      values: the dictionary.
+      values: the dictionary, as a file has it.
       source: where it comes from, for the error.
+      parts: names of parts of one's own that the user typed, see `core.parts.typed`; a file may
+        name these, and the parts of this package.
 
     Raises:
-      InputError: keys that are missing, or that this version does not know.
+      InputError: no dictionary; keys that are missing, or that this version does not know; values
+        that cannot be; or code from outside of this package that nobody typed.
     """
-    fields = {field.name: field.default for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(fields))
-    missing = [k for k, default in fields.items() if default is dataclasses.MISSING]
+    if not isinstance(values, dict):
+      raise InputError(f"{source}: its architecture is no object of names and values")
+    known = {field.name: field.default for field in dataclasses.fields(cls)}
+    unknown = sorted(on_a_line(k)[:50] for k in values.keys() - known.keys())
+    missing = [k for k, default in known.items() if default is dataclasses.MISSING]
     missing = [k for k in missing if k not in values]
     if unknown or missing:
+      listed = [*(f"unknown {k}" for k in unknown[:5]), *(f"missing {k}" for k in missing)]
       raise InputError(
-        f"{source} describes a network that this version does not know "
-        f"({', '.join([*(f'unknown {k}' for k in unknown), *(f'missing {k}' for k in missing)])}): "
-        "use the version of asvit_jax that wrote it, or a newer one"
+        f"{source} describes a network that this version does not know ({', '.join(listed)}): use "
+        "the version of asvit_jax that wrote it, or a newer one"
       )
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    for field in fields.NAMES:
+      check_from_file(values.get(field, ""), f"model.{field}", source, parts)
+    try:
+      return cls(**values)
+    except InputError as error:
+      raise InputError(f"{source}: {error}") from error
 
 
 def stages_of(depth):

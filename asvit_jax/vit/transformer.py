@@ -4,6 +4,7 @@ Module names follow timm's, which keeps the import of weights a plain table. `sp
 run it.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -126,9 +127,13 @@ def specs(arch: Architecture, budgets=0):
     arch: the dimensions.
     budgets: number of budgets that there are thresholds for; 0 for one set of them.
   """
-  found = dict(_abstract(arch, jnp.dtype("float32"))[1])
-  if budgets and prunes(found):
-    found["thresholds"] = jax.ShapeDtypeStruct((budgets, arch.stages), jnp.float32)
+  # Of one block, as all are alike: to build hundreds takes minutes, and a file can ask for them.
+  one = dataclasses.replace(arch, depth=1, prune_before=(), stage_weights=())
+  found = dict(_abstract(one, jnp.dtype("float32"))[1])
+  found["blocks"] = dict.fromkeys(range(arch.depth), found["blocks"][0])
+  if arch.prune_before:
+    shape = (budgets, arch.stages) if budgets else (arch.stages,)
+    found["thresholds"] = jax.ShapeDtypeStruct(shape, jnp.float32)
   return found
 
 

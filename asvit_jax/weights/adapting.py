@@ -9,7 +9,8 @@ from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
 # What belongs to a head, and goes where a new one starts.
-_HEADS = ("head.", "head_dist.", "aux_head.", "pre_logits")
+HEADS = ("head.", "head_dist.", "aux_head.", "pre_logits")
+_MOST_CLASSES = 1 << 20
 
 
 def adapt(arch, stored, resize, new_head, source):
@@ -33,7 +34,12 @@ def adapt(arch, stored, resize, new_head, source):
     tensors["pos_embed"] = _positions(arch, stored, resize, source)
   bias = tensors.get("head.bias")
   if new_head and (bias is None or bias.shape != (arch.classes,)):
-    tensors = {k: v for k, v in tensors.items() if not k.startswith(_HEADS)}
+    if arch.classes > _MOST_CLASSES:  # of weights without a head, a file may claim any number
+      raise InputError(
+        f"{source}: a new head of {arch.classes:,} classes, expected at most {_MOST_CLASSES:,}: "
+        "give another number of them"
+      )
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(HEADS)}
     weight = 0.02 * np.random.default_rng(0).standard_normal((arch.classes, arch.width))
     heads = {"head": True, "head_dist": arch.dist_head, "aux_head": arch.aux_head}
     for name in (name for name, there in heads.items() if there):
@@ -67,7 +73,7 @@ def grid_of(position, prefix, patch_size=None, facts=None):
     if rows * columns in (n, n - prefix):
       return rows, columns, rows * columns != n
   for of_prefix in (True, False):  # DeiT-III's has none for its class token
-    side = math.isqrt(n - prefix * of_prefix)
+    side = math.isqrt(max(0, n - prefix * of_prefix))
     if side and side**2 == n - prefix * of_prefix:
       return side, side, of_prefix
   return None

@@ -16,6 +16,7 @@ one table serves both families.
 """
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ import numpy as np
 from asvit_jax import vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
+from asvit_jax.weights.checks import MOST_BLOCKS
 
 # Axes that turn our kernels into timm's weights, by number of axes.
 _TO_TIMM = {2: (1, 0), 4: (3, 2, 0, 1)}
@@ -34,6 +36,7 @@ _LEAVES = {
   "var": "running_var",
 }
 _LISTED = 20  # lines of an error
+_BLOCK = re.compile(r"blocks\.([0-9]{1,6})\.")
 # The authors' name of a stage's threshold.
 THRESHOLD = "score_predictor.{}.keep_threshold"
 
@@ -68,29 +71,58 @@ def from_timm(arch, tensors, source, budgets=0, family=""):
   Raises:
     InputError: names every missing, unexpected and misshapen tensor at once.
   """
+  check_fits(arch, tensors, source, budgets, family)
   expected = vit.specs(arch, budgets)
-  missing, misshapen, values, used = [], [], [], set()
-
-  def take(name, shape):
-    used.add(name)
-    if name not in tensors:
-      missing.append(name)
-    elif tensors[name].shape != shape:
-      misshapen.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
-    else:
-      return tensors[name]
-    return np.zeros(shape, np.float32)
-
+  values = []
   for name, spec in leaves.named(expected):
     if name == "thresholds":
-      names = [THRESHOLD.format(i) for i in range(arch.stages)]
-      value = np.stack([take(n, spec.shape[:-1]) for n in names], axis=-1)
+      value = np.stack([tensors[THRESHOLD.format(i)] for i in range(arch.stages)], axis=-1)
+    else:
+      value = tensors[_timm_name(name)]
+      value = value.transpose(np.argsort(_axes(name, len(spec.shape))))
+    values.append(jnp.asarray(value, jnp.float32))
+  return jax.tree.unflatten(jax.tree.structure(expected), values)
+
+
+def check_fits(arch, tensors, source, budgets=0, family="", but=()):
+  """Holds names and shapes of tensors to an architecture.
+
+  Nothing is made for it: an architecture that a file claims may be of any size.
+
+  Args:
+    arch: as for `from_timm`.
+    tensors: as for `from_timm`.
+    source: as for `from_timm`.
+    budgets: as for `from_timm`.
+    family: as for `from_timm`.
+    but: what names of tensors begin with that may be missing, or of another shape.
+
+  Raises:
+    InputError: names every missing, unexpected and misshapen tensor at once.
+  """
+  blocks = len(numbers_of_blocks(tensors))
+  if arch.depth > max(blocks, MOST_BLOCKS):
+    raise InputError(
+      f"{source} does not fit this model: it has {blocks} blocks, not {arch.depth:,}; choose the "
+      "model.variant that it is of, or set model.depth"
+    )
+  expected = {}
+  for name, spec in leaves.named(vit.specs(arch, budgets)):
+    if name == "thresholds":
+      expected |= {THRESHOLD.format(i): spec.shape[:-1] for i in range(arch.stages)}
     else:
       axes = _axes(name, len(spec.shape))
-      value = take(_timm_name(name), tuple(spec.shape[a] for a in axes))
-      value = value.transpose(np.argsort(axes))
-    values.append(jnp.asarray(value, jnp.float32))
-  unexpected = [name for name in tensors if name not in used]
+      expected[_timm_name(name)] = tuple(spec.shape[a] for a in axes)
+  but = tuple(but)
+  expected = {name: shape for name, shape in expected.items() if not name.startswith(but)}
+  tensors = {name: value for name, value in tensors.items() if not name.startswith(but)}
+  missing = [name for name in expected if name not in tensors]
+  unexpected = [name for name in tensors if name not in expected]
+  misshapen = [
+    f"{name} has shape {np.shape(tensors[name])}, expected {shape}"
+    for name, shape in expected.items()
+    if name in tensors and np.shape(tensors[name]) != shape
+  ]
   if count := len(missing) + len(misshapen) + len(unexpected):
     looks = f"those of {family}" if family else "nobody's that are known here"
     raise InputError(
@@ -99,7 +131,11 @@ def from_timm(arch, tensors, source, budgets=0, family=""):
       "number of classes or no head is taken when asked for: init_resize, init_new_head):\n  "
       + "\n  ".join(misshapen[:_LISTED] + _side_by_side(missing, unexpected))
     )
-  return jax.tree.unflatten(jax.tree.structure(expected), values)
+
+
+def numbers_of_blocks(names):
+  """The numbers that names of timm give to blocks, a set; those of more digits than any has not."""
+  return {int(match[1]) for name in names if (match := _BLOCK.match(name))}
 
 
 def _side_by_side(missing, unexpected):

@@ -1,15 +1,24 @@
 """Which network weights are of, by the names and shapes of their tensors."""
 
 import dataclasses
-import re
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.vit.architecture import Architecture, stages_of
 from asvit_jax.weights.adapting import grid_of
+from asvit_jax.weights.checks import MOST_BLOCKS
+from asvit_jax.weights.names import numbers_of_blocks
 
 # Of these the published networks are known apart; the rest may be as the weights have it.
 _APART = ("width", "depth", "stem", "aux_head")
+# The numbers of axes of the tensors whose shapes say what the network is.
+_AXES = {
+  "patch_embed.proj.weight": 4,
+  "pos_embed": 3,
+  "cls_token": 3,
+  "blocks.0.mlp.fc1.weight": 2,
+  "head.weight": 2,
+}
 
 
 def recognize(stored, source, classes=None):
@@ -56,7 +65,19 @@ def recognize(stored, source, classes=None):
 
 def _dimensions(stored, source, classes):
   tensors, facts = stored.tensors, stored.facts
-  blocks = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
+  for name, axes in _AXES.items():
+    if name in tensors and tensors[name].ndim != axes:
+      raise InputError(
+        f"{source} is of no network known here: {name} has shape {tensors[name].shape}, expected "
+        f"{axes} axes; give its architecture, and names as in docs/weights.md"
+      )
+  blocks = numbers_of_blocks(tensors)
+  if blocks != set(range(len(blocks))) or len(blocks) > MOST_BLOCKS:
+    raise InputError(
+      f"{source} is of no network known here: its {len(blocks)} blocks have numbers up to "
+      f"{max(blocks)}, expected 0 to {len(blocks) - 1}, and at most {MOST_BLOCKS} blocks; fetch "
+      "it again, or give its architecture"
+    )
   kernel = tensors["patch_embed.proj.weight"].shape[-1]
   stem = "patch"
   if "patch_embed.conv1.weight" in tensors:
@@ -76,7 +97,7 @@ def _dimensions(stored, source, classes):
     )
   found = {
     "width": tensors["cls_token"].shape[-1],
-    "depth": 1 + max(blocks, default=-1),
+    "depth": len(blocks),
     "hidden": tensors["blocks.0.mlp.fc1.weight"].shape[0],
     "stem": stem,
     "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,

@@ -7,11 +7,33 @@ import safetensors.numpy
 
 from asvit_jax import vit
 from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
+from asvit_jax.weights.checks import check_numbers
 from asvit_jax.weights.formats.safetensors import DESCRIPTION, THRESHOLDS
-from asvit_jax.weights.names import to_timm
+from asvit_jax.weights.names import check_fits, to_timm
+
+# Of other formats: who finds a file under such a name would read it as what it is not.
+_OTHER_SUFFIXES = frozenset(
+  (
+    *(".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".npz", ".npy", ".h5", ".hdf5"),
+    *(".keras", ".pb", ".tflite", ".onnx", ".stablehlo", ".mlir", ".msgpack", ".gguf", ".zip"),
+    *(".gz", ".tgz", ".json", ".jsonl", ".txt", ".csv", ".md", ".html", ".py", ".png", ".jpg"),
+    *(".jpeg", ".yaml", ".yml", ".toml", ".parquet", ".arrow", ".orbax", ".log", ".pdf"),
+  )
+)
 
 
-def save(path, params, description=None, thresholds_as_metadata=False):
+def check_name(path):
+  """Raises InputError for a path whose suffix is another format's than safetensors."""
+  suffix = storage.path(path).suffix
+  if suffix.lower() in _OTHER_SUFFIXES:
+    raise InputError(
+      f"cannot write weights to {path}: they are written as safetensors, and {suffix} is another "
+      "format: give a name that ends in .safetensors"
+    )
+
+
+def save(path, params, description=None, thresholds_as_metadata=False, arch=None):
   """Writes parameters, thresholds included, as a safetensors file; all of it or nothing.
 
   Args:
@@ -20,15 +42,23 @@ def save(path, params, description=None, thresholds_as_metadata=False):
     description: `Network.describe()`, which goes into the file's header; None for none.
     thresholds_as_metadata: in the header instead of beside the tensors, so that timm loads the file
       as it is. They are read from either.
+    arch: the `Architecture` that they are to fit, and the description is of; None for any.
 
   Raises:
-    InputError: the file cannot be written.
+    InputError: the file cannot be written; its suffix is another format's; parameters that do not
+      fit, or are not finite, which could not be loaded.
   """
+  check_name(path)
+  tensors, what = to_timm(params), f"what would be saved as {path}"
+  if arch is not None:
+    budgets = len((description or {}).get("budgets", ()))
+    check_fits(arch if vit.prunes(params) else arch.dense, tensors, what, budgets)
+  check_numbers(tensors, what)
   metadata = {"format": "pt"}  # timm and transformers look for it
   if description is not None:
     metadata[DESCRIPTION] = json.dumps(description)
   if thresholds_as_metadata and vit.prunes(params):
     metadata[THRESHOLDS] = json.dumps(np.asarray(params["thresholds"]).tolist())
-    params = vit.without_thresholds(params)
+    tensors = to_timm(vit.without_thresholds(params))
   # Written by us: safetensors itself would make the file readable by its owner alone.
-  storage.write(path, safetensors.numpy.save(to_timm(params), metadata), "weights")
+  storage.write(path, safetensors.numpy.save(tensors, metadata), "weights")

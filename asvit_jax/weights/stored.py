@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -29,14 +30,16 @@ class Stored:
 
 
 def cleaned(tensors):
-  """{name: float array}, bfloat16 and half precision widened, without counters of batch norms."""
+  """{name: array}, those in floating point as float32, without counters of batch norms."""
   return {
-    name: _plain(value)
+    name: _plain(np.asarray(value))
     for name, value in tensors.items()
     if not name.endswith(".num_batches_tracked")
   }
 
 
 def _plain(value):
-  value = np.asarray(value)
-  return value.astype(np.float32) if value.dtype.name in ("bfloat16", "float16") else value
+  if not jnp.issubdtype(value.dtype, jnp.floating):
+    return value  # `checks` refuses it where it is used
+  with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, which is refused
+    return value.astype(np.float32, copy=False)

@@ -13,7 +13,7 @@ from asvit_jax.core import recipes
 HEAVY = ("jax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "tensorboard")
 # The flags of each command besides absl's own.
 FLAGS = {
-  "train": {"config", "workdir", "[no]dry-run", "target"},
+  "train": {"config", "workdir", "[no]dry-run", "target", "parts"},
   "evaluate": {
     *(
       "config",
@@ -26,27 +26,28 @@ FLAGS = {
       "save-weights",
     ),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
-    *("step", "weights-of", "per-class"),
+    *("step", "weights-of", "per-class", "parts"),
   },
   "compare": {
     *("config", "workdir", "weights", "weights-key", "budgets", "methods", "out", "[no]finetune"),
-    *("rounds", "speed-batch", "report", "report-images", "step", "weights-of"),
+    *("rounds", "speed-batch", "report", "report-images", "step", "weights-of", "parts"),
   },
   "predict": {
     *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),
-    *("step", "weights-of", "features"),
+    *("step", "weights-of", "features", "parts"),
   },
   "export": {
     *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
     *("step", "weights-of", "[no]tokens", "opset", "push-to-hub", "results", "[no]private"),
+    "parts",
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    *("reduction", "target", "image-size", "step", "weights-of", "latency"),
+    *("reduction", "target", "image-size", "step", "weights-of", "latency", "parts"),
   },
   "visualize": {
     *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),
-    *("step", "weights-of"),
+    *("step", "weights-of", "parts"),
   },
   "parity": set(),
   "quickstart": set(),

@@ -88,7 +88,7 @@ def test_errors_say_what_to_do(config, weights, params, folder, draw, tmp_path):
   cases = [
     (dict(good, out=None), (), "--out"),
     (dict(good, out="picture.jpg"), (), "picture.jpg.*png"),
-    (dict(good, out=tmp_path / "file" / "p.png"), (), "cannot write the picture"),
+    (dict(good, out=tmp_path / "file" / "p.png"), (), "cannot write --out to"),
     (dict(good, weights=dense), (), "dense.safetensors has no thresholds.*--calibrate"),
     (dict(good, count=0), (), "0 images: expected 1 to"),
     (dict(good, count=1000), (), "1000 images: expected 1 to"),

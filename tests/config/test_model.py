@@ -64,7 +64,7 @@ def test_weights_of_stages_go_with_the_stages_that_they_are_for():
 
 
 def test_exponents_of_a_score_are_two():
-  with pytest.raises(InputError, match=r"score_exponents \(0\.5,\): expected two numbers"):
+  with pytest.raises(InputError, match=r"score_exponents \(0\.5,\): expected two numbers to four"):
     architecture(tiny.config("", **{"model.score_exponents": (0.5,)}))
 
 

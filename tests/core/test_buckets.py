@@ -19,8 +19,9 @@ def test_files_are_written_read_moved_and_removed(bucket):
   storage.move(f"{bucket}/a", f"{bucket}/b/c")
   assert not storage.path(file).exists()
   assert storage.read(f"{bucket}/b/c/file.txt") == b"two"
-  storage.remove(f"{bucket}/b")
-  storage.remove(f"{bucket}/b/c/file.txt")
+  assert storage.files_in(f"{bucket}/b") == ["c/file.txt"]
+  for _ in range(2):
+    storage.remove(f"{bucket}/b/c/file.txt")
   assert not storage.path(f"{bucket}/b").exists()
   with pytest.raises(OSError):
     storage.read(file)
@@ -28,15 +29,44 @@ def test_files_are_written_read_moved_and_removed(bucket):
     storage.read_image(file)
 
 
-def test_a_directory_takes_the_place_of_another(bucket, tmp_path):
+def test_a_directory_takes_the_place_of_an_earlier_one(bucket):
   for name in ("first", "second"):
-    with storage.replacing(f"{bucket}/it", "it") as partial:
+    with storage.replacing(f"{bucket}/it", "it", storage.files_in) as partial:
       (partial / "below").mkdir(parents=True)
       (partial / "below" / name).write_text(name)
   with storage.local(f"{bucket}/it") as copy:
     assert os.listdir(copy) == ["below"]
     assert os.listdir(copy / "below") == ["second"]
   assert not copy.exists()
+  for path in ("it", "it/below"):
+    with pytest.raises(InputError, match="it is a directory: give the name of a file"):
+      storage.check_file(f"{bucket}/{path}", "it")
+    with pytest.raises(InputError, match="it is a directory: give the name of a file"):
+      storage.write(f"{bucket}/{path}", "text", "it")
+
+  def unknown(path):
+    raise InputError(f"{path} is somebody's")
+
+  with (
+    pytest.raises(InputError, match="is somebody's"),
+    storage.replacing(f"{bucket}/it", "it", unknown) as partial,
+  ):
+    partial.mkdir()
+  assert storage.files_in(f"{bucket}/it") == ["below/second"]
+  for name in ("", "a/", "a/.."):
+    with pytest.raises(InputError, match="no name of a file"):
+      storage.check_file(f"{bucket}/{name}", "it")
+
+
+def test_a_copy_of_a_directory_stays_in_its_place(bucket):
+  import fsspec
+
+  fsspec.filesystem("gs").pipe_file(f"{bucket}/it/../../outside", b"evil")
+  with (
+    pytest.raises(OSError, match="outside of the copy"),
+    storage.local(f"{bucket}/it"),
+  ):
+    raise AssertionError
 
 
 def test_what_is_interrupted_leaves_what_was_there(bucket):

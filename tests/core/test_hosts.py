@@ -89,3 +89,29 @@ def test_an_error_names_the_host_that_differs(monkeypatch):
   monkeypatch.setattr(exchange, "gather", lambda value: everyone)
   with pytest.raises(InputError, match="images is 23 on host 2 and 24 on host 0: mend it"):
     exchange.check_same(everyone[0], "mend it")
+
+
+@pytest.mark.parametrize(
+  ("count", "index"),
+  [("x", "0"), ("2", "x"), ("2", "2"), ("0", "0"), ("2", "-1"), ("1e3", "0"), ("9" * 30, "0")],
+)
+def test_hosts_that_cannot_be_counted_are_refused(joined, monkeypatch, count, index):
+  for name, value in zip(hosts._OURS, ("localhost:1", count, index), strict=True):
+    monkeypatch.setenv(name, value)
+  with pytest.raises(InputError, match=r"expected the number of hosts, and of this one"):
+    hosts.initialize()
+  assert joined == []
+
+
+def test_tasks_of_mpi_that_cannot_be_counted_are_refused(joined, monkeypatch):
+  monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "many")
+  with pytest.raises(InputError, match="mpirun started several processes"):
+    hosts.initialize()
+
+
+@pytest.mark.parametrize("tasks", ["x", "", "-1"])
+def test_variables_of_slurm_that_make_no_sense_end_in_no_traceback(joined, monkeypatch, tasks):
+  for name, value in (SLURM | {"SLURM_NTASKS": tasks}).items():
+    monkeypatch.setenv(name, value)
+  hosts.initialize()  # by itself, with a warning where JAX cannot tell
+  assert joined == []

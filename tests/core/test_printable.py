@@ -1,7 +1,7 @@
 import sys
 import unicodedata
 
-from asvit_jax.core.printable import on_a_line, printable
+from asvit_jax.core.printable import error_line, on_a_line, printable
 
 
 def test_no_character_moves_a_cursor_or_turns_text():
@@ -23,3 +23,9 @@ def test_names_of_people_stay_as_they_are():
 def test_escapes_say_what_was_there():
   assert on_a_line("a\x1b]0;title\x07b\n") == "a\\x1b]0;title\\x07b\\n"
   assert printable("one\ntwo\t\u202e\udc80") == "one\ntwo\\x09\\u202e\\udc80"
+
+
+def test_an_error_is_a_line_but_for_what_is_listed_under_it():
+  assert error_line("a\nerror: b is\x1b missing:\n  c\n  d") == (
+    "error: a\\nerror: b is\\x1b missing:\n  c\n  d"
+  )

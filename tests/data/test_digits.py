@@ -91,3 +91,12 @@ def test_digit_examples_have_everything(small_digits):
 def test_there_is_no_other_split(small_digits):
   with pytest.raises(InputError, match="digits has no split 'test': choose from train, val"):
     read_digits(small_digits, "test")
+
+
+def test_what_is_there_and_is_no_data_set_stays_and_gets_a_line(tmp_path):
+  place = tmp_path / "translated_cluttered_digits" / "12-6" / "1.0.0"
+  place.mkdir(parents=True)
+  (place / "mine").write_text("the user's own")
+  with pytest.raises(InputError, match=r"1\.0\.0 cannot be opened .*: prepare it again"):
+    digits.prepare(tmp_path, 12, 6)
+  assert (place / "mine").read_text() == "the user's own"

@@ -19,7 +19,7 @@ from asvit_jax.data import digits, loader, sources, transforms
       "train",
       "'imagenet' is not known: choose from folder, digits, tfds, .*module:object; .*tfds:NAME",
     ),
-    ({"name": "imagenet2012:5.1.0"}, "train", "cannot be imported: .*; data of TFDS is tfds:NAME"),
+    ({"name": "imagenet2012:5.1.0"}, "train", "is not known: .*; data of TFDS is tfds:NAME"),
     ({"name": "tfds", "dir": "{}"}, "train", "'tfds' names no data set: give tfds:NAME"),
     ({"name": "folder:flat", "dir": "{}"}, "train", "'folder:flat' is not known: give 'folder'"),
     ({"name": "digits:9-9", "dir": "{}"}, "train", "'digits:9-9' is not known: give 'digits'"),

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import pathlib
 
@@ -76,9 +78,15 @@ def test_a_full_disk_leaves_nothing_but_what_was_there(tmp_path, monkeypatch, fo
     return
   path.mkdir()
   (path / "model").write_text("an earlier one")
+  checksums = {"model": hashlib.sha256(b"an earlier one").hexdigest()}
+  note = {"format": form, "preprocessing": {}, "sha256": checksums}
+  note_path(path).write_text(json.dumps(note))
   with pytest.raises(InputError, match=f"cannot write {form} to .*No space left"):
     NETWORK.export(path, form)
-  assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["net", "net/model"]
+  left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
+  assert left == ["net", "net.json", "net/model"]
+  assert (path / "model").read_text() == "an earlier one"
+  assert json.loads(note_path(path).read_text()) == note
 
 
 @BEFORE

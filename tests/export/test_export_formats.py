@@ -202,7 +202,9 @@ def test_another_format_is_one_object_and_one_line_of_the_table(tmp_path, monkey
 def test_an_own_format_needs_no_line_of_the_table(tmp_path):
   path = tmp_path / "net"
   assert NETWORK.export(path, FIFTH)["format"] == FIFTH
-  assert load_artifact(path)(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)
+  with pytest.raises(InputError, match=r"'test_export_formats:fifth' is no export format of this"):
+    load_artifact(path)  # a file names it, and nobody else
+  assert load_artifact(path, parts=[FIFTH])(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize(

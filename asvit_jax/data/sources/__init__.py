@@ -35,6 +35,8 @@ SOURCES = Table(
   },
 )
 
+UNKNOWN = -1  # the label of an image whose class nobody says: it can be shown, not learnt
+
 # What to do with data in a bucket: array_record opens only files, and small objects come slowly.
 ON_DISK = "copy it to one (gcloud storage rsync -r), or mount the bucket as one (gcsfuse)"
 
@@ -124,6 +126,25 @@ def check_order(known, data, source):
       )
     if names == known:
       return
+
+
+def check_label(example, count, may_be_unknown):
+  """Raises InputError where an example's label is no class.
+
+  Args:
+    example: of a `Source`.
+    count: of its classes.
+    may_be_unknown: whether the label may be `UNKNOWN`, as of images that are only shown.
+  """
+  label = example["label"]
+  if label == UNKNOWN:
+    if not may_be_unknown:
+      raise InputError(f"{example['file']} has no label: leave it out of the training images")
+  elif not 0 <= label < count:
+    raise InputError(
+      f"{example['file']} has the label {label}, and there are {count} classes: expected 0 to "
+      f"{count - 1}; correct the data"
+    )
 
 
 def _kind(name):

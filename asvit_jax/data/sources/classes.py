@@ -13,11 +13,19 @@ import unicodedata
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
+_MOST_BYTES = 64 << 20  # of a file of classes
+LONGEST = 1000  # characters of a class
+_MOST_LITERAL = 4 << 20  # characters
+_DEEPEST = 32  # brackets in each other
+_QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")
+# What Python dictionaries and lists of names and numbers are written with.
+_LITERAL = re.compile(rf"{_QUOTED.pattern}|\b[0-9]{{1,9}}\b(?:\.0*)?|[\s\[\](){{}},:]+")
 _WORDNET = re.compile(r"n\d{8}")
 _NUMBERED = (
-  re.compile(r"(?P<name>.*\S)\s*[\s,;:=]\s*(?P<label>\d+)"),
-  re.compile(r"(?P<label>\d+)\s*[\s,;:=]\s*(?P<name>\S.*)"),
+  re.compile(r"(?P<name>.*\S)\s*[\s,;:=]\s*(?P<label>[0-9]{1,9})"),
+  re.compile(r"(?P<label>[0-9]{1,9})\s*[\s,;:=]\s*(?P<name>\S.*)"),
 )
+_LISTED = re.compile(r"(?P<label>[0-9]{1,9})[.)]\s+(?P<name>\S.*)")  # 1. owl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,22 +98,23 @@ def check_number(names, count, what, where="give"):
     )
 
 
-def read_text(file, key, expected):
+def read_text(file, key, expected, most=_MOST_BYTES):
   """The text of a file of UTF-8, or of UTF-16 with a mark of it, without the mark.
 
   Args:
     file: path.
     key: of the config that names it, for the error.
     expected: what the file should be.
+    most: bytes that it may have.
 
   Raises:
     InputError: it cannot be read.
   """
   try:
-    content = storage.read(file)
+    content = storage.read(file, most)
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     return content.decode("utf-16" if wide else "utf-8-sig")
-  except (OSError, UnicodeError) as error:
+  except (OSError, ValueError) as error:  # the latter of no UTF-8, and of names with a zero byte
     raise InputError(f"{key} {str(file)!r} cannot be read ({error}): give {expected}") from error
 
 
@@ -123,7 +132,7 @@ def read_classes(file, directories=()):
       taken which finds most of them.
 
   Raises:
-    InputError: no such file, an empty line, or labels with gaps.
+    InputError: no such file, an empty line, labels with gaps, or names that cannot be ones.
   """
   text = read_text(file, "data.classes", "a text file with a class a line")
   what = f"data.classes {str(file)!r}"
@@ -132,7 +141,23 @@ def read_classes(file, directories=()):
     if text.lstrip()[:1] in ("{", "[")
     else _of_lines(text, what, directories)
   )
+  _check_names(pairs, what)
   return Classes(tuple(normal(key) for key, _ in pairs), tuple(name for _, name in pairs))
+
+
+def _check_names(pairs, what):
+  """Raises InputError for keys or names that nobody can have meant."""
+  for label, pair in enumerate(pairs):
+    if not all(text.strip() for text in pair) or any("\0" in text for text in pair):
+      raise InputError(
+        f"{what}: class {label} has no name, or one with zero bytes: expected UTF-8 text with a "
+        "name for each"
+      )
+    longest = max(map(len, pair))
+    if longest > LONGEST:
+      raise InputError(
+        f"{what}: class {label} has a name of {longest:,} characters, expected at most {LONGEST:,}"
+      )
 
 
 def _of_lines(text, what, directories):
@@ -145,13 +170,22 @@ def _of_lines(text, what, directories):
       "empty"
     )
   there = {normal(name) for name in directories}
-  readings = _readings([line.strip() for line in lines])
-  return max(readings, key=lambda pairs: len(there & {normal(key) for key, _ in pairs}))
+  lines = [line.strip() for line in lines]
+  best = max(_readings(lines), key=lambda pairs: len(there & {normal(key) for key, _ in pairs}))
+  if [key for key, _ in best] != lines:
+    for pattern in _NUMBERED:
+      labels = [int(match["label"]) for match in map(pattern.fullmatch, lines) if match]
+      if labels != sorted(labels) == list(range(1, len(lines) + 1)):
+        raise InputError(
+          f"{what} has the numbers 1 to {len(lines)}, in another order than its lines: labels "
+          "count from 0; number the classes so, or leave the numbers out"
+        )
+  return best
 
 
 def _readings(lines):
   """Ways to read lines as [(key, name)], the likeliest first; none has a key twice, if one can."""
-  numbered = [_numbered(lines, pattern) for pattern in _NUMBERED]
+  numbered = [_numbered(lines, pattern) for pattern in (*_NUMBERED, _LISTED)]
   readings = [pairs for found in (*numbered, lines) if found for pairs in _split(found)]
   return [pairs for pairs in readings if _all_differ(key for key, _ in pairs)] or readings
 
@@ -164,8 +198,10 @@ def _numbered(lines, pattern):
   if not all(found) or len(found) < 2:
     return None
   by_label = {int(match["label"]): match["name"].strip("\"' ") for match in found}
-  in_order = sorted(by_label) == list(range(len(found)))
-  return [by_label[label] for label in range(len(found))] if in_order else None
+  first = 1 if pattern is _LISTED and list(by_label) == list(range(1, len(found) + 1)) else 0
+  if sorted(by_label) != list(range(first, first + len(found))) or not all(by_label.values()):
+    return None
+  return [by_label[first + label] for label in range(len(found))]
 
 
 def _split(lines):
@@ -181,33 +217,65 @@ def _split(lines):
 
 def _of_object(text, what):
   """[(key, name)] of JSON or of a Python literal."""
-  try:
-    found = json.loads(text)
-  except ValueError:
-    try:
-      found = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-      raise InputError(
-        f"{what} is neither JSON nor a Python dictionary ({error}): give that, or a class a line"
-      ) from error
+  found = _value(text, what)
   for key in ("classes", "class_to_idx", "id2label"):
     if isinstance(found, dict) and isinstance(found.get(key), (dict, list)):
       found = found[key]
   if isinstance(found, list):
-    found = dict(enumerate(found))
+    found = {str(label): value for label, value in enumerate(found)}
   if not isinstance(found, dict) or not found:
     raise InputError(f"{what} has no classes: expected {{directory: label}}, or a list of them")
-  if all(isinstance(label, int) for label in found.values()):  # class_to_idx
-    found = {label: key for key, label in found.items()} if _all_differ(found.values()) else {}
-  try:
-    by_label = {int(label): value for label, value in found.items()}
-  except (TypeError, ValueError):
-    by_label = {}
-  if sorted(by_label) != list(range(len(by_label))) or not by_label:
+  numbers = {key: _label(value) for key, value in found.items()}
+  if None not in numbers.values():  # class_to_idx
+    by_label = {number: key for key, number in numbers.items()}
+  else:
+    by_label = {_label(key): value for key, value in found.items()}
+  if len(by_label) != len(found) or not by_label.keys() == set(range(len(found))):
     raise InputError(
       f"{what}: expected {{directory: label}} or {{label: name}} with each label from 0 once"
     )
   return [_pair(by_label[label], what) for label in range(len(by_label))]
+
+
+def _value(text, what):
+  """The value of a text that is JSON, or a Python dictionary or list as `print` writes it.
+
+  Parsers get nothing that is deep: they would take the stack. That of Python gets nothing else than
+  words, numbers and brackets, and not much: it takes a hundred times the memory of its text.
+  """
+  if _depth(text) > _DEEPEST:
+    raise InputError(f"{what} is nested too deeply: expected {{directory: label}}, or a list")
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    reason = error
+  try:
+    if len(text) <= _MOST_LITERAL and not _LITERAL.sub("", text):
+      return json.loads(json.dumps(ast.literal_eval(text.strip())))  # tuples become lists
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    reason = error
+  raise InputError(
+    f"{what} is neither JSON nor a Python dictionary ({str(reason)[:200]}): give that, or a class "
+    "a line"
+  ) from reason
+
+
+def _depth(text):
+  """How deep brackets are in each other, those in quotes apart."""
+  deepest = depth = 0
+  for match in re.finditer(r"[\[{(]|[\]})]", _QUOTED.sub("", text)):
+    depth += -1 if match[0] in "]})" else 1
+    deepest = max(deepest, depth)
+  return deepest
+
+
+def _label(value):
+  """A label as a number or as text, or None of what is none."""
+  if isinstance(value, float) and value.is_integer():
+    return int(value)
+  if isinstance(value, int) and not isinstance(value, bool):
+    return value
+  return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else None
 
 
 def _all_differ(values):

@@ -76,8 +76,15 @@ def _labels(data, split):
   for which in ("train", "eval"):
     key = f"{which}_labels"
     if split == data.get(f"{which}_split") and data.get(key):
-      return read_labels(data[key], f"data.{key}")
+      return read_labels(data[key], f"data.{key}", lambda: _images(data, split))
   return None
+
+
+def _images(data, split):
+  """Names of the images that a file of labels is about, and their directory."""
+  base = storage.path(data.dir or "")
+  root = base / split if files.is_directory(base / split) else base
+  return (files.scan(root, root).names if data.dir and files.is_directory(root) else []), root
 
 
 def _has_images(directory):
@@ -154,12 +161,12 @@ class LabelledSource:
   def __init__(self, root, classes, labels):
     self.classes = classes.keys
     self._root = str(root)
-    found = files.scan(root)
+    found = files.scan(root, root)
     if not found.names:
       raise InputError(_no_images(root, found.left, 0))
     places, notes = labels.places(found.names, root)
     there = places >= 0
-    self.labels = labels.numbers(classes)[there]
+    self.labels = labels.numbers(classes, there)[there]
     self._places = places[there].astype(np.int32)
     self._files = Listing.of(found)
     used = np.bincount(self.labels, minlength=len(classes.keys))
@@ -182,8 +189,8 @@ def _left_out(root, found):
     left.update(counts)
   for entry in files.entries(root):
     if files.is_image(entry.name):
-      beside += not entry.is_dir()
-    elif entry.is_dir():
+      beside += not files.leads_to_directory(entry)
+    elif files.leads_to_directory(entry):
       left.update([f"{entry.name}/"] if files.is_system(entry.name) else [])
     elif not entry.name.startswith("."):
       left[files.suffix_of(entry.name)] += 1

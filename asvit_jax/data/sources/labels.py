@@ -12,24 +12,20 @@ A class is a directory of the training images, a name of `data.classes`, or a la
 
 import csv
 import dataclasses
-import os
+import decimal
 import re
 
 import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.data.sources.classes import Classes, listing, normal, ordered, read_text
+from asvit_jax.data.sources import columns, matching
+from asvit_jax.data.sources.classes import LONGEST, Classes, listing, normal, ordered, read_text
 
-_FILE_HEADINGS = {
-  *("file", "files", "filename", "file_name", "filepath", "file_path", "path", "image", "images"),
-  *("image_id", "imageid", "image_name", "image_path", "img", "id", "name"),
-}
-_LABEL_HEADINGS = {
-  *("label", "labels", "class", "classes", "class_name", "classname", "class_id", "category"),
-  *("target", "synset", "wnid", "breed", "predictionstring"),
-}
-_IMAGENET = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+$")
+_MOST_BYTES = 512 << 20
+_MOST_CLASSES = 100_000  # that labels may mean by being numbers, or twice the number of images
+# A number, as spreadsheets and pandas write whole ones, too.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +37,14 @@ class Labels:
     key: of the config that names it.
     files: of the images, or None where it has a class a line.
     values: their classes, as they stand there.
+    others: the same classes in other words, of other columns.
   """
 
   path: str
   key: str
   files: list[str] | None
   values: list[str]
+  others: tuple[list[str], ...] = ()
 
   @property
   def what(self):
@@ -54,51 +52,110 @@ class Labels:
     return f"{self.key} {str(self.path)!r}"
 
   def classes(self):
-    """The `Classes` that it has by itself, where nothing else says which there are."""
+    """The `Classes` that it has by itself, where nothing else says which there are.
+
+    Raises:
+      InputError: numbers that cannot be labels from 0.
+    """
     found = _devkit(self)
     if found is not None:
       return Classes(found[0], found[1])
     there = set(self.values)
-    if all(re.fullmatch("[0-9]+", value) for value in there):
-      if self.files is None and "0" not in there:
-        raise InputError(_unknown_numbers(self))
-      there = map(str, range(1 + max(map(int, there))))
+    numbers = self._whole_numbers(there)
+    if numbers is not None:
+      self._check_from_zero(set(numbers.values()))
+      largest = max(numbers, key=numbers.get)
+      most = numbers[largest]
+      if most >= max(_MOST_CLASSES, 2 * len(self.values)):
+        raise InputError(
+          f"{self.what} has labels up to {largest}, for {len(self.values):,} images: labels are "
+          "numbers from 0, below the number of classes; where these are names of classes, list "
+          "them in a file and give that as data.classes"
+        )
+      there = map(str, range(1 + most))
     keys = tuple(ordered(there))
     return Classes(keys, keys)
 
-  def numbers(self, classes):
+  def numbers(self, classes, there=...):
     """(images,) int32 labels.
 
     Args:
       classes: the `Classes` that there are.
+      there: (images,) bool, which of them are on the disk; all by default.
 
     Raises:
       InputError: a class that is not among them.
     """
-    values, count = self.values, len(classes.keys)
     found = _devkit(self)
-    if found is not None:
-      values = [found[2][int(value) - 1] for value in values]
-    there = set(values)
+    values = self.values if found is None else [found[2][int(value) - 1] for value in self.values]
     for known in (classes.keys, tuple(map(normal, classes.names))):
       label_of = {name: label for label, name in enumerate(known)}
-      if len(label_of) == count and there <= label_of.keys():
-        return np.array([label_of[value] for value in values], np.int32)
-    if all(re.fullmatch("[0-9]+", value) for value in there):
-      labels = np.array(values, np.int64)
-      if self.files is None and labels.min() > 0 and found is None:
-        raise InputError(_unknown_numbers(self))
-      if labels.max() < count:
-        return labels.astype(np.int32)
+      for column in (values, *self.others):
+        if len(label_of) == len(classes.keys) and label_of.keys() >= set(column):
+          return np.array([label_of[value] for value in column], np.int32)
+    return self._numbered(classes.keys, values, there)
+
+  def _numbered(self, keys, values, there):
+    """`numbers`, of values that are numbers, and not written as the classes are."""
+    number_of = self._whole_numbers(set(values))
+    if number_of is None:
+      unknown = sorted(set(values) - set(keys))
       raise InputError(
-        f"{self.what} has labels from {labels.min()} to {labels.max()}, and there are {count} "
-        f"classes: expected 0 to {count - 1}, or the names of the classes"
+        f"{self.what} has {len(unknown)} classes that are not among the {len(keys)} of the data: "
+        f"{listing(unknown)}; give data.classes, a file with all of them in label order"
       )
-    unknown = sorted(there - set(classes.keys))
-    raise InputError(
-      f"{self.what} has {len(unknown)} classes that are not among the {count} of the data: "
-      f"{listing(unknown)}; give data.classes, a file with all of them in label order"
-    )
+    label_of = {key: label for label, key in enumerate(keys)}
+    if {str(number) for number in number_of.values()} <= label_of.keys():
+      return np.array([label_of[str(number_of[value])] for value in values], np.int32)
+    least, most = min(number_of.values()), max(number_of.values())
+    if self.files is None and least > 0:
+      raise InputError(_unknown_numbers(self))
+    if least < 0 or most >= len(keys):
+      raise InputError(
+        f"{self.what} has labels from {least} to {most}, and there are {len(keys)} "
+        f"classes: expected 0 to {len(keys) - 1}, or the names of the classes"
+      )
+    if all(re.fullmatch("[0-9]+", key) for key in keys):
+      raise InputError(
+        f"{self.what} has labels from {least} to {most}, and the classes are other numbers: "
+        f"{listing(keys)}; write these in the file"
+      )
+    labels = np.array([number_of[value] for value in values], np.int32)
+    self._check_from_zero(set(labels[there].tolist()))
+    return labels
+
+  def _whole_numbers(self, values):
+    """{value: whole number}, or None where they are not all numbers.
+
+    Raises:
+      InputError: all are numbers, and some not whole.
+    """
+    if not all(map(_NUMBER.fullmatch, values)):
+      return None
+    number_of = {value: decimal.Decimal(value) for value in values}
+    broken = sorted(value for value, number in number_of.items() if number != int(number))
+    if broken:
+      raise InputError(
+        f"{self.what} has labels that are no whole numbers: {listing(broken)}; expected numbers "
+        "from 0, or the names of the classes"
+      )
+    return {value: int(number) for value, number in number_of.items()}
+
+  def _check_from_zero(self, numbers):
+    """Raises InputError for numbers that most likely count from 1, or are no labels at all."""
+    if self.files is None and 0 not in numbers:
+      raise InputError(_unknown_numbers(self))
+    if min(numbers) < 0:
+      raise InputError(
+        f"{self.what} has the label {min(numbers)}: labels count from 0; remove the rows of images "
+        "whose class is not known"
+      )
+    if len(numbers) > 1 and numbers == set(range(1, len(numbers) + 1)):
+      raise InputError(
+        f"{self.what} has each label from 1 to {len(numbers)}, and no 0: labels count from 0. "
+        "Where these count from 1, take 1 off each; where the first class has no images, write "
+        "the names of the classes in place of numbers"
+      )
 
   def places(self, names, root):
     """Which of the images each label is for.
@@ -115,7 +172,7 @@ class Labels:
         that is there.
     """
     if self.files is None:
-      places, missing = _places_by_line(names, len(self.values)), len(self.values) - len(names)
+      places, missing = matching.by_line(names, len(self.values)), len(self.values) - len(names)
       if places is not None and missing:
         return places, (f"images of {self.what} that are not there: {missing:,}",)
       if missing:
@@ -124,7 +181,7 @@ class Labels:
           "without names of files needs one for each, in the order of the images' names"
         )
       return np.arange(len(names)), ()
-    places = _places([normal(file.replace("\\", "/")) for file in self.files], names, root)
+    places = matching.by_name(self.files, names, root)
     missing = [file for file, place in zip(self.files, places, strict=True) if place < 0]
     if len(missing) == len(places):
       raise InputError(
@@ -146,49 +203,44 @@ class Labels:
     return places, tuple(notes)
 
 
-def read_labels(file, key):
+def read_labels(file, key, images=lambda: ([], "")):
   """The `Labels` of a file.
 
   Args:
     file: path.
     key: of the config that names it.
+    images: function that returns the names of the images that are there, relative to a directory,
+      and that; asked where the columns alone do not say which has the files.
 
   Raises:
     InputError: it cannot be read, or its columns are not known.
   """
-  text = read_text(file, key, "a text or CSV file of images and their classes")
+  expected = "a text or CSV file of images and their classes"
+  text = read_text(file, key, expected, _MOST_BYTES)
   lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+  what = f"{key} {str(file)!r}"
   if not lines:
-    raise InputError(f"{key} {str(file)!r} is empty: give a file and its class a line")
-  rows = [[cell.strip() for cell in row] for row in _rows(lines)]
+    raise InputError(f"{what} is empty: give a file and its class a line")
+  try:
+    rows = [[cell.strip() for cell in row] for row in _rows(lines)]
+  except csv.Error as error:  # of a cell as long as a book
+    raise InputError(f"{what} is no table ({error}): give {expected}") from error
   width = len(rows[0])
   wrong = [number for number, row in enumerate(rows, 1) if len(row) != width]
   if wrong:
     raise InputError(
-      f"{key} {str(file)!r}: row {wrong[0]} has {len(rows[wrong[0] - 1])} cells, the first "
-      f"{width}: give a file and its class a line"
+      f"{what}: row {wrong[0]} has {len(rows[wrong[0] - 1])} cells, the first {width}: give a file "
+      "and its class a line"
     )
-  heading = [cell.lower() for cell in rows[0]]
-  of_file = [i for i, cell in enumerate(heading) if cell in _FILE_HEADINGS]
-  of_label = [i for i, cell in enumerate(heading) if cell in _LABEL_HEADINGS]
-  if of_file or of_label:
-    rows = rows[1:]
-  if width == 1:
-    return Labels(file, key, None, [normal(row[0]) for row in rows])
-  if width == 2:
-    label = of_label[0] if of_label else 1 - of_file[0] if of_file else 1
-    columns = 1 - label, label
-  elif of_file and of_label:
-    columns = of_file[0], of_label[0]
-  else:
+  found, *classes = columns.choose(rows, what, images)
+  longest = max(classes[0], key=len)
+  if len(longest) > LONGEST:
     raise InputError(
-      f"{key} {str(file)!r} has {width} columns, {listing(rows[0])}: call that of the files "
-      "'file' and that of their classes 'label' in a first line"
+      f"{what} has a class of {len(longest):,} characters, expected at most {LONGEST:,}: give "
+      f"{expected}"
     )
-  values = [normal(row[columns[1]]) for row in rows]
-  if heading[columns[1]] == "predictionstring":  # Kaggle's: the class, and boxes
-    values = [value.split()[0] for value in values]
-  return Labels(file, key, [row[columns[0]] for row in rows], values)
+  values, *others = [list(map(normal, column)) for column in classes]
+  return Labels(file, key, found, values, tuple(others))
 
 
 def _rows(lines):
@@ -196,44 +248,8 @@ def _rows(lines):
     if all(delimiter in line for line in lines):
       return csv.reader(lines, delimiter=delimiter)
   # Names of files may have spaces; those of classes may not, where a space is between.
-  rows = [line.rsplit(maxsplit=1) for line in lines]
+  rows = [[cell.strip("\"'") for cell in line.rsplit(maxsplit=1)] for line in lines]
   return rows if all(len(row) == 2 for row in rows) else [[line] for line in lines]
-
-
-def _places_by_line(names, count):
-  """(count,) numbers among names that say the line they are in, as ImageNet's; None of others."""
-  found = [_IMAGENET.search(name) for name in names]
-  lines = {int(match[1]) - 1: number for number, match in enumerate(found) if match}
-  if len(lines) < len(names) or min(lines) < 0 or max(lines) >= count:
-    return None
-  places = np.full(count, -1, np.int64)
-  places[list(lines)] = list(lines.values())
-  return places
-
-
-def _places(wanted, names, root):
-  """(wanted,) int64 numbers among the names, -1 for none: by path, or by file alone."""
-  places = np.full(len(wanted), -1, np.int64)
-  prefixes = (f"{os.path.abspath(root)}/", "./", f"{os.path.basename(root)}/")
-  for i, file in enumerate(wanted):
-    for prefix in prefixes:
-      file = file.removeprefix(prefix)
-    wanted[i] = file
-  for ours, theirs in (
-    (lambda name: name, lambda file: file),
-    (lambda name: os.path.splitext(name)[0], lambda file: file),
-    (os.path.basename, os.path.basename),
-    (lambda name: os.path.splitext(os.path.basename(name))[0], os.path.basename),
-  ):
-    left = np.flatnonzero(places < 0).tolist()
-    if not left:
-      break
-    number_of = {}
-    for number, name in enumerate(names):
-      name = normal(ours(name))
-      number_of[name] = -1 if name in number_of else number
-    places[left] = [number_of.get(theirs(wanted[i]), -1) for i in left]
-  return places
 
 
 def _devkit(labels):
@@ -241,7 +257,7 @@ def _devkit(labels):
   if storage.in_bucket(labels.path):
     return None
   meta = storage.path(labels.path).parent / "meta.mat"
-  numbered = all(re.fullmatch("[1-9][0-9]*", value) for value in set(labels.values))
+  numbered = all(re.fullmatch("[1-9][0-9]{0,8}", value) for value in set(labels.values))
   if labels.files is not None or not numbered or not meta.is_file():
     return None
   from scipy.io import loadmat  # nothing else pays for it
@@ -252,7 +268,7 @@ def _devkit(labels):
     leaves = leaves[np.argsort(leaves["ILSVRC2012_ID"].astype(int))]
     by_number = [str(key) for key in leaves["WNID"]]
     name_of = dict(zip(by_number, map(str, leaves["words"]), strict=True))
-  except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+  except Exception as error:  # of a file that somebody damaged, of many types
     raise InputError(f"{meta} is not that of ImageNet's devkit ({error}): bring it back") from error
   most = max(map(int, labels.values))
   if most > len(by_number):

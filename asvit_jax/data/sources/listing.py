@@ -9,20 +9,30 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import socket
 import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.data import files
 
+_COUNTS = schema.table(others=schema.integer(-(2**63), 2**63 - 1))
+_DIRECTORIES = schema.array(
+  {
+    "type": "array",
+    "prefixItems": [schema.text(), schema.integer(), _COUNTS, _COUNTS],
+    "minItems": 4,
+    "maxItems": 4,
+  },
+  most=2**31,
+)
 _THREADS = 32  # they wait for a disk, or for the network
 _MAGIC = b"asvit_jax list 2"  # 1: without what lies deeper and what is left out
+_RULES = "links to other classes are left out"  # a list made by others is another file
 _HEADER = 32  # bytes: the magic, the checksum of what follows, the length of the JSON
 _LEAST = 10_000  # files; fewer are listed in no time
 _RECENT = 2 * 10**9  # ns; file systems may be coarse
@@ -87,11 +97,12 @@ def list_files(root, cache=""):
     A `Listing`.
 
   Raises:
-    InputError: a directory cannot be read.
+    InputError: a directory cannot be read, or is, by a link, in another or above it.
   """
   path = _cache_path(root, cache) if cache else None
   known = _mapped(path) if path else None
   names = files.subdirectories(root)
+  _check_apart(root, names)
   before = _entries(known)
   now = time.time_ns()
 
@@ -116,6 +127,32 @@ def list_files(root, cache=""):
   if path is None or len(listing) < _LEAST:
     return listing
   return _kept(listing, path) or listing
+
+
+def _check_apart(root, names):
+  """Raises InputError where a directory is a link that gives an image two classes."""
+  if not any(os.path.islink(os.path.join(root, name)) for name in names):
+    return
+  classes = {}
+  for name in names:
+    real = os.path.realpath(os.path.join(root, name))
+    other = classes.setdefault(real, name)
+    if other != name:
+      raise InputError(f"{root}: {other} and {name} are the same directory: remove one of the two")
+  whole = os.path.realpath(root)
+  for real in (whole, *map(str, Path(whole).parents)):
+    if real in classes:
+      raise InputError(
+        f"{root}: {classes[real]} is a link to {real}, which holds all classes: link to a class's "
+        "images"
+      )
+  for real, name in classes.items():
+    above = next((classes[str(p)] for p in Path(real).parents if str(p) in classes), None)
+    if above is not None:
+      raise InputError(
+        f"{root}: {name} is a link to a directory in {above}, which would give its images two "
+        "classes: move them out of there"
+      )
 
 
 def _packed(found):
@@ -163,8 +200,8 @@ def _merged(names, entries, known, before):
 
 
 def _cache_path(root, cache):
-  key = "\n".join([os.path.abspath(root), *files.SUFFIXES])
-  return storage.path(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.list"
+  key = "\n".join([os.path.abspath(root), _RULES, *files.SUFFIXES])
+  return storage.path(cache) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.list"
 
 
 def _kept(listing, path):
@@ -173,12 +210,8 @@ def _kept(listing, path):
   text += b" " * (-len(text) % 8)
   body = b"".join([text, listing._ends.tobytes(), listing._names.tobytes()])
   header = np.array([zlib.crc32(body), len(text)], np.uint64).tobytes()
-  # Hosts and runs may share a cache: each writes a file of its own, and one after the other gives
-  # it the name.
-  own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
-  try:
-    storage.write(own, _MAGIC + header + body)
-    os.replace(own, path)
+  try:  # hosts and runs may share a cache: one after the other gives its list the name
+    storage.write(path, _MAGIC + header + body)
   except OSError as error:
     log(f"WARNING: the list of files is not kept in {path.parent} ({error})")
     return None
@@ -193,11 +226,14 @@ def _mapped(path, verified=True):
     if magic != _MAGIC or (verified and zlib.crc32(content[_HEADER:]) != checksum):
       return None
     begin = _HEADER + length
-    directories = json.loads(content[_HEADER:begin].tobytes())
+    text = content[_HEADER:begin].tobytes()
+    directories = schema.loads(text, _DIRECTORIES, f"list {path}", most_bytes=len(text))
     count = sum(entry[1] for entry in directories)
     ends = content[begin : begin + 8 * count].view(np.int64)
+    if len(ends) < count:
+      return None
     return Listing(directories, ends, content[begin + 8 * count :], (str(path), checksum))
-  except (OSError, ValueError, IndexError):  # not there, empty, cut short
+  except (OSError, ValueError, IndexError):  # not there, empty, cut short, of another form
     return None
 
 

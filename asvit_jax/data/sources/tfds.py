@@ -3,9 +3,15 @@
 TFDS itself is imported where a data set is opened: who only asks for names does not pay for it.
 """
 
-from asvit_jax.core import storage
+import os
+
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.data.sources import ON_DISK
+from asvit_jax.data.sources import ON_DISK, UNKNOWN
+
+_MOST_CLASSES = 1_000_000
+# Keys by which TFDS's descriptions of features name a class, of all its versions.
+_CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 
 
 class Tfds:
@@ -56,6 +62,9 @@ class TfdsSource:
         f"{name} has the features {', '.join(features)}: expected 'image' and 'label'; choose a "
         "data set for image classification"
       )
+    count = features["label"].num_classes
+    if not count or count > _MOST_CLASSES:
+      raise InputError(f"{name} has {count} classes: expected 1 to {_MOST_CLASSES:,}")
     self.classes = tuple(features["label"].names)
     self._id = f"{name}/{split}"
     try:
@@ -78,7 +87,12 @@ class TfdsSource:
   def __getitem__(self, index):
     stored = self._examples[index]
     example = {"image": stored["image"], "label": int(stored["label"])}
-    example["file"] = stored["file"].decode() if "file" in stored else f"{self._id}/{index}"
+    example["file"] = os.fsdecode(stored["file"]) if "file" in stored else f"{self._id}/{index}"
+    if example["label"] == UNKNOWN:  # as TFDS has it of splits whose labels are kept secret
+      raise InputError(
+        f"{example['file']} has no label, as in all of a test split of a contest: choose a split "
+        "with labels, data.eval_split"
+      )
     if "box" in stored:
       example["box"] = stored["box"]
     return example
@@ -98,7 +112,8 @@ def prepared_builder(name, data_dir):
     TFDS builder.
 
   Raises:
-    InputError: it is not there, or the name fits several of its configurations.
+    InputError: it is not there, the name fits several of its configurations, or it has features of
+      classes that are not of TFDS.
   """
   import tensorflow_datasets as library
   from etils import epath
@@ -119,11 +134,61 @@ def prepared_builder(name, data_dir):
       f"prepare it with tfds.builder({name!r}, data_dir={str(root)!r})"
       ".download_and_prepare(file_format='array_record')"
     )
-  configs = sorted({str(directory.parent.relative_to(root)) for directory in found})
+  configs = sorted({os.path.relpath(directory.parent, root) for directory in found})
   if len(configs) > 1:
     raise InputError(
       f"data set {name!r} is prepared in {len(configs)} configurations: name one of "
       f"{', '.join('tfds:' + config for config in configs)}"
     )
   newest = max(found, key=lambda directory: library.core.Version(directory.name))
-  return library.builder_from_directory(newest)
+  return builder_of(newest, name)
+
+
+def builder_of(directory, name):
+  """The TFDS builder of a prepared data set.
+
+  Args:
+    directory: of its files, an `epath.Path` or `pathlib.Path`.
+    name: what to call it, for messages.
+
+  Raises:
+    InputError: it is damaged, or names code that is not of TFDS.
+  """
+  import tensorflow_datasets as library
+
+  _check_features(directory, name)
+  try:
+    return library.builder_from_directory(directory)
+  except Exception as error:  # of files that somebody damaged, of many types
+    raise InputError(
+      f"data set {name!r} in {directory} cannot be opened ({type(error).__name__}: "
+      f"{' '.join(str(error).split())[:300]}): prepare it again"
+    ) from error
+
+
+def _check_features(directory, name):
+  """Raises InputError where the description of a data set names code that is not TFDS's own.
+
+  TFDS imports the module of every feature that `features.json` names.
+  """
+  path = directory / "features.json"
+  if not path.exists():
+    return
+  try:
+    content = storage.read(path, schema.MOST_BYTES)
+  except OSError as error:
+    raise InputError(f"{path} cannot be read ({error}): check its permissions") from error
+  waiting = [schema.loads(content, schema.table(), f"data set {name!r}: {path}")]
+  while waiting:
+    node = waiting.pop()
+    if isinstance(node, dict):
+      kinds = [node[key] for key in _CLASS_KEYS if isinstance(node.get(key), str)]
+      others = [kind for kind in kinds if not kind.startswith("tensorflow_datasets.")]
+      if others:
+        raise InputError(
+          f"data set {name!r}: {path} names the feature {others[0]!r}, which is not of TFDS, and "
+          "whose code it would run: prepare the data with features of TFDS, or give a data source "
+          "of your own, data.name=package.module:object"
+        )
+    if isinstance(node, dict | list):
+      waiting += node.values() if isinstance(node, dict) else node

@@ -96,7 +96,8 @@ class ProgramFormat(Format):
 
     Returns:
       {batch size, or None for any: function of images that returns (logits, kept), and tokens and
-      positions after them where it has them}.
+      positions after them where it has them}. A function may have `shapes`, {name of an output:
+      its shape}, as far as the format says them; they are held against the note.
     """
     raise NotImplementedError
 

@@ -76,7 +76,12 @@ class Onnx(ProgramFormat):
     session = onnxruntime.InferenceSession(str(path), providers=providers)
     found = {output.name for output in session.get_outputs()}
     names = list(output_names("tokens" in found))
-    return {None: lambda images: session.run(names, {"images": images})}
+
+    def run(images):
+      return session.run(names, {"images": images})
+
+    run.shapes = {output.name: tuple(output.shape) for output in session.get_outputs()}
+    return {None: run}
 
 
 onnx = Onnx()

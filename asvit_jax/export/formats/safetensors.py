@@ -7,12 +7,18 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.export.formats.base import Format
 from asvit_jax.weights.formats.safetensors import safetensors as reader
 from asvit_jax.weights.names import from_timm
+from asvit_jax.weights.saving import check_name
 
 
 class Safetensors(Format):
   """See `formats`; the thresholds stand in the header."""
 
   name = "safetensors"
+
+  def check_path(self, path):
+    """As the other formats', and a suffix of another is refused."""
+    super().check_path(path)
+    check_name(path)
 
   def write(self, network, path, batch_sizes):
     """See `formats`."""

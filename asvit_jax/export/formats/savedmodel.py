@@ -63,10 +63,12 @@ class SavedModel(ProgramFormat):
       outputs = signature(images=tf.constant(images))
       return [outputs[name].numpy() for name in output_names("tokens" in outputs)]
 
-    return {
-      batch_size(name): functools.partial(run, signature)
-      for name, signature in module.signatures.items()
-    }
+    found = {}
+    for name, signature in module.signatures.items():
+      program = found[batch_size(name)] = functools.partial(run, signature)
+      outputs = signature.structured_outputs
+      program.shapes = {output: tuple(spec.shape) for output, spec in outputs.items()}
+    return found
 
 
 savedmodel = SavedModel()

@@ -10,12 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asvit_jax.core.errors import InputError
+from asvit_jax.export import archives
 from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
 
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
 # The oldest jax that was seen to run what has a version of StableHLO: 1.15 is that of jax 0.10.2.
 _READERS = {"1.15": "0.8.3"}
+# What a program may call that is no operator of StableHLO: checks of shapes, places of arrays.
+# Others are of functions of this process, such as those of Python.
+_CALLS = re.compile(
+  r"shape_assertion|(stablehlo|mhlo|chlo)\.\w+|\w*Sharding|SPMD\w+|annotate_device_placement"
+  r"|AllocateBuffer|ApproxTopK|TopK|cu_threefry2x32_ffi"
+)
+_CALL = re.compile(r"custom_call\W+(?:call_target_name\W+)?([\w.$]+)")
 
 
 class StableHLO(ProgramFormat):
@@ -54,23 +63,44 @@ class StableHLO(ProgramFormat):
     """See `ProgramFormat`."""
     from jax import export
 
-    with zipfile.ZipFile(path) as archive:
-      weights = dict(np.load(io.BytesIO(archive.read(_WEIGHTS))))
+    what, size = f"artifact {path}", path.stat().st_size
+    with archives.opened(path, what) as archive:
+      weights = archives.arrays(archives.read(archive, _WEIGHTS), f"{what}, {_WEIGHTS}", size)
       exported = {
-        name.removesuffix(_SUFFIX): export.deserialize(archive.read(name))
+        name.removesuffix(_SUFFIX): export.deserialize(bytearray(archives.read(archive, name)))
         for name in archive.namelist()
         if name.endswith(_SUFFIX)
       }
+    returned = {name: _returned(program, weights) for name, program in exported.items()}
     weights = jax.device_put(weights)
 
     def run(program, images):
       outputs = program(weights, images)
       return [outputs[name] for name in output_names("tokens" in outputs)]
 
-    return {
-      batch_size(name): functools.partial(run, jax.jit(program.call))
-      for name, program in exported.items()
-    }
+    programs = {}
+    for name, program in exported.items():
+      programs[batch_size(name)] = functools.partial(run, jax.jit(program.call))
+      programs[batch_size(name)].shapes = returned[name]
+    return programs
 
 
 stablehlo = StableHLO()
+
+
+def _returned(program, weights):
+  """{name of an output: its shape} of an exported program.
+
+  Raises:
+    InputError: it is for other weights, or calls functions of this process.
+  """
+  for target in set(_CALL.findall(program.mlir_module())):
+    if not _CALLS.fullmatch(target):
+      raise InputError(f"its programs call {target}, which is not of StableHLO: do not run it")
+  (taken, _), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+  ours = {name: (value.shape, value.dtype) for name, value in weights.items()}
+  if {name: (value.shape, value.dtype) for name, value in taken.items()} != ours:
+    raise InputError("its programs are for other weights than those in it: export it again")
+  outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+  # Dimensions that are not known until it is called are no numbers.
+  return {name: tuple(value.shape) for name, value in outputs.items()}

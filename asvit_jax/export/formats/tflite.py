@@ -78,6 +78,7 @@ class TFLite(ProgramFormat):
       outputs.setdefault("kept", np.zeros((len(images), 0), np.float32))
       return [outputs[name] for name in output_names("tokens" in found)]
 
+    run.shapes = {name: tuple(map(int, details["shape"])) for name, details in found.items()}
     return {1: run}
 
 

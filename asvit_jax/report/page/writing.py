@@ -29,7 +29,7 @@ SCRIPTS = (
 
 def check(directory):
   """Raises InputError where a page could not be written to a directory, which may be missing."""
-  storage.check_writable(directory, "the report")
+  storage.check_writable(directory, "the report", [NAME])
 
 
 def path_in(directory):
@@ -51,7 +51,9 @@ def write(directory, page):
     InputError: it cannot be written.
   """
   path = path_in(directory)
-  storage.write(path, render(page).encode(), "the report")
+  # Names that are no UTF-8 have halves of characters, which cannot be written. In the data they are
+  # escapes of JSON.
+  storage.write(path, render(page).encode(errors="backslashreplace"), "the report")
   return path
 
 

@@ -5,11 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.in_place import last_block, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 
+@usual
 def fixed_count(model, images, counts, attending=None):
   """Keeps a static number of tokens at each stage; the others are dropped, or merged.
 
@@ -39,6 +41,7 @@ def fixed_count(model, images, counts, attending=None):
   return predicted(model, x, attend)
 
 
+@usual
 def predicted(model, x, attend):
   """The prediction from the tokens before the last block, all of which are there.
 

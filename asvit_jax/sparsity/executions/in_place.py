@@ -5,11 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.outputs import Outputs
 from asvit_jax.sparsity.gates import straight_through_gate
 
 
+@usual
 def dense(model, images, remat=False):
   """The plain ViT: nothing is pruned.
 
@@ -24,6 +26,7 @@ def dense(model, images, remat=False):
   return _dense_from(model, 0, model.embed(images), remat)
 
 
+@usual
 def masked(model, images, gate=straight_through_gate, remat=False):
   """Pruned tokens stay in place but are seen by none: fixed shapes, dynamic masks.
 

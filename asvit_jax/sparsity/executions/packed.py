@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.in_place import before_first_stage, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
@@ -59,6 +60,7 @@ class Read(NamedTuple):
   positions: jax.Array | None
 
 
+@usual
 def packed(model, images, first=None, group=None, step=None, tokens=False):
   """Runs the kept tokens only; equals `in_place.masked` image by image, whatever the batch.
 
@@ -77,11 +79,13 @@ def packed(model, images, first=None, group=None, step=None, tokens=False):
   return run(model, rows, group, step, tokens)
 
 
+@usual
 def begin(model, images):
   """The `Rows` at the first stage of images (b, height, width, 3), normalised."""
   return decide(model, 0, before_first_stage(model, images))
 
 
+@usual
 def run(model, rows, group=None, step=None, tokens=False):
   """`packed` from the first stage on.
 

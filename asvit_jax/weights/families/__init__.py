@@ -16,9 +16,16 @@ import dataclasses
 import itertools
 import re
 
+import numpy as np
+
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.weights.checks import check_numbers
 from asvit_jax.weights.families import google, refused, timm, torchvision, transformers
+
+_MOST_NETWORKS = 16  # in a file
+# What PyTorch's parallel and compiled modules put before the names of those that they hold.
+_WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
 
 FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
 
@@ -35,7 +42,8 @@ def in_timms_names(stored, source):
     `Stored`; of a family that is not known, as it was.
 
   Raises:
-    InputError: a network with other blocks than ours, or several of them.
+    InputError: a network with other blocks than ours, or several of them; numbers that are not in
+      floating point, or not finite.
   """
   for family in FAMILIES:
     prefixes = family.prefixes(stored.tensors)
@@ -46,6 +54,8 @@ def in_timms_names(stored, source):
     if "architecture" not in stored.description:  # what this package wrote is of its blocks
       refused.check(chosen, source, prefix)
     tensors, left_out = family.translate(chosen, prefix)
+    unneeded = set(left_out)  # may be anything
+    check_numbers({k: v for k, v in chosen.items() if k not in unneeded}, source)
     if left_out:
       log(f"{source}: left out what the classifier does not need: {_listed(sorted(left_out))}")
     if _reads_more(tensors):  # as DINOv2's, the class token and the mean of the patches
@@ -64,13 +74,19 @@ def in_timms_names(stored, source):
       assumes="mean" not in stored.description.get("preprocessing", {}),
     )
   refused.check(stored.tensors, source)
+  check_numbers(stored.tensors, source)
   return stored
 
 
 def _chosen(prefixes, source, key):
+  if len(prefixes) > _MOST_NETWORKS:
+    raise InputError(
+      f"{source} holds {len(prefixes):,} networks, expected at most {_MOST_NETWORKS}: save the one "
+      "that is wanted in a file of its own"
+    )
   wanted = prefixes
   if key:
-    wanted = [p for p in prefixes if p[:-1] == key or p.startswith((f"{key}.", f"{key}/"))]
+    wanted = [p for p in prefixes if _is_called(p, key)]
   elif "" in prefixes:  # a network, and beside it another under a name of its own
     wanted = [""]
     if len(prefixes) > 1:
@@ -84,6 +100,12 @@ def _chosen(prefixes, source, key):
     f"{source} holds networks whose names begin with {listed}{asked}: choose one by that, with "
     "--weights-key or config.init_key"
   )
+
+
+def _is_called(prefix, key):
+  """Whether a key is what names begin with, or what they do after a wrapper's `module.`."""
+  names = (prefix, _WRAPPER.sub("", prefix))
+  return any(n[:-1] == key or n.startswith((f"{key}.", f"{key}/")) for n in names)
 
 
 def _without_others(tensors, prefix, prefixes):
@@ -121,8 +143,8 @@ def _shown(tensors):
 
 
 def _reads_more(tensors):
-  head, token = tensors.get("head.weight"), tensors.get("cls_token")
-  return head is not None and token is not None and head.shape[-1] == 2 * token.shape[-1]
+  head, token = (np.shape(tensors.get(name, ())) for name in ("head.weight", "cls_token"))
+  return bool(head and token) and head[-1] == 2 * token[-1]
 
 
 def _listed(names):

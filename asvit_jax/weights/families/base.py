@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 _PARTS = ("q", "k", "v")
+_NUMBER = "[0-9]+"
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -71,8 +72,8 @@ class Family:
         continue
       theirs = self._timms(short)
       new = theirs or (short if self.ours else name)
-      if new in found:  # two names for one tensor: the strict check names the second
-        new = name
+      if new in found:  # two names for one tensor: the strict check names both
+        new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
     return _joined(found, origin), left_out
@@ -81,16 +82,18 @@ class Family:
     """Timm's name of a tensor; None for one that the table does not have."""
     if name in self.table:
       return self.table[name]
+    if "{" in name:  # what the table has in place of a number
+      return None
     module, _, leaf = name.rpartition(self.separator)
-    numbers = re.findall(r"\d+", module)
+    numbers = re.findall(_NUMBER, module)
     # The first number is that of the block; what else has numbers, the table spells out.
-    pattern = re.sub(r"\d+", "{}", module, count=1)
+    pattern = re.sub(_NUMBER, "{}", module, count=1)
     leaf = self.leaves.get(leaf, leaf)
     for key in (module, pattern):
       if key in self.table and leaf in _LEAVES:
         return f"{self.table[key].format(*numbers)}.{leaf}"
-    whole = re.sub(r"\d+", "{}", name, count=1)
-    return self.table[whole].format(*re.findall(r"\d+", name)) if whole in self.table else None
+    whole = re.sub(_NUMBER, "{}", name, count=1)
+    return self.table[whole].format(*re.findall(_NUMBER, name)) if whole in self.table else None
 
 
 def _beginnings(prefix):
@@ -107,9 +110,14 @@ def _joined(tensors, origin):
     if part not in _PARTS or not stem.startswith("blocks."):
       joined[name] = value
       continue
-    three = [tensors.get(f"{stem}.{p}.{leaf}") for p in _PARTS]
-    if any(tensor is None for tensor in three):
+    three, whole = [tensors.get(f"{stem}.{p}.{leaf}") for p in _PARTS], f"{stem}.qkv.{leaf}"
+    if any(tensor is None for tensor in three) or not _alike(three) or whole in tensors:
       joined[origin[name]] = value
-    else:
-      joined.setdefault(f"{stem}.qkv.{leaf}", np.concatenate(three))
+    elif whole not in joined:
+      joined[whole] = np.concatenate(three)
   return joined
+
+
+def _alike(tensors):
+  """Whether tensors have one shape, that of a layer's weight or bias."""
+  return tensors[0].ndim in (1, 2) and len({tensor.shape for tensor in tensors}) == 1

@@ -58,6 +58,11 @@ _OTHERS = (
     "a hybrid of ResNet and ViT",
     "its stem is a ResNet",
   ),
+  (
+    r"(^|\.)patch_embed\.proj\.[0-9]+\.",
+    "a network whose stem is several convolutions, such as MoCo-v3's vit_conv",
+    "its stem has other layers",
+  ),
   (r"(^|[./])MixerBlock_\d+/|\.mlp_tokens\.", "MLP-Mixer", "it has no attention"),
   (r"(^|\.)layer1\.0\.conv1\.weight$", "a ResNet", "it is no transformer"),
   (

@@ -1,6 +1,15 @@
-"""timm's names, and those of what is written with them: DeiT, DeiT-III, DINO, MAE, LV-ViT, ours."""
+"""timm's names, and those of what is written with them: DeiT, DINO, MoCo-v3, MAE, LV-ViT, ours."""
 
 from asvit_jax.weights.families.base import Family
+
+_MOCO = ("base_encoder.", "momentum_encoder.")
+
+
+def _seen(tensors, prefix):
+  """MoCo-v3's authors give 12 heads to their small ViT, too, where DeiT's has 6."""
+  del tensors
+  return {"heads": 12} if prefix.endswith(_MOCO) else {}
+
 
 FAMILY = Family(
   title="timm's ViT",
@@ -35,5 +44,7 @@ FAMILY = Family(
     r"mask_token",  # DINOv2, MAE
     r"decoder_.*",  # MAE
     r"head\.(mlp|last_layer)\..*",  # DINO
+    r"(head\.[0-9]+|predictor)\..*",  # MoCo-v3
   ),
+  seen=_seen,
 )

@@ -38,7 +38,7 @@ FORMATS = Table(
 )
 
 
-def read(source, key="", step="", weights_of=""):
+def read(source, key="", step="", weights_of="", parts=()):
   """Reads weights of any format.
 
   Args:
@@ -47,6 +47,7 @@ def read(source, key="", step="", weights_of=""):
     key: where it holds several networks, such as averaged weights beside the last, which.
     step: of a run, which one, see `run.choice.check`.
     weights_of: of a run, which weights, see `run.choice.check`.
+    parts: of a run, names of parts of one's own that it may name, see `core.parts.typed`.
 
   Returns:
     `Stored`, in timm's names.
@@ -71,7 +72,7 @@ def read(source, key="", step="", weights_of=""):
         "leave --weights-key or config.init_key out"
       )
     if name == "workdir":
-      stored = form.read(source, step, weights_of)
+      stored = form.read(source, step, weights_of, parts)
     else:
       stored = form.read(source, key) if getattr(form, "takes_key", False) else form.read(source)
     return families.in_timms_names(_with_config_beside(stored, source), f"weights {source}")

@@ -1,18 +1,55 @@
 """What `config.json` and `preprocessor_config.json` of the hub say of weights."""
 
 import dataclasses
-import json
-import math
 
-from asvit_jax.core import sizes, storage
+from asvit_jax.core import schema, sizes, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS
 from asvit_jax.weights.families.refused import refuse
+from asvit_jax.weights.formats import labels, processor
 
-NAMES = ("config.json", "preprocessor_config.json")
-# PIL's numbers of its filters.
-_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+NAMES = ("config.json", processor.NAME)
 _MODELS = ("vit", "deit", "vit_mae", "vit_msn", "dinov2")
+
+_SIDE = schema.integer(1, 1 << 16)
+_SIZE = schema.either(_SIDE, schema.array(_SIDE, 2, 2))
+_HEADS = schema.integer(1, 4096)
+_SHORT = schema.text(256)
+_CHANNELS = schema.array(schema.number(), 3, 3)
+_TIMM = schema.table(
+  {
+    "architecture": _SHORT,
+    "global_pool": _SHORT,
+    "label_names": labels.SCHEMA,
+    "model_args": schema.table(
+      {"img_size": _SIZE, "num_heads": _HEADS, "global_pool": _SHORT, "act_layer": _SHORT}
+    ),
+    "pretrained_cfg": schema.table(
+      {
+        "input_size": schema.array(_SIDE, 3, 3),
+        "crop_pct": schema.number(1e-3, 1),
+        "mean": _CHANNELS,
+        "std": _CHANNELS,
+        "interpolation": _SHORT,
+        "crop_mode": _SHORT,
+        "label_names": labels.SCHEMA,
+      }
+    ),
+  }
+)
+_TRANSFORMERS = schema.table(
+  {
+    "model_type": _SHORT,
+    "hidden_act": _SHORT,
+    "num_attention_heads": _HEADS,
+    "layer_norm_eps": schema.number(1e-30, 0.1),
+    "image_size": _SIZE,
+    "id2label": labels.SCHEMA,
+    "label2id": labels.SCHEMA,
+  }
+)
 
 
 def applied(stored, directory, source):
@@ -24,13 +61,14 @@ def applied(stored, directory, source):
     source: the weights, for errors.
 
   Raises:
-    InputError: a damaged file, or a network that does not fit the blocks here.
+    InputError: a damaged file, values of another kind, preprocessing that is not known here, or a
+      network that does not fit the blocks here.
   """
-  config, processor = (_read(directory, name) for name in NAMES)
+  config = _read(directory, NAMES[0])
   if "pretrained_cfg" in config or {"architecture", "num_features"} <= config.keys():
     facts, description = _timms(config, source)
   elif "model_type" in config:
-    facts, description = _theirs(config, processor, source)
+    facts, description = _theirs(config, _read(directory, NAMES[1], schema.table()), source)
   else:
     return stored
   return dataclasses.replace(
@@ -38,28 +76,38 @@ def applied(stored, directory, source):
   )
 
 
-def _read(directory, name):
+def _read(directory, name, form=schema.ANY):
+  """The content of a file without what is null; {} where there is none, or no object in it."""
   path = storage.path(directory) / name
   if not path.is_file():
     return {}
   try:
-    content = json.loads(storage.read(path))
-  except ValueError as error:
-    raise InputError(f"{path} is not JSON ({error}): fetch it again") from error
-  return content if isinstance(content, dict) else {}
+    content = storage.read(path, schema.MOST_BYTES)
+  except OSError as error:
+    raise InputError(f"{path} cannot be read ({error}): fetch it again") from error
+  content = schema.loads(content, form, str(path), "fetch it again")
+  return _said(content) if isinstance(content, dict) else {}
+
+
+def _said(content):
+  """Without keys whose values are null: they say nothing."""
+  if not isinstance(content, dict):
+    return content
+  return {key: _said(value) for key, value in content.items() if value is not None}
 
 
 def _timms(config, source):
   """({fact: value}, description) of timm's config."""
-  described, arguments = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
+  schema.check(config, _TIMM, f"{source}: its config.json")
+  described, arguments = config.get("pretrained_cfg", {}), config.get("model_args", {})
   pool = arguments.get("global_pool", config.get("global_pool", "token"))
   if pool not in ("token", ""):
     refuse(source, f"a network whose global_pool is {pool!r}", "here the class token predicts")
   activation = arguments.get("act_layer", "gelu")
   if activation != "gelu" or "quickgelu" in config.get("architecture", ""):
-    refuse(source, f"a network of activation {activation}", "its MLPs have another activation")
+    refuse(source, f"a network of activation {activation!r}", "its MLPs have another activation")
   facts = {}
-  size = arguments.get("img_size") or (described.get("input_size") or [])[1:]
+  size = arguments.get("img_size") or described.get("input_size", [])[1:]
   if size:
     facts["image_size"] = sizes.plain(size)
   if "num_heads" in arguments:
@@ -71,17 +119,25 @@ def _timms(config, source):
     "interpolation": described.get("interpolation"),
     "crop_mode": described.get("crop_mode"),
   }
-  names = config.get("label_names") or described.get("label_names")
+  key = "label_names"
+  names = labels.names(config.get(key, described.get(key)), key, source)
   return facts, _description(preprocessing, names, source)
 
 
-def _theirs(config, processor, source):
+def _theirs(config, steps, source):
   """({fact: value}, description) of transformers' configs."""
-  kind, activation = config["model_type"], config.get("hidden_act", "gelu")
-  if kind not in _MODELS:
+  kind = config["model_type"]
+  if isinstance(kind, str) and kind not in _MODELS:  # whose keys have other forms
+    kind = on_a_line(kind[:60])
     refuse(source, f"a network of model_type {kind!r}", f"expected one of {', '.join(_MODELS)}")
-  if activation != "gelu":
+  schema.check(config, _TRANSFORMERS, f"{source}: its config.json")
+  if (activation := config.get("hidden_act", "gelu")) != "gelu":
     refuse(source, f"a network of activation {activation!r}", "its MLPs have another activation")
+  if config.get("quantization_config"):
+    raise InputError(
+      f"{source} is quantised, as quantization_config of its config.json says: give the weights in "
+      "float32, float16 or bfloat16"
+    )
   facts = {}
   if "num_attention_heads" in config:
     facts["heads"] = config["num_attention_heads"]
@@ -89,43 +145,9 @@ def _theirs(config, processor, source):
     facts["norm_epsilon"] = config["layer_norm_eps"]
   if "image_size" in config:
     facts["image_size"] = sizes.plain(config["image_size"])
-  labels = {int(k): v for k, v in (config.get("id2label") or {}).items()}
-  names = [labels.get(i) for i in range(len(labels))]
-  if all(name == f"LABEL_{i}" for i, name in enumerate(names)):  # nobody has named them
-    names = None
-  return facts, _description(_of_processor(processor, source), names, source)
-
-
-def _of_processor(processor, source):
-  """The fields of `Preprocessing`, None for what it does not say."""
-  if not processor:
-    return {}
-  size, crop = processor.get("size"), processor.get("crop_size")
-  fields = {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
-  if "resample" in processor:
-    fields["interpolation"] = _interpolation(processor["resample"], source)
-  if not processor.get("do_resize", True) or size is None:
-    return fields
-  if isinstance(size, dict) and "shortest_edge" in size:
-    fields["crop_mode"], resized = "center", size["shortest_edge"]
-  else:  # a number is both sides, too
-    fields["crop_mode"] = "squash"
-    resized = (
-      min(size["height"], size["width"]) if isinstance(size, dict) else sizes.height_width(size)[0]
-    )
-  cropped = resized
-  if processor.get("do_center_crop") and crop:
-    cropped = min(crop.values()) if isinstance(crop, dict) else sizes.height_width(crop)[0]
-  if "crop_pct" in processor:  # ConvNeXt's way to say it
-    cropped = math.floor(resized * processor["crop_pct"])
-  fields["crop_ratio"] = min(1.0, cropped / resized)
-  return fields
-
-
-def _interpolation(resample, source):
-  if isinstance(resample, int) and 0 <= resample < len(_FILTERS):
-    return _FILTERS[resample]
-  raise InputError(f"{source}: resample {resample!r} of its preprocessor_config.json is not known")
+  names = labels.names(config.get("id2label"), "id2label", source)
+  labels.check_inverse(names, config.get("label2id"), source)
+  return facts, _description(processor.fields(steps, source), names, source)
 
 
 def _description(preprocessing, names, source):
@@ -137,4 +159,6 @@ def _description(preprocessing, names, source):
         f"{', '.join(known)} with config.data.{key}, after taking it out of its config.json"
       )
   description = {"preprocessing": given} if given else {}
+  if names and not all(names):
+    log(f"{source}: some classes of its config.json have no name: none are taken")
   return description | ({"classes": list(names)} if names and all(names) else {})

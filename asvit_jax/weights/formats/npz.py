@@ -1,5 +1,6 @@
 """NumPy archives: Google's weights for JAX."""
 
+import math
 import zipfile
 import zlib
 
@@ -7,7 +8,14 @@ import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.weights import checks
+from asvit_jax.weights.formats import zipped
 from asvit_jax.weights.stored import Stored, cleaned
+
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class Npz:
@@ -23,27 +31,69 @@ class Npz:
   def read(self, source, key=""):
     """See `formats`; arrays of Python objects are refused."""
     try:
-      with storage.local(source) as path, np.load(path) as file:
-        tensors = {name: _numbers(name, file[name]) for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-      raise InputError(
-        f"weights {source}: not a readable .npz file of arrays ({str(error)[:200]}); it may be "
-        "truncated: fetch it again"
-      ) from error
-    # Beside the weights, an optimizer's state may stand.
-    tensors = {k: v for k, v in tensors.items() if not k.startswith(("opt/state", "opt/0"))}
+      with storage.local(source) as path:
+        listed = zipped.members(path, f"weights {source}")
+        with zipfile.ZipFile(path) as archive:
+          tensors = _arrays(archive, listed, f"weights {source}")
+    except InputError:
+      raise
+    # A damaged header or an archive that is locked can end in any error of the readers.
+    except (OSError, ValueError, RuntimeError, EOFError, TypeError, MemoryError) as error:
+      raise _unreadable(source, error) from error
+    except (zipfile.BadZipFile, zlib.error, OverflowError, SyntaxError, KeyError) as error:
+      raise _unreadable(source, error) from error
     return Stored(cleaned(tensors), key=key)
 
 
 npz = Npz()
 
 
-def _numbers(name, value):
+def _unreadable(source, error):
+  return InputError(
+    f"weights {source}: not a readable .npz file of arrays ({str(error)[:200]}); it may be "
+    "truncated: fetch it again"
+  )
+
+
+def _arrays(archive, listed, source):
+  """{name: array} of the members of an archive, whose headers are all read first."""
+  # Beside the weights, an optimizer's state may stand.
+  names = {member: member.filename.removesuffix(".npy") for member in listed}
+  names = {k: name for k, name in names.items() if not name.startswith(("opt/state", "opt/0"))}
+  headers = {name: _header(archive, member, name) for member, name in names.items()}
+  if len(headers) < len(names):
+    raise ValueError("two arrays have one name")
+  checks.check_listed(headers, source)
+  return {name: _numbers(archive, member) for member, name in names.items()}
+
+
+def _header(archive, member, name):
+  """The shape and the type's name of an array, of which the member must have as many bytes."""
+  with archive.open(member) as file:
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+      raise ValueError(f"{name} is of version {version} of .npy")
+    shape, _, kind = _HEADERS[version](file)
+    if not (kind.kind in "fiub" or _is_bfloat16(kind)):
+      raise ValueError(f"{name} is of type {kind}")
+    if (
+      min(shape, default=0) < 0
+      or math.prod(shape) * kind.itemsize != member.file_size - file.tell()
+    ):
+      raise ValueError(f"{name} has another number of bytes than its shape {shape} says")
+  return shape, kind.name
+
+
+def _numbers(archive, member):
   """An array; two bytes without a type are bfloat16, which NumPy does not know."""
-  if value.dtype.kind == "V" and value.dtype.itemsize == 2:
+  with archive.open(member) as file:
+    value = np.lib.format.read_array(file, allow_pickle=False)
+  if _is_bfloat16(value.dtype):
     import ml_dtypes
 
     return value.view(ml_dtypes.bfloat16)
-  if value.dtype.kind not in "fiub":
-    raise ValueError(f"{name} is of type {value.dtype}")
   return value
+
+
+def _is_bfloat16(kind):
+  return kind.kind == "V" and kind.itemsize == 2 and kind.fields is None and kind.subdtype is None

@@ -4,12 +4,16 @@ import argparse
 import collections
 import pickle
 import re
+import zipfile
 
 import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
+from asvit_jax.weights import checks
+from asvit_jax.weights.formats import zipped
 from asvit_jax.weights.stored import Stored, cleaned
 
 _SUFFIXES = (".pth", ".tar", ".pt", ".bin", ".ckpt")
@@ -29,6 +33,15 @@ _DICTIONARIES = tuple(
 )
 _PATHS = ("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath")
 _CORES = ("core", "_core")  # of NumPy 1 and 2
+# Of tensors that are read; whole numbers are refused by their names where they are used.
+_TYPES = tuple(
+  f"torch.{name}"
+  for name in (
+    *("float32", "float64", "float16", "bfloat16", "complex64", "complex128", "bool"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+  )
+)
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -55,15 +68,17 @@ class PyTorch:
     if not isinstance(content, dict) or not content:
       what = _type(content) if not isinstance(content, dict) else "an empty dictionary"
       raise InputError(f"weights {source}: expected a dictionary of tensors, found {what}")
-    odd = {str(k): _type(v) for k, v in content.items() if not isinstance(v, torch.Tensor)}
+    odd = {_name(k): _type(v) for k, v in content.items() if not isinstance(v, torch.Tensor)}
+    odd |= {_name(k): f"named by a {_type(k)}" for k in content if not isinstance(k, str)}
     if odd:
       listed = ", ".join(f"{name} ({kind})" for name, kind in list(odd.items())[:5])
       raise InputError(
         f"weights {source}: entries that are not tensors: {listed}; expected a dictionary of "
         f"tensors, by itself or under {' or '.join(_WRAPPERS)}"
       )
-    tensors = {str(k): tensor.detach().float().numpy() for k, tensor in content.items()}
-    return Stored(cleaned(tensors), key=key)
+    with storage.local(source) as path:
+      _check_tensors(torch, content, path, f"weights {source}")
+    return Stored(cleaned({k: _array(tensor) for k, tensor in content.items()}), key=key)
 
 
 pytorch = PyTorch()
@@ -71,6 +86,8 @@ pytorch = PyTorch()
 
 def _loaded(torch, source):
   """What a file holds, of plain values and tensors."""
+  with storage.local(source) as path:
+    _check_container(path, source)
   # Training scripts save their flags and scores beside the tensors: values, as plain as these.
   allowed = [
     argparse.Namespace,
@@ -102,14 +119,55 @@ def _loaded(torch, source):
     ) from error
 
 
+def _check_container(path, source):
+  """Raises InputError for a zip archive that would unpack to far more than it is."""
+  try:
+    with path.open("rb") as file:
+      zipped_up = file.read(4) == b"PK\x03\x04"
+    if zipped_up:  # else PyTorch reads it as it wrote files before version 1.6
+      zipped.members(path, f"weights {source}")
+  except (OSError, zipfile.BadZipFile) as error:
+    raise InputError(
+      f"weights {source}: not a readable PyTorch checkpoint ({_plain(error)[:200]}); it may be "
+      "truncated: fetch it again"
+    ) from error
+
+
+def _check_tensors(torch, content, path, source):
+  """Raises InputError for tensors that are more than the file holds of them, or none of numbers."""
+  for name, tensor in content.items():
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or str(tensor.dtype) not in _TYPES:
+      raise InputError(
+        f"{source}: tensor {_name(name)} is of type {tensor.dtype} on {tensor.device}, "
+        f"{tensor.layout}: give the weights in float32, float16 or bfloat16"
+      )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+      raise InputError(
+        f"{source}: tensor {_name(name)}, of shape {tuple(tensor.shape)}, repeats what is in the "
+        "file fewer times: save it with .contiguous()"
+      )
+  kinds = {k: str(t.dtype).removeprefix("torch.") for k, t in content.items()}
+  checks.check_listed({k: (tuple(t.shape), kinds[k]) for k, t in content.items()}, source)
+  checks.check_unpacked(4 * sum(t.numel() for t in content.values()), path, source)
+
+
+def _array(tensor):
+  """As NumPy has it, floating point as float32."""
+  tensor = tensor.detach()
+  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
 def _chosen(content, source, key):
   """The dictionary of tensors asked for, and what of the key is to be found in its names."""
-  while isinstance(content, dict):
+  seen = []  # a pickle's dictionary may hold itself
+  while isinstance(content, dict) and not any(content is other for other in seen):
+    seen.append(content)
     there = [name for name in _WRAPPERS if isinstance(content.get(name), dict) and content[name]]
     first, _, rest = key.partition(".")
     if first and isinstance(content.get(first), dict):
       content, key = content[first], rest
-    elif there and first and not any(k.startswith(first) for w in there for k in content[w]):
+    elif there and first and not any(first in str(k).split(".") for w in there for k in content[w]):
       raise InputError(f"weights {source}: no {key!r} in it: choose from {', '.join(there)}")
     elif there:
       others = ", ".join(there[1:])
@@ -128,6 +186,10 @@ def _tuple(*values):
 def _plain(error):
   """An error in a line, without what colours terminals."""
   return " ".join(_TERMINAL.sub("", str(error)).split()) or type(error).__name__
+
+
+def _name(key):
+  return on_a_line(key[:60]) if isinstance(key, str) else _type(key)
 
 
 def _type(value):

@@ -1,9 +1,9 @@
 """Directories as the Hugging Face hub has them: weights, perhaps in shards, and their configs."""
 
-import json
-
-from asvit_jax.core import storage
+from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.weights import checks
 from asvit_jax.weights.formats import hub_config
 from asvit_jax.weights.formats.pytorch import pytorch
 from asvit_jax.weights.formats.safetensors import safetensors
@@ -12,6 +12,9 @@ from asvit_jax.weights.stored import Stored
 # In the order of preference.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# Shards stand beside their index, under plain names: others could lead anywhere.
+_SHARD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.(safetensors|bin)\Z"}
+_INDEX = schema.table({"weight_map": schema.table(others=_SHARD)}, required=["weight_map"])
 
 
 class Repository:
@@ -65,15 +68,15 @@ def shards(index, name):
 
 
 def _weight_map(index, name):
+  what = f"{name}: {index.name}"
   try:
-    listed = json.loads(storage.read(index))["weight_map"]
-    if not listed or not all("/" not in file for file in listed.values()):
-      raise ValueError("no files listed")
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f"{name}: {index.name} is not an index of shards ({error}): fetch it again"
-    ) from error
-  return listed
+    content = storage.read(index, schema.MOST_BYTES)
+  except OSError as error:
+    raise InputError(f"{what} cannot be read ({error}): fetch it again") from error
+  content = schema.loads(content, _INDEX, f"{what} is not an index of shards", "fetch it again")
+  if not content["weight_map"]:
+    raise InputError(f"{what} is not an index of shards: it lists no files: fetch it again")
+  return content["weight_map"]
 
 
 def _joined(index, name, key):
@@ -83,12 +86,18 @@ def _joined(index, name, key):
       raise InputError(
         f"{name}: the shard {file} that {index.name} lists is missing: fetch it, too"
       )
-    tensors |= _read(index.parent / file, "").tensors
+    found = _read(index.parent / file, "").tensors
+    if twice := found.keys() & tensors.keys():
+      raise InputError(
+        f"{name}: tensor {min(twice)} is in two shards that {index.name} lists: fetch them again"
+      )
+    tensors |= found
+  checks.check_listed({k: (v.shape, v.dtype.name) for k, v in tensors.items()}, name)
   counted = {n for n in listed if not n.endswith(".num_batches_tracked")}
   if missing := sorted(counted - tensors.keys()):
     raise InputError(
-      f"{name}: {len(missing)} tensors that {index.name} lists are in no shard, {missing[0]} among "
-      "them: fetch the shards again"
+      f"{name}: {len(missing)} tensors that {index.name} lists are in no shard, "
+      f"{on_a_line(missing[0][:60])} among them: fetch the shards again"
     )
   return Stored(tensors, key=key)
 

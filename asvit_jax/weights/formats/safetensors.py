@@ -1,18 +1,34 @@
 """Safetensors files, with timm's names or the authors'; what we add stands in the header."""
 
-import json
-
+import ml_dtypes
 import numpy as np
 import safetensors as library
 import safetensors.numpy
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.vit import description as descriptions
+from asvit_jax.weights import checks
 from asvit_jax.weights.names import THRESHOLD
 from asvit_jax.weights.stored import Stored, cleaned
 
 # Keys of the header, besides those of others.
 THRESHOLDS, DESCRIPTION = "thresholds", "asvit_jax"
+_MOST_BYTES = 16 << 20  # of a header; that of 65,536 tensors takes half
+# The library's names of types that it makes arrays of; what is not floating point is refused later.
+_TYPES = frozenset(
+  (
+    *("F64", "F32", "F16", "BF16", "C64", "BOOL"),
+    *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)),
+  )
+)
+# Of others that are read here, with the names of ml_dtypes.
+_FLOAT8 = {
+  "F8_E4M3": "float8_e4m3fn",
+  "F8_E4M3FNUZ": "float8_e4m3fnuz",
+  "F8_E5M2": "float8_e5m2",
+  "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
 
 
 class Safetensors:
@@ -28,19 +44,61 @@ class Safetensors:
   def read(self, source, key=""):
     """See `formats`."""
     try:
-      with storage.local(source) as path, library.safe_open(path, "numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() or {}
-      thresholds = np.asarray(json.loads(metadata.get(THRESHOLDS, "[]")), np.float32)
-      description = json.loads(metadata.get(DESCRIPTION, "{}"))
+      with storage.local(source) as path:
+        tensors, metadata = _read(path, f"weights {source}")
+      header = f"weights {source}: its metadata"
+      description = descriptions.loads(metadata.get(DESCRIPTION, "{}"), f"{header}, {DESCRIPTION}")
+    except InputError:
+      raise
     except (library.SafetensorError, OSError, KeyError, ValueError) as error:
       raise InputError(
         f"weights {source}: not a readable safetensors file ({error}); it may be truncated or of "
         "another format: fetch or export it again"
       ) from error
-    stages = enumerate(np.moveaxis(thresholds, -1, 0))
-    named = {THRESHOLD.format(i): value for i, value in stages}
-    return Stored(cleaned(tensors | named), description, key=key)
+    tensors |= _thresholds(metadata, tensors, f"weights {source}")
+    return Stored(cleaned(tensors), description, key=key)
 
 
 safetensors = Safetensors()
+
+
+def _read(path, source):
+  """({name: array}, metadata) of a file on a disk, whose list of tensors is checked first."""
+  with path.open("rb") as file:
+    start = file.read(8)
+  if len(start) == 8 and int.from_bytes(start, "little") > _MOST_BYTES:
+    raise InputError(
+      f"{source}: not a readable safetensors file (its header would have "
+      f"{int.from_bytes(start, 'little'):,} bytes, expected at most {_MOST_BYTES:,}); it may be of "
+      "another format: fetch or export it again"
+    )
+  with library.safe_open(path, "numpy") as file:
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    listed = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    checks.check_listed(listed, source)
+    for name, (_, kind) in listed.items():
+      if kind not in _TYPES and kind not in _FLOAT8:
+        raise InputError(
+          f"{source}: tensor {name} is of type {kind}: quantised weights are not read; give them "
+          "in float32, float16 or bfloat16"
+        )
+    known = [name for name, (_, kind) in listed.items() if kind in _TYPES]
+    tensors = {name: file.get_tensor(name) for name in known}
+    metadata = file.metadata() or {}
+  if len(known) < len(listed):  # the library has no arrays of these types
+    for name, found in library.deserialize(path.read_bytes()):
+      if name in listed and name not in tensors:
+        kind = getattr(ml_dtypes, _FLOAT8[listed[name][1]])
+        tensors[name] = np.frombuffer(found["data"], kind).reshape(listed[name][0])
+  return tensors, metadata
+
+
+def _thresholds(metadata, tensors, source):
+  """{name: array} of the thresholds in a header, a list of them or one for each budget."""
+  what = f"{source}: its metadata, {THRESHOLDS}"
+  found = descriptions.load_thresholds(metadata.get(THRESHOLDS, "[]"), what)
+  columns = np.moveaxis(np.asarray(found, np.float32), -1, 0)
+  named = {THRESHOLD.format(i): column for i, column in enumerate(columns)}
+  if twice := named.keys() & tensors.keys():
+    raise InputError(f"{what} stand among its tensors, too ({min(twice)}): take one of them out")
+  return named

@@ -1,5 +1,6 @@
 """Workdirs of runs: the weights that a run arrived at."""
 
+from asvit_jax.config import parts as config_parts
 from asvit_jax.config.model import architecture, trained_architecture
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
@@ -18,17 +19,16 @@ class Workdir:
     """Any directory."""
     return storage.path(source).is_dir()
 
-  def read(self, source, step="", weights_of=""):
+  def read(self, source, step="", weights_of="", parts=()):
     """See `formats`; which weights of which step, see `run.choice.check`."""
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
-    config, description = identity.load(source), identity.load_description(source)
-    checkpoints = Checkpoints(source, read_only=True)
-    if checkpoints.latest_step is None:
-      raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
+    # Of a run of one's own data or optimizer, the weights need neither.
+    config = identity.load(source, parts, config_parts.NETWORK)
+    description = identity.load_description(source)
     arch = trained_architecture(config)
     if "architecture" in description:
-      arch = Architecture.from_json(description["architecture"], f"workdir {source}")
+      arch = Architecture.from_json(description["architecture"], f"workdir {source}", parts)
       arch = arch.dense if config.budget is None else arch
     else:  # of a run from before it was written
       description = {
@@ -36,6 +36,9 @@ class Workdir:
         "architecture": architecture(config).to_json(),
         "preprocessing": {"crop_ratio": config.data.crop_ratio},
       }
+    checkpoints = Checkpoints(source, read_only=True)
+    if checkpoints.latest_step is None:
+      raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
     step, kind = choice.choose(source, config, checkpoints.steps, step, weights_of)
     name = {ranking.EMA: "ema", ranking.RAW: "params"}[kind]
     budgets = len(description.get("budgets", ()))

@@ -1,0 +1,298 @@
+"""What each key of a config may be, by itself: its type and its range, in one table.
+
+What keys must be to each other, and to the devices, stands in `rules`.
+"""
+
+import dataclasses
+import math
+import numbers
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from asvit_jax.core import sizes
+from asvit_jax.core.devices import PRECISIONS
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS
+from asvit_jax.sparsity.complexity import check_share
+
+_INT32 = 2**31 - 1  # steps are counted in it on the devices
+_MOST_BATCH = 2**20
+_MOST_CLASSES = 2**24
+_MOST_SIDE = 2**14  # pixels
+_PATH = 4096  # characters, as long as Linux lets a path be
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """What a value may be.
+
+  Attributes:
+    kind: its type, in words: "a whole number".
+    is_kind: function of a value of any type: whether it is of that type.
+    words: of those, which: "at least 1"; "" for all.
+    fits: function of a value of that type: whether it is one of them.
+  """
+
+  kind: str
+  is_kind: Callable[[Any], bool]
+  words: str = ""
+  fits: Callable[[Any], bool] = lambda value: True
+
+  def check(self, key, value):
+    """Raises InputError, by the name of its key, for a value outside."""
+    expected = self.words
+    try:
+      if self.is_kind(value):
+        if self.fits(value):
+          return
+      else:
+        expected = ", ".join(filter(None, (self.kind, self.words)))
+    except InputError:
+      raise
+    except Exception:  # there is no saying what an object of any type raises when it is compared
+      expected = ", ".join(filter(None, (self.kind, self.words)))
+    raise InputError(f"{key} {shown(value)} is not valid: expected {expected}")
+
+  def or_none(self):
+    """The same, or None for what a config leaves open."""
+    return Range(
+      self.kind,
+      lambda value: value is None or self.is_kind(value),
+      f"{self.words}, or None" if self.words else "or None",
+      lambda value: value is None or self.fits(value),
+    )
+
+
+def shown(value):
+  """A value in an error: on one line, and not for pages."""
+  try:
+    text = repr(value)
+  except Exception:  # of a number with thousands of digits, or of any object
+    text = f"of type {type(value).__name__}"
+  return on_a_line(text if len(text) <= 200 else f"{text[:200]}…")
+
+
+def whole(least=0, most=_INT32, why=""):
+  """Whole numbers in [least, most]."""
+  words = f"at least {least:,} and at most {most:,}{why}"
+  return Range("a whole number", _is_whole, words, lambda value: least <= value <= most)
+
+
+def real(words="", fits=lambda value: True):
+  """Finite numbers that float32 holds, which training computes with, for which `fits` is true."""
+  return Range("a finite number that float32 can hold", _is_real, words, fits)
+
+
+def between(low, high, ends="[]"):
+  """Finite numbers in an interval, each end of which belongs to it ("[]") or does not ("()")."""
+
+  def fits(value):
+    above = low <= value if ends[0] == "[" else low < value
+    return above and (value <= high if ends[1] == "]" else value < high)
+
+  return real(f"in {ends[0]}{low:g}, {high:g}{ends[1]}", fits)
+
+
+def at_least(low):
+  """Finite numbers from `low` on."""
+  return real(f"at least {low:g}", lambda value: value >= low)
+
+
+def more_than(low):
+  """Finite numbers above `low`."""
+  return real(f"more than {low:g}", lambda value: value > low)
+
+
+def numbers_(words, fits, is_one=None):
+  """Tuples or lists of numbers for which `fits` is true."""
+  is_one = is_one or _is_real
+  return Range(
+    "numbers with commas between",
+    lambda value: isinstance(value, (tuple, list)) and all(map(is_one, value)),
+    words,
+    fits,
+  )
+
+
+def text(most=_PATH):
+  """Text that can be a name or a path, of at most so many characters."""
+  return Range(
+    "text",
+    lambda value: isinstance(value, str),
+    f"at most {most:,} characters, none of them NUL",
+    lambda value: len(value) <= most and "\0" not in value,
+  )
+
+
+def one_of(*choices):
+  """Some texts."""
+  listed = " or ".join(choices) if len(choices) == 2 else ", ".join(choices)
+  return Range(listed, lambda value: isinstance(value, str), listed, lambda value: value in choices)
+
+
+def _is_whole(value):
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_real(value):
+  if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    return False
+  size = abs(float(value))  # of an integer with hundreds of digits it raises OverflowError
+  info = np.finfo(np.float32)
+  return math.isfinite(size) and (size == 0 or float(info.tiny) <= size <= float(info.max))
+
+
+def _is_size(value):
+  return max(sizes.height_width(value)) <= _MOST_SIDE  # it raises InputError, with more to say
+
+
+def _is_share(value):
+  check_share(value)  # as above
+  return True
+
+
+def _is_pattern(value):
+  try:
+    re.compile(value)
+  except (re.error, OverflowError, RecursionError, MemoryError):
+    return False
+  return "\0" not in value
+
+
+def _increase(values):
+  return len(values) == 2 and 0 < values[0] <= values[1] <= 1
+
+
+_switch = Range("True or False", lambda value: isinstance(value, (bool, np.bool_)))
+_step_count = whole(1)
+# From below `rules` bounds it, by the number of devices.
+_batch = Range(
+  "a whole number", _is_whole, f"at most {_MOST_BATCH:,}", lambda value: value <= _MOST_BATCH
+)
+
+RANGES = {
+  "seed": whole(0, 2**63 - 1),
+  "init_from": text(),
+  "init_key": text(),
+  "teacher_from": text(),
+  "init_resize": _switch,
+  "init_new_head": _switch,
+  "init_step": text(),
+  "init_weights_of": text(),
+  "budget": real("in (0, 1]", _is_share).or_none(),
+  "budget_range": numbers_(
+    "two increasing shares of the dense GMACs around budget, in (0, 1]",
+    lambda v: _increase(v) and v[0] < v[1],
+  ).or_none(),
+  "budget_tolerance": at_least(0),
+  "thresholds": one_of("fixed", "calibrated"),
+  "temperature": more_than(0),
+  "model.variant": text(),
+  "model.num_classes": whole(1, _MOST_CLASSES, ": no network has 0 classes"),
+  "model.image_size": Range(
+    "a number of pixels or two", lambda v: True, f"at most {_MOST_SIDE:,} pixels a side", _is_size
+  ),
+  "model.patch_size": whole(1, _MOST_SIDE, ": there is no patch size 0"),
+  "model.dtype": one_of("float32", "bfloat16"),
+  "model.precision": one_of(*PRECISIONS),
+  "model.drop_path": between(0, 1, "[)"),
+  "model.remat": _switch,
+  "model.width": whole(1, 2**16).or_none(),
+  "model.heads": whole(1, 2**16).or_none(),
+  "model.depth": whole(1, 2**10).or_none(),
+  "model.mlp_ratio": between(0, 2**10, "(]").or_none(),
+  "model.stem": text().or_none(),
+  "model.norm_epsilon": between(0, 1).or_none(),
+  "model.qkv_bias": _switch.or_none(),
+  "model.residual_divisor": more_than(0).or_none(),
+  "model.layer_scale": _switch.or_none(),
+  "model.dist_token": _switch.or_none(),
+  "model.dist_head": _switch.or_none(),
+  "model.aux_head": _switch.or_none(),
+  "model.count_elementwise": _switch.or_none(),
+  "model.prune_before": numbers_(
+    "increasing numbers of blocks", lambda v: all(0 <= block < 2**10 for block in v), _is_whole
+  ).or_none(),
+  "model.prune_inside": _switch.or_none(),
+  "model.attention": text().or_none(),
+  "model.score": text().or_none(),
+  "model.reduction": text().or_none(),
+  "model.score_exponents": numbers_("two to four numbers", lambda v: 2 <= len(v) <= 4).or_none(),
+  "model.stage_weights": numbers_(
+    "a number above 0 for each stage", lambda v: all(weight > 0 for weight in v)
+  ).or_none(),
+  "data.name": text(),
+  "data.dir": text(),
+  "data.classes": text(),
+  "data.train_split": text(),
+  "data.eval_split": text(),
+  "data.train_labels": text(),
+  "data.eval_labels": text(),
+  "data.exif_orientation": _switch,
+  "data.sampler": one_of("shuffle", "class_balanced"),
+  "data.crop_scale": numbers_("two increasing numbers in (0, 1]", _increase),
+  "data.crop_ratio": between(0, 1, "(]").or_none(),
+  "data.mean": numbers_("three numbers", lambda v: len(v) == 3).or_none(),
+  "data.std": numbers_("three numbers above 0", lambda v: len(v) == 3 and min(v) > 0).or_none(),
+  "data.interpolation": one_of(*INTERPOLATIONS).or_none(),
+  "data.crop_mode": one_of(*CROP_MODES).or_none(),
+  "data.hflip": _switch,
+  "data.shift": whole(0, _MOST_SIDE),
+  "data.rand_augment": between(0, 10),
+  "data.rand_augment_deviation": at_least(0),
+  "data.rand_augment_operations": whole(1, 1000),
+  "data.color_jitter": between(0, 1),
+  "data.repeats": whole(1, 2**20),
+  "data.cache": text(),
+  "data.workers": whole(0, 1024),
+  "data.check_images": whole(),
+  "data.max_bad_images": whole(),
+  "mix.mixup": at_least(0),
+  "mix.cutmix": at_least(0),
+  "mix.switch": between(0, 1),
+  "mix.erasing": between(0, 1),
+  "mix.mode": one_of("pairs", "batch"),
+  "batch_size": _batch,
+  "accumulate": whole(1, _MOST_BATCH),
+  "parallel": one_of("pmap", "shard_map"),
+  "max_skipped_steps": whole(),
+  "epochs": more_than(0),
+  "total_steps": _step_count.or_none(),
+  "label_smoothing": between(0, 1, "[)"),
+  "ema_decay": between(0, 1, "[)"),
+  "ema_warmup": _switch,
+  "optimizer.name": text(),
+  "optimizer.arguments": text(),
+  "optimizer.lr": more_than(0),
+  "optimizer.end_lr": at_least(0),
+  "optimizer.warmup": between(0, 1, "[)"),
+  "optimizer.decay_steps": _step_count.or_none(),
+  "optimizer.weight_decay": at_least(0),
+  "optimizer.clip_norm": at_least(0),
+  "optimizer.thresholds_lr": at_least(0),
+  "optimizer.layer_decay": between(0, 1, "(]"),
+  "optimizer.freeze": Range(
+    "text", lambda v: isinstance(v, str), "a regular expression", _is_pattern
+  ),
+  "criterion.name": text(),
+  "criterion.arguments": text(),
+  "criterion.class_weights": text(2**24),  # a number for each class
+  "eval.batch_size": _batch,
+  "eval.every": _step_count,
+  "eval.patience": whole(),
+  "eval.pictures": whole(),
+  "wandb": text(),
+  "log_every": _step_count,
+  "checkpoint_every": _step_count,
+}
+
+_OF_LOSS = real()  # the terms of `losses.WEIGHTS`, to which others may be added
+
+
+def of(key):
+  """The `Range` of a key of `config.base`; None for a key that others added."""
+  return _OF_LOSS if key.startswith("loss.") else RANGES.get(key)

@@ -1,0 +1,142 @@
+"""Which column of a file of labels has the files, and which their classes.
+
+What a heading says is only a hint: an `id` may be a number of a row, or the name of a file. Where
+more than one column could be meant, those decide that name images which are there; where these say
+different things, the file is refused.
+"""
+
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.data import files
+from asvit_jax.data.sources import matching
+from asvit_jax.data.sources.classes import listing
+
+_FILE_HEADINGS = {
+  *("file", "files", "filename", "file_name", "filepath", "file_path", "path", "image", "images"),
+  *("image_id", "imageid", "image_name", "image_path", "img", "id", "name"),
+}
+_LABEL_HEADINGS = {
+  *("label", "labels", "class", "classes", "class_name", "classname", "class_id", "category"),
+  *("target", "synset", "wnid", "breed", "predictionstring"),
+}
+
+
+def choose(rows, what, images):
+  """Takes the columns of rows apart.
+
+  Args:
+    rows: lists of equally many texts.
+    what: the file is, for errors.
+    images: function that returns the names of the images that are there, and their directory.
+
+  Returns:
+    Tuple of the files, or None where there is one column, and the columns of their classes, which
+    go together one to one: lists, without the headings.
+
+  Raises:
+    InputError: columns whose meaning is not known, or that contradict each other.
+  """
+  heading, rows = _heading(rows)
+  if not rows:
+    raise InputError(f"{what} has headings alone: give a file and its class a line")
+  columns = [list(column) for column in zip(*rows, strict=True)]
+  named = [heading[i] if heading else str(i + 1) for i in range(len(columns))]
+  if len(columns) == 1:
+    return None, _classes(columns[0], named[0], what, heading)
+  of_file = [i for i, name in enumerate(heading) if name in _FILE_HEADINGS]
+  of_label = [i for i, name in enumerate(heading) if name in _LABEL_HEADINGS]
+  of_image = [i for i, column in enumerate(columns) if all(map(_is_image, column))]
+  if len(columns) == 2 and not of_file and not of_image:  # the file comes first
+    of_file = [0] if 0 not in of_label else [1]
+  of_file += [i for i in of_image if i not in of_file + of_label]
+  if not of_file or (len(columns) > 2 and not of_label):
+    raise InputError(
+      f"{what} has {len(columns)} columns, {listing(heading or rows[0])}: call that of the files "
+      "'file' and that of their classes 'label' in a first line"
+    )
+  unknown = [i for i in range(len(columns)) if i not in of_file + of_label]
+  unknown = [i for i in unknown if len(set(columns[i])) == len(rows)]
+  file = _of_images(of_file, unknown, of_image, columns, named, what, images)
+  of_label = [i for i in of_label if i != file] or [i for i in range(len(columns)) if i != file]
+  label = of_label[0]
+  # A column called `id` may be one of classes, but not where each image has its own.
+  identifies = label in of_image or (
+    named[label] in _FILE_HEADINGS - {"name"} and len(set(columns[label])) == len(rows)
+  )
+  if identifies:
+    raise InputError(
+      f"{what}: its columns {named[file]!r} and {named[label]!r} both say which image it is, "
+      "and none its class: call the column of the classes 'label' in a first line"
+    )
+  for other in of_label[1:]:
+    if not _one_to_one(columns[label], columns[other]):
+      raise InputError(
+        f"{what}: its columns {named[label]!r} and {named[other]!r} both look like classes, and "
+        "say different things: remove one of them, or give it another heading"
+      )
+  _check_filled(columns[file], "file", what, heading)
+  classes = [_classes(columns[i], named[i], what, heading) for i in of_label]
+  return columns[file], *classes
+
+
+def _heading(rows):
+  """What the first row calls the columns, lower case, [] where it calls nothing; other rows."""
+  first = [cell.strip("\"' ").lower() for cell in rows[0]]
+  if any(map(_is_image, rows[0])):
+    return [], rows
+  known = any(cell in _FILE_HEADINGS | _LABEL_HEADINGS for cell in first)
+  if not known:  # nor the name of an image, where all others have one
+    others = rows[1:] if len(first) > 1 else ()
+    known = bool(others) and any(
+      all(map(_is_image, column)) for column in zip(*others, strict=True)
+    )
+  return (first, rows[1:]) if known else ([], rows)
+
+
+def _is_image(text):
+  return files.is_image(text.replace("\\", "/").rpartition("/")[2])
+
+
+def _of_images(candidates, unknown, of_image, columns, named, what, images):
+  """The column, of several, that names the images; an `unknown` one may where it names all."""
+  if len(candidates) == 1 and (not unknown or len(columns) == 2):
+    return candidates[0]
+  names, root = images()
+  places = {i: matching.by_name(columns[i], names, root) for i in [*candidates, *unknown]}
+  least = {i: len(columns[i]) if i in unknown else 1 for i in places}
+  places = {i: found for i, found in places.items() if (found >= 0).sum() >= least[i]}
+  if not places:
+    return candidates[0]  # that none is there, is said with the names
+  count = {i: int((found >= 0).sum()) for i, found in places.items()}
+  best = max(places, key=lambda i: (count[i], i in of_image))
+  whole = [i for i in places if i in of_image and 2 * count[i] > count[best]]
+  if len(whole) == 1:  # a name with its suffix is meant as one
+    return whole[0]
+  for other, found in places.items():
+    both = (found >= 0) & (places[best] >= 0)
+    if (found != places[best])[both].any():
+      raise InputError(
+        f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of {root}, and "
+        f"not the same: rename the heading of the one that does not mean files, or remove it"
+      )
+  return best
+
+
+def _one_to_one(first, second):
+  return len(set(first)) == len(set(second)) == len(set(zip(first, second, strict=True)))
+
+
+def _classes(column, name, what, heading):
+  """A column's classes; Kaggle's has boxes after them."""
+  _check_filled(column, "class", what, heading)
+  return [cell.split()[0] for cell in column] if name == "predictionstring" else column
+
+
+def _check_filled(column, kind, what, heading):
+  empty = np.flatnonzero([not cell for cell in column]).tolist()
+  if empty:
+    raise InputError(
+      f"{what} has no {kind} in row {empty[0] + 1 + bool(heading)}, and in {len(empty)} rows in "
+      "all: complete or remove them"
+    )

@@ -1,0 +1,118 @@
+"""The note of an artifact, `NAME.json`: what it says, and whether the two belong together."""
+
+import hashlib
+import json
+
+from asvit_jax.core import schema, storage
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.progress import log
+from asvit_jax.vit import description as descriptions
+
+_COUNT = schema.integer(0, 1 << 20)
+_CHECKSUM = schema.text(128)
+# What comes from `Network.describe` has its own form; the rest is of `writing.export`.
+_NOTE = schema.table(
+  descriptions.FIELDS
+  | {
+    "budget": schema.either(schema.NULL, schema.number(0, 1e3)),
+    "image_size": schema.either(_COUNT, schema.array(_COUNT, 2, 2)),
+    "patch_size": _COUNT,
+    "num_classes": _COUNT,
+    "prune_before": schema.array(_COUNT, most=1 << 10),
+    "outputs": schema.array(schema.text(100), most=16),
+    "versions": schema.table(others=schema.text(100)),
+    "least_versions": schema.table(others=schema.text(100)),
+    "sha256": schema.either(_CHECKSUM, schema.table(others=_CHECKSUM)),
+    "names_sha256": _CHECKSUM,
+  },
+  required=("format",),
+)
+# Of the preprocessing, what a program has inside: another could not be noticed from its answers.
+_INSIDE = ("mean", "std")
+
+
+def note_path(artifact):
+  """Where the note of an artifact stands."""
+  artifact = storage.path(artifact)
+  return artifact.with_name(artifact.name + ".json")
+
+
+def read_note(artifact):
+  """The note of an artifact, a dictionary.
+
+  Raises:
+    InputError: no artifact there, or no note of this form beside it.
+  """
+  path, place = storage.path(artifact), note_path(artifact)
+  if not path.exists():
+    raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
+  try:
+    note = schema.loads(storage.read(place, schema.MOST_BYTES), _NOTE, "it", "export it again")
+    descriptions.check_classes(note.get("classes"), "it")
+  except (OSError, InputError) as error:
+    raise InputError(
+      f"artifact {path}: {place.name}, which says what it is, is missing or damaged "
+      f"({error.strerror if isinstance(error, OSError) else error}); keep the two together"
+    ) from error
+  return note
+
+
+def checksums(path):
+  """SHA-256 of a file, or {relative name: SHA-256} of the files of a directory."""
+  if path.is_file():
+    return _of_file(path)
+  files = sorted(p for p in path.rglob("*") if p.is_file())
+  return {p.relative_to(path).as_posix(): _of_file(p) for p in files}
+
+
+def checksum_of_names(note):
+  """SHA-256 of what no output of a program shows: the names of its classes, mean and std."""
+  preprocessing = note.get("preprocessing", {})
+  said = [note.get("classes"), *(preprocessing.get(key) for key in _INSIDE)]
+  return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def check_artifact(note, artifact):
+  """Raises InputError where a note is not that of the artifact beside it, by their checksums.
+
+  Args:
+    note: of `read_note`.
+    artifact: path.
+  """
+  if "sha256" not in note:  # of a version from before it was written
+    log(
+      f"WARNING: {note_path(artifact).name} has no checksum, so nothing says whether it belongs to "
+      f"{artifact}: export it again"
+    )
+    return
+  with storage.local(artifact) as file:
+    found = checksums(file)
+  if found == note["sha256"]:
+    return
+  kinds = {isinstance(value, dict) for value in (found, note["sha256"])}
+  differ = sorted(set(found.items()) ^ set(note["sha256"].items())) if kinds == {True} else ()
+  which = f" (first in {on_a_line(differ[0][0])[:100]})" if differ else ""
+  raise InputError(
+    f"artifact {artifact} is not the one that {note_path(artifact).name} describes: another "
+    f"SHA-256{which}; bring back the two that were exported together, or export it again"
+  )
+
+
+def check_names(note, artifact):
+  """Raises InputError where names of classes, mean or std of a note are not those it was given.
+
+  Args:
+    note: of `read_note`.
+    artifact: path, for the error.
+  """
+  if note.get("names_sha256", checksum_of_names(note)) != checksum_of_names(note):
+    raise InputError(
+      f"artifact {artifact}: the classes, mean or std in {note_path(artifact).name} are not those "
+      "that it was exported with: bring back the note, or export it again"
+    )
+
+
+def _of_file(path):
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,156 @@
+"""What fits a network: its parameters, thresholds, budgets and the names of its classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax import vit
+from asvit_jax.core import leaves
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.sparsity import complexity
+
+_NAMED = 3  # leaves that an error names
+
+
+def check_params(arch, params, budgets=()):
+  """Raises InputError unless parameters are those of an architecture, with thresholds or without.
+
+  None and an empty dictionary pass: they stand for parameters that are still to come.
+
+  Args:
+    arch: the `Architecture`.
+    params: nested dictionary of arrays, traced ones and shapes among them.
+    budgets: those that there is a row of thresholds for, each.
+  """
+  if params is None or (isinstance(params, dict) and not params):
+    return
+  if not isinstance(params, dict):
+    raise InputError(
+      f"parameters are of type {type(params).__name__}: expected a nested dictionary of arrays, as "
+      "`Network.params` is"
+    )
+  arch = arch if vit.prunes(params) else arch.dense
+  if vit.prunes(params) and not arch.prune_before:
+    raise _prunes_nowhere()
+  wanted = {name: spec.shape for name, spec in leaves.named(vit.specs(arch, len(budgets)))}
+  given = dict(_named(params))
+  missing, unknown = wanted.keys() - given.keys(), given.keys() - wanted.keys()
+  wrong = [
+    f"{name} is {_what(given[name])}, expected floats of shape {shape}"
+    for name, shape in wanted.items()
+    if name in given and not _fits(given[name], shape)
+  ]
+  wrong += [f"{name} is missing" for name in sorted(missing)]
+  wrong += [f"{on_a_line(name)} is not known" for name in sorted(unknown)]
+  if wrong:
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    raise InputError(
+      f"parameters do not fit the network: {'; '.join(wrong[:_NAMED])}{more}. Take those of a "
+      "network of this architecture, or change `Network.params` with `jax.tree.map`"
+    )
+
+
+def thresholds_of(arch, thresholds, budgets=()):
+  """Thresholds as a network holds them, and their budgets.
+
+  Args:
+    arch: the `Architecture`.
+    thresholds: (stages,), or (budgets, stages); they may be traced, their values are then not
+      looked at.
+    budgets: shares of the dense GMACs that several rows are for.
+
+  Returns:
+    float32 array of JAX, and a tuple of floats.
+
+  Raises:
+    InputError: another shape, values that are no finite numbers, or budgets that are none.
+  """
+  if not arch.prune_before:
+    raise _prunes_nowhere()
+  budgets = complexity.shares(budgets, none_too=True)
+  shape = (len(budgets), arch.stages) if budgets else (arch.stages,)
+  rows = "a row for each budget, one" if budgets else "one"
+  expected = f"expected {rows} for each of its {arch.stages} stages, shape {shape}"
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(thresholds)):
+    thresholds = jnp.asarray(thresholds)
+  elif not isinstance(thresholds, jax.Array):
+    try:
+      thresholds = np.asarray(thresholds)
+    except (TypeError, ValueError) as error:  # rows of different lengths
+      raise InputError(f"thresholds are no array ({error}): {expected}") from error
+  if thresholds.dtype == bool or not _is_real(thresholds.dtype):
+    raise InputError(f"thresholds are {_what(thresholds)}, no numbers: {expected}")
+  if thresholds.shape != shape:
+    what = f" for budgets {', '.join(f'{b:g}' for b in budgets)}" if budgets else ""
+    more = "; several rows need their budgets" if thresholds.ndim == 2 and not budgets else ""
+    raise InputError(f"thresholds of shape {thresholds.shape}{what}: {expected}{more}")
+  if not isinstance(thresholds, jax.core.Tracer):
+    with np.errstate(over="ignore"):
+      values = np.asarray(thresholds).astype(np.float32)
+    if not np.isfinite(values).all():
+      raise InputError(f"thresholds {values.tolist()} are not all finite: {expected}")
+  return jnp.asarray(thresholds, jnp.float32), budgets
+
+
+def counts_of(arch, kept):
+  """Numbers of patches kept as an array; raises InputError for what are none.
+
+  Args:
+    arch: the `Architecture`.
+    kept: (..., stages), or (..., 0) of images that ran dense.
+  """
+  expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
+  try:
+    counts = np.asarray(kept)
+  except (TypeError, ValueError) as error:  # rows of different lengths, or traced
+    raise InputError(f"patches kept are no array ({str(error)[:100]}): {expected}") from error
+  fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
+  if not fits or not np.isfinite(counts).all():
+    what = "not all finite" if fits else _what(counts)
+    raise InputError(f"patches kept are {what}: {expected}")
+  return counts
+
+
+def names_of(classes):
+  """Names of classes as a tuple of texts, or None; raises InputError for anything else."""
+  if classes is None:
+    return None
+  if isinstance(classes, (str, bytes, dict, set)) or not hasattr(classes, "__iter__"):
+    raise InputError(
+      f"classes are of type {type(classes).__name__}: expected a list of their names, by label"
+    )
+  names = tuple(classes)
+  wrong = next(((i, name) for i, name in enumerate(names) if not isinstance(name, str)), None)
+  if wrong is not None:
+    raise InputError(
+      f"the name of class {wrong[0]} is {on_a_line(repr(wrong[1])[:80])}: expected a text"
+    )
+  return names if all(type(name) is str for name in names) else tuple(map(str, names))
+
+
+def _prunes_nowhere():
+  return InputError(
+    "thresholds for a network that prunes nowhere: prune_before is empty; set it to the blocks "
+    "before which tokens may go"
+  )
+
+
+def _named(params):
+  """[(name, leaf)], an empty place or None counting as a leaf."""
+  tree = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None)
+  return [(leaves.name(path), leaf) for path, leaf in tree]
+
+
+def _fits(leaf, shape):
+  return getattr(leaf, "shape", None) == shape and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _is_real(dtype):
+  return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def _what(leaf):
+  if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+    return f"{leaf.dtype} of shape {leaf.shape}"
+  return f"of type {type(leaf).__name__}"

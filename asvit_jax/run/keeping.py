@@ -1,0 +1,32 @@
+"""Which steps of a run are kept: the latest two and the best evaluated ones."""
+
+import functools
+import math
+
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+from asvit_jax.run import ranking
+
+
+def policy():
+  """Orbax's, of the latest two, and the best of the averaged and of the raw weights."""
+  return policies.AnyPreservationPolicy(
+    [
+      policies.LatestN(2),
+      *(
+        policies.BestN(
+          get_metric_fn=functools.partial(_rank, kind),
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+        for kind in ranking.NAMES
+      ),
+    ]
+  )
+
+
+def _rank(kind, metrics):
+  """Of a kind of weights, from what was saved with a step; runs from before ranked by top-1."""
+  found = metrics.get("ranks", metrics)
+  rank = found.get(kind, found.get("top1")) if isinstance(found, dict) else None
+  return rank if isinstance(rank, (int, float)) else -math.inf  # whatever a damaged file says

@@ -1,0 +1,80 @@
+"""What files say of a network, `Network.describe()`: the form that it must have to be read.
+
+It stands in the headers of weights, in `network.json` of workdirs, and in the notes of artifacts.
+`Architecture.from_json` holds `architecture` to what a network can be.
+"""
+
+from asvit_jax.core import schema
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+
+_MOST_CLASSES, _MOST_NAME = 1 << 20, 1 << 12
+_CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` says how many, and which
+FIELDS = {
+  "variant": schema.text(200),
+  "architecture": schema.table(),
+  "preprocessing": schema.table(
+    {
+      "crop_ratio": schema.number(),
+      "mean": _CHANNELS,
+      "std": _CHANNELS,
+      "interpolation": schema.text(100),
+      "crop_mode": schema.text(100),
+    }
+  ),
+  # Item by item a validator takes seconds for a million names: `check_classes` does it.
+  "classes": {"type": ["array", "null"]},
+  "budgets": schema.array(schema.number(1e-6, 1), most=1000),
+}
+_DESCRIPTION = schema.table(FIELDS)
+_LEVELS = schema.array(schema.number(), most=1 << 10)
+_THRESHOLDS = schema.either(_LEVELS, schema.array(_LEVELS, most=1000))
+
+
+def loads(content, what):
+  """A description from JSON.
+
+  Args:
+    content: bytes or text.
+    what: it is, for the error.
+
+  Returns:
+    Dictionary; keys that are not known here stay.
+
+  Raises:
+    InputError: no JSON, too long, or not of this form.
+  """
+  found = schema.loads(content, _DESCRIPTION, what)
+  check_classes(found.get("classes"), what)
+  return found
+
+
+def load_thresholds(content, what):
+  """Thresholds from JSON: (stages,) or (budgets, stages), as lists; raises InputError for others.
+
+  Args:
+    content: bytes or text.
+    what: they are, for the error.
+  """
+  found = schema.loads(content, _THRESHOLDS, what)
+  rows = [len(row) for row in found if isinstance(row, list)]
+  if rows and len(set(rows)) > 1:
+    raise InputError(
+      f"{what}: rows of {min(rows)} and {max(rows)} numbers: expected as many in each"
+    )
+  return found
+
+
+def check_classes(names, what):
+  """Raises InputError for names of classes that are no list of texts, nor None."""
+  if names is None:
+    return
+  if len(names) > _MOST_CLASSES:
+    raise InputError(f"{what}: {len(names):,} names of classes: expected at most {_MOST_CLASSES:,}")
+  for label, name in enumerate(names):
+    if not isinstance(name, str) or len(name) > _MOST_NAME:
+      said = f"text of {len(name):,} characters" if isinstance(name, str) else type(name).__name__
+      raise InputError(
+        f"{what}: classes[{label}] is {on_a_line(said)}, expected text of at most {_MOST_NAME:,} "
+        "characters"
+      )

@@ -1,0 +1,145 @@
+"""What a field of an `Architecture` can be: its type, and bounds that no real network is near.
+
+They come from files, too. A depth of a billion would be built before anybody notices that the file
+has no such blocks.
+"""
+
+import math
+import operator
+import reprlib
+
+from asvit_jax.core import sizes
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+
+MOST_PATCHES = 1 << 18
+# The most of each; what is below 1 has an error of its own in `Architecture`.
+WHOLE = {
+  "width": 1 << 14,
+  "heads": 1 << 10,
+  "depth": 1 << 9,
+  "patch_size": 1 << 12,
+  "classes": 1 << 20,
+}
+NUMBERS = {
+  "mlp_ratio": (0, 64),
+  "norm_epsilon": (0, 1),
+  "residual_divisor": (1e-6, 1e6),
+}
+LISTS = {
+  "prune_before": (operator.index, (-1, WHOLE["depth"])),
+  "score_exponents": (float, (-100, 100)),
+  "stage_weights": (float, (-1e6, 1e6)),
+}
+FLAGS = (
+  *("qkv_bias", "layer_scale", "dist_token", "dist_head", "aux_head", "count_elementwise"),
+  "prune_inside",
+)
+NAMES = ("stem", "attention", "score", "reduction")
+_KEYS = {"classes": "num_classes"}
+_MOST_NAME, _MOST_TEXT = 200, 40  # characters
+_MOST_SIDE = 1 << 14  # pixels
+
+
+def plain(values):
+  """The fields in their one form: Python's own numbers, lists as tuples.
+
+  Args:
+    values: {name of a field: value}; fields that are not known here are left out.
+
+  Raises:
+    InputError: a value of another type, one that is not finite, or out of bounds; by its name.
+  """
+  found = {}
+  for name, value in values.items():
+    if name in WHOLE:
+      found[name] = _whole(name, value, WHOLE[name])
+    elif name == "image_size":
+      found[name] = _size(value)
+    elif name in NUMBERS:
+      found[name] = _number(name, value, *NUMBERS[name])
+    elif name in LISTS:
+      found[name] = _numbers(name, value)
+    elif name in FLAGS:
+      if type(value).__name__ not in ("bool", "bool_"):  # NumPy's, too
+        raise _refused(name, value, "True or False")
+      found[name] = bool(value)
+    elif name in NAMES:
+      if not isinstance(value, str) or not 0 < len(value) <= _MOST_NAME:
+        raise _refused(name, value, "the name of a part")
+      found[name] = value
+  return found
+
+
+def _whole(name, value, most):
+  try:
+    if isinstance(value, bool):
+      raise TypeError(value)
+    value = operator.index(value)
+  except TypeError:
+    raise _refused(name, value, "a whole number") from None
+  if value > most:
+    raise _refused(name, value, f"at most {most:,}")
+  return value
+
+
+def _size(value):
+  expected = f"a side in pixels, or height and width, of at most {_MOST_SIDE:,} each"
+  if getattr(value, "ndim", 0) == 1 and len(value) == 2:
+    value = tuple(value.tolist())
+  too_long = isinstance(value, (str, tuple, list)) and len(value) > _MOST_TEXT
+  if too_long or getattr(value, "ndim", 0):
+    raise _refused("image_size", value, expected)
+  if max(sizes.height_width(value)) > _MOST_SIDE:
+    raise _refused("image_size", value, expected)
+  return sizes.plain(value)
+
+
+def _number(name, value, least, most):
+  if not _is_number(value):
+    raise _refused(name, value, "a number")
+  value = value if isinstance(value, int) else float(value)
+  if not least <= value <= most:  # nor what is not finite
+    raise _refused(name, value, f"a number in [{least:g}, {most:g}]")
+  return value
+
+
+def _numbers(name, values):
+  kind, (least, most) = LISTS[name]
+  kinds = "whole numbers" if kind is operator.index else "numbers"
+  expected = f"a list of {kinds}"
+  if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+    raise _refused(name, values, expected)
+  try:
+    count = len(values)
+  except (TypeError, OverflowError):  # an array of no dimensions; a range of too many numbers
+    raise _refused(name, values, expected) from None
+  if count > WHOLE["depth"]:
+    raise InputError(f"{name} has {count:,} items: expected at most {WHOLE['depth']}")
+  found = []
+  for value in values:
+    if not _is_number(value) or (kind is operator.index and not hasattr(value, "__index__")):
+      raise _refused(name, value, expected)
+    if not least <= value <= most:
+      raise _refused(name, value, f"numbers in [{least:g}, {most:g}]")
+    found.append(kind(value))
+  return tuple(found)
+
+
+def _is_number(value):
+  """Whether a value is one real number, of Python or NumPy, and finite."""
+  if isinstance(value, (bool, str, bytes, complex)) or getattr(value, "shape", ()) != ():
+    return False
+  try:
+    return math.isfinite(value)
+  except (TypeError, ValueError, OverflowError):
+    return False
+
+
+def _refused(name, value, expected):
+  try:
+    text = on_a_line(reprlib.repr(value))
+  except ValueError:  # of a number with thousands of digits
+    text = "of thousands of digits"
+  text = text if len(text) <= 80 else f"{text[:77]}..."
+  return InputError(f"model.{_KEYS.get(name, name)} {text} is not valid: expected {expected}")

@@ -1,0 +1,110 @@
+"""Whether floats can be normalised pixels, by their values alone.
+
+Floats that were scaled otherwise, as 0 to 255 or 0 to 1, run like any others and give predictions
+that mean nothing. Refused is what cannot be right: values that are not finite, far outside of what
+pixels become, or on the grid that 8 bits have in another usual scale. What is only implausible, no
+value below zero where black is, gets one warning in a process.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log_once
+from asvit_jax.core.promotion import usual
+from asvit_jax.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+# (mean, std) of pixels in [0, 1], and what to call it.
+_SCALES = (
+  ((0.0,) * 3, (1 / 255,) * 3, "pixels of 0 to 255"),
+  ((0.0,) * 3, (1.0,) * 3, "pixels scaled to 0 to 1"),
+  ((0.5,) * 3, (0.5,) * 3, "pixels scaled to -1 to 1"),
+  (IMAGENET_MEAN, IMAGENET_STD, "pixels scaled by ImageNet's mean and std"),
+)
+# How far rounding moves pixels from whole numbers of 0 to 255; bfloat16 has too few digits to tell.
+_ROUNDING = {"float64": 0.01, "float32": 0.01, "float16": 0.15}
+_FEW = 8  # values of which images are drawn by programs: any scale may have them
+_SAMPLED = (4, 16, 16)  # images, rows, columns at most, as evenly spaced
+
+
+def check(images, preprocessing):
+  """Raises InputError where floats cannot be pixels that a `Preprocessing` normalised.
+
+  Args:
+    images: (b, h, w, 3) floats, of NumPy, or of JAX and concrete.
+    preprocessing: it.
+  """
+  if isinstance(images, jax.Array) and not images.is_fully_addressable:
+    return  # the other hosts would have to look, too
+  low, high, finite, sample = looked_at(images)
+  if not finite:
+    raise InputError("images have values that are not finite (NaN or infinite): leave these out")
+  low, high = float(low), float(high)
+  mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
+  black, white = float((-mean / std).min()), float(((1 - mean) / std).max())
+  said = f"images are floats from {low:.4g} to {high:.4g}"
+  wanted = (
+    f"floats are taken as normalised, here about {black:.3g} to {white:.3g}; hand in pixels as "
+    "uint8, or network.preprocessing.normalize(pixels)"
+  )
+  scale = _other_scale(np.asarray(sample, np.float64), str(images.dtype), mean, std)
+  if scale is not None:
+    raise InputError(f"{said}, which are {scale}: {wanted}")
+  if max(-low, high) > max(10, 4 * max(abs(black), abs(white))):
+    raise InputError(f"{said}, far outside of what pixels become: {wanted}")
+  if black > -0.5 or low < 0 or low == high:
+    return
+  if high > 1.5 * white or (white > 1.5 and low < 0.02 and 0.98 < high <= 1):
+    raise InputError(f"{said}, none of them below zero, where dark pixels are: {wanted}")
+  log_once("scaling", f"WARNING: {said}, none of them below zero, where dark pixels are: {wanted}")
+
+
+def _other_scale(sample, kind, mean, std):
+  """The usual scale in which values are those of 8 bits, where they are not in their own."""
+  rounding = _ROUNDING.get(kind)
+  if rounding is None or len(np.unique(sample)) < _FEW or _on_grid(sample, mean, std, rounding):
+    return None
+  for their_mean, their_std, name in _SCALES:
+    if _on_grid(sample, np.array(their_mean), np.array(their_std), rounding):
+      return name
+  return None
+
+
+def _on_grid(sample, mean, std, rounding):
+  """Whether all values are whole pixels of 0 to 255, scaled by a mean and a std."""
+  pixels = 255 * (sample * std + mean)
+  near = np.abs(pixels - pixels.round()) <= rounding
+  return bool(near.all() and (pixels > -1).all() and (pixels < 256).all())
+
+
+def _sampled(images):
+  steps = (max(1, -(-n // most)) for n, most in zip(images.shape, _SAMPLED, strict=False))
+  return images[tuple(slice(None, None, step) for step in steps)]
+
+
+def looked_at(images, on_device=None):
+  """The least and greatest value, whether all are finite, and some of them, on the host.
+
+  Args:
+    images: see `check`.
+    on_device: whether JAX computes it; by default where the images are on an accelerator. NumPy
+      sees the memory of a CPU as it is, and takes a third of the time.
+  """
+  if on_device is None:
+    devices = images.devices() if isinstance(images, jax.Array) else ()
+    on_device = any(device.platform != "cpu" for device in devices)
+  if on_device:
+    with jax.ensure_compile_time_eval():
+      return jax.device_get(_looked_at(images))
+  images = np.asarray(images)
+  low, high = images.min(), images.max()
+  return low, high, np.isfinite(low) and np.isfinite(high), _sampled(images)  # NaN is either
+
+
+@jax.jit
+@usual
+def _looked_at(images):
+  finite = jnp.isfinite(images)
+  known = jnp.where(finite, images, 0)  # no NaN here, which `jax_debug_nans` would end at
+  return known.min(), known.max(), finite.all(), _sampled(known)

@@ -1,0 +1,71 @@
+"""Names of classes in a hub's `config.json`, by their labels."""
+
+import re
+
+from asvit_jax.core import schema
+from asvit_jax.core.errors import InputError
+
+_NAME = schema.text()
+_LABEL = schema.integer()
+# A list, {label: name}, or {name: label}.
+SCHEMA = schema.either(schema.array(_NAME), schema.table(others=schema.either(_NAME, _LABEL)))
+_WHOLE = re.compile("[0-9]{1,9}")
+
+
+def names(value, key, source):
+  """Names in the order of their labels.
+
+  Args:
+    value: of `SCHEMA`; None or nothing where there are none.
+    key: of the config, for the error.
+    source: the weights, for the error.
+
+  Returns:
+    List of names; None where nobody has given any.
+
+  Raises:
+    InputError: labels that are not 0 to the number of names - 1, each once.
+  """
+  if not value:
+    return None
+  if isinstance(value, list):
+    found = dict(enumerate(value))
+  elif all(isinstance(label, int) for label in value.values()) and not _numbered(value):
+    found = {label: name for name, label in value.items()}  # {name: label}, as label2id has it
+  elif _numbered(value) and all(isinstance(name, str) for name in value.values()):
+    found = {int(label): name for label, name in value.items()}
+  else:
+    raise _refused(key, "expected a name for each label, such as {'0': 'ant', '1': 'bee'}", source)
+  if found.keys() != set(range(len(value))):
+    missing = min(set(range(len(value))) - found.keys())
+    raise _refused(
+      key, f"its {len(value)} labels are not 0 to {len(value) - 1}: {missing} is missing", source
+    )
+  listed = [found[label] for label in range(len(value))]
+  return None if all(name == f"LABEL_{i}" for i, name in enumerate(listed)) else listed
+
+
+def check_inverse(listed, label_of, source):
+  """Raises InputError where `label2id` says otherwise than the names that `id2label` has.
+
+  Args:
+    listed: of `names`.
+    label_of: {name: label}, the label perhaps as text; None where there is none.
+    source: the weights, for the error.
+  """
+  if not listed or not label_of or all(re.fullmatch("LABEL_[0-9]+", name) for name in label_of):
+    return
+  if not isinstance(label_of, dict):
+    raise _refused("label2id", "expected a label for each name", source)
+  for name, label in label_of.items():
+    # Where two classes have one name, as ImageNet's cranes, one of their labels stands here.
+    if not _WHOLE.fullmatch(str(label)) or listed[int(label) : int(label) + 1] != [name]:
+      raise _refused("label2id", f"it has {name!r} as {label!r}, and id2label has not", source)
+
+
+def _numbered(value):
+  return all(_WHOLE.fullmatch(label) for label in value)
+
+
+def _refused(key, why, source):
+  return InputError(f"{source}: {key} of its config.json is not read ({why}): correct it there")
