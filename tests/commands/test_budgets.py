@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -126,3 +128,23 @@ def test_a_search_is_seeded_and_reported_and_its_weights_are_kept(options, tmp_p
   again = run("evaluate", *options[:2], "--weights", path)
   assert again["top1"] == result["top1"]
   assert again["share"] == result["share"]
+
+
+def test_predictions_are_held_against_the_dense_network_s(options, folder, tmp_path):
+  path, lines = tmp_path / "pruned.safetensors", tmp_path / "lines.jsonl"
+  given = ("--calibrate", "0.6", "--save-weights", path, "--compare-dense", "--per-image", lines)
+  result = run("evaluate", *options, *given)
+  network = load(path)
+  images = network.read(folder / "val")
+  ours, dense = (jax.nn.log_softmax(n(images).logits) for n in (network, network.dense))
+  kl = np.asarray((jnp.exp(dense) * (dense - ours)).sum(axis=-1))
+  same = np.asarray(ours.argmax(axis=-1) == dense.argmax(axis=-1))
+  assert result["kl"] == pytest.approx(kl.mean(), rel=1e-3)
+  assert result["kl_error"] == pytest.approx(kl.std(ddof=1) / len(kl) ** 0.5, rel=1e-3)
+  assert result["agreement"] == pytest.approx(100 * same.mean())
+  per_image = [json.loads(line) for line in lines.read_text().splitlines()]
+  np.testing.assert_allclose(sorted(line["kl"] for line in per_image), np.sort(kl), rtol=1e-3)
+  assert sum(line["agrees"] for line in per_image) == same.sum()
+  assert kl.min() > 1e-6
+  dense = run("evaluate", *options[:2], "--weights", path, "--execution=dense", "--compare-dense")
+  assert (dense["kl"], dense["agreement"]) == (pytest.approx(0, abs=1e-6), 100)

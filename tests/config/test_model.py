@@ -32,6 +32,7 @@ OTHERS = {
   "attention": "other",
   "score": "other",
   "reduction": "other",
+  "prune_inside": True,
   "score_exponents": (0.5, 1.0),
   "stage_weights": (1.0, 2.0, 0.5),
 }

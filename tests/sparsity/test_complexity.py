@@ -147,6 +147,26 @@ def test_the_similarities_of_a_stage_count(changes):
   assert complexity.dense_gmacs(tiny.arch(**changes)) == complexity.dense_gmacs(arch)
 
 
+def test_a_stage_inside_a_block_spares_the_mlp_of_what_goes():
+  kept = np.array([12.0, 9.0, 2.0])
+  for mlp_ratio in (3, 4):
+    before = tiny.arch(mlp_ratio=mlp_ratio)
+    inside = tiny.arch(mlp_ratio=mlp_ratio, prune_inside=True)
+    spared = (16 - 12) + (12 - 9) + (9 - 2)  # tokens that blocks 1, 2 and 3 have before their MLPs
+    expected = 2 * mlp_ratio * 24 * 24 * spared / 1e9
+    for count in (complexity.gmacs, complexity.real_gmacs):
+      ours, theirs = (float(count(arch, kept)) for arch in (before, inside))
+      np.testing.assert_allclose(ours - theirs, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"reduction": "merge_tokens"}, {"score": "merge_cost"}])
+def test_comparing_tokens_costs_their_whole_width(changes):
+  kept = jnp.asarray([12.0, 9.0, 2.0])
+  more = complexity.gmacs(tiny.arch(**changes), kept) - complexity.gmacs(tiny.arch(), kept)
+  pairs = sum((n + 1) ** 2 for n in (16, 12, 9))
+  np.testing.assert_allclose(more, pairs * 24 / 1e9, rtol=1e-3)
+
+
 def test_weights_of_stages_say_how_hard_each_cuts():
   arch = tiny.arch(stage_weights=(0.5, 1.0, 2.0))
   assert arch.stage_exponents == (0.5, 1.5, 3.5)
