@@ -59,8 +59,8 @@ def differs(ours, theirs):
   )
 
 
-class Killed(Exception):
-  """Stands for what ends a process."""
+class Killed(BaseException):
+  """Stands for what ends a process: an error would be the time to save the last step."""
 
 
 @pytest.fixture
