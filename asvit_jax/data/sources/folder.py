@@ -13,6 +13,7 @@ from asvit_jax.data.sources import check_directory
 from asvit_jax.data.sources.classes import listing, normal, of_directories, read_classes
 from asvit_jax.data.sources.labels import read_labels
 from asvit_jax.data.sources.listing import Listing, list_files
+from asvit_jax.data.sources.matching import Images
 
 _ADVICE = "replace or remove it"
 
@@ -34,7 +35,8 @@ class Folder:
     labels = _labels(data, split)
     if labels is not None:
       root = root if files.is_directory(root) else base
-      return LabelledSource(root, _classes(data) or labels.classes(), labels)
+      others = _other_splits(data, split, base, root)
+      return LabelledSource(root, _classes(data) or labels.classes(), labels, others)
     if not files.is_directory(root):
       if not (allow_flat and any(_has_images(base / name) for name in files.subdirectories(base))):
         raise InputError(
@@ -81,10 +83,19 @@ def _labels(data, split):
 
 
 def _images(data, split):
-  """Names of the images that a file of labels is about, and their directory."""
+  """The `matching.Images` that a file of labels is about."""
   base = storage.path(data.dir or "")
   root = base / split if files.is_directory(base / split) else base
-  return (files.scan(root, root).names if data.dir and files.is_directory(root) else []), root
+  if not (data.dir and files.is_directory(root)):
+    return Images([], str(root))
+  return Images(files.scan(root, root).names, str(root), _other_splits(data, split, base, root))
+
+
+def _other_splits(data, split, base, root):
+  """Names of the splits, besides that of images in a root, that a file of labels may name."""
+  beside = files.subdirectories(base) if root != base else ()
+  names = {*beside, data.train_split, data.get("eval_split", "")}
+  return frozenset(name for name in names if name not in ("", ".", split, root.name))
 
 
 def _has_images(directory):
@@ -153,18 +164,19 @@ class LabelledSource:
     root: directory that they are in, or below.
     classes: the `Classes`.
     labels: the `Labels`.
+    others: names of the other splits of the data set.
 
   Raises:
     InputError: labels and images, or labels and classes, that do not fit.
   """
 
-  def __init__(self, root, classes, labels):
+  def __init__(self, root, classes, labels, others=frozenset()):
     self.classes = classes.keys
     self._root = str(root)
     found = files.scan(root, root)
     if not found.names:
       raise InputError(_no_images(root, found.left, 0))
-    places, notes = labels.places(found.names, root)
+    places, notes = labels.places(Images(found.names, self._root, others))
     there = places >= 0
     self.labels = labels.numbers(classes, there)[there]
     self._places = places[there].astype(np.int32)
