@@ -127,8 +127,9 @@ def _of_images(candidates, unknown, of_image, columns, named, what, images):
     both = (found >= 0) & (places[best] >= 0)
     if (found != places[best])[both].any():
       raise InputError(
-        f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of {there.root}, and "
-        f"not the same: rename the heading of the one that does not mean files, or remove it"
+        f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of "
+        f"{there.root}, and not the same: rename the heading of the one that does not mean files, "
+        "or remove it"
       )
   return best
 

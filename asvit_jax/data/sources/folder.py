@@ -9,7 +9,7 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
 from asvit_jax.data import files
-from asvit_jax.data.sources import check_directory
+from asvit_jax.data.sources import check_directory, links
 from asvit_jax.data.sources.classes import listing, normal, of_directories, read_classes
 from asvit_jax.data.sources.labels import read_labels
 from asvit_jax.data.sources.listing import Listing, list_files
@@ -69,7 +69,8 @@ def _classes(data):
   if data.get("train_labels"):
     return _labels(data, data.train_split).classes()
   if train and files.is_directory(train):
-    return of_directories(files.subdirectories(train), train)
+    names = files.subdirectories(train)
+    return of_directories(names, train) if names else None  # images may lie flat, without classes
   return None
 
 
@@ -117,8 +118,9 @@ class FolderSource:
   def __init__(self, root, classes, cache=""):
     self.classes = classes.keys
     self._root = str(root)
-    self._files = list_files(self._root, cache)
     label_of = classes.labels()
+    pools = links.pools(self._root, label_of)
+    self._files = list_files(self._root, cache, pools)
     present = [normal(name) for name, *_ in self._files.directories]
     counts = np.diff(self._files.firsts)
     unknown = [i for i, name in enumerate(present) if name not in label_of]
@@ -128,6 +130,7 @@ class FolderSource:
         f"{root} has {len(names)} directories that are not among the {len(classes.keys)} classes: "
         f"{listing(names)}; add them to the classes file (data.classes) or remove them"
       )
+    links.check(self._root, self._files)
     left, beside = _left_out(root, self._files)
     if not len(self._files):
       raise InputError(_no_images(root, left, beside))
@@ -138,7 +141,14 @@ class FolderSource:
     self._ends = np.cumsum(counts[self._directories])
     with_images = {present[i] for i in known if counts[i]}
     empty = [key for key in classes.keys if key not in with_images]
-    self.notes = classes.notes + _notes(root, left, beside, empty, [present[i] for i in unknown])
+    unknown = [*(present[i] for i in unknown), *pools]
+    self.notes = classes.notes + _notes(root, left, beside, empty, unknown)
+    twice = [name for name, count in collections.Counter(present).items() if count > 1]
+    if twice:
+      self.notes += (
+        f"directories of {root} whose names differ in their form of Unicode only, and are one "
+        f"class: {listing(twice)}",
+      )
 
   @property
   def labels(self):

@@ -156,10 +156,11 @@ class Labels:
         "whose class is not known"
       )
     each = numbers == set(range(1, len(numbers) + 1))
-    if len(numbers) > 1 and (each or (whole and 0 not in numbers)):
+    if len(numbers) > 1 and (each or (whole and min(numbers) == 1)):
       raise InputError(
         f"{self.what} has {'each label' if each else 'labels'} from {min(numbers)} to "
-        f"{max(numbers)}, and no 0: labels count from 0. Where these count from 1, take 1 off each; where the first class has no images, write "
+        f"{max(numbers)}, and no 0: labels count from 0. Where these count "
+        "from 1, take 1 off each; where the first class has no images, write "
         "the names of the classes in place of numbers"
       )
 

@@ -1,7 +1,7 @@
-"""Which image of a directory a name in a file of labels means.
+r"""Which image of a directory a name in a file of labels means.
 
 A name and an image belong together where one path ends in the other, directory by directory:
-`C:\\data\\val\\a\\x.jpg` is `a/x.jpg`, and `x.jpg` alone is the only image of that name, but
+`C:\data\val\a\x.jpg` is `a/x.jpg`, and `x.jpg` alone is the only image of that name, but
 `cat/1.jpg` is never `dog/1.jpg`.
 """
 

@@ -103,15 +103,14 @@ def _after_suffix(lines):
   """Rows of a name up to the first suffix of images and what follows; [] where a line has none."""
   found = []
   for line in lines:
-    match = next(
-      (m for m in _NAME.finditer(line) if line[m.end() :].lstrip("\"'")[:1] == " "), None
-    )
-    if match is None:
+    ends = (match.end() for match in _NAME.finditer(line))
+    end = next((e for e in ends if line[e : e + 2].lstrip("\"'")[:1].isspace()), None)
+    if end is None:
       if found or len(lines) == 1:  # the first may be a heading
         return []
       found.append(line.rsplit(maxsplit=1))
       continue
-    end = match.end() + (line[match.end()] in "\"'")
+    end += line[end] in "\"'"
     found.append([line[:end], line[end:].strip()])
   return found
 
