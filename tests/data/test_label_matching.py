@@ -27,7 +27,7 @@ def opened(root, text, names, split="val", **data):
   """{path of an image: name of its class}, and what is said, of a split with a file of labels."""
   write(root, *names)
   (root / "labels").write_text(text)
-  key = {"val": "eval_labels", "train": "train_labels"}[split]
+  key = "train_labels" if split == "train" else "eval_labels"
   source = open_source(make_config(dir=root, **{key: root / "labels"}, **data), split)
   examples = [source[i] for i in range(len(source))]
   found = {e["file"].removeprefix(f"{root}/"): source.classes[e["label"]] for e in examples}
@@ -67,6 +67,14 @@ def test_one_file_may_name_all_images_of_the_data_set(tmp_path):
     found, said = opened(tmp_path, text, names, split)
     assert found == {name: name.split("/")[1] for name in names if name.startswith(split)}
     assert "that are of other splits, and left out: 4" in said
+
+
+def test_a_split_may_lie_deeper(tmp_path):
+  write(tmp_path, "all/train/a.jpg", "all/val/a.jpg", "all/val/b.jpg")
+  text = "all/train/a.jpg,cat\nall/val/a.jpg,dog\nall/b.jpg,cat\n"
+  found, said = opened(tmp_path, text, (), eval_split="all/val", split="all/val")
+  assert found == {"all/val/a.jpg": "dog", "all/val/b.jpg": "cat"}
+  assert "left out: 1 (all/train/a.jpg)" in said
 
 
 @pytest.mark.parametrize(

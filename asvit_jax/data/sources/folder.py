@@ -94,7 +94,7 @@ def _images(data, split):
 
 def _other_splits(data, split, base, root):
   """Names of the splits, besides that of images in a root, that a file of labels may name."""
-  beside = files.subdirectories(base) if root != base else ()
+  beside = files.subdirectories(root.parent) if root != base else ()
   names = {*beside, data.train_split, data.get("eval_split", "")}
   return frozenset(name for name in names if name not in ("", ".", split, root.name))
 
