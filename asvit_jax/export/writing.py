@@ -67,7 +67,9 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "largest_logit_difference": difference,
     }
     content["names_sha256"] = notes.checksum_of_names(content)
-    note.write_text(json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    notes.loads(text, f"what would be written as {notes.note_path(path)}")
+    note.write_text(text)
   return content
 
 

@@ -257,9 +257,12 @@ def _read(workdir, name):
 
 
 def _loads(path):
-  return _READERS[path.name](storage.read(path, schema.MOST_BYTES), "its content")
+  most = descriptions.MOST_BYTES if path.name == "network.json" else schema.MOST_BYTES
+  return _READERS[path.name](storage.read(path, most), "its content")
 
 
 def _write(workdir, name, content):
   text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
+  if name == "network.json":  # a run goes on with what can be read again
+    descriptions.loads(text, f"what would be written as {storage.path(workdir) / name}")
   storage.write(storage.path(workdir) / name, text, f"the run's {name}")

@@ -1,6 +1,7 @@
 """What files say of a network, `Network.describe()`: the form that it must have to be read.
 
 It stands in the headers of weights, in `network.json` of workdirs, and in the notes of artifacts.
+What writes it there passes it through here first, so that it can be read again.
 `Architecture.from_json` holds `architecture` to what a network can be.
 """
 
@@ -8,6 +9,7 @@ from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
+MOST_BYTES = 64 << 20  # of its JSON: a million names of 64 characters
 _MOST_CLASSES, _MOST_NAME = 1 << 20, 1 << 12
 _CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` says how many, and which
 FIELDS = {
@@ -44,7 +46,7 @@ def loads(content, what):
   Raises:
     InputError: no JSON, too long, or not of this form.
   """
-  found = schema.loads(content, _DESCRIPTION, what)
+  found = schema.loads(content, _DESCRIPTION, what, most_bytes=MOST_BYTES)
   check_classes(found.get("classes"), what)
   return found
 

@@ -62,6 +62,7 @@ class Family:
     """Tensors in timm's names, and the names of those that were left out.
 
     Names that the table does not have stay what they are: the strict check says which they are.
+    Those that do not begin as the network's do are left out: they are of what holds it.
     """
     found, origin, left_out = {}, {}, []
     before = _beginnings(prefix)
@@ -71,6 +72,9 @@ class Family:
         left_out.append(name)
         continue
       theirs = self._timms(short)
+      if theirs is None and before and not name.startswith(before[-1]):
+        left_out.append(name)  # of what the network is a part of: a loss, a metric
+        continue
       new = theirs or (short if self.ours else name)
       if new in found:  # two names for one tensor: the strict check names both
         new = f"{name} beside {origin[new]}"
