@@ -219,8 +219,8 @@ def center_crop(image, size, preprocessing):
   return resized.crop((x, y, x + result_width, y + result_height))
 
 
-# The longer side ÷ the shorter, and the pixels to resize to, from which on an image is cut before it
-# is resized: so what it takes is in proportion to the result, whatever the crop ratio is.
+# The longer side ÷ the shorter, and the pixels to resize to, from which on an image is cut before
+# it is resized: so what it takes is in proportion to the result, whatever the crop ratio is.
 _THIN = 16
 _MOST_PIXELS = 1 << 26
 

@@ -80,12 +80,17 @@ def save(config, workdir, description=None):
     description: `Network.describe()`, or None.
 
   Raises:
-    InputError: a run of another config is there, or nothing can be written.
+    InputError: a run of another config is there, nothing can be written, or a description that
+      could not be read.
   """
   check_config(config, workdir)
-  _write(workdir, "config.json", config.to_dict())
+  texts = {"config.json": _json(config.to_dict())}
   if description is not None:
-    _write(workdir, "network.json", description)
+    texts["network.json"] = _json(description)
+    # A run goes on with what can be read again.
+    descriptions.loads(texts["network.json"], f"what would be the network.json of {workdir}")
+  for name, text in texts.items():
+    storage.write(storage.path(workdir) / name, text, f"the run's {name}")
 
 
 def check_config(config, workdir):
@@ -261,8 +266,5 @@ def _loads(path):
   return _READERS[path.name](storage.read(path, most), "its content")
 
 
-def _write(workdir, name, content):
-  text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
-  if name == "network.json":  # a run goes on with what can be read again
-    descriptions.loads(text, f"what would be written as {storage.path(workdir) / name}")
-  storage.write(storage.path(workdir) / name, text, f"the run's {name}")
+def _json(content):
+  return json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers

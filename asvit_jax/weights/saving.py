@@ -8,8 +8,8 @@ import safetensors.numpy
 from asvit_jax import vit
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.weights.checks import check_numbers
 from asvit_jax.vit import description as descriptions
+from asvit_jax.weights.checks import check_numbers
 from asvit_jax.weights.formats.safetensors import DESCRIPTION, THRESHOLDS, check_header
 from asvit_jax.weights.names import check_fits, to_timm
 

@@ -17,7 +17,7 @@ def check_no_pointer(path, source):
   """
   if _start(path, len(_POINTER)) == _POINTER:
     raise InputError(
-      f"{source} is a Git LFS pointer, and not the file itself: run `git lfs pull` in its repository"
+      f"{source} is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository"
     )
 
 

@@ -32,8 +32,8 @@ def names(value, key, source):
     found = dict(enumerate(value))
   elif all(isinstance(label, int) for label in value.values()) and not _numbered(value):
     found = {label: name for name, label in value.items()}  # {name: label}, as label2id has it
-  elif _numbered(value) and (key == "id2label" or _all_texts(value) or _same(value)):
-    found = {int(label): str(name) for label, name in value.items()}  # years and digits are numbers
+  elif _numbered(value) and (_all_texts(value) or _are_numbers(value, key)):
+    found = {int(label): str(name) for label, name in value.items()}
   else:
     raise _refused(key, "expected a name for each label, such as {'0': 'ant', '1': 'bee'}", source)
   if found.keys() != set(range(len(value))):
@@ -67,8 +67,12 @@ def _all_texts(value):
   return all(isinstance(name, str) for name in value.values())
 
 
-def _same(value):
-  return all(str(name) == label for label, name in value.items())
+def _are_numbers(value, key):
+  """Whether all names are whole numbers, as those of digits, and no labels of names."""
+  return all(
+    isinstance(name, int) and (key == "id2label" or str(name) == label)
+    for label, name in value.items()
+  )
 
 
 def _numbered(value):
