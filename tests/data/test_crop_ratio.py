@@ -22,7 +22,7 @@ def test_a_tiny_crop_ratio_is_refused_wherever_it_comes_from(ratio):
   with pytest.raises(InputError, match=said):
     ranges.of("data.crop_ratio").check("data.crop_ratio", ratio)
   sizes = {"size": 65536, "do_center_crop": True, "crop_size": max(1, int(65536 * ratio))}
-  with pytest.raises(InputError, match="crop_size .* expected at least 0.1 of size 65536"):
+  with pytest.raises(InputError, match=r"crop_size .*expected at least 0\.1 of size 65536"):
     processor.fields(sizes, "weights")
   with pytest.raises(InputError, match="crop_pct"):
     processor.fields({"size": {"shortest_edge": 16}, "crop_pct": ratio}, "weights")

@@ -126,6 +126,6 @@ def test_suffixes_count_in_upper_case(tmp_path):
 def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
   (tmp_path / name).write_text(POINTER)
   source = tmp_path if name == "model.safetensors" else tmp_path / name
-  with pytest.raises(InputError, match="is a Git LFS pointer.*git lfs pull") as caught:
+  with pytest.raises(InputError, match=r"is a Git LFS pointer.*git lfs pull") as caught:
     load(source, ARCH)
   assert "\n" not in str(caught.value)
