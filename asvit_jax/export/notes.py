@@ -57,14 +57,15 @@ def read_note(artifact):
   return note
 
 
-def loads(content, what):
+def loads(content, what, advice="export it again"):
   """A note from JSON; raises InputError where it is none of this form.
 
   Args:
     content: bytes or text.
     what: it is, for the error.
+    advice: for the error.
   """
-  note = schema.loads(content, _NOTE, what, "export it again", descriptions.MOST_BYTES)
+  note = schema.loads(content, _NOTE, what, advice, descriptions.MOST_BYTES)
   descriptions.check_classes(note.get("classes"), what)
   return note
 

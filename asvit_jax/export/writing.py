@@ -69,7 +69,8 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
     }
     content["names_sha256"] = notes.checksum_of_names(content)
     text = json.dumps(content, indent=2) + "\n"
-    notes.loads(text, f"what would be written as {notes.note_path(path)}")
+    what = f"what would be written as {notes.note_path(path)}"
+    notes.loads(text, what, descriptions.UNREADABLE)
     note.write_text(text)
   return content
 

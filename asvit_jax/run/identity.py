@@ -88,7 +88,8 @@ def save(config, workdir, description=None):
   if description is not None:
     texts["network.json"] = _json(description)
     # A run goes on with what can be read again.
-    descriptions.loads(texts["network.json"], f"what would be the network.json of {workdir}")
+    what = f"what would be the network.json of {workdir}"
+    descriptions.loads(texts["network.json"], what, descriptions.UNREADABLE)
   for name, text in texts.items():
     storage.write(storage.path(workdir) / name, text, f"the run's {name}")
 

@@ -59,10 +59,11 @@ def save(path, params, description=None, thresholds_as_metadata=False, arch=None
   metadata = {"format": "pt"}  # timm and transformers look for it
   if description is not None:
     metadata[DESCRIPTION] = json.dumps(description)
-    descriptions.loads(metadata[DESCRIPTION], what)
+    descriptions.loads(metadata[DESCRIPTION], what, descriptions.UNREADABLE)
   if thresholds_as_metadata and vit.prunes(params):
     metadata[THRESHOLDS] = json.dumps(np.asarray(params["thresholds"]).tolist())
-    descriptions.load_thresholds(metadata[THRESHOLDS], f"{what}: its thresholds as metadata")
+    named = f"{what}: its thresholds as metadata"
+    descriptions.load_thresholds(metadata[THRESHOLDS], named, descriptions.UNREADABLE)
     tensors = to_timm(vit.without_thresholds(params))
   # Written by us: safetensors itself would make the file readable by its owner alone.
   content = safetensors.numpy.save(tensors, metadata)
