@@ -48,13 +48,25 @@ def read_note(artifact):
   if not path.exists():
     raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
   try:
-    note = schema.loads(storage.read(place, schema.MOST_BYTES), _NOTE, "it", "export it again")
-    descriptions.check_classes(note.get("classes"), "it")
+    note = loads(storage.read(place, descriptions.MOST_BYTES), "it")
   except (OSError, InputError) as error:
     raise InputError(
       f"artifact {path}: {place.name}, which says what it is, is missing or damaged "
       f"({error.strerror if isinstance(error, OSError) else error}); keep the two together"
     ) from error
+  return note
+
+
+def loads(content, what, advice="export it again"):
+  """A note from JSON; raises InputError where it is none of this form.
+
+  Args:
+    content: bytes or text.
+    what: it is, for the error.
+    advice: for the error.
+  """
+  note = schema.loads(content, _NOTE, what, advice, descriptions.MOST_BYTES)
+  descriptions.check_classes(note.get("classes"), what)
   return note
 
 

@@ -80,12 +80,18 @@ def save(config, workdir, description=None):
     description: `Network.describe()`, or None.
 
   Raises:
-    InputError: a run of another config is there, or nothing can be written.
+    InputError: a run of another config is there, nothing can be written, or a description that
+      could not be read.
   """
   check_config(config, workdir)
-  _write(workdir, "config.json", config.to_dict())
+  texts = {"config.json": _json(config.to_dict())}
   if description is not None:
-    _write(workdir, "network.json", description)
+    texts["network.json"] = _json(description)
+    # A run goes on with what can be read again.
+    what = f"what would be the network.json of {workdir}"
+    descriptions.loads(texts["network.json"], what, descriptions.UNREADABLE)
+  for name, text in texts.items():
+    storage.write(storage.path(workdir) / name, text, f"the run's {name}")
 
 
 def check_config(config, workdir):
@@ -257,9 +263,9 @@ def _read(workdir, name):
 
 
 def _loads(path):
-  return _READERS[path.name](storage.read(path, schema.MOST_BYTES), "its content")
+  most = descriptions.MOST_BYTES if path.name == "network.json" else schema.MOST_BYTES
+  return _READERS[path.name](storage.read(path, most), "its content")
 
 
-def _write(workdir, name, content):
-  text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
-  storage.write(storage.path(workdir) / name, text, f"the run's {name}")
+def _json(content):
+  return json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers

@@ -103,6 +103,6 @@ def _joined(index, name, key):
 
 
 def _read(path, key):
-  if path.suffix == ".safetensors":
+  if path.suffix.lower() == ".safetensors":
     return safetensors.read(str(path), key)
   return pytorch.read(str(path), key)
