@@ -15,7 +15,7 @@ import numpy as np
 from asvit_jax.core import sizes
 from asvit_jax.core.devices import PRECISIONS
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import shown
 from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS
 from asvit_jax.sparsity.complexity import check_share
 
@@ -65,15 +65,6 @@ class Range:
       f"{self.words}, or None" if self.words else "or None",
       lambda value: value is None or self.fits(value),
     )
-
-
-def shown(value):
-  """A value in an error: on one line, and not for pages."""
-  try:
-    text = repr(value)
-  except Exception:  # of a number with thousands of digits, or of any object
-    text = f"of type {type(value).__name__}"
-  return on_a_line(text if len(text) <= 200 else f"{text[:200]}…")
 
 
 def whole(least=0, most=_INT32, why=""):

@@ -3,6 +3,7 @@
 import re
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 
 
 def height_width(size):
@@ -22,8 +23,8 @@ def height_width(size):
     pair = (size, size)
   if not pair or len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
     raise InputError(
-      f"image size {size!r} is not valid: expected the side of a square in pixels, 224, or height "
-      "and width, (224, 448) or 224x448"
+      f"image size {shown(size)} is not valid: expected the side of a square in pixels, 224, or "
+      "height and width, (224, 448) or 224x448"
     )
   return int(pair[0]), int(pair[1])
 
