@@ -20,7 +20,7 @@ from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS
 from asvit_jax.sparsity.complexity import check_share
 
 _INT32 = 2**31 - 1  # steps are counted in it on the devices
-_MOST_BATCH = 2**20
+_MOST_BATCH = sizes.MOST_BATCH
 _MOST_CLASSES = 2**24
 _MOST_SIDE = 2**14  # pixels
 _PATH = 4096  # characters, as long as Linux lets a path be

@@ -5,6 +5,8 @@ import re
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 
+MOST_BATCH = 2**20  # images
+
 
 def height_width(size):
   """The height and width, in pixels, that a size stands for.
@@ -36,7 +38,7 @@ def plain(size):
 
 
 def check_batches(numbers, expected="expected numbers of images, at least 1, as (1, 32)"):
-  """Numbers of images, each once and sorted; raises InputError for what is none.
+  """Numbers of images, each once and sorted; raises InputError for what is none, or above 2**20.
 
   Args:
     numbers: an iterable of whole numbers, at least 1 each.
@@ -44,8 +46,11 @@ def check_batches(numbers, expected="expected numbers of images, at least 1, as 
   """
   listed = list(numbers) if hasattr(numbers, "__iter__") and not isinstance(numbers, str) else None
   if listed is None or not all(_is_whole(number) and number >= 1 for number in listed):
-    given = repr(numbers) if listed is None else listed
-    raise InputError(f"batch sizes {given}: {expected}")
+    raise InputError(f"batch sizes {shown(numbers if listed is None else listed)}: {expected}")
+  if listed and max(listed) > MOST_BATCH:
+    raise InputError(
+      f"batch sizes {shown(listed)}: expected at most {MOST_BATCH:,} images in a batch"
+    )
   return sorted({int(number) for number in listed})
 
 

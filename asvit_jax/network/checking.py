@@ -7,10 +7,61 @@ import numpy as np
 from asvit_jax import vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import on_a_line, shown
+from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity import complexity
 
+DTYPES = ("float32", "bfloat16")
 _NAMED = 3  # leaves that an error names
+
+
+def check_fields(arch, preprocessing, variant):
+  """Raises InputError where one of a network's fields is of another kind."""
+  for name, value, kind in (
+    ("arch", arch, vit.Architecture),
+    ("preprocessing", preprocessing, Preprocessing),
+    ("variant", variant, str),
+  ):
+    if not isinstance(value, kind):
+      raise InputError(
+        f"the {name} of a network is {shown(value)}: expected "
+        f"{'a text' if kind is str else f'an object of type {kind.__name__}'}"
+      )
+
+
+def dtype_of(dtype):
+  """A compute type by its name, of `DTYPES`; raises InputError for any other."""
+  if type(dtype) is str and dtype in DTYPES:
+    return dtype
+  try:
+    name = jnp.dtype(dtype).name if dtype is not None else ""  # NumPy takes None for float64
+  except TypeError:
+    name = ""
+  if name not in DTYPES:
+    raise InputError(f"the dtype of a network is {shown(dtype)}: expected {' or '.join(DTYPES)}")
+  return name
+
+
+def budgets_of(budgets):
+  """The budgets of a network as a tuple of floats; raises InputError for what are none."""
+  if budgets is None:
+    return ()
+  listed = hasattr(budgets, "__iter__") and getattr(budgets, "ndim", 1) == 1
+  if not listed or isinstance(budgets, (str, bytes, dict)):
+    raise InputError(
+      f"the budgets of a network are {shown(budgets)}: expected a tuple of shares of the dense "
+      "GMACs, one for each row of thresholds, or ()"
+    )
+  return complexity.shares(tuple(budgets), none_too=True)
+
+
+def check_not_traced(what):
+  """Raises InputError inside of `jax.jit`, for what looks at values; it is called `what`."""
+  if isinstance(jnp.zeros(()), jax.core.Tracer):
+    raise InputError(
+      f"{what} looks at values, which are not known inside of jax.jit: call it outside, and hand "
+      "in the network that it returns"
+    )
 
 
 def check_params(arch, params, budgets=()):
@@ -109,6 +160,11 @@ def counts_of(arch, kept):
   if not fits or not np.isfinite(counts).all():
     what = "not all finite" if fits else _what(counts)
     raise InputError(f"patches kept are {what}: {expected}")
+  if counts.size and not (counts.min() >= 0 and counts.max() <= arch.patches):
+    raise InputError(
+      f"patches kept are {counts.min():g} to {counts.max():g}: {expected}, each from 0 to the "
+      f"{arch.patches} patches of an image"
+    )
   return counts
 
 
