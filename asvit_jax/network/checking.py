@@ -60,7 +60,7 @@ def check_not_traced(what):
   if isinstance(jnp.zeros(()), jax.core.Tracer):
     raise InputError(
       f"{what} looks at values, which are not known inside of jax.jit: call it outside, and hand "
-      "in the network that it returns"
+      "in what it returns"
     )
 
 
@@ -152,10 +152,13 @@ def counts_of(arch, kept):
     kept: (..., stages), or (..., 0) of images that ran dense.
   """
   expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
+  check_not_traced("What patches kept cost")
   try:
     counts = np.asarray(kept)
   except (TypeError, ValueError) as error:  # rows of different lengths, or traced
-    raise InputError(f"patches kept are no array ({str(error)[:100]}): {expected}") from error
+    raise InputError(
+      f"patches kept are no array ({' '.join(str(error).split())[:100]}): {expected}"
+    ) from error
   fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
   if not fits or not np.isfinite(counts).all():
     what = "not all finite" if fits else _what(counts)

@@ -78,6 +78,7 @@ def test_predict_draws_the_tokens_that_it_reports(tmp_path, images, digits_weigh
   [
     (("predict.py",), "0 positional arguments"),
     (("predict.py", "none.jpg"), "image none.jpg cannot be read"),
+    (("predict.py", "none.jpg", ""), "image 2 of 2 is empty, '': give the path of an image"),
     (("export.py", "--format=onnx"), "out"),
     (("export.py", "--format=papyrus", "--out=x"), "safetensors"),
   ],
