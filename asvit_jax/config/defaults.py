@@ -21,8 +21,9 @@ class Section(ConfigDict):
   def __setitem__(self, key, value):
     if isinstance(value, (dict, ConfigDict)) and isinstance(self.get(key), Section):
       value = value if type(value) is Section else Section(value)
+    value = _of_python(value)
     try:
-      super().__setitem__(key, _of_python(value))
+      super().__setitem__(key, value)
     except TypeError as error:
       raise self._not_of_its_type(key, value, error) from error
 
@@ -38,7 +39,7 @@ class Section(ConfigDict):
       expected = ", ".join(filter(None, (allowed.kind, allowed.words)))
     else:  # a key that somebody added
       expected = f"a value of its type ({' '.join(str(error).split())[:300]})"
-    return InputError(f"{name} {shown(value)} is not valid: expected {expected}")
+    return InputError(f"field {name!r} of the config is {shown(value)}: expected {expected}")
 
 
 class Config(Section):

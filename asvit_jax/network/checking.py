@@ -9,24 +9,37 @@ from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line, shown
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.data.sources.classes import check_number
 from asvit_jax.sparsity import complexity
 
 DTYPES = ("float32", "bfloat16")
 _NAMED = 3  # leaves that an error names
 
 
-def check_fields(arch, preprocessing, variant):
-  """Raises InputError where one of a network's fields is of another kind."""
-  for name, value, kind in (
-    ("arch", arch, vit.Architecture),
-    ("preprocessing", preprocessing, Preprocessing),
-    ("variant", variant, str),
+def fields_of(network):
+  """Fields of a network in the form in which programs are compiled for them, hashable.
+
+  Args:
+    network: a `Network`. Its parameters are not looked at: pytrees hold anything for a while.
+
+  Returns:
+    {name: value} of those that may be given in another form.
+
+  Raises:
+    InputError: a field of another kind, or names of classes that are not as many as its classes.
+  """
+  for name, kind, expected in (
+    ("arch", vit.Architecture, "an Architecture"),
+    ("preprocessing", Preprocessing, "a Preprocessing"),
+    ("variant", str, "a text"),
   ):
+    value = getattr(network, name)
     if not isinstance(value, kind):
-      raise InputError(
-        f"the {name} of a network is {shown(value)}: expected "
-        f"{'a text' if kind is str else f'an object of type {kind.__name__}'}"
-      )
+      raise InputError(f"the {name} of a network is {shown(value)}: expected {expected}")
+  classes = names_of(network.classes)
+  check_number(classes, network.arch.classes, "the network")
+  dtype, budgets = dtype_of(network.dtype), budgets_of(network.budgets)
+  return {"dtype": dtype, "classes": classes, "budgets": budgets}
 
 
 def dtype_of(dtype):

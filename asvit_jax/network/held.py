@@ -10,12 +10,10 @@ import numpy as np
 
 from asvit_jax import vit
 from asvit_jax.config import options
-from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.data.sources.classes import check_number
-from asvit_jax.network import checking, reading
+from asvit_jax.network import checking, reading, warming
 from asvit_jax.network.comparing import Compared
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
@@ -57,12 +55,8 @@ class Network(Compared):
 
   def __post_init__(self):
     """Raises InputError for what is no field of a network; of parameters, calls look at it."""
-    checking.check_fields(self.arch, self.preprocessing, self.variant)
-    # Arrays and lists would not do as what programs are compiled for.
-    object.__setattr__(self, "dtype", checking.dtype_of(self.dtype))
-    object.__setattr__(self, "classes", checking.names_of(self.classes))
-    object.__setattr__(self, "budgets", checking.budgets_of(self.budgets))
-    check_number(self.classes, self.arch.classes, "the network")
+    for name, value in checking.fields_of(self).items():
+      object.__setattr__(self, name, value)
 
   @property
   def prunes(self):
@@ -214,19 +208,9 @@ class Network(Compared):
       tokens: as for a call.
 
     Raises:
-      InputError: sizes that are none, or that memory does not hold, or an execution that needs
-        thresholds.
+      InputError: sizes that are none, or too large, or an execution that needs thresholds.
     """
-    for size in sizes.check_batches(batch_sizes):
-      try:
-        images = np.zeros((size, *self.arch.image_shape), np.uint8)
-        jax.block_until_ready(self(images, execution, tokens))
-      except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-          raise
-        raise InputError(
-          f"batch size {size:,}: this machine's memory does not hold so many images: give fewer"
-        ) from error
+    warming.warm_up(self, batch_sizes, execution, tokens)
 
   def merging(self):
     """The same network, to merge tokens instead of dropping them, where and by what recipes do it.

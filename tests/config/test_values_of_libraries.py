@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,20 +69,20 @@ def test_numbers_of_libraries_are_pythons_in_a_config(how):
 @pytest.mark.parametrize(
   ("key", "value", "said"),
   [
-    ("batch_size", 64.0, r"^batch_size 64\.0 is not valid: expected a whole number"),
-    ("batch_size", np.float32(64), r"^batch_size 64\.0 is not valid: expected a whole number"),
-    ("model.remat", 1, r"^model\.remat 1 is not valid: expected True or False"),
-    ("optimizer.lr", "fast", r"^optimizer\.lr 'fast' is not valid: expected a finite number"),
-    ("optimizer.lr", np.zeros((2, 2)), r"^optimizer\.lr array"),
-    ("model.width", "wide", r"^model\.width 'wide' is not valid: expected a whole number"),
-    ("loss.budget", "a", r"^loss\.budget 'a' is not valid: expected a finite number"),
-    ("data.name", ["x" * 5000], r"^data\.name \['x+… is not valid: expected text"),
+    ("batch_size", 64.0, "'batch_size' of the config is 64.0: expected a whole number"),
+    ("batch_size", np.float32(64), "'batch_size' of the config is 64.0: expected a whole number"),
+    ("model.remat", 1, "'model.remat' of the config is 1: expected True or False"),
+    ("optimizer.lr", "fast", "'optimizer.lr' of the config is 'fast': expected a finite number"),
+    ("optimizer.lr", np.zeros((2, 2)), "'optimizer.lr' of the config is ((0.0, 0.0),"),
+    ("model.width", "wide", "'model.width' of the config is 'wide': expected a whole number"),
+    ("loss.budget", "a", "'loss.budget' of the config is 'a': expected a finite number"),
+    ("data.name", ["x" * 5000], "…: expected text"),
   ],
 )
 def test_values_of_another_type_are_one_line_by_the_name_of_their_key(how, key, value, said):
   config = base()
   for same in (config, copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
       SET[how](same, key, value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -92,9 +93,9 @@ def test_sections_can_be_set_as_a_whole():
   for section in (values, ConfigDict(values), base().eval):
     config = base()
     config.eval = section
-    with pytest.raises(InputError, match=r"^eval\.every 'often' is not valid"):
+    with pytest.raises(InputError, match=r"^field 'eval\.every' of the config is 'often'"):
       config.eval.every = "often"
-  with pytest.raises(InputError, match="^eval 3 is not valid: expected its keys"):
+  with pytest.raises(InputError, match=r"^field 'eval' of the config is 3: expected its keys"):
     config.eval = 3
 
 
@@ -103,7 +104,7 @@ def test_sections_can_be_set_as_a_whole():
   [
     {"criterion.class_weights": ",".join(["-1"] * 1000)},
     {"criterion.class_weights": ",".join(["nan"] * 1000)},
-    {"criterion.arguments": "gamma=" + "1" * 3000, "criterion.name": "focal"},
+    {"criterion.arguments": "gamma='" + "1" * 3000 + "'", "criterion.name": "focal"},
     {"criterion.name": "x" * 3000},
     {"model.variant": "x" * 3000},
     {"model.image_size": "x" * 3000},

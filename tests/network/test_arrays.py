@@ -379,7 +379,7 @@ LEGITIMATE = {
   "erased": (erased(by_imagenet(resized())), Preprocessing()),
   "erased, of a wide network": (erased(2 * resized() - 1), WIDE),
   "dark": (by_imagenet(0.2 * resized()), Preprocessing()),
-  "bright": (2 * (0.5 + 0.5 * resized()) - 1, Preprocessing(mean=(0.75,) * 3)),
+  "bright": (by_imagenet(0.35 + 0.65 * resized()), Preprocessing()),
   "noise": (tiny.images(ARCH, 64), Preprocessing()),
   "one": (2 * resized(1) - 1, Preprocessing()),
 }
