@@ -8,7 +8,7 @@ from asvit_jax.core.errors import InputError
 
 
 def warm_up(network, batch_sizes, execution, tokens):
-  """See `Network.warm_up`; raises InputError for sizes that are none, or that memory cannot hold."""
+  """See `Network.warm_up`; raises InputError for sizes that are none, or too large."""
   for size in sizes.check_batches(batch_sizes):
     try:
       images = np.zeros((size, *network.arch.image_shape), np.uint8)
