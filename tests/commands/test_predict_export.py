@@ -82,7 +82,7 @@ def test_predict_draws_the_tokens_that_it_reports(tmp_path, images, digits_weigh
     (("export.py", "--format=onnx"), "out"),
     (("export.py", "--format=papyrus", "--out=x"), "safetensors"),
   ],
-  ids=["no image", "no such image", "no out", "unknown format"],
+  ids=["no image", "no such image", "no name", "no out", "unknown format"],
 )
 def test_bad_input_to_the_tools_is_one_error(arguments, said):
   assert_one_error(call(*arguments), said)
