@@ -38,6 +38,9 @@ def main(paths):
 def _predict(paths):
   from asvit_jax.data.images import check_files
 
+  for number, path in enumerate(paths, 1):
+    if not path:
+      raise InputError(f"image {number} of {len(paths)} is empty, '': give the path of an image")
   check_files(paths)
   features = _features(paths)
   run = _with_network if flags.FLAGS.artifact is None else _with_artifact

@@ -6,6 +6,7 @@ from asvit_jax import vit
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.vit.architecture import stages_of
@@ -65,8 +66,8 @@ def architecture(config, described=None):
   missing = [name for name in ("width", "heads", "depth", "prune_before") if name not in given]
   if missing:
     raise InputError(
-      f"model.variant {model.variant!r} is not known: choose from {', '.join(vit.VARIANTS)}, or "
-      f"describe your own: {', '.join(f'model.{name}' for name in missing)} must be given, too"
+      f"model.variant {shown(model.variant)} is not known: choose from {', '.join(vit.VARIANTS)}, "
+      f"or describe your own: {', '.join(f'model.{name}' for name in missing)} must be given, too"
       f"{hint(model.variant, vit.VARIANTS)}"
     )
   return vit.Architecture(**given)
