@@ -261,10 +261,10 @@ def network(config, budget=None, images=None):
   from asvit_jax.data.sources.classes import check_number
   from asvit_jax.network import load_configured
 
-  key = flags.FLAGS["weights-key"].value
-  loaded = load_configured(
-    source(), config, resize=config.init_resize, key=key, parts=parts(), **choice()
-  )
+  given = {"key": flags.FLAGS["weights-key"].value, "parts": parts()} | choice()
+  if flags.FLAGS.workdir is not None:
+    given["form"] = "workdir"  # whatever else is in that directory
+  loaded = load_configured(source(), config, resize=config.init_resize, **given)
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:

@@ -33,8 +33,10 @@ _INSIDE = ("mean", "std")
 
 
 def note_path(artifact):
-  """Where the note of an artifact stands."""
+  """Where the note of an artifact stands; raises InputError for a path without a name, as `/`."""
   artifact = storage.path(artifact)
+  if not artifact.name:
+    raise InputError(f"artifact {str(artifact)!r}: it is no name of a file: give one")
   return artifact.with_name(artifact.name + ".json")
 
 

@@ -88,6 +88,7 @@ def check_path(form, path):
   are somebody's.
   """
   form = FORMATS[form]
+  storage.check_name(path, form.name, bool(form.directory))
   form.check_path(path)
   if form.directory:
     storage.check_replaceable(path, form.name, _earlier(path))
