@@ -3,9 +3,9 @@
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from asvit_jax.commands import typed
+from asvit_jax.commands import kept, typed
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
@@ -33,6 +33,15 @@ def define_config(
     config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
   else:
     config_flags.DEFINE_config_dict("config", config, help_, lock_config=True)
+  outputs.keep("config", _kept)
+
+
+def _kept(config):
+  """What a config leads to, and its file."""
+  if not isinstance(config, ConfigDict):  # it could not be loaded, which its users say
+    return []
+  file = getattr(flags.FLAGS["config"], "config_filename", "").partition(":")[0]
+  return kept.of_config(config) + ([outputs.Kept(file, "the file of --config")] if file else [])
 
 
 def _config_to_change(goes_on, trains):
@@ -87,6 +96,8 @@ def define_source(what):
   flags.DEFINE_string(
     "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
   )
+  for name in ("workdir", "weights"):
+    outputs.keep(name, kept.of_source)
   define_choice()
   define_parts()
 
@@ -237,6 +248,7 @@ def config(trains=False):
   elif given is None:
     given = _config_of_weights(where, flags.FLAGS["weights-key"].value, parts())
   rules.check_evaluation(given)
+  outputs.check_kept(kept.of_config(given))  # also where it is that of the run
   choice()
   return given
 
