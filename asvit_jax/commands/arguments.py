@@ -3,7 +3,7 @@
 import sys
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from asvit_jax.commands import kept, typed
 from asvit_jax.core import outputs
@@ -33,15 +33,7 @@ def define_config(
     config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
   else:
     config_flags.DEFINE_config_dict("config", config, help_, lock_config=True)
-  outputs.keep("config", _kept)
-
-
-def _kept(config):
-  """What a config leads to, and its file."""
-  if not isinstance(config, ConfigDict):  # it could not be loaded, which its users say
-    return []
-  file = getattr(flags.FLAGS["config"], "config_filename", "").partition(":")[0]
-  return kept.of_config(config) + ([outputs.Kept(file, "the file of --config")] if file else [])
+  outputs.keep("config", kept.of_config_flag)
 
 
 def _config_to_change(goes_on, trains):

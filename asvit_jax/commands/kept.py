@@ -1,5 +1,8 @@
 """What no flag may write over, because another flag, or the config, leads to it: it is read."""
 
+from absl import flags
+from ml_collections import ConfigDict
+
 from asvit_jax.core import storage
 from asvit_jax.core.outputs import Kept
 
@@ -34,6 +37,16 @@ def of_images(directory, what="--images", only_images=True):
     return path.is_file() and (not only_images or files.has_suffix_of_images(path.name))
 
   return [Kept(directory, f"what is in {what}", is_read)]
+
+
+def of_config_flag(config):
+  """Of --config: its file, and what the config leads to."""
+  if not isinstance(config, ConfigDict):  # it could not be loaded, which its users say
+    return []
+  file = getattr(flags.FLAGS["config"], "config_filename", None)
+  if not isinstance(file, str):  # the config is a run's, changed by keys
+    return of_config(config)
+  return [Kept(file.partition(":")[0], "the file of --config"), *of_config(config)]
 
 
 def of_config(config):

@@ -67,6 +67,7 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "largest_logit_difference": difference,
     }
     content["names_sha256"] = notes.checksum_of_names(content)
+    content["description_sha256"] = notes.checksum_of_description(content)
     note.write_text(json.dumps(content, indent=2) + "\n")
   return content
 

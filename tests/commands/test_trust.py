@@ -258,6 +258,7 @@ def test_an_artifact_of_ones_own_is_run_by_what_is_typed(tmp_path, monkeypatch, 
   copy = tmp_path / "net.zip"
   copy.write_bytes(path.read_bytes())
   note = note | {"architecture": note["architecture"] | {"score": name}}
+  note["description_sha256"] = checksum_of_description(note)
   note_path(copy).write_text(json.dumps(note))
   found = load_artifact(copy, parts=[name])
   assert found.arch.score == name
