@@ -14,6 +14,7 @@ from asvit_jax import config as config_lib
 from asvit_jax.config.parts import TRAINING
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.artifacts import load_artifact, note_path
+from asvit_jax.export.notes import checksum_of_description
 from asvit_jax.network import load, load_configured
 from asvit_jax.run import identity
 from asvit_jax.weights import saving
