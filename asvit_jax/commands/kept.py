@@ -4,6 +4,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from asvit_jax.core import storage
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.outputs import Kept
 
 _FILES = ("data.train_labels", "data.eval_labels", "data.classes", "criterion.class_weights")
@@ -55,7 +56,9 @@ def of_config(config):
   for key in _WEIGHTS:
     path = _text(config, key)
     if path and not path.startswith("hf:"):
-      found += [Kept(path, f"--config.{key}"), *of_source(path, f"the run of --config.{key}")]
+      found.append(Kept(path, f"--config.{key}"))
+      if not storage.in_bucket(path):  # which need not be asked: no flag may need it
+        found += of_source(path, f"the run of --config.{key}")
   directory = _text(config, "data.dir")
   if directory:
     folder = _text(config, "data.name") == "folder"  # other sources may read any file
@@ -64,7 +67,15 @@ def of_config(config):
 
 
 def _text(config, key):
-  """The text of a config under a dotted key; "" of one that has none: `config.rules` says that."""
+  """The path in a config under a dotted key; "" of one that has none.
+
+  What is no path here is none to write to, either; whoever reads it says so. Of a run from another
+  machine, a store may not be known, and need not be.
+  """
   for part in key.split("."):
     config = config.get(part) if hasattr(config, "get") else None
+  try:
+    storage.path(config)
+  except InputError:
+    return ""
   return config if isinstance(config, str) else ""

@@ -14,7 +14,10 @@ _AFTER_CONFIG = frozenset((*FILES, *DIRECTORIES)) - {"lock", "lists", "wandb"}
 def is_run(workdir):
   """Whether a run has begun there; the hub's directories have a config.json, too, of other keys."""
   path = storage.path(workdir) / "config.json"
-  if not path.is_file():
+  try:
+    if not path.is_file():
+      return False
+  except OSError:  # no file can have that name
     return False
   try:
     return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")

@@ -105,3 +105,13 @@ def test_new_files_and_those_that_nobody_reads_are_written(data, monkeypatch):
   run("evaluate", "--config=mine.py", *weights, "--save-weights=w.safetensors")
   assert len(asked) == len(names) + 1
   assert json.loads((data / "run" / "network.json").read_text()) == {}
+
+
+def test_what_a_run_names_that_is_not_known_here_is_in_nobodys_way(data, monkeypatch):
+  from asvit_jax.commands import arguments, evaluate
+
+  keys = {"init_from": "gs://nowhere/w", "teacher_from": "~nobody/w", "data.dir": "x://y"}
+  identity.save(tiny.config("", budget=0.6, **keys), "other")
+  monkeypatch.setattr(evaluate, "main", lambda _: {"found": arguments.config().init_from})
+  found = run("evaluate", "--workdir", "other", "--per-image", "rows.jsonl")
+  assert found == {"found": "gs://nowhere/w"}
