@@ -68,6 +68,7 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "largest_logit_difference": difference,
     }
     content["names_sha256"] = notes.checksum_of_names(content)
+    content["description_sha256"] = notes.checksum_of_description(content)
     text = json.dumps(content, indent=2) + "\n"
     what = f"what would be written as {notes.note_path(path)}"
     notes.loads(text, what, descriptions.UNREADABLE)
@@ -92,6 +93,7 @@ def check_path(form, path):
   are somebody's.
   """
   form = FORMATS[form]
+  storage.check_name(path, form.name, bool(form.directory))
   form.check_path(path)
   if form.directory:
     storage.check_replaceable(path, form.name, _earlier(path))

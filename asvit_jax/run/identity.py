@@ -21,9 +21,10 @@ from asvit_jax.run import layout
 from asvit_jax.run.inputs import check as check_inputs
 from asvit_jax.run.inputs import describe as describe_inputs
 from asvit_jax.run.inputs import save as save_inputs
+from asvit_jax.run.layout import is_run
 from asvit_jax.vit import description as descriptions
 
-__all__ = ["check_inputs", "describe_inputs", "save_inputs"]
+__all__ = ["check_inputs", "describe_inputs", "is_run", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -168,17 +169,6 @@ def as_begun(config, workdir):
 def of_all_hosts(config):
   """{dotted key: value} of a config, of those that every host must have alike."""
   return {f"config.{k}": v for k, v in flatten(config).items() if k not in _OF_A_HOST}
-
-
-def is_run(workdir):
-  """Whether a run has begun there; the hub's directories have a config.json, too, of other keys."""
-  path = storage.path(workdir) / "config.json"
-  if not path.is_file():
-    return False
-  try:
-    return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
-  except (OSError, ValueError):
-    return True  # of a run; `load` says what is wrong with it
 
 
 def load(workdir, parts=(), needed=config_parts.TRAINING):
