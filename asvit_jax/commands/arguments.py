@@ -5,7 +5,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from asvit_jax.commands import typed
+from asvit_jax.commands import kept, typed
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 
@@ -33,6 +33,7 @@ def define_config(
     config_flags.DEFINE_config_file("config", None, help_, lock_config=True)
   else:
     config_flags.DEFINE_config_dict("config", config, help_, lock_config=True)
+  outputs.keep("config", kept.of_config_flag)
 
 
 def _config_to_change(goes_on, trains):
@@ -87,6 +88,8 @@ def define_source(what):
   flags.DEFINE_string(
     "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
   )
+  for name in ("workdir", "weights"):
+    outputs.keep(name, kept.of_source)
   define_choice()
   define_parts()
 
@@ -237,6 +240,7 @@ def config(trains=False):
   elif given is None:
     given = _config_of_weights(where, flags.FLAGS["weights-key"].value, parts())
   rules.check_evaluation(given)
+  outputs.check_kept(kept.of_config(given))  # also where it is that of the run
   choice()
   return given
 
@@ -261,10 +265,10 @@ def network(config, budget=None, images=None):
   from asvit_jax.data.sources.classes import check_number
   from asvit_jax.network import load_configured
 
-  key = flags.FLAGS["weights-key"].value
-  loaded = load_configured(
-    source(), config, resize=config.init_resize, key=key, parts=parts(), **choice()
-  )
+  given = {"key": flags.FLAGS["weights-key"].value, "parts": parts()} | choice()
+  if flags.FLAGS.workdir is not None:
+    given["form"] = "workdir"  # whatever else is in that directory
+  loaded = load_configured(source(), config, resize=config.init_resize, **given)
   if budget is not None:
     loaded = loaded.at(budget)
   if loaded.classes is not None:

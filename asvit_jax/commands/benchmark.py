@@ -12,7 +12,7 @@ import dataclasses
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, kept
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
@@ -38,6 +38,8 @@ def define_flags():
   arguments.define_choice()
   arguments.define_parts()
   flags.DEFINE_string("images", None, "A directory of images; noise without.")
+  outputs.keep("weights", kept.of_source)
+  outputs.keep("images", kept.of_images)
   flags.DEFINE_string(
     "image-size", None, "384, or 224x448: another than the network's; positions are interpolated."
   )

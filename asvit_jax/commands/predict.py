@@ -8,7 +8,7 @@ python predict.py --workdir runs/as_deit_t_65 --features tokens.npz a.jpg b.jpg
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, kept
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -21,6 +21,7 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("use")
   flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
+  outputs.keep("artifact", kept.of_artifact)
   arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
   arguments.define_budget()
   outputs.define("picture", None, "PNG file for the tokens kept of each image.")
@@ -38,6 +39,9 @@ def main(paths):
 def _predict(paths):
   from asvit_jax.data.images import check_files
 
+  for number, path in enumerate(paths, 1):
+    if not path:
+      raise InputError(f"image {number} of {len(paths)} is empty, '': give the path of an image")
   check_files(paths)
   features = _features(paths)
   run = _with_network if flags.FLAGS.artifact is None else _with_artifact

@@ -6,11 +6,43 @@ misspelt one is an error that names the nearest.
 
 from ml_collections import ConfigDict, config_dict
 
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 from asvit_jax.losses import WEIGHTS
 
 
-class Config(ConfigDict):
+class Section(ConfigDict):
+  """Keys of a config that belong together; numbers and arrays of NumPy and JAX become Python's.
+
+  A value of another type than a key's is an InputError, by the key's name.
+  """
+
+  def __setitem__(self, key, value):
+    if isinstance(value, (dict, ConfigDict)) and isinstance(self.get(key), Section):
+      value = value if type(value) is Section else Section(value)
+    value = _of_python(value)
+    try:
+      super().__setitem__(key, value)
+    except TypeError as error:
+      raise self._not_of_its_type(key, value, error) from error
+
+  def _not_of_its_type(self, key, value, error):
+    """The InputError for what ml_collections refuses."""
+    from asvit_jax.config import ranges  # nothing else here needs NumPy or JAX
+
+    name = f"{vars(self).get('_section', '')}{key}"
+    allowed = ranges.of(name)
+    if isinstance(self.get(key), Section):
+      expected = "its keys, a dictionary"
+    elif allowed is not None:
+      expected = ", ".join(filter(None, (allowed.kind, allowed.words)))
+    else:  # a key that somebody added
+      expected = f"a value of its type ({' '.join(str(error).split())[:300]})"
+    return InputError(f"field {name!r} of the config is {shown(value)}: expected {expected}")
+
+
+class Config(Section):
   """A config: of `epochs` and `total_steps`, which both say how long a run is, the later counts.
 
   To set `epochs` takes back a `total_steps` that was set before, by a recipe, and says so. Where
@@ -19,6 +51,8 @@ class Config(ConfigDict):
 
   def __setitem__(self, key, value):
     super().__setitem__(key, value)
+    if isinstance(self.get(key), Section):  # also of a copy: errors name keys in full
+      object.__setattr__(self[key], "_section", f"{key}.")
     if key == "epochs" and self.get("total_steps") is not None:
       if isinstance(self.epochs, float):
         said = f"epochs={self.epochs:g} says how long a run is"
@@ -47,6 +81,19 @@ class Config(ConfigDict):
       super().__setitem__("total_steps", None)
 
 
+def _of_python(value):
+  """A value without the types of NumPy and JAX; arrays are tuples."""
+  if hasattr(value, "dtype") and hasattr(value, "tolist"):
+    return _as_tuples(value.tolist())
+  if type(value) in (tuple, list):
+    return type(value)(map(_of_python, value))
+  return value
+
+
+def _as_tuples(value):
+  return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
 def base():
   """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
   config = Config()
@@ -67,7 +114,7 @@ def base():
   config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
   config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
 
-  config.model = ConfigDict()
+  config.model = Section()
   config.model.variant = "deit_s"  # a key of vit.VARIANTS; any name where all below are given
   config.model.num_classes = 1000
   # Pixels: the side of a square, or height and width, "224x448" or (224, 448).
@@ -99,7 +146,7 @@ def base():
   config.model.score_exponents = config_dict.placeholder(tuple)
   config.model.stage_weights = config_dict.placeholder(tuple)
 
-  config.data = ConfigDict()
+  config.data = Section()
   config.data.name = "folder"  # a key of data.sources.SOURCES: "folder", "digits", "tfds:NAME"
   config.data.dir = ""
   config.data.classes = ""  # file with a class a line, in label order; "": sorted directory names
@@ -129,7 +176,7 @@ def base():
   config.data.check_images = 2000  # decoded before training starts; all when there are fewer
   config.data.max_bad_images = 0  # unreadable ones to leave out, a split and host
 
-  config.mix = ConfigDict()  # on the device
+  config.mix = Section()  # on the device
   config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none
   config.mix.cutmix = 0.0  # alpha of the Beta distribution; 0: none
   config.mix.switch = 0.5  # probability of cutmix where both are on
@@ -147,7 +194,7 @@ def base():
   config.ema_decay = 0.99996  # of the averaged weights; 0: none
   config.ema_warmup = True  # less in early steps: min(ema_decay, (1 + step) / (10 + step))
 
-  config.optimizer = ConfigDict()
+  config.optimizer = Section()
   config.optimizer.name = "adamw"  # of training.optimizers.OPTIMIZERS, or any of optax
   config.optimizer.arguments = ""  # of it, besides the learning rate: "b1=0.9,b2=0.95"
   config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
@@ -161,14 +208,14 @@ def base():
   config.optimizer.layer_decay = 1.0  # of the learning rate, a layer further from the head
   config.optimizer.freeze = ""  # regular expression: parameters that stay, "patch_embed|blocks.0"
 
-  config.criterion = ConfigDict()  # of the classification term
+  config.criterion = Section()  # of the classification term
   config.criterion.name = "cross_entropy"  # of losses.criteria.CRITERIA: "focal", "bce"
   config.criterion.arguments = ""  # of it: "gamma=1.5"
   config.criterion.class_weights = ""  # "balanced", numbers with commas between, or a file of them
 
-  config.loss = ConfigDict(WEIGHTS)  # the weight of each term of losses.LOSSES
+  config.loss = Section(WEIGHTS)  # the weight of each term of losses.LOSSES
 
-  config.eval = ConfigDict()
+  config.eval = Section()
   config.eval.batch_size = 256
   config.eval.every = 1000  # steps
   config.eval.patience = 0  # evaluations without a better one, before the run ends; 0: never

@@ -6,8 +6,10 @@ from asvit_jax import vit
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity.complexity import check_budget
+from asvit_jax.vit.architecture import stages_of
 
 # Keys of config.model that are fields of `Architecture` by another name, and always set.
 _ALWAYS = {"num_classes": "classes", "image_size": "image_size", "patch_size": "patch_size"}
@@ -53,15 +55,20 @@ def architecture(config, described=None):
   if not theirs.get("prune_before"):  # it says that it is dense, not where it could prune
     theirs.pop("prune_before", None)
     theirs.pop("stage_weights", None)
-  given = theirs | given
   base = vit.VARIANTS.get(model.variant)
+  if "depth" in given and "prune_before" not in given:
+    # The stages of a deeper network, which nobody typed here, are none of this one's.
+    stages = theirs.get("prune_before") or (base.prune_before if base is not None else ())
+    if max(stages, default=0) >= given["depth"] > 0:
+      theirs |= {"prune_before": stages_of(given["depth"]), "stage_weights": ()}
+  given = theirs | given
   if base is not None:
     return dataclasses.replace(base, **given)
   missing = [name for name in ("width", "heads", "depth", "prune_before") if name not in given]
   if missing:
     raise InputError(
-      f"model.variant {model.variant!r} is not known: choose from {', '.join(vit.VARIANTS)}, or "
-      f"describe your own: {', '.join(f'model.{name}' for name in missing)} must be given, too"
+      f"model.variant {shown(model.variant)} is not known: choose from {', '.join(vit.VARIANTS)}, "
+      f"or describe your own: {', '.join(f'model.{name}' for name in missing)} must be given, too"
       f"{hint(model.variant, vit.VARIANTS)}"
     )
   return vit.Architecture(**given)

@@ -7,6 +7,7 @@ import numpy as np
 from asvit_jax.config.model import architecture
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
 
 
 def apply(config, argument):
@@ -25,14 +26,14 @@ def apply(config, argument):
     config.model.update(merging(architecture(config).depth))
   elif options:
     meant = hint(options[0], ["merge"])
-    raise InputError(f"argument {argument!r}: expected BUDGET, or BUDGET,merge{meant}")
+    raise InputError(f"argument {shown(argument)}: expected BUDGET, or BUDGET,merge{meant}")
   if budget == "dense":
     return
   try:
     config.budget = float(budget)
   except ValueError as error:
     raise InputError(
-      f"argument {argument!r}: expected a share of the dense GMACs such as 0.65, or dense"
+      f"argument {shown(argument)}: expected a share of the dense GMACs such as 0.65, or dense"
       f"{hint(budget, ['dense'])}"
     ) from error
 

@@ -15,12 +15,13 @@ import numpy as np
 from asvit_jax.core import sizes
 from asvit_jax.core.devices import PRECISIONS
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
-from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS
+from asvit_jax.core.printable import shown
+from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_RATIO
 from asvit_jax.sparsity.complexity import check_share
+from asvit_jax.vit.fields import LEAST_EPSILON
 
 _INT32 = 2**31 - 1  # steps are counted in it on the devices
-_MOST_BATCH = 2**20
+_MOST_BATCH = sizes.MOST_BATCH
 _MOST_CLASSES = 2**24
 _MOST_SIDE = 2**14  # pixels
 _PATH = 4096  # characters, as long as Linux lets a path be
@@ -65,15 +66,6 @@ class Range:
       f"{self.words}, or None" if self.words else "or None",
       lambda value: value is None or self.fits(value),
     )
-
-
-def shown(value):
-  """A value in an error: on one line, and not for pages."""
-  try:
-    text = repr(value)
-  except Exception:  # of a number with thousands of digits, or of any object
-    text = f"of type {type(value).__name__}"
-  return on_a_line(text if len(text) <= 200 else f"{text[:200]}…")
 
 
 def whole(least=0, most=_INT32, why=""):
@@ -206,7 +198,7 @@ RANGES = {
   "model.depth": whole(1, 2**10).or_none(),
   "model.mlp_ratio": between(0, 2**10, "(]").or_none(),
   "model.stem": text().or_none(),
-  "model.norm_epsilon": between(0, 1).or_none(),
+  "model.norm_epsilon": between(LEAST_EPSILON, 1).or_none(),
   "model.qkv_bias": _switch.or_none(),
   "model.residual_divisor": more_than(0).or_none(),
   "model.layer_scale": _switch.or_none(),
@@ -235,7 +227,7 @@ RANGES = {
   "data.exif_orientation": _switch,
   "data.sampler": one_of("shuffle", "class_balanced"),
   "data.crop_scale": numbers_("two increasing numbers in (0, 1]", _increase),
-  "data.crop_ratio": between(0, 1, "(]").or_none(),
+  "data.crop_ratio": between(LEAST_CROP_RATIO, 1).or_none(),
   "data.mean": numbers_("three numbers", lambda v: len(v) == 3).or_none(),
   "data.std": numbers_("three numbers above 0", lambda v: len(v) == 3 and min(v) > 0).or_none(),
   "data.interpolation": one_of(*INTERPOLATIONS).or_none(),

@@ -19,6 +19,7 @@ from asvit_jax.config.keys import flatten
 from asvit_jax.config.model import architecture, preprocessing, trained_architecture
 from asvit_jax.core import leaves, sizes
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.losses import class_weights, criteria
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
@@ -66,7 +67,7 @@ def check(config):
   class_weights.check(config.criterion.class_weights, config.model.num_classes)
   if config.wandb and importlib.util.find_spec("wandb") is None:
     raise InputError(
-      f"wandb {config.wandb!r} needs a library: pip install wandb, or leave the key empty"
+      f"wandb {shown(config.wandb)} needs a library: pip install wandb, or leave the key empty"
     )
   if config.budget is not None and not config.init_from:
     raise InputError(
@@ -132,7 +133,7 @@ def _check_parts(arch):
       raise
     except Exception as error:  # there is no saying what a module raises that is imported
       raise InputError(
-        f"{table.key} {ranges.shown(name)} cannot be used as a {table.kind} "
+        f"{table.key} {shown(name)} cannot be used as a {table.kind} "
         f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
       ) from error
 
@@ -154,7 +155,7 @@ def _expect(config, *expectations):
   flat = flatten(config)
   for key, fits, expected in expectations:
     if not fits:
-      raise InputError(f"{key} {ranges.shown(flat[key])} is not valid: expected {expected}")
+      raise InputError(f"{key} {shown(flat[key])} is not valid: expected {expected}")
 
 
 def _holds_the_budget(config):

@@ -28,6 +28,11 @@ _ADVICE = {
 }
 
 
+def advice(number, other):
+  """What to do about an error of the operating system, by its number; `other` for the rest."""
+  return _ADVICE.get(number, other)
+
+
 def describe(error):
   """An error in a sentence: what happened, and what to do.
 
@@ -50,7 +55,7 @@ def describe(error):
   if not isinstance(error, OSError):
     return None
   reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-  advice = _ADVICE.get(error.errno, "see that the disk and the network can be reached")
+  what_to_do = advice(error.errno, "see that the disk and the network can be reached")
   if error.filename is None:
-    return f"the system refused a file, a connection or a process ({reason}): {advice}"
-  return f"{error.filename} cannot be read or written ({reason}): {advice}"
+    return f"the system refused a file, a connection or a process ({reason}): {what_to_do}"
+  return f"{error.filename} cannot be read or written ({reason}): {what_to_do}"

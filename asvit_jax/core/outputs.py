@@ -1,6 +1,9 @@
 """Flags that name what is written: whether it can be is known before any work begins."""
 
+import dataclasses
 import os
+import pathlib
+from collections.abc import Callable
 
 from absl import flags
 
@@ -8,6 +11,22 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
 flags.disclaim_key_flags()  # --help lists them as those of who asks for them
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """What no flag may write over.
+
+  Attributes:
+    path: of a file or a directory.
+    what: it is, for the error.
+    holds: function of a path of `storage.path`, of the directory or below it, that returns whether
+      it is meant; None where `path` is a file, or only what is itself there is meant.
+  """
+
+  path: str | pathlib.Path
+  what: str
+  holds: Callable | None = None
 
 
 def define(name, default, help_, check=storage.check_file, over=()):
@@ -29,6 +48,16 @@ def define_directory(name, default, help_, check=storage.check_writable):
   """As `define`, of a directory that files are written in; others may be there, too."""
   define(name, default, help_, check)
   flags.FLAGS[name].output = check, None
+
+
+def keep(name, kept):
+  """Says what no flag may write over because of another flag.
+
+  Args:
+    name: of that flag.
+    kept: function of its value that returns a list of `Kept`.
+  """
+  flags.FLAGS[name].kept = kept
 
 
 def named():
@@ -57,6 +86,31 @@ def check(inputs, arguments=()):
     other = taken.setdefault(_place(flag.value), name)
     if other != name and other not in over:
       raise InputError(f"{name} {flag.value} would be written over {other}: give another name")
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if hasattr(flag, "kept") and flag.value is not None:
+      check_kept(flag.kept(flag.value))
+
+
+def check_kept(kept):
+  """Raises InputError where a flag names what is to be kept, a list of `Kept`."""
+  for flag in _flags() if kept else ():
+    if flag.value is None:
+      continue
+    place, (_, over) = _place(flag.value), flag.output
+    for one in kept:
+      root = _place(one.path)
+      if one.holds is None:
+        # A directory is written in; and a file that the flag may replace may be named twice.
+        free = over is None or place in {_place(flags.FLAGS[o[2:]].value or "") for o in over}
+        found = place == root and not free
+      else:
+        inside = place == root or place.startswith(root.rstrip("/") + "/")
+        found = inside and one.holds(storage.path(place))
+      if found:
+        raise InputError(
+          f"--{flag.name} {flag.value} would be written over {one.what}: give another name"
+        )
 
 
 def _flags():

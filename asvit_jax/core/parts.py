@@ -5,7 +5,7 @@ import re
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import on_a_line, shown
 
 # What a part of somebody's own is called: a module, a colon, and what is in it.
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -100,7 +100,7 @@ class Table:
     except Exception as error:  # there is no saying what somebody's module raises
       if name in self._places:  # ours: what is missing is a library, and the error names it
         raise
-      raise InputError(f"{self.key} {name!r} cannot be imported: {error}") from error
+      raise InputError(f"{self.key} {shown(name)} cannot be imported: {error}") from error
 
   def __setitem__(self, name, place):
     """Adds a part, for this process."""

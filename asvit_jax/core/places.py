@@ -5,6 +5,7 @@ import stat
 import tempfile
 
 PREFIX = ".asvit_jax-"  # of the directories that `disks` writes in
+_NAME, _ITSELF = "give the name of a file", "give that itself"
 _KINDS = {
   stat.S_IFDIR: "a directory",
   stat.S_IFCHR: "a device",
@@ -28,22 +29,27 @@ def check_file(path):
   check_parent(path)
 
 
-def check_replaceable(path):
-  """Raises `Refused` unless a regular file that may be written is at a path, or nothing."""
+def check_replaceable(path, advice=None):
+  """Raises `Refused` unless a regular file that may be written is at a path, or nothing.
+
+  Args:
+    path: a `pathlib.Path`.
+    advice: what to do about what else is there; by default, to give another path.
+  """
   status = status_of(path)
   if status is None:
     return
-  check_regular(path, status)
+  check_regular(path, status, advice)
   if not os.access(path, os.W_OK):
     raise Refused("it is a file that you may not write: change its permissions")
 
 
-def check_regular(path, status):
+def check_regular(path, status, advice=None):
   """Raises `Refused` unless the status, of `os.lstat`, of what is at a path is that of a file."""
   if stat.S_ISLNK(status.st_mode):
-    raise Refused(_link(path))
+    raise Refused(_link(path, advice))
   if not stat.S_ISREG(status.st_mode):
-    raise Refused(f"it is {_kind(status)}: give the name of a file")
+    raise Refused(f"it is {_kind(status)}: {advice or _NAME}")
 
 
 def check_directory(path):
@@ -59,14 +65,19 @@ def check_directory(path):
     raise Refused(f"{path} is not a writable directory, it is {_kind(status)}")
 
 
-def check_no_link(path):
-  """Raises `Refused` unless a path is a directory itself, or nothing is there."""
+def check_no_link(path, advice=None):
+  """Raises `Refused` unless a path is a directory itself, or nothing is there.
+
+  Args:
+    path: a `pathlib.Path`.
+    advice: what to do about what else is there.
+  """
   status = status_of(path)
   if status is None or stat.S_ISDIR(status.st_mode):
     return
   if stat.S_ISLNK(status.st_mode):
-    raise Refused(_link(path))
-  raise Refused(f"it is {_kind(status)}, expected a directory")
+    raise Refused(_link(path, advice))
+  raise Refused(f"it is {_kind(status)}, expected a directory{f': {advice}' if advice else ''}")
 
 
 def check_parent(path):
@@ -99,17 +110,17 @@ def _kind(status):
   return _KINDS.get(stat.S_IFMT(status.st_mode), "a file")
 
 
-def _link(path):
-  """What is wrong with a link."""
+def _link(path, advice=None):
+  """What is wrong with a link, and what to do about it."""
   try:
     status = os.stat(path)
   except FileNotFoundError:
-    return f"it is a link to {os.path.realpath(path)}, which is not there: give that itself"
+    return f"it is a link to {os.path.realpath(path)}, which is not there: {advice or _ITSELF}"
   except OSError as error:
-    return f"it is a link that leads nowhere ({error.strerror}): give the name of a file"
+    return f"it is a link that leads nowhere ({error.strerror}): {advice or _NAME}"
   if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-    return f"it is a link to {os.path.realpath(path)}: give that itself"
-  return f"it is a link to {_kind(status)}: give the name of a file"
+    return f"it is a link to {os.path.realpath(path)}: {advice or _ITSELF}"
+  return f"it is a link to {_kind(status)}: {advice or _NAME}"
 
 
 def _is_directory(path):

@@ -29,6 +29,15 @@ def on_a_line(text):
   return printable(text).replace("\n", "\\n")
 
 
+def shown(value):
+  """A value in an error: as Python writes it, on one line, and not for pages."""
+  try:
+    text = repr(value)
+  except Exception:  # of a number with thousands of digits, or of any object
+    text = f"of type {type(value).__name__}"
+  return on_a_line(text if len(text) <= 200 else f"{text[:200]}…")
+
+
 def error_line(error):
   """An error as a tool ends with it: one line, and indented ones where it lists something.
 

@@ -3,6 +3,9 @@
 import re
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
+
+MOST_BATCH = 2**20  # images
 
 
 def height_width(size):
@@ -22,8 +25,8 @@ def height_width(size):
     pair = (size, size)
   if not pair or len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
     raise InputError(
-      f"image size {size!r} is not valid: expected the side of a square in pixels, 224, or height "
-      "and width, (224, 448) or 224x448"
+      f"image size {shown(size)} is not valid: expected the side of a square in pixels, 224, or "
+      "height and width, (224, 448) or 224x448"
     )
   return int(pair[0]), int(pair[1])
 
@@ -35,7 +38,7 @@ def plain(size):
 
 
 def check_batches(numbers, expected="expected numbers of images, at least 1, as (1, 32)"):
-  """Numbers of images, each once and sorted; raises InputError for what is none.
+  """Numbers of images, each once and sorted; raises InputError for what is none, or above 2**20.
 
   Args:
     numbers: an iterable of whole numbers, at least 1 each.
@@ -43,8 +46,11 @@ def check_batches(numbers, expected="expected numbers of images, at least 1, as 
   """
   listed = list(numbers) if hasattr(numbers, "__iter__") and not isinstance(numbers, str) else None
   if listed is None or not all(_is_whole(number) and number >= 1 for number in listed):
-    given = repr(numbers) if listed is None else listed
-    raise InputError(f"batch sizes {given}: {expected}")
+    raise InputError(f"batch sizes {shown(numbers if listed is None else listed)}: {expected}")
+  if listed and max(listed) > MOST_BATCH:
+    raise InputError(
+      f"batch sizes {shown(listed)}: expected at most {MOST_BATCH:,} images in a batch"
+    )
   return sorted({int(number) for number in listed})
 
 

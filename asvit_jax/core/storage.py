@@ -18,6 +18,7 @@ from asvit_jax.core import disks, places
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
+_AWAY = "move it away"  # what is in a directory that was given
 _LARGEST_IMAGE = 1 << 30  # bytes of its file
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -29,9 +30,9 @@ def path(name):
     name: text or path.
 
   Raises:
-    InputError: a kind of store that is not known or not installed, or no such user.
+    InputError: no path; a kind of store that is not known or not installed, or no such user.
   """
-  text = os.fsdecode(name)
+  text = _text(name)
   if "\0" in text:
     raise InputError(f"{on_a_line(text)}: no path has a null character")
   if _URL.match(text):
@@ -44,12 +45,20 @@ def path(name):
     raise InputError(f"{text}: {error}") from error
 
 
+def _text(name):
+  """A path as text; raises InputError for what is no path."""
+  try:
+    return os.fsdecode(name)
+  except TypeError as error:
+    raise InputError(f"expected a path, got {type(name).__name__}") from error
+
+
 _parse = path  # for functions with an argument of that name
 
 
 def in_bucket(path):
   """Whether a path, of `path` or as text, is in an object store."""
-  return bool(_URL.match(os.fsdecode(path)))
+  return bool(_URL.match(_text(path)))
 
 
 def on_disk(name, what, advice):
@@ -151,7 +160,7 @@ def replacing(path, what=None, earlier=None):
 
 def _named(path, directory=False):
   """As `path`, of what is to be written: raises `places.Refused` for a text that names nothing."""
-  text = os.fsdecode(path)
+  text = _text(path)
   if directory:
     text = text.rstrip("/") or text
   if not text:
@@ -251,6 +260,12 @@ def check_file(path, what):
       places.check_file(found)
 
 
+def check_name(path, what, directory=False):
+  """Raises InputError where a path, of a file or of a directory, names nothing to be written."""
+  with _said(f"{what} to", path):
+    _named(path, directory)
+
+
 def check_replaceable(path, what, earlier):
   """As `check_file`, of a directory; `earlier` as for `replacing`."""
   with _said(f"{what} to", path):
@@ -275,7 +290,7 @@ def check_writable(directory, what, files=(), directories=()):
       it are none.
   """
   with _said(f"to {what}", directory):
-    if not os.fsdecode(directory):
+    if not _text(directory):
       raise places.Refused("the path is empty: give the name of a directory")
     place = path(directory)
     if in_bucket(place):
@@ -285,10 +300,10 @@ def check_writable(directory, what, files=(), directories=()):
   if places.status_of(place) is not None:
     for name in files:
       with _said(f"{what} to", place / name):
-        places.check_replaceable(place / name)
+        places.check_replaceable(place / name, _AWAY)
     for name in directories:
       with _said(f"to {what}", place / name):
-        places.check_no_link(place / name)
+        places.check_no_link(place / name, _AWAY)
 
 
 def _check_object(path, earlier=None):

@@ -57,7 +57,7 @@ class Found:
   left: collections.Counter
 
 
-def scan(directory, root=None):
+def scan(directory, root=None, pools=()):
   """The image files in a directory and in all below it, as `Found`: each once, of no other class.
 
   Links to directories are followed, to other disks too, after all that lies in the directory
@@ -68,11 +68,12 @@ def scan(directory, root=None):
     directory: a class's, or one of images.
     root: directory whose other directories are other classes; by default the one above. Where it is
       `directory` itself, there are no others.
+    pools: names of directories of it that are no classes: links may lead there.
 
   Raises:
     InputError: a directory cannot be read.
   """
-  return _Walk(directory, root).found()
+  return _Walk(directory, root, pools).found()
 
 
 def status(path):
@@ -160,16 +161,20 @@ def suffix_of(name):
   return suffix if re.fullmatch(r"\.[a-z][\w+~-]{0,9}", suffix) else "of other suffixes"
 
 
+LINK_OUT = "a link out of its class"  # why something is left out
+
+
 class _Walk:
   """The search of a class; see `scan`.
 
   Nothing here calls itself: directories may be as deep, and links as many, as somebody made them.
   """
 
-  def __init__(self, directory, root=None):
+  def __init__(self, directory, root=None, pools=()):
     self._directory = os.fspath(directory)
     self._root = os.path.dirname(os.path.abspath(directory)) if root is None else os.fspath(root)
     self._top = os.path.realpath(directory)
+    self._pools = pools
     self._found = Found([], {}, collections.Counter())
     self._seen = set()  # (device, inode) of directories
     self._another = {}  # {directory that files are linked from: whether it is another class's}
@@ -183,7 +188,7 @@ class _Walk:
         prefix, directory = heapq.heappop(self._links)
         real = os.path.realpath(directory)
         if self._counts_elsewhere(real):
-          self._leave(prefix, "a link out of its class")
+          self._leave(prefix, LINK_OUT)
           continue
         self._inner.append((directory, prefix, real, True))
       self._visit(*self._inner.pop())
@@ -213,7 +218,7 @@ class _Walk:
       if name.startswith("."):
         self._found.left[f"hidden {suffix_of(name)}"] += 1
       elif link and self._is_of_another(entry.path, real):
-        self._found.left[f"{suffix_of(name)} (a link out of its class)"] += 1
+        self._found.left[f"{suffix_of(name)} ({LINK_OUT})"] += 1
       else:
         self._found.names.append(prefix + name)
     elif not leads_to_directory(entry):
@@ -253,7 +258,9 @@ class _Walk:
     """Real paths of the other classes' directories."""
     if os.path.realpath(self._root) == self._top:
       return frozenset()
-    return _real_subdirectories(self._root, status(self._root).st_mtime_ns) - {self._top}
+    pools = {os.path.realpath(os.path.join(self._root, name)) for name in self._pools}
+    others = _real_subdirectories(self._root, status(self._root).st_mtime_ns)
+    return others - pools - {self._top}
 
 
 @functools.lru_cache(8)

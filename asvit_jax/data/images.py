@@ -69,6 +69,16 @@ def _file(path):
   return found
 
 
+def is_file(path):
+  """Whether a path is that of a file on a disk, whatever its name; a pipe or a device is none."""
+  if storage.in_bucket(path):
+    return False
+  try:
+    return os.path.isfile(storage.path(path))
+  except ValueError:  # of a name with a zero byte
+    return False
+
+
 def find(directory):
   """The image files in a directory and all below it, sorted paths; InputError if unreadable."""
   root = storage.on_disk(directory, "the directory of images", "copy them to one")

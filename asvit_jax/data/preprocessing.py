@@ -13,6 +13,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_MODES = ("center", "squash")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")  # as PIL has them
+# Published networks have 0.5 to 1. An image is first resized to its size ÷ this, so with a tiny one
+# to gigabytes.
+LEAST_CROP_RATIO = 0.1
 _LEAST_STD = 1e-6
 _SCALE = " (divide those of the 0 to 255 scale by 255)"
 _CHANNELS = schema.array(schema.number(), 3, 3)
@@ -34,7 +37,7 @@ class Preprocessing:
   The size of the images is the `Architecture`'s.
 
   Attributes:
-    crop_ratio: in (0, 1], side of the centre crop ÷ that of the image before it: the shorter one,
+    crop_ratio: in [0.1, 1], side of the centre crop ÷ that of the image before it: the shorter one,
       or both, see crop_mode.
     mean: of each channel, of pixels in [0, 1].
     std: of each channel, of pixels in [0, 1].
@@ -59,7 +62,11 @@ class Preprocessing:
         plain = tuple(v.item() if isinstance(v, np.generic) else v for v in value)
         object.__setattr__(self, key, plain)
     for key, fits, expected in (
-      ("crop_ratio", _all_within((self.crop_ratio,), 0, 1) and self.crop_ratio > 0, "in (0, 1]"),
+      (
+        "crop_ratio",
+        _all_within((self.crop_ratio,), LEAST_CROP_RATIO, 1),
+        f"in [{LEAST_CROP_RATIO}, 1]",
+      ),
       (
         "mean",
         _is_three(self.mean) and _all_within(self.mean, -1, 1),

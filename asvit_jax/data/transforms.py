@@ -199,17 +199,30 @@ def center_crop(image, size, preprocessing):
   original_hw = (image.height, image.width)
   result_height, result_width = height_width(size)
   (height, width), (y, x) = _crop_geometry(original_hw, size, preprocessing)
-  thin = max(original_hw) > _THIN * min(original_hw)
-  if thin and preprocessing.crop_mode == "center":  # whole, it may take gigabytes
+  squashed = preprocessing.crop_mode == "squash"
+  thin = max(original_hw) > _THIN * min(original_hw) and not squashed
+  if thin or height * width > _MOST_PIXELS:  # whole, it may take gigabytes
     scale = min(original_hw) / min(height, width)
-    box = (x * scale, y * scale, (x + result_width) * scale, (y + result_height) * scale)
+    scale_y, scale_x = scale, scale
+    if squashed:
+      scale_y, scale_x = image.height / height, image.width / width
+    box = (
+      *(x * scale_x, y * scale_y),
+      *(
+        min(image.width, (x + result_width) * scale_x),
+        min(image.height, (y + result_height) * scale_y),
+      ),
+    )
     filter_ = Image.Resampling[preprocessing.interpolation.upper()]
     return image.resize((result_width, result_height), filter_, box)
   resized = _resize(image, height, width, preprocessing.interpolation)
   return resized.crop((x, y, x + result_width, y + result_height))
 
 
-_THIN = 16  # the longer side ÷ the shorter from which on an image is cut before it is resized
+# The longer side ÷ the shorter, and the pixels to resize to, from which on an image is cut before
+# it is resized: so what it takes is in proportion to the result, whatever the crop ratio is.
+_THIN = 16
+_MOST_PIXELS = 1 << 26
 
 
 def center_crop_box(box, original_hw, size, preprocessing):

@@ -143,7 +143,7 @@ def load_artifact(path, parts=()):
     preprocessing = Preprocessing.from_json(note["preprocessing"])
   except KeyError as error:
     raise _lacks(error) from error
-  notes.check_names(note, path)
+  notes.check_description(note, path)
   artifact = Artifact(programs, note, arch, preprocessing, classes)
   for program in programs.by_size.values():
     artifact.check_outputs(getattr(program, "shapes", {}))

@@ -25,16 +25,22 @@ _NOTE = schema.table(
     "least_versions": schema.table(others=schema.text(100)),
     "sha256": schema.either(_CHECKSUM, schema.table(others=_CHECKSUM)),
     "names_sha256": _CHECKSUM,
+    "description_sha256": _CHECKSUM,
   },
   required=("format",),
 )
 # Of the preprocessing, what a program has inside: another could not be noticed from its answers.
 _INSIDE = ("mean", "std")
+# What says how to prepare images for an artifact, and what the network in it is.
+_DESCRIBES = ("variant", "architecture", "preprocessing", "classes", "budgets", "budget")
+_DESCRIBES += ("image_size", "patch_size", "num_classes", "thresholds", "outputs")
 
 
 def note_path(artifact):
-  """Where the note of an artifact stands."""
+  """Where the note of an artifact stands; raises InputError for a path without a name, as `/`."""
   artifact = storage.path(artifact)
+  if not artifact.name:
+    raise InputError(f"artifact {str(artifact)!r}: it is no name of a file: give one")
   return artifact.with_name(artifact.name + ".json")
 
 
@@ -48,13 +54,25 @@ def read_note(artifact):
   if not path.exists():
     raise InputError(f"artifact {path}: no such file; expected what export.py wrote")
   try:
-    note = schema.loads(storage.read(place, schema.MOST_BYTES), _NOTE, "it", "export it again")
-    descriptions.check_classes(note.get("classes"), "it")
+    note = loads(storage.read(place, descriptions.MOST_BYTES), "it")
   except (OSError, InputError) as error:
     raise InputError(
       f"artifact {path}: {place.name}, which says what it is, is missing or damaged "
       f"({error.strerror if isinstance(error, OSError) else error}); keep the two together"
     ) from error
+  return note
+
+
+def loads(content, what, advice="export it again"):
+  """A note from JSON; raises InputError where it is none of this form.
+
+  Args:
+    content: bytes or text.
+    what: it is, for the error.
+    advice: for the error.
+  """
+  note = schema.loads(content, _NOTE, what, advice, descriptions.MOST_BYTES)
+  descriptions.check_classes(note.get("classes"), what)
   return note
 
 
@@ -71,6 +89,12 @@ def checksum_of_names(note):
   preprocessing = note.get("preprocessing", {})
   said = [note.get("classes"), *(preprocessing.get(key) for key in _INSIDE)]
   return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def checksum_of_description(note):
+  """SHA-256 of all that a note says of its network and of the images that go into it."""
+  said = {key: note[key] for key in _DESCRIBES if key in note}
+  return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_artifact(note, artifact):
@@ -99,8 +123,11 @@ def check_artifact(note, artifact):
   )
 
 
-def check_names(note, artifact):
-  """Raises InputError where names of classes, mean or std of a note are not those it was given.
+def check_description(note, artifact):
+  """Raises InputError where a note describes another network than it did when it was written.
+
+  Of notes from before there was a checksum of all that they describe, names of classes, mean and
+  std are held to theirs, and the rest is taken with a warning.
 
   Args:
     note: of `read_note`.
@@ -110,6 +137,17 @@ def check_names(note, artifact):
     raise InputError(
       f"artifact {artifact}: the classes, mean or std in {note_path(artifact).name} are not those "
       "that it was exported with: bring back the note, or export it again"
+    )
+  if "description_sha256" not in note:
+    if "sha256" in note:  # else `check_artifact` said as much
+      log(
+        f"WARNING: {note_path(artifact).name} has no checksum of what it says of the network and "
+        "its images, as those of earlier versions: export it again"
+      )
+  elif note["description_sha256"] != checksum_of_description(note):
+    raise InputError(
+      f"artifact {artifact}: the network or the preprocessing in {note_path(artifact).name} is not "
+      "what it was exported with: bring back the note, or export it again"
     )
 
 

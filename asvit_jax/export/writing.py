@@ -13,6 +13,7 @@ from asvit_jax.export import notes
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.programs import BATCH_SIZES, output_names
 from asvit_jax.sparsity import complexity
+from asvit_jax.vit import description as descriptions
 
 # What tells a note from other files.
 _CHECKSUM = schema.text(64)
@@ -67,7 +68,11 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "largest_logit_difference": difference,
     }
     content["names_sha256"] = notes.checksum_of_names(content)
-    note.write_text(json.dumps(content, indent=2) + "\n")
+    content["description_sha256"] = notes.checksum_of_description(content)
+    text = json.dumps(content, indent=2) + "\n"
+    what = f"what would be written as {notes.note_path(path)}"
+    notes.loads(text, what, descriptions.UNREADABLE)
+    note.write_text(text)
   return content
 
 
@@ -88,6 +93,7 @@ def check_path(form, path):
   are somebody's.
   """
   form = FORMATS[form]
+  storage.check_name(path, form.name, bool(form.directory))
   form.check_path(path)
   if form.directory:
     storage.check_replaceable(path, form.name, _earlier(path))
@@ -149,7 +155,8 @@ def _checksums_noted(note):
     InputError: it is another file.
   """
   try:
-    return schema.loads(storage.read(note), _NOTE, str(note)).get("sha256")
+    content = storage.read(note, descriptions.MOST_BYTES)
+    return schema.loads(content, _NOTE, str(note), most_bytes=len(content)).get("sha256")
   except (OSError, InputError) as error:
     raise InputError(
       f"{note}, where the artifact's note would be written, is another file: give another name, or "

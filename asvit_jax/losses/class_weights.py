@@ -4,6 +4,7 @@ import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 
 BALANCED = "balanced"
 _MOST_BYTES = 2**28  # of a file
@@ -51,8 +52,8 @@ def _read(text, classes):
   weights = _numbers(_in_file(text)) or _numbers(text.split(","))
   if len(weights) != classes or not all(0 <= w < np.inf for w in weights) or not sum(weights):
     raise InputError(
-      f"criterion.class_weights {text!r}: expected balanced, or a number of at least 0 for each of "
-      f"the {classes} classes, with commas between or a line each in a file"
+      f"criterion.class_weights {shown(text)}: expected balanced, or a number of at least 0 for "
+      f"each of the {classes} classes, with commas between or a line each in a file"
     )
   return weights
 

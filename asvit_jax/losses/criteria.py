@@ -18,6 +18,7 @@ import optax
 from asvit_jax.core import keywords
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
+from asvit_jax.core.printable import shown
 
 CRITERIA = Table(
   "criterion",
@@ -99,11 +100,11 @@ def check(config):
   except Exception as error:  # there is no saying what a value that does not fit raises
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     raise InputError(
-      f"criterion.name {options.name!r} cannot be run with criterion.arguments "
-      f"{options.arguments!r} ({said}): check them, or choose another"
+      f"criterion.name {shown(options.name)} cannot be run with criterion.arguments "
+      f"{shown(options.arguments)} ({said}): check them, or choose another"
     ) from error
   if found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
-    raise InputError(f"criterion.name {options.name!r} does not give a number a prediction")
+    raise InputError(f"criterion.name {shown(options.name)} does not give a number a prediction")
 
 
 def parse(config):

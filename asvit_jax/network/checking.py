@@ -7,10 +7,74 @@ import numpy as np
 from asvit_jax import vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import on_a_line, shown
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.data.sources.classes import check_number
 from asvit_jax.sparsity import complexity
 
+DTYPES = ("float32", "bfloat16")
 _NAMED = 3  # leaves that an error names
+
+
+def fields_of(network):
+  """Fields of a network in the form in which programs are compiled for them, hashable.
+
+  Args:
+    network: a `Network`. Its parameters are not looked at: pytrees hold anything for a while.
+
+  Returns:
+    {name: value} of those that may be given in another form.
+
+  Raises:
+    InputError: a field of another kind, or names of classes that are not as many as its classes.
+  """
+  for name, kind, expected in (
+    ("arch", vit.Architecture, "an Architecture"),
+    ("preprocessing", Preprocessing, "a Preprocessing"),
+    ("variant", str, "a text"),
+  ):
+    value = getattr(network, name)
+    if not isinstance(value, kind):
+      raise InputError(f"the {name} of a network is {shown(value)}: expected {expected}")
+  classes = names_of(network.classes)
+  check_number(classes, network.arch.classes, "the network")
+  dtype, budgets = dtype_of(network.dtype), budgets_of(network.budgets)
+  return {"dtype": dtype, "classes": classes, "budgets": budgets}
+
+
+def dtype_of(dtype):
+  """A compute type by its name, of `DTYPES`; raises InputError for any other."""
+  if type(dtype) is str and dtype in DTYPES:
+    return dtype
+  try:
+    name = jnp.dtype(dtype).name if dtype is not None else ""  # NumPy takes None for float64
+  except TypeError:
+    name = ""
+  if name not in DTYPES:
+    raise InputError(f"the dtype of a network is {shown(dtype)}: expected {' or '.join(DTYPES)}")
+  return name
+
+
+def budgets_of(budgets):
+  """The budgets of a network as a tuple of floats; raises InputError for what are none."""
+  if budgets is None:
+    return ()
+  listed = hasattr(budgets, "__iter__") and getattr(budgets, "ndim", 1) == 1
+  if not listed or isinstance(budgets, (str, bytes, dict)):
+    raise InputError(
+      f"the budgets of a network are {shown(budgets)}: expected a tuple of shares of the dense "
+      "GMACs, one for each row of thresholds, or ()"
+    )
+  return complexity.shares(tuple(budgets), none_too=True)
+
+
+def check_not_traced(what):
+  """Raises InputError inside of `jax.jit`, for what looks at values; it is called `what`."""
+  if isinstance(jnp.zeros(()), jax.core.Tracer):
+    raise InputError(
+      f"{what} looks at values, which are not known inside of jax.jit: call it outside, and hand "
+      "in what it returns"
+    )
 
 
 def check_params(arch, params, budgets=()):
@@ -101,14 +165,22 @@ def counts_of(arch, kept):
     kept: (..., stages), or (..., 0) of images that ran dense.
   """
   expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
+  check_not_traced("What patches kept cost")
   try:
     counts = np.asarray(kept)
   except (TypeError, ValueError) as error:  # rows of different lengths, or traced
-    raise InputError(f"patches kept are no array ({str(error)[:100]}): {expected}") from error
+    raise InputError(
+      f"patches kept are no array ({' '.join(str(error).split())[:100]}): {expected}"
+    ) from error
   fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
   if not fits or not np.isfinite(counts).all():
     what = "not all finite" if fits else _what(counts)
     raise InputError(f"patches kept are {what}: {expected}")
+  if counts.size and not (counts.min() >= 0 and counts.max() <= arch.patches):
+    raise InputError(
+      f"patches kept are {counts.min():g} to {counts.max():g}: {expected}, each from 0 to the "
+      f"{arch.patches} patches of an image"
+    )
   return counts
 
 

@@ -10,12 +10,10 @@ import numpy as np
 
 from asvit_jax import vit
 from asvit_jax.config import options
-from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.data.sources.classes import check_number
-from asvit_jax.network import checking, reading
+from asvit_jax.network import checking, reading, warming
 from asvit_jax.network.comparing import Compared
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
@@ -56,11 +54,9 @@ class Network(Compared):
   budgets: tuple[float, ...] = ()
 
   def __post_init__(self):
-    """Raises InputError for names that are no texts, or not as many as it has classes."""
-    # Arrays and lists would not do as what programs are compiled for.
-    object.__setattr__(self, "classes", checking.names_of(self.classes))
-    object.__setattr__(self, "budgets", tuple(self.budgets))
-    check_number(self.classes, self.arch.classes, "the network")
+    """Raises InputError for what is no field of a network; of parameters, calls look at it."""
+    for name, value in checking.fields_of(self).items():
+      object.__setattr__(self, name, value)
 
   @property
   def prunes(self):
@@ -165,6 +161,10 @@ class Network(Compared):
   def __call__(self, images, execution=None, tokens=False):
     """Runs it; compiled once for every shape of images and execution.
 
+    Whether parameters are finite is looked at where weights are loaded and saved, and of
+    predictions in evaluations and by `predict.py`; here it would wait for the device: of parameters
+    that are NaN, logits are, too.
+
     Args:
       images: (b, s, s, 3) uint8 pixels, or floats that are normalised; a list of such images, or of
         PIL images, does, too; see `vit.images`.
@@ -208,11 +208,9 @@ class Network(Compared):
       tokens: as for a call.
 
     Raises:
-      InputError: sizes that are none, or an execution that needs thresholds.
+      InputError: sizes that are none, or too large, or an execution that needs thresholds.
     """
-    for size in sizes.check_batches(batch_sizes):
-      images = np.zeros((size, *self.arch.image_shape), np.uint8)
-      jax.block_until_ready(self(images, execution, tokens))
+    warming.warm_up(self, batch_sizes, execution, tokens)
 
   def merging(self):
     """The same network, to merge tokens instead of dropping them, where and by what recipes do it.
@@ -233,13 +231,13 @@ class Network(Compared):
     """Image files as it expects them.
 
     Args:
-      images: a directory, searched with all below it, or a list of files.
+      images: a directory, searched with all below it, an image file, or any iterable of files.
 
     Returns:
       (n, height, width, 3) uint8.
 
     Raises:
-      InputError: no images there, or one that cannot be read.
+      InputError: no paths, no images there, or one that cannot be read.
     """
     return reading.read(images, self.arch, self.preprocessing)
 
@@ -257,6 +255,7 @@ class Network(Compared):
     Raises:
       InputError: a budget that cannot be met, or images that are none, see `vit.images`.
     """
+    checking.check_not_traced("Network.calibrate")
     budgets = complexity.shares(budget)
     complexity.check_budgets(self.arch, budgets)
     calibrator = self.calibrator(images)
@@ -281,6 +280,7 @@ class Network(Compared):
     Raises:
       InputError: a budget that cannot be met, images that are none, or no number of trials.
     """
+    checking.check_not_traced("Network.search")
     budget = complexity.share(budget)
     complexity.check_budget(self.arch, budget)  # before images run
     search.check(trials, seed)
@@ -290,6 +290,7 @@ class Network(Compared):
 
   def calibrator(self, images):
     """A `Calibrator` on images, as for `calibrate`."""
+    checking.check_not_traced("Network.calibrator")
     return calibration.Calibrator(self, images)
 
   def describe(self):

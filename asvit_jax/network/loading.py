@@ -89,7 +89,16 @@ def load(
 
 
 def load_configured(
-  source, config, *, resize=False, new_head=False, key="", step="", weights_of="", parts=()
+  source,
+  config,
+  *,
+  resize=False,
+  new_head=False,
+  key="",
+  step="",
+  weights_of="",
+  parts=(),
+  form=None,
 ):
   """The `Network` of a source as a config wants it.
 
@@ -105,12 +114,13 @@ def load_configured(
     step: as in `load`.
     weights_of: as in `load`.
     parts: as in `load`, besides those of the config.
+    form: a name of `weights.formats.FORMATS`, where the user said what the source is.
 
   Raises:
     InputError: as in `load`; or the config and the source contradict each other.
   """
   parts = typed(parts) | config_parts.own(config)
-  stored = formats.read(source, key, step, weights_of, parts)
+  stored = formats.read(source, key, step, weights_of, parts, form)
   described = _described(stored, source, parts)
   arch = architecture(config, described or stored.facts)
   expected = preprocessing(config, _preprocessing(stored, source, config))

@@ -1,17 +1,22 @@
 """Image files as a network expects them."""
 
+import os
+
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import images as image_files
+
+_EXPECTED = "expected a directory, an image file, or paths of image files"
 
 
 def read(images, arch, preprocessing):
   """See `Network.read`.
 
   Args:
-    images: a directory, searched with all below it, or a list of files.
+    images: a directory, searched with all below it, an image file, or an iterable of files.
     arch: the `Architecture`, whose image size they get.
     preprocessing: the `Preprocessing`.
 
@@ -19,15 +24,52 @@ def read(images, arch, preprocessing):
     (n, height, width, 3) uint8.
 
   Raises:
-    InputError: no images there, or one that cannot be read.
+    InputError: no paths, no images there, or one that cannot be read.
   """
-  listed = isinstance(images, (list, tuple))
-  paths = images if listed else image_files.find(images)
-  if not paths:
-    raise InputError(f"{images}: no image files found; give a directory that has some, or a list")
+  paths = _paths(images)
   progress, size = Progress("reading images", len(paths)), arch.image_size
   found = np.empty((len(paths), *arch.image_shape), np.uint8)
   for i, path in enumerate(paths):
     found[i] = image_files.load_image(path, size, preprocessing)
     progress.update(i + 1)
   return found
+
+
+def _paths(images):
+  """The files that are meant, at least one."""
+  if _is_path(images):
+    place = _path(images, "the path of images")
+    paths = [place] if image_files.is_file(place) else image_files.find(place)
+    if not paths:
+      raise InputError(f"{place}: no image files found: {_EXPECTED}")
+    return paths
+  try:
+    given = list(images)
+  except TypeError as error:  # of a number, of a PIL image, of an array of one
+    raise InputError(f"images to read are {_kind(images)}: {_EXPECTED}") from error
+  if not given:
+    raise InputError(f"no image files to read: {_EXPECTED}")
+  return [_path(path, f"image {i} of those to read") for i, path in enumerate(given)]
+
+
+def _path(path, what):
+  """A path that names something; raises InputError for anything else."""
+  if not _is_path(path):
+    raise InputError(
+      f"{what} is {_kind(path)}: {_EXPECTED}; images that are read already are for the network "
+      "itself, `network(images)`"
+    )
+  path = os.fsdecode(path) if isinstance(path, bytes) else path
+  if not os.fspath(path):
+    raise InputError(f"{what} is empty: {_EXPECTED}")
+  return path
+
+
+def _is_path(path):
+  return isinstance(path, (str, bytes, os.PathLike))
+
+
+def _kind(value):
+  if value is None or isinstance(value, (bool, int, float)):
+    return shown(value)
+  return f"of type {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")

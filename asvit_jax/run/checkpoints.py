@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from asvit_jax import vit
-from asvit_jax.core import exchange, hosts, leaves, schema, storage
+from asvit_jax.core import exchange, failures, hosts, leaves, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.run import damage, keeping, noise
@@ -168,10 +168,12 @@ class Checkpoints:
       noise.silence_leftovers()
       with contextlib.suppress(Exception):  # the disk is not there at all
         self._manager.reload()  # it counts a step as there when its saving begins
-      good = "no step" if self.latest_step is None else f"step {self.latest_step}"
+      step = self.latest_step
+      there = "no checkpoint is there yet" if step is None else f"step {step} is there and good"
+      advice = failures.advice(damage.number_of_system(error), "make room or mend the disk")
       raise InputError(
-        f"a checkpoint cannot be written in {self.directory} ({self._cause(error)}); {good} is "
-        "there and good: make room or mend the disk, and run the same command to go on"
+        f"a checkpoint cannot be written in {self.directory} ({self._cause(error)}); {there}: "
+        f"{advice}, and run the same command to go on"
       ) from error
 
   def _cause(self, error):

@@ -97,6 +97,19 @@ def of_system(error):
   return None
 
 
+def number_of_system(error):
+  """The number of what the operating system says in an error, `errno.EMFILE`; or None.
+
+  That a file is not there is no such: it is what a disk looks like that is gone.
+  """
+  for cause in _causes(error):
+    said = _SYSTEM.search(str(cause))
+    number = getattr(cause, "errno", None) if said is None else int(said[1])
+    if isinstance(number, int) and number not in _ABSENT:
+      return number
+  return None
+
+
 def _text(error):
   text = f"{str(error)[:200]}"
   return text if isinstance(error, DamagedError) else f"{type(error).__name__}, {text}"

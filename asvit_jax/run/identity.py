@@ -21,9 +21,10 @@ from asvit_jax.run import layout
 from asvit_jax.run.inputs import check as check_inputs
 from asvit_jax.run.inputs import describe as describe_inputs
 from asvit_jax.run.inputs import save as save_inputs
+from asvit_jax.run.layout import is_run
 from asvit_jax.vit import description as descriptions
 
-__all__ = ["check_inputs", "describe_inputs", "save_inputs"]
+__all__ = ["check_inputs", "describe_inputs", "is_run", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -80,12 +81,18 @@ def save(config, workdir, description=None):
     description: `Network.describe()`, or None.
 
   Raises:
-    InputError: a run of another config is there, or nothing can be written.
+    InputError: a run of another config is there, nothing can be written, or a description that
+      could not be read.
   """
   check_config(config, workdir)
-  _write(workdir, "config.json", config.to_dict())
+  texts = {"config.json": _json(config.to_dict())}
   if description is not None:
-    _write(workdir, "network.json", description)
+    texts["network.json"] = _json(description)
+    # A run goes on with what can be read again.
+    what = f"what would be the network.json of {workdir}"
+    descriptions.loads(texts["network.json"], what, descriptions.UNREADABLE)
+  for name, text in texts.items():
+    storage.write(storage.path(workdir) / name, text, f"the run's {name}")
 
 
 def check_config(config, workdir):
@@ -162,17 +169,6 @@ def as_begun(config, workdir):
 def of_all_hosts(config):
   """{dotted key: value} of a config, of those that every host must have alike."""
   return {f"config.{k}": v for k, v in flatten(config).items() if k not in _OF_A_HOST}
-
-
-def is_run(workdir):
-  """Whether a run has begun there; the hub's directories have a config.json, too, of other keys."""
-  path = storage.path(workdir) / "config.json"
-  if not path.is_file():
-    return False
-  try:
-    return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
-  except (OSError, ValueError):
-    return True  # of a run; `load` says what is wrong with it
 
 
 def load(workdir, parts=(), needed=config_parts.TRAINING):
@@ -257,9 +253,9 @@ def _read(workdir, name):
 
 
 def _loads(path):
-  return _READERS[path.name](storage.read(path, schema.MOST_BYTES), "its content")
+  most = descriptions.MOST_BYTES if path.name == "network.json" else schema.MOST_BYTES
+  return _READERS[path.name](storage.read(path, most), "its content")
 
 
-def _write(workdir, name, content):
-  text = json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers
-  storage.write(storage.path(workdir) / name, text, f"the run's {name}")
+def _json(content):
+  return json.dumps(content, indent=2, default=plain) + "\n"  # a config may have NumPy's numbers

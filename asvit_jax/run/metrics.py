@@ -26,8 +26,8 @@ _EVALUATION = schema.table(dict.fromkeys(("top1", "share"), _NUMBER), required=(
 class Metrics:
   """Appends to `metrics.jsonl`; on a resumed run, what was written after its step is cut off.
 
-  So it is in TensorBoard's files. Lines that are damaged cannot be kept; then a copy of the whole
-  file is.
+  So it is in TensorBoard's files. A copy of the whole file is kept where damaged lines cannot be,
+  and where a run starts over, as its checkpoints are gone.
 
   Args:
     workdir: where the run lives.
@@ -41,9 +41,12 @@ class Metrics:
     path = metrics_path(workdir)
     lines, damaged = _parse(workdir) if path.exists() else ([], ())
     if damaged:
-      copy = path.with_name(f"{path.name}.damaged_{time.time_ns()}")
-      storage.write(copy, storage.read(path))
-      log(f"a copy of {path} with the damaged lines is {copy}")
+      log(f"a copy of {path} with the damaged lines is {_copy(path, 'damaged')}")
+    elif not step and lines:
+      log(
+        f"WARNING: {workdir} has metrics up to step {lines[-1]['step']} and no checkpoint: the run "
+        f"starts over; a copy of the metrics is {_copy(path, 'before')}"
+      )
     kept = [line for line in lines if line["step"] <= step]
     self._journal = Journal(path, map(json.dumps, kept))
     self._tensorboard = TensorBoard(storage.path(workdir) / "tensorboard", step)
@@ -75,6 +78,13 @@ class Metrics:
     """Ends what another server is told."""
     if self._wandb is not None:
       self._wandb.close()
+
+
+def _copy(path, kind):
+  """The path of a copy of a file, beside it."""
+  copy = path.with_name(f"{path.name}.{kind}_{time.time_ns()}")
+  storage.write(copy, storage.read(path))
+  return copy
 
 
 def _finite(value):

@@ -6,6 +6,7 @@ from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import workers
 from asvit_jax.run import identity, lock
+from asvit_jax.run.inputs import has_checkpoint
 from asvit_jax.training import plan
 from asvit_jax.training.optimizers import building
 from asvit_jax.training.program import make_program
@@ -44,7 +45,7 @@ def _train(config, workdir, dry_run):
   building.check(config)
   exchange.check_same(identity.of_all_hosts(config), "give all of them the same flags")
   moved = identity.check_config(config, workdir)
-  extension = plan.describe_extension(config, workdir)
+  extension = plan.describe_extension(config, workdir) if has_checkpoint(workdir) else None
   if not dry_run:
     lock.check(workdir)
   setup = set_up(config, None if dry_run else workdir)

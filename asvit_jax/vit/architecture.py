@@ -103,7 +103,7 @@ class Architecture:
     stages = (0, *self.prune_before, self.depth)
     if any(a >= b for a, b in itertools.pairwise(stages)):
       raise InputError(
-        f"prune_before {self.prune_before}: expected increasing blocks between 1 and "
+        f"model.prune_before {self.prune_before}: expected increasing blocks between 1 and "
         f"{self.depth - 1}"
       )
     if not 2 <= len(self.score_exponents) <= 4:

@@ -1,6 +1,7 @@
 """What files say of a network, `Network.describe()`: the form that it must have to be read.
 
 It stands in the headers of weights, in `network.json` of workdirs, and in the notes of artifacts.
+What writes it there passes it through here first, so that it can be read again.
 `Architecture.from_json` holds `architecture` to what a network can be.
 """
 
@@ -8,6 +9,8 @@ from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
+UNREADABLE = "it could not be read again, and is not written"  # the advice to who writes one
+MOST_BYTES = 64 << 20  # of its JSON: a million names of 64 characters
 _MOST_CLASSES, _MOST_NAME = 1 << 20, 1 << 12
 _CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` says how many, and which
 FIELDS = {
@@ -31,12 +34,13 @@ _LEVELS = schema.array(schema.number(), most=1 << 10)
 _THRESHOLDS = schema.either(_LEVELS, schema.array(_LEVELS, most=1000))
 
 
-def loads(content, what):
+def loads(content, what, advice="fetch or write it again"):
   """A description from JSON.
 
   Args:
     content: bytes or text.
     what: it is, for the error.
+    advice: for the error.
 
   Returns:
     Dictionary; keys that are not known here stay.
@@ -44,19 +48,20 @@ def loads(content, what):
   Raises:
     InputError: no JSON, too long, or not of this form.
   """
-  found = schema.loads(content, _DESCRIPTION, what)
+  found = schema.loads(content, _DESCRIPTION, what, advice, MOST_BYTES)
   check_classes(found.get("classes"), what)
   return found
 
 
-def load_thresholds(content, what):
+def load_thresholds(content, what, advice="fetch or write it again"):
   """Thresholds from JSON: (stages,) or (budgets, stages), as lists; raises InputError for others.
 
   Args:
     content: bytes or text.
     what: they are, for the error.
+    advice: for the error.
   """
-  found = schema.loads(content, _THRESHOLDS, what)
+  found = schema.loads(content, _THRESHOLDS, what, advice)
   rows = [len(row) for row in found if isinstance(row, list)]
   if rows and len(set(rows)) > 1:
     raise InputError(

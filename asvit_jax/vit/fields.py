@@ -21,9 +21,11 @@ WHOLE = {
   "patch_size": 1 << 12,
   "classes": 1 << 20,
 }
+# What float32 holds, and divides by: with less, a token of equal numbers would become NaN.
+LEAST_EPSILON = 1e-30
 NUMBERS = {
   "mlp_ratio": (0, 64),
-  "norm_epsilon": (0, 1),
+  "norm_epsilon": (LEAST_EPSILON, 1),
   "residual_divisor": (1e-6, 1e6),
 }
 LISTS = {

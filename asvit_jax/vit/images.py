@@ -89,7 +89,7 @@ def _each(given, arch, preprocessing):
   if isinstance(given, (list, tuple)) and given and _are_batches(given[0]):
     given = iter(given)
   if not hasattr(given, "__next__") and (_is_data(given) or not hasattr(given, "__iter__")):
-    yield from _parts(checked(given, arch, preprocessing))
+    yield from _parts(_known(checked(given, arch, preprocessing)))
     return
   for batch in given:
     if not _are_batches(batch):
@@ -116,7 +116,7 @@ def _batch(batch, arch, preprocessing):
   if "image" not in batch:
     keys = ", ".join(map(repr, batch)) or "none"
     raise InputError(f"a batch of images has no 'image': its keys are {keys}")
-  images = checked(batch["image"], arch, preprocessing)
+  images = _known(checked(batch["image"], arch, preprocessing))
   valid = np.asarray(batch.get("valid", np.ones(len(images), bool)))
   if valid.shape != images.shape[:1] or not np.isin(valid, (0, 1)).all():
     raise InputError(
@@ -124,6 +124,16 @@ def _batch(batch, arch, preprocessing):
       f"its {len(images)} images"
     )
   return {"image": images, "valid": valid.astype(bool)}
+
+
+def _known(images):
+  """The images; raises InputError for traced ones, whose values are not known."""
+  if isinstance(images, jax.core.Tracer):
+    raise InputError(
+      "images are traced, as inside of jax.jit, jax.vmap or jax.grad: their values are needed: "
+      "hand them in outside"
+    )
+  return images
 
 
 def _parts(images):

@@ -2,8 +2,10 @@
 
 Floats that were scaled otherwise, as 0 to 255 or 0 to 1, run like any others and give predictions
 that mean nothing. Refused is what cannot be right: values that are not finite, far outside of what
-pixels become, or on the grid that 8 bits have in another usual scale. What is only implausible, no
-value below zero where black is, gets one warning in a process.
+pixels become, or on the grid that 8 bits have in another usual scale. What is only implausible
+gets one warning of its kind in a process: no value below zero, where black is; many values beyond
+black and white, as pixels of another scale are in a narrow one; a batch that ends at -1 and 1,
+where black and white are about -2 and 2.
 """
 
 import jax
@@ -25,6 +27,10 @@ _SCALES = (
 # How far rounding moves pixels from whole numbers of 0 to 255; bfloat16 has too few digits to tell.
 _ROUNDING = {"float64": 0.01, "float32": 0.01, "float16": 0.15}
 _FEW = 8  # values of which images are drawn by programs: any scale may have them
+# How far pixels go beyond black and white, as a share of the range between: resampling overshoots
+# by less. Noise, as in patches that were erased, goes further, but is not much of the images.
+_OVERSHOOT, _MUCH = 0.3, 0.05
+_ENDS = (0.95, 1.02)  # of photographs from -1 to 1 that were resized
 _SAMPLED = (4, 16, 16)  # images, rows, columns at most, as evenly spaced
 
 
@@ -48,16 +54,28 @@ def check(images, preprocessing):
     f"floats are taken as normalised, here about {black:.3g} to {white:.3g}; hand in pixels as "
     "uint8, or network.preprocessing.normalize(pixels)"
   )
-  scale = _other_scale(np.asarray(sample, np.float64), str(images.dtype), mean, std)
+  sample = np.asarray(sample, np.float64)
+  scale = _other_scale(sample, str(images.dtype), mean, std)
   if scale is not None:
     raise InputError(f"{said}, which are {scale}: {wanted}")
   if max(-low, high) > max(10, 4 * max(abs(black), abs(white))):
     raise InputError(f"{said}, far outside of what pixels become: {wanted}")
+  beyond = _OVERSHOOT * (white - black)
+  outside = (sample < black - beyond) | (sample > white + beyond)
+  if outside.mean() > _MUCH:
+    _warn("beyond", f"{said}, {outside.mean():.0%} of them far beyond black and white: {wanted}")
+  ends = _ENDS[0] <= -low <= _ENDS[1] and _ENDS[0] <= high <= _ENDS[1]
+  if ends and len(images) > 1 and black < -1.5 and white > 1.5:
+    _warn("ends", f"{said}, as if they were scaled to -1 to 1: {wanted}")
   if black > -0.5 or low < 0 or low == high:
     return
   if high > 1.5 * white or (white > 1.5 and low < 0.02 and 0.98 < high <= 1):
     raise InputError(f"{said}, none of them below zero, where dark pixels are: {wanted}")
-  log_once("scaling", f"WARNING: {said}, none of them below zero, where dark pixels are: {wanted}")
+  _warn("bright", f"{said}, none of them below zero, where dark pixels are: {wanted}")
+
+
+def _warn(kind, message):
+  log_once(f"scaling, {kind}", f"WARNING: {message}")
 
 
 def _other_scale(sample, kind, mean, std):

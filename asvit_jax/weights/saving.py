@@ -8,8 +8,9 @@ import safetensors.numpy
 from asvit_jax import vit
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.vit import description as descriptions
 from asvit_jax.weights.checks import check_numbers
-from asvit_jax.weights.formats.safetensors import DESCRIPTION, THRESHOLDS
+from asvit_jax.weights.formats.safetensors import DESCRIPTION, THRESHOLDS, check_header
 from asvit_jax.weights.names import check_fits, to_timm
 
 # Of other formats: who finds a file under such a name would read it as what it is not.
@@ -45,8 +46,9 @@ def save(path, params, description=None, thresholds_as_metadata=False, arch=None
     arch: the `Architecture` that they are to fit, and the description is of; None for any.
 
   Raises:
-    InputError: the file cannot be written; its suffix is another format's; parameters that do not
-      fit, or are not finite, which could not be loaded.
+    InputError: the file cannot be written; its suffix is another format's; or what could not be
+      loaded: parameters that do not fit, or are not finite; a description or thresholds that
+      `vit.description` does not read.
   """
   check_name(path)
   tensors, what = to_timm(params), f"what would be saved as {path}"
@@ -57,8 +59,13 @@ def save(path, params, description=None, thresholds_as_metadata=False, arch=None
   metadata = {"format": "pt"}  # timm and transformers look for it
   if description is not None:
     metadata[DESCRIPTION] = json.dumps(description)
+    descriptions.loads(metadata[DESCRIPTION], what, descriptions.UNREADABLE)
   if thresholds_as_metadata and vit.prunes(params):
     metadata[THRESHOLDS] = json.dumps(np.asarray(params["thresholds"]).tolist())
+    named = f"{what}: its thresholds as metadata"
+    descriptions.load_thresholds(metadata[THRESHOLDS], named, descriptions.UNREADABLE)
     tensors = to_timm(vit.without_thresholds(params))
   # Written by us: safetensors itself would make the file readable by its owner alone.
-  storage.write(path, safetensors.numpy.save(tensors, metadata), "weights")
+  content = safetensors.numpy.save(tensors, metadata)
+  check_header(content, what)
+  storage.write(path, content, "weights")

@@ -98,9 +98,8 @@ def test_a_recipe_is_named_with_its_argument(call, name):
 
 
 def test_every_tool_is_there(call, installed):
-  files = [
-    p for p in installed.glob("asvit_jax/**/*.py") if 'if __name__ == "__main__"' in p.read_text()
-  ]
+  guard = '\nif __name__ == "__main__"'
+  files = [p for p in installed.glob("asvit_jax/**/*.py") if guard in p.read_text()]
   tools = {".".join(p.relative_to(installed).with_suffix("").parts) for p in files}
   assert len(tools) >= 9
   process = call("-m", "asvit_jax.targets.worker")  # which others start

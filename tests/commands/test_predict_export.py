@@ -78,10 +78,11 @@ def test_predict_draws_the_tokens_that_it_reports(tmp_path, images, digits_weigh
   [
     (("predict.py",), "0 positional arguments"),
     (("predict.py", "none.jpg"), "image none.jpg cannot be read"),
+    (("predict.py", "none.jpg", ""), "image 2 of 2 is empty, '': give the path of an image"),
     (("export.py", "--format=onnx"), "out"),
     (("export.py", "--format=papyrus", "--out=x"), "safetensors"),
   ],
-  ids=["no image", "no such image", "no out", "unknown format"],
+  ids=["no image", "no such image", "no name", "no out", "unknown format"],
 )
 def test_bad_input_to_the_tools_is_one_error(arguments, said):
   assert_one_error(call(*arguments), said)

@@ -14,6 +14,7 @@ from asvit_jax import config as config_lib
 from asvit_jax.config.parts import TRAINING
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.artifacts import load_artifact, note_path
+from asvit_jax.export.notes import checksum_of_description
 from asvit_jax.network import load, load_configured
 from asvit_jax.run import identity
 from asvit_jax.weights import saving
@@ -258,6 +259,7 @@ def test_an_artifact_of_ones_own_is_run_by_what_is_typed(tmp_path, monkeypatch, 
   copy = tmp_path / "net.zip"
   copy.write_bytes(path.read_bytes())
   note = note | {"architecture": note["architecture"] | {"score": name}}
+  note["description_sha256"] = checksum_of_description(note)
   note_path(copy).write_text(json.dumps(note))
   found = load_artifact(copy, parts=[name])
   assert found.arch.score == name

@@ -94,3 +94,54 @@ def test_odd_lines_are_read_or_refused(tmp_path, text):
 def test_what_is_no_file_of_classes_is_one_line(path):
   with pytest.raises(InputError, match=r"data\.classes .* cannot be read"):
     sources.class_names(make_config(classes=path).data)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "owl\na" + " " * 100_000 + "b\n",
+    "owl\na" + " " * 100_000 + ",\n",
+    "owl\n" + "a ," * 100_000 + "x\n",
+    "a\n" * (1 << 20) + "a\n",
+    "{'" + "\\'" * 100_000,
+    '{"' + "\\'\\\"" * 100_000 + "\n",
+  ],
+)
+def test_long_files_are_refused_before_they_are_looked_at(tmp_path, text):
+  start = time.monotonic()
+  with pytest.raises(InputError, match=r"data\.classes"):
+    read(tmp_path, text)
+  assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize("space", [" " * 1900, "," * 1900, " ," * 900])
+def test_lines_of_separators_take_no_time(tmp_path, space):
+  lines = [f"a{space}{i}b" for i in range(3000)]
+  start = time.monotonic()
+  with pytest.raises(InputError, match="expected at most 1,000"):
+    read(tmp_path, "0 x\n1 y\n" + "\n".join(lines))
+  assert time.monotonic() - start < 4
+
+
+def test_a_heading_is_none_of_the_classes(tmp_path):
+  assert read(tmp_path, "name\nowl\ncat\n", ("owl", "cat")).keys == ("owl", "cat")
+  assert read(tmp_path, "class\nowl\n", ("class", "owl")).keys == ("class", "owl")
+  assert read(tmp_path, "name\nowl\n", ()).keys == ("name", "owl")  # which nobody can know
+
+
+@pytest.mark.parametrize("form", ["{},{}", "{}: {}", "{} = {}"])
+def test_a_table_numbered_from_1_in_order_is_read_in_it(tmp_path, form):
+  lines = [form.format(1 + i, name) for i, name in enumerate(("owl", "cat", "ant"))]
+  assert read(tmp_path, "\n".join(lines)).keys == ("owl", "cat", "ant")
+  assert read(tmp_path, "\n".join(lines), ("cat",)).keys == ("owl", "cat", "ant")
+
+
+def test_directories_say_whether_a_number_from_1_belongs_to_a_name(tmp_path):
+  text = "1 euro\n2 cent\n"
+  assert read(tmp_path, text, ("1 euro", "2 cent")).keys == ("1 euro", "2 cent")
+  assert read(tmp_path, text, ("euro", "cent")).keys == ("euro", "cent")
+  assert read(tmp_path, text).keys == ("1 euro", "2 cent")
+
+
+def test_separators_are_no_part_of_names(tmp_path):
+  assert read(tmp_path, "owl, 1\ncat , 0\n").keys == ("cat", "owl")

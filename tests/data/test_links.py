@@ -190,3 +190,44 @@ def test_a_data_set_whose_path_is_no_utf_8_has_a_cache(tmp_path, monkeypatch):
   for _ in range(2):
     assert opened(root, cache=tmp_path / "cache")[0] == BOTH
   assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.fixture
+def pooled(tmp_path):
+  """Two classes of links to where all images lie, beside them."""
+  root = tmp_path / "train"
+  write(root / "all_images", "1.png", "2.png")
+  for name, number in (("a", 1), ("b", 2)):
+    (root / name).mkdir()
+    (root / name / f"{number}.png").symlink_to(f"../all_images/{number}.png")
+  return root
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_links_to_images_beside_the_classes_need_a_file_of_classes(pooled, cached, monkeypatch):
+  monkeypatch.setattr("asvit_jax.data.sources.listing._LEAST", 1)
+  cache = pooled.parent / "cache" if cached else ""
+  (pooled.parent / "classes").write_text("a\nb\n")
+  for _ in range(2):
+    with pytest.raises(InputError, match="all images of a, b are links into all_images, which is"):
+      opened(pooled, cache=cache)
+    found, said = opened(pooled, cache=cache, classes=pooled.parent / "classes")
+    assert found == {"1.png": 0, "2.png": 1}
+    assert "that are no classes: all_images" in said
+
+
+def test_a_forgotten_class_is_no_place_of_links(pooled):
+  write(pooled / "a", "3.png")  # so that this class has images of its own
+  write(pooled / "c", "4.png")
+  (pooled / "a" / "4.png").symlink_to("../c/4.png")
+  (pooled.parent / "classes").write_text("a\nb\n")
+  with pytest.raises(InputError, match="1 directories that are not among the 2 classes: c"):
+    opened(pooled, classes=pooled.parent / "classes")
+
+
+def test_two_forms_of_a_name_are_one_class_and_it_is_said(tmp_path):
+  write(tmp_path / "train" / "caf\u00e9", "1.png")
+  write(tmp_path / "train" / "cafe\u0301", "2.png")
+  found, said = opened(tmp_path / "train")
+  assert set(found.values()) == {0}
+  assert "form of Unicode only, and are one class: caf\u00e9" in said

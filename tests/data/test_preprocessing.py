@@ -19,7 +19,7 @@ def test_normalize_is_the_imagenet_formula():
 @pytest.mark.parametrize(
   ("given", "message"),
   [
-    ({"crop_ratio": 0.0}, r"data\.crop_ratio 0\.0 is not valid: expected in \(0, 1\]"),
+    ({"crop_ratio": 0.0}, r"data\.crop_ratio 0\.0 is not valid: expected in \[0\.1, 1\]"),
     ({"crop_ratio": 1.1}, r"data\.crop_ratio 1\.1"),
     ({"mean": (0.5,)}, r"data\.mean \(0\.5,\) is not valid: expected three numbers"),
     ({"std": (0.5, 0.5, 0.0)}, r"data\.std .* expected three numbers above 0"),

@@ -13,7 +13,7 @@ from asvit_jax.data import sources
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.evaluation import accuracy, prediction
 from asvit_jax.evaluation.accuracy import evaluate, evaluate_each
-from asvit_jax.export.artifacts import load_artifact
+from asvit_jax.export.artifacts import Artifact, load_artifact
 
 ARCH = tiny.TRAINED
 SAID = r"the prediction for .* is not finite \(NaN or infinite\)"
@@ -69,6 +69,27 @@ def test_an_artifact_that_says_nothing_is_refused(tmp_path, images, monkeypatch)
 
   monkeypatch.setitem(programs, None, run)
   with pytest.raises(InputError, match="programs return logits that are not finite"):
+    prediction.predict_by_artifact(artifact, images)
+
+
+@pytest.mark.parametrize("broken", [0, 1], ids=["logits", "kept"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_pruned_artifact_whose_outputs_are_not_finite_is_refused(images, broken, value):
+  class Programs:
+    packed_sizes = (4,)
+
+    def __call__(self, images):
+      found = [np.zeros((len(images), 3), np.float32), np.ones((len(images), 3), np.float32)]
+      if self.fails:
+        found[broken][-1] = value  # as a count it became -9223372036854775808
+      return found
+
+  programs, note = Programs(), {"prune_before": ARCH.prune_before}
+  artifact = Artifact(programs, note, ARCH, Preprocessing(), None)
+  programs.fails = False
+  assert [r["kept"] for r in prediction.predict_by_artifact(artifact, images)] == 5 * [[1, 1, 1]]
+  programs.fails = True
+  with pytest.raises(InputError, match=f"{('logits', 'kept')[broken]} that are not finite"):
     prediction.predict_by_artifact(artifact, images)
 
 

@@ -230,6 +230,7 @@ def test_what_programs_return_is_what_the_note_describes(written, tmp_path):
   def four(note):
     arch = note["architecture"] | {"classes": 4}
     note = note | {"architecture": arch, "num_classes": 4, "classes": ["a", "b", "c", "d"]}
+    note |= {"description_sha256": notes.checksum_of_description(note)}
     return note | {"names_sha256": notes.checksum_of_names(note)}
 
   with pytest.raises(InputError, match=r"return logits of shape \(.*3\), and its note .* \(b, 4\)"):
@@ -250,13 +251,14 @@ def test_programs_of_every_format_say_what_they_return(tmp_path, form):
   assert load_artifact(path).arch.classes == 3
   note = json.loads(note_path(path).read_text())
   note["architecture"] = note["architecture"] | {"classes": 4}
+  note["description_sha256"] = notes.checksum_of_description(note)
   note_path(path).write_text(json.dumps(note))
   with pytest.raises(InputError, match=r"return logits of shape .*3\), and its note .* \(b, 4\)"):
     load_artifact(path)
 
 
 def test_notes_of_before_checksums_are_taken_with_a_word(written, tmp_path, capfd):
-  before = ("sha256", "names_sha256", "prune_before")
+  before = ("sha256", "names_sha256", "description_sha256", "prune_before")
   path = copied(written, tmp_path, lambda note: {k: note[k] for k in note if k not in before})
   assert load_artifact(path).classes == ("ant", "bee", "cat")
   assert "net.zip.json has no checksum" in capfd.readouterr().err

@@ -310,6 +310,87 @@ def test_bright_floats_are_implausible_and_said_once(capsys, monkeypatch):
   assert "none of them below zero, where dark pixels are" in said
 
 
+def resized(count=4, side=16):
+  """(count, side, side, 3) floats of 0 to 1, on no grid, as photographs that were resized."""
+  image = jax.image.resize(RNG.random((count, 5, 5, 3)), (count, side, side, 3), "linear")
+  low, high = image.min(), image.max()
+  return np.asarray((image - low) / (high - low), np.float32)
+
+
+def by_imagenet(images):
+  """Floats of 0 to 1 as networks of ImageNet's mean and std see them."""
+  own = Preprocessing()
+  return ((images - np.float32(own.mean)) / np.float32(own.std)).astype(np.float32)
+
+
+def warnings_of(capsys, monkeypatch, images, preprocessing):
+  """What is said of images, at two calls."""
+  monkeypatch.setattr(progress, "_said", set())
+  for _ in range(2):
+    image_arrays.checked(images, ARCH, preprocessing)
+  return capsys.readouterr().err.splitlines()
+
+
+OF_ANOTHER = {
+  "-1 to 1": (2 * resized() - 1, Preprocessing(), "as if they were scaled to -1 to 1"),
+  "-1 to 1, bfloat16": (
+    (PIXELS / 127.5 - 1).astype(ml_dtypes.bfloat16),
+    Preprocessing(),
+    "as if they were scaled to -1 to 1",
+  ),
+  "-1 to 1 of JAX": (jnp.asarray(2 * resized() - 1), Preprocessing(), "as if they were scaled"),
+  "ImageNet's": (by_imagenet(resized()), WIDE, "of them far beyond black and white"),
+  "ImageNet's of one": (by_imagenet(resized(1)), WIDE, "of them far beyond black and white"),
+  "ImageNet's, bfloat16": (
+    FLOATS.astype(ml_dtypes.bfloat16),
+    WIDE,
+    "of them far beyond black and white",
+  ),
+  "ImageNet's for 0 to 1": (
+    by_imagenet(resized()),
+    Preprocessing(mean=(0,) * 3, std=(1,) * 3),
+    "of them far beyond black and white",
+  ),
+  "0 to 1": (resized(), WIDE, "none of them below zero"),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ANOTHER)
+def test_floats_of_another_scale_that_no_grid_gives_away_are_warned_of(capsys, monkeypatch, kind):
+  images, preprocessing, said = OF_ANOTHER[kind]
+  lines = warnings_of(capsys, monkeypatch, images, preprocessing)
+  assert len(lines) == 1, lines
+  assert lines[0].startswith("WARNING: images are floats from")
+  assert said in lines[0]
+
+
+def erased(images):
+  """With noise in a third of each image, as random erasing leaves it."""
+  images = images.copy()
+  images[:, 2:12, 2:10] = RNG.standard_normal(images[:, 2:12, 2:10].shape)
+  return images
+
+
+LEGITIMATE = {
+  "photographs": (by_imagenet(resized()), Preprocessing()),
+  "of a wide network": (2 * resized() - 1, WIDE),
+  "overshooting": (1.25 * (2 * resized() - 1), WIDE),
+  "mixed up": (by_imagenet(0.3 * resized() + 0.7 * resized()), Preprocessing()),
+  "erased": (erased(by_imagenet(resized())), Preprocessing()),
+  "erased, of a wide network": (erased(2 * resized() - 1), WIDE),
+  "dark": (by_imagenet(0.2 * resized()), Preprocessing()),
+  "bright": (by_imagenet(0.35 + 0.65 * resized()), Preprocessing()),
+  "noise": (tiny.images(ARCH, 64), Preprocessing()),
+  "one": (2 * resized(1) - 1, Preprocessing()),
+}
+
+
+@pytest.mark.parametrize("kind", LEGITIMATE)
+def test_of_floats_that_a_network_may_see_nothing_is_said(capsys, monkeypatch, kind):
+  images, preprocessing = LEGITIMATE[kind]
+  assert warnings_of(capsys, monkeypatch, images.astype(np.float32), preprocessing) == []
+
+
 @pytest.mark.parametrize("kind", ["photographs", "NaN", "bfloat16", "inside of jit"])
 def test_a_device_finds_what_the_host_finds(kind):
   images = {"NaN": REFUSED["NaN"][0].astype(np.float32), "bfloat16": jnp.bfloat16(FLOATS)}

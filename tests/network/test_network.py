@@ -213,7 +213,7 @@ def test_create_makes_published_networks_and_your_own():
 @pytest.mark.parametrize(
   ("values", "said"),
   [
-    ({"crop_ratio": 0.0}, r"data\.crop_ratio 0\.0 is not valid: expected in \(0, 1\]"),
+    ({"crop_ratio": 0.0}, r"data\.crop_ratio 0\.0 is not valid: expected in \[0\.1, 1\]"),
     ({"mean": (0.5,)}, "data.mean .* expected three numbers"),
     ({"std": (0.5, 0.0, 0.5)}, "data.std .* expected three numbers above 0"),
     ({"interpolation": "cubic"}, "data.interpolation 'cubic' is not valid: expected nearest"),

@@ -215,6 +215,9 @@ def test_names_of_classes_are_texts(network, classes, said):
     [[1, 2, 3], [1]],
     None,
     [[1j, 1j, 1j]],
+    [[-1, 2, 3]],
+    [[99999, 2, 3]],
+    [[16.5, 2, 3]],
   ],
 )
 def test_counts_that_are_none_have_no_gmacs(network, kept):
@@ -222,3 +225,77 @@ def test_counts_that_are_none_have_no_gmacs(network, kept):
     with pytest.raises(InputError, match="patches kept are"):
       gmacs(kept)
   assert network.gmacs([[16, 16, 16]]) == network.gmacs(np.float32([[16, 16, 16]]))
+  assert network.gmacs(np.zeros((0, 3))).shape == (0,)
+  assert network.gmacs([[1, 5, 9]]).shape == (1,)  # as sums and means of images may be
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("preprocessing", {"mean": 1}),
+    ("preprocessing", None),
+    ("arch", None),
+    ("arch", "deit_t"),
+    ("variant", ["a"]),
+    ("variant", None),
+    ("dtype", "float16"),
+    ("dtype", np.float64),
+    ("dtype", None),
+    ("dtype", ["a"]),
+    ("budgets", 0.5),
+    ("budgets", "ab"),
+    ("budgets", {0.5: 1}),
+    ("budgets", np.zeros((1, 1))),
+  ],
+)
+def test_fields_of_another_kind_are_refused_in_a_line(network, field, value):
+  with pytest.raises(InputError, match=f"the {field} of a network (is|are) ") as caught:
+    dataclasses.replace(network, **{field: value})
+  assert "\n" not in str(caught.value)
+  assert len(str(caught.value)) < 500
+
+
+def test_fields_of_the_right_kind_are_taken_and_trees_are_made_of_them(network):
+  for dtype in ("bfloat16", jnp.bfloat16, jnp.dtype("bfloat16")):
+    assert dataclasses.replace(network, dtype=dtype).dtype == "bfloat16"
+  dial = network.with_thresholds(ROWS, (0.5, 0.7))
+  for budgets in ([0.5, 0.7], np.array([0.5, 0.7]), iter((0.5, 0.7))):
+    assert dataclasses.replace(dial, budgets=budgets) == dial
+  assert jax.tree.map(lambda leaf: None, dial).params["thresholds"] is None
+  assert jax.jit(lambda network: network)(dial) == dial
+  assert jax.eval_shape(lambda network: network, dial).arch == dial.arch
+
+
+def test_what_looks_at_values_says_so_inside_of_compiled_functions(network):
+  for call in (
+    lambda x: network.calibrate(x, 0.7),
+    lambda x: network.search(x, 0.7, trials=0),
+    network.calibrator,
+    lambda x: network.calibrate(PIXELS, 0.7),
+    lambda x: network.gmacs(x[0, 0]),
+    lambda x: network.gmacs([[1, 2, 3]]),
+  ):
+    with pytest.raises(
+      InputError, match=r"values, which are not known inside of jax\.jit"
+    ) as caught:
+      jax.jit(call)(PIXELS)
+    assert "\n" not in str(caught.value)
+  for images in (lambda x: x, lambda x: [{"image": x}], lambda x: iter([x])):
+    with pytest.raises(InputError, match=r"images are traced"):
+      jax.vmap(lambda x, images=images: network.calibrate(images(x), 0.7))(PIXELS[None])
+
+
+@pytest.mark.parametrize("size", [2**20 + 1, 10**9, 10**30])
+def test_batches_that_no_memory_holds_are_refused(network, size):
+  with pytest.raises(InputError, match="expected at most 1,048,576 images in a batch"):
+    network.warm_up([1, size])
+
+
+def test_batches_that_this_memory_does_not_hold_are_refused(network, monkeypatch):
+  def zeros(*args):
+    raise MemoryError
+
+  with monkeypatch.context() as patched:
+    patched.setattr(np, "zeros", zeros)
+    with pytest.raises(InputError, match="batch size 1,000: this machine's memory does not hold"):
+      network.warm_up([1000])

@@ -80,3 +80,17 @@ def test_curves_are_drawn_of_lines_that_differ():
     {"step": 3, "kind": "train"},
   ]
   assert curves.draw_curves(lines).axes
+
+
+def test_a_run_that_starts_over_keeps_the_metrics_of_before(tmp_path, capsys):
+  lines = "".join(json.dumps({"step": step, "kind": "train"}) + "\n" for step in (1, 2))
+  (tmp_path / "metrics.jsonl").write_text(lines)
+  metrics.Metrics(tmp_path, 0).write(1, "train", {"loss": 0.5})
+  assert (
+    "has metrics up to step 2 and no checkpoint: the run starts over" in capsys.readouterr().err
+  )
+  (copy,) = tmp_path.glob("metrics.jsonl.before_*")
+  assert copy.read_text() == lines
+  assert [line["step"] for line in metrics.read(tmp_path)] == [1]
+  metrics.Metrics(tmp_path, 1)  # which goes on
+  assert list(tmp_path.glob("metrics.jsonl.before_*")) == [copy]

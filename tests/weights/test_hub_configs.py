@@ -214,7 +214,6 @@ LABELS_REFUSED = {
   "a gap": {"0": "ant", "1": "bee", "3": "cat"},
   "from one": {"1": "ant", "2": "bee", "3": "cat"},
   "twice": {"0": "ant", "00": "bee", "1": "cat"},
-  "numbers": {"0": 0, "1": 1, "2": 2},
   "mixed": {"0": "ant", "1": 1, "2": "cat"},
   "lists": {"0": ["ant"], "1": ["bee"], "2": ["cat"]},
   "text": "ant,bee,cat",

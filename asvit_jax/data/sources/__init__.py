@@ -22,6 +22,7 @@ import numpy as np
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 from asvit_jax.data import transforms
 
@@ -120,9 +121,9 @@ def check_order(known, data, source):
     if names != known and sorted(names) == sorted(known):
       first = next(label for label in range(len(known)) if names[label] != known[label])
       raise InputError(
-        f"the classes of data set {data.name!r} are those of the network in another order: label "
-        f"{first} is {names[first]!r}, and was {known[first]!r} to the network; give data.classes, "
-        "a file in the network's order, such as the network.json of its workdir"
+        f"the classes of data set {shown(data.name)} are those of the network in another order: "
+        f"label {first} is {names[first]!r}, and was {known[first]!r} to the network; give "
+        "data.classes, a file in the network's order, such as the network.json of its workdir"
       )
     if names == known:
       return
@@ -157,7 +158,7 @@ def _kind(name):
   missing = [part for part in ("open", "class_names") if not callable(getattr(kind, part, None))]
   if missing:
     raise InputError(
-      f"data.name {name!r} is not a data source, it has no {' and no '.join(missing)}: see "
+      f"data.name {shown(name)} is not a data source, it has no {' and no '.join(missing)}: see "
       "asvit_jax.data.sources"
     )
   return kind
@@ -167,9 +168,11 @@ def check_directory(data):
   """For a kind that reads `data.dir` and whose name is one word; raises InputError."""
   word, colon, _ = data.name.partition(":")
   if colon:
-    raise InputError(f"data.name {data.name!r} is not known: give {word!r}, with nothing after it")
+    raise InputError(
+      f"data.name {shown(data.name)} is not known: give {word!r}, with nothing after it"
+    )
   if not data.dir:
-    raise InputError(f"data.dir is not set: data.name {data.name!r} needs a directory")
+    raise InputError(f"data.dir is not set: data.name {shown(data.name)} needs a directory")
   storage.on_disk(data.dir, "data.dir", ON_DISK)
 
 

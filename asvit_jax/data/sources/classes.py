@@ -8,24 +8,19 @@ import ast
 import dataclasses
 import json
 import re
-import unicodedata
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.data.sources import lines
+from asvit_jax.data.sources.lines import LONGEST, MOST, normal
 
 _MOST_BYTES = 64 << 20  # of a file of classes
-LONGEST = 1000  # characters of a class
 _MOST_LITERAL = 4 << 20  # characters
 _DEEPEST = 32  # brackets in each other
-_QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")
+# Where the closing quote is missing, they end with the line: what fails late is tried again.
+_QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'?|"(?:[^"\\\n]|\\.)*"?""")
 # What Python dictionaries and lists of names and numbers are written with.
 _LITERAL = re.compile(rf"{_QUOTED.pattern}|\b[0-9]{{1,9}}\b(?:\.0*)?|[\s\[\](){{}},:]+")
-_WORDNET = re.compile(r"n\d{8}")
-_NUMBERED = (
-  re.compile(r"(?P<name>.*\S)\s*[\s,;:=]\s*(?P<label>[0-9]{1,9})"),
-  re.compile(r"(?P<label>[0-9]{1,9})\s*[\s,;:=]\s*(?P<name>\S.*)"),
-)
-_LISTED = re.compile(r"(?P<label>[0-9]{1,9})[.)]\s+(?P<name>\S.*)")  # 1. owl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +71,6 @@ def ordered(names):
   if all(re.fullmatch("-?[0-9]+", name) for name in names):
     return sorted(names, key=lambda name: (int(name), name))
   return sorted(names)
-
-
-def normal(name):
-  """A name in the normal form that keys have."""
-  return unicodedata.normalize("NFC", name)
 
 
 def listing(names):
@@ -139,14 +129,16 @@ def read_classes(file, directories=()):
   pairs = (
     _of_object(text, what)
     if text.lstrip()[:1] in ("{", "[")
-    else _of_lines(text, what, directories)
+    else lines.pairs(text, what, directories)
   )
   _check_names(pairs, what)
   return Classes(tuple(normal(key) for key, _ in pairs), tuple(name for _, name in pairs))
 
 
 def _check_names(pairs, what):
-  """Raises InputError for keys or names that nobody can have meant."""
+  """Raises InputError for keys or names that nobody can have meant, and for too many."""
+  if len(pairs) > MOST:
+    raise InputError(f"{what} has {len(pairs):,} classes, expected at most {MOST:,}")
   for label, pair in enumerate(pairs):
     if not all(text.strip() for text in pair) or any("\0" in text for text in pair):
       raise InputError(
@@ -158,61 +150,6 @@ def _check_names(pairs, what):
       raise InputError(
         f"{what}: class {label} has a name of {longest:,} characters, expected at most {LONGEST:,}"
       )
-
-
-def _of_lines(text, what, directories):
-  """[(key, name)] of the reading that finds most of the directories; of equal ones the first."""
-  lines = re.split(r"\r\n|\r|\n", text.rstrip())
-  empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
-  if empty:
-    raise InputError(
-      f"{what} has no class on line {empty[0]}: the line number is the label, so no line may be "
-      "empty"
-    )
-  there = {normal(name) for name in directories}
-  lines = [line.strip() for line in lines]
-  best = max(_readings(lines), key=lambda pairs: len(there & {normal(key) for key, _ in pairs}))
-  if [key for key, _ in best] != lines:
-    for pattern in _NUMBERED:
-      labels = [int(match["label"]) for match in map(pattern.fullmatch, lines) if match]
-      if labels != sorted(labels) == list(range(1, len(lines) + 1)):
-        raise InputError(
-          f"{what} has the numbers 1 to {len(lines)}, in another order than its lines: labels "
-          "count from 0; number the classes so, or leave the numbers out"
-        )
-  return best
-
-
-def _readings(lines):
-  """Ways to read lines as [(key, name)], the likeliest first; none has a key twice, if one can."""
-  numbered = [_numbered(lines, pattern) for pattern in (*_NUMBERED, _LISTED)]
-  readings = [pairs for found in (*numbered, lines) if found for pairs in _split(found)]
-  return [pairs for pairs in readings if _all_differ(key for key, _ in pairs)] or readings
-
-
-def _numbered(lines, pattern):
-  """What stands beside the labels, in their order; None of lines that do not give each its own."""
-  found = [pattern.fullmatch(line) for line in lines]
-  if found[0] is None:
-    found = found[1:]  # a heading
-  if not all(found) or len(found) < 2:
-    return None
-  by_label = {int(match["label"]): match["name"].strip("\"' ") for match in found}
-  first = 1 if pattern is _LISTED and list(by_label) == list(range(1, len(found) + 1)) else 0
-  if sorted(by_label) != list(range(first, first + len(found))) or not all(by_label.values()):
-    return None
-  return [by_label[first + label] for label in range(len(found))]
-
-
-def _split(lines):
-  """Ways to take lines apart into [(key, name)], the likeliest first."""
-  words = [(line.split()[0], line.split(maxsplit=1)[-1]) for line in lines]
-  if any("\t" in line for line in lines):
-    cells = [[cell.strip() for cell in line.split("\t", 1)] for line in lines]
-    return [[(cell[0], cell[-1]) for cell in cells]]
-  if all(_WORDNET.fullmatch(key) for key, _ in words):
-    return [words]
-  return [[(line, line) for line in lines], words]
 
 
 def _of_object(text, what):
@@ -276,11 +213,6 @@ def _label(value):
   if isinstance(value, int) and not isinstance(value, bool):
     return value
   return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else None
-
-
-def _all_differ(values):
-  values = list(values)
-  return len(set(values)) == len(values)
 
 
 def _pair(value, what):

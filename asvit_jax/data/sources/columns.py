@@ -5,6 +5,8 @@ more than one column could be meant, those decide that name images which are the
 different things, the file is refused.
 """
 
+import re
+
 import numpy as np
 
 from asvit_jax.core.errors import InputError
@@ -12,14 +14,20 @@ from asvit_jax.data import files
 from asvit_jax.data.sources import matching
 from asvit_jax.data.sources.classes import listing
 
+# Without what is no letter or digit: `Class ID`, `class_id` and `ClassId` are the same.
 _FILE_HEADINGS = {
-  *("file", "files", "filename", "file_name", "filepath", "file_path", "path", "image", "images"),
-  *("image_id", "imageid", "image_name", "image_path", "img", "id", "name"),
+  *("file", "files", "filename", "filenames", "filepath", "path", "image", "images", "imageid"),
+  *("imagename", "imagepath", "imagefile", "img", "imgname", "imgpath", "id", "name"),
 }
 _LABEL_HEADINGS = {
-  *("label", "labels", "class", "classes", "class_name", "classname", "class_id", "category"),
-  *("target", "synset", "wnid", "breed", "predictionstring"),
+  *("label", "labels", "class", "classes", "classname", "classid", "classlabel", "labelid"),
+  *("labelname", "category", "categoryid", "categoryname", "target", "synset", "wnid", "breed"),
+  *("species", "diagnosis", "dx", "predictionstring"),
 }
+_ADVICE = (
+  "call that of the files 'file' and that of their classes 'label' in a first line, and remove the "
+  "others where they are taken for one"
+)
 
 
 def choose(rows, what, images):
@@ -28,7 +36,7 @@ def choose(rows, what, images):
   Args:
     rows: lists of equally many texts.
     what: the file is, for errors.
-    images: function that returns the names of the images that are there, and their directory.
+    images: function that returns the `matching.Images` that are there.
 
   Returns:
     Tuple of the files, or None where there is one column, and the columns of their classes, which
@@ -44,17 +52,14 @@ def choose(rows, what, images):
   named = [heading[i] if heading else str(i + 1) for i in range(len(columns))]
   if len(columns) == 1:
     return None, _classes(columns[0], named[0], what, heading)
-  of_file = [i for i, name in enumerate(heading) if name in _FILE_HEADINGS]
-  of_label = [i for i, name in enumerate(heading) if name in _LABEL_HEADINGS]
+  of_file = [i for i, name in enumerate(heading) if _plain(name) in _FILE_HEADINGS]
+  of_label = [i for i, name in enumerate(heading) if _plain(name) in _LABEL_HEADINGS]
   of_image = [i for i, column in enumerate(columns) if all(map(_is_image, column))]
   if len(columns) == 2 and not of_file and not of_image:  # the file comes first
     of_file = [0] if 0 not in of_label else [1]
   of_file += [i for i in of_image if i not in of_file + of_label]
   if not of_file or (len(columns) > 2 and not of_label):
-    raise InputError(
-      f"{what} has {len(columns)} columns, {listing(heading or rows[0])}: call that of the files "
-      "'file' and that of their classes 'label' in a first line"
-    )
+    raise InputError(f"{what} has {len(columns)} columns, {listing(heading or rows[0])}: {_ADVICE}")
   unknown = [i for i in range(len(columns)) if i not in of_file + of_label]
   unknown = [i for i in unknown if len(set(columns[i])) == len(rows)]
   file = _of_images(of_file, unknown, of_image, columns, named, what, images)
@@ -62,7 +67,7 @@ def choose(rows, what, images):
   label = of_label[0]
   # A column called `id` may be one of classes, but not where each image has its own.
   identifies = label in of_image or (
-    named[label] in _FILE_HEADINGS - {"name"} and len(set(columns[label])) == len(rows)
+    _plain(named[label]) in _FILE_HEADINGS - {"name"} and len(set(columns[label])) == len(rows)
   )
   if identifies:
     raise InputError(
@@ -85,13 +90,18 @@ def _heading(rows):
   first = [cell.strip("\"' ").lower() for cell in rows[0]]
   if any(map(_is_image, rows[0])):
     return [], rows
-  known = any(cell in _FILE_HEADINGS | _LABEL_HEADINGS for cell in first)
+  known = any(_plain(cell) in _FILE_HEADINGS | _LABEL_HEADINGS for cell in first)
   if not known:  # nor the name of an image, where all others have one
     others = rows[1:] if len(first) > 1 else ()
     known = bool(others) and any(
       all(map(_is_image, column)) for column in zip(*others, strict=True)
     )
   return (first, rows[1:]) if known else ([], rows)
+
+
+def _plain(heading):
+  """What it is compared by."""
+  return re.sub(r"[\W_]", "", heading.lower())
 
 
 def _is_image(text):
@@ -102,10 +112,10 @@ def _of_images(candidates, unknown, of_image, columns, named, what, images):
   """The column, of several, that names the images; an `unknown` one may where it names all."""
   if len(candidates) == 1 and (not unknown or len(columns) == 2):
     return candidates[0]
-  names, root = images()
-  places = {i: matching.by_name(columns[i], names, root) for i in [*candidates, *unknown]}
-  least = {i: len(columns[i]) if i in unknown else 1 for i in places}
-  places = {i: found for i, found in places.items() if (found >= 0).sum() >= least[i]}
+  there = images()
+  found = {i: matching.by_name(columns[i], there) for i in [*candidates, *unknown]}
+  least = {i: len(columns[i]) if i in unknown else 1 for i in found}
+  places = {i: found[i].numbers for i in found if found[i].known.sum() >= least[i]}
   if not places:
     return candidates[0]  # that none is there, is said with the names
   count = {i: int((found >= 0).sum()) for i, found in places.items()}
@@ -117,8 +127,9 @@ def _of_images(candidates, unknown, of_image, columns, named, what, images):
     both = (found >= 0) & (places[best] >= 0)
     if (found != places[best])[both].any():
       raise InputError(
-        f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of {root}, and "
-        f"not the same: rename the heading of the one that does not mean files, or remove it"
+        f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of "
+        f"{there.root}, and not the same: rename the heading of the one that does not mean files, "
+        "or remove it"
       )
   return best
 
@@ -130,7 +141,7 @@ def _one_to_one(first, second):
 def _classes(column, name, what, heading):
   """A column's classes; Kaggle's has boxes after them."""
   _check_filled(column, "class", what, heading)
-  return [cell.split()[0] for cell in column] if name == "predictionstring" else column
+  return [cell.split()[0] for cell in column] if _plain(name) == "predictionstring" else column
 
 
 def _check_filled(column, kind, what, heading):

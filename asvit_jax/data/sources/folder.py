@@ -9,10 +9,11 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.storage import read_image
 from asvit_jax.data import files
-from asvit_jax.data.sources import check_directory
+from asvit_jax.data.sources import check_directory, links
 from asvit_jax.data.sources.classes import listing, normal, of_directories, read_classes
 from asvit_jax.data.sources.labels import read_labels
 from asvit_jax.data.sources.listing import Listing, list_files
+from asvit_jax.data.sources.matching import Images
 
 _ADVICE = "replace or remove it"
 
@@ -34,7 +35,8 @@ class Folder:
     labels = _labels(data, split)
     if labels is not None:
       root = root if files.is_directory(root) else base
-      return LabelledSource(root, _classes(data) or labels.classes(), labels)
+      others = _other_splits(data, split, base, root)
+      return LabelledSource(root, _classes(data) or labels.classes(), labels, others)
     if not files.is_directory(root):
       if not (allow_flat and any(_has_images(base / name) for name in files.subdirectories(base))):
         raise InputError(
@@ -67,7 +69,8 @@ def _classes(data):
   if data.get("train_labels"):
     return _labels(data, data.train_split).classes()
   if train and files.is_directory(train):
-    return of_directories(files.subdirectories(train), train)
+    names = files.subdirectories(train)
+    return of_directories(names, train) if names else None  # images may lie flat, without classes
   return None
 
 
@@ -81,10 +84,19 @@ def _labels(data, split):
 
 
 def _images(data, split):
-  """Names of the images that a file of labels is about, and their directory."""
+  """The `matching.Images` that a file of labels is about."""
   base = storage.path(data.dir or "")
   root = base / split if files.is_directory(base / split) else base
-  return (files.scan(root, root).names if data.dir and files.is_directory(root) else []), root
+  if not (data.dir and files.is_directory(root)):
+    return Images([], str(root))
+  return Images(files.scan(root, root).names, str(root), _other_splits(data, split, base, root))
+
+
+def _other_splits(data, split, base, root):
+  """Names of the splits, besides that of images in a root, that a file of labels may name."""
+  beside = files.subdirectories(root.parent) if root != base else ()
+  names = {*beside, data.train_split, data.get("eval_split", "")}
+  return frozenset(name for name in names if name not in ("", ".", split, root.name))
 
 
 def _has_images(directory):
@@ -106,8 +118,9 @@ class FolderSource:
   def __init__(self, root, classes, cache=""):
     self.classes = classes.keys
     self._root = str(root)
-    self._files = list_files(self._root, cache)
     label_of = classes.labels()
+    pools = links.pools(self._root, label_of)
+    self._files = list_files(self._root, cache, pools)
     present = [normal(name) for name, *_ in self._files.directories]
     counts = np.diff(self._files.firsts)
     unknown = [i for i, name in enumerate(present) if name not in label_of]
@@ -117,6 +130,7 @@ class FolderSource:
         f"{root} has {len(names)} directories that are not among the {len(classes.keys)} classes: "
         f"{listing(names)}; add them to the classes file (data.classes) or remove them"
       )
+    links.check(self._root, self._files)
     left, beside = _left_out(root, self._files)
     if not len(self._files):
       raise InputError(_no_images(root, left, beside))
@@ -127,7 +141,14 @@ class FolderSource:
     self._ends = np.cumsum(counts[self._directories])
     with_images = {present[i] for i in known if counts[i]}
     empty = [key for key in classes.keys if key not in with_images]
-    self.notes = classes.notes + _notes(root, left, beside, empty, [present[i] for i in unknown])
+    unknown = [*(present[i] for i in unknown), *pools]
+    self.notes = classes.notes + _notes(root, left, beside, empty, unknown)
+    twice = [name for name, count in collections.Counter(present).items() if count > 1]
+    if twice:
+      self.notes += (
+        f"directories of {root} whose names differ in their form of Unicode only, and are one "
+        f"class: {listing(twice)}",
+      )
 
   @property
   def labels(self):
@@ -153,18 +174,19 @@ class LabelledSource:
     root: directory that they are in, or below.
     classes: the `Classes`.
     labels: the `Labels`.
+    others: names of the other splits of the data set.
 
   Raises:
     InputError: labels and images, or labels and classes, that do not fit.
   """
 
-  def __init__(self, root, classes, labels):
+  def __init__(self, root, classes, labels, others=frozenset()):
     self.classes = classes.keys
     self._root = str(root)
     found = files.scan(root, root)
     if not found.names:
       raise InputError(_no_images(root, found.left, 0))
-    places, notes = labels.places(found.names, root)
+    places, notes = labels.places(Images(found.names, self._root, others))
     there = places >= 0
     self.labels = labels.numbers(classes, there)[there]
     self._places = places[there].astype(np.int32)

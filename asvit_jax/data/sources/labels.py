@@ -10,7 +10,6 @@
 A class is a directory of the training images, a name of `data.classes`, or a label from 0.
 """
 
-import csv
 import dataclasses
 import decimal
 import re
@@ -19,7 +18,7 @@ import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.data.sources import columns, matching
+from asvit_jax.data.sources import columns, matching, tables
 from asvit_jax.data.sources.classes import LONGEST, Classes, listing, normal, ordered, read_text
 
 _MOST_BYTES = 512 << 20
@@ -63,7 +62,7 @@ class Labels:
     there = set(self.values)
     numbers = self._whole_numbers(there)
     if numbers is not None:
-      self._check_from_zero(set(numbers.values()))
+      self._check_from_zero(set(numbers.values()), whole=True)
       largest = max(numbers, key=numbers.get)
       most = numbers[largest]
       if most >= max(_MOST_CLASSES, 2 * len(self.values)):
@@ -141,8 +140,14 @@ class Labels:
       )
     return {value: int(number) for value, number in number_of.items()}
 
-  def _check_from_zero(self, numbers):
-    """Raises InputError for numbers that most likely count from 1, or are no labels at all."""
+  def _check_from_zero(self, numbers, whole=False):
+    """Raises InputError for numbers that most likely count from 1, or are no labels at all.
+
+    Args:
+      numbers: set of them.
+      whole: nothing else says which classes there are, so that they may have gaps, and still most
+        likely do not count from 0.
+    """
     if self.files is None and 0 not in numbers:
       raise InputError(_unknown_numbers(self))
     if min(numbers) < 0:
@@ -150,19 +155,20 @@ class Labels:
         f"{self.what} has the label {min(numbers)}: labels count from 0; remove the rows of images "
         "whose class is not known"
       )
-    if len(numbers) > 1 and numbers == set(range(1, len(numbers) + 1)):
+    each = numbers == set(range(1, len(numbers) + 1))
+    if len(numbers) > 1 and (each or (whole and min(numbers) == 1)):
       raise InputError(
-        f"{self.what} has each label from 1 to {len(numbers)}, and no 0: labels count from 0. "
-        "Where these count from 1, take 1 off each; where the first class has no images, write "
+        f"{self.what} has {'each label' if each else 'labels'} from {min(numbers)} to "
+        f"{max(numbers)}, and no 0: labels count from 0. Where these count "
+        "from 1, take 1 off each; where the first class has no images, write "
         "the names of the classes in place of numbers"
       )
 
-  def places(self, names, root):
+  def places(self, images):
     """Which of the images each label is for.
 
     Args:
-      names: of the images, relative to `root`, sorted.
-      root: their directory.
+      images: the `matching.Images`, sorted.
 
     Returns:
       (labels,) int64 numbers of images, -1 where it is not there, and notes about what is left out.
@@ -172,84 +178,79 @@ class Labels:
         that is there.
     """
     if self.files is None:
-      places, missing = matching.by_line(names, len(self.values)), len(self.values) - len(names)
-      if places is not None and missing:
-        return places, (f"images of {self.what} that are not there: {missing:,}",)
-      if missing:
-        raise InputError(
-          f"{self.what} has {len(self.values):,} labels, and {root} {len(names):,} images: a file "
-          "without names of files needs one for each, in the order of the images' names"
-        )
-      return np.arange(len(names)), ()
-    places = matching.by_name(self.files, names, root)
-    missing = [file for file, place in zip(self.files, places, strict=True) if place < 0]
-    if len(missing) == len(places):
+      return self._in_order(images)
+    names, root = images.names, images.root
+    found = matching.by_name(self.files, images)
+    places, notes = found.numbers, []
+    if (places < 0).all():
+      of_others = " (others of its names are of other splits)" if found.elsewhere.any() else ""
+      first = self.files[int(np.argmin(found.elsewhere))]
       raise InputError(
-        f"none of the {len(places):,} files of {self.what} is in {root}, such as {missing[0]}"
+        f"none of the {len(places):,} files of {self.what} is in {root}, such as {first}{of_others}"
       )
     there, counts = np.unique(places[places >= 0], return_counts=True)
     if counts.max() > 1:
       twice = [names[place] for place in there[counts > 1].tolist()]
       raise InputError(f"{self.what} names {len(twice)} images more than once: {listing(twice)}")
-    notes = []
-    if missing:
-      notes.append(
-        f"files of {self.what} that are not there: {len(missing):,} ({listing(missing)})"
-      )
+    for rows, text in (
+      ((places < 0) & ~found.elsewhere, "files of {} that are not there"),
+      (found.elsewhere, "files of {} that are of other splits, and left out"),
+      (found.folded, "files of {} with other small and large letters than on the disk"),
+    ):
+      said = [self.files[row] for row in np.flatnonzero(rows).tolist()]
+      if said:
+        notes.append(f"{text.format(self.what)}: {len(said):,} ({listing(said)})")
     if len(there) < len(names):
       rest = np.setdiff1d(np.arange(len(names)), there)
       left = listing(names[place] for place in rest.tolist())
       notes.append(f"left out of {root}, images not in {self.what}: {len(rest):,} ({left})")
     return places, tuple(notes)
 
+  def _in_order(self, images):
+    """`places`, of a class a line."""
+    names, root = images.names, images.root
+    places, missing = matching.by_line(names, len(self.values)), len(self.values) - len(names)
+    if places is not None and missing:
+      return places, (f"images of {self.what} that are not there: {missing:,}",)
+    if missing:
+      raise InputError(
+        f"{self.what} has {len(self.values):,} labels, and {root} {len(names):,} images: a file "
+        "without names of files needs one for each, in the order of the images' names"
+      )
+    orders = matching.orders(names)
+    if orders is not None:
+      raise InputError(
+        f"{self.what} has no names of files, and the images of {root} have two orders: as text "
+        f"{listing(orders[0])}, by their numbers {listing(orders[1])}; give the file of each class "
+        "beside it"
+      )
+    return np.arange(len(names)), ()
 
-def read_labels(file, key, images=lambda: ([], "")):
+
+def read_labels(file, key, images=lambda: matching.Images([], "")):
   """The `Labels` of a file.
 
   Args:
     file: path.
     key: of the config that names it.
-    images: function that returns the names of the images that are there, relative to a directory,
-      and that; asked where the columns alone do not say which has the files.
+    images: function that returns the `matching.Images` that are there; asked where the columns
+      alone do not say which has the files.
 
   Raises:
     InputError: it cannot be read, or its columns are not known.
   """
-  expected = "a text or CSV file of images and their classes"
-  text = read_text(file, key, expected, _MOST_BYTES)
-  lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+  text = read_text(file, key, tables.EXPECTED, _MOST_BYTES)
   what = f"{key} {str(file)!r}"
-  if not lines:
-    raise InputError(f"{what} is empty: give a file and its class a line")
-  try:
-    rows = [[cell.strip() for cell in row] for row in _rows(lines)]
-  except csv.Error as error:  # of a cell as long as a book
-    raise InputError(f"{what} is no table ({error}): give {expected}") from error
-  width = len(rows[0])
-  wrong = [number for number, row in enumerate(rows, 1) if len(row) != width]
-  if wrong:
-    raise InputError(
-      f"{what}: row {wrong[0]} has {len(rows[wrong[0] - 1])} cells, the first {width}: give a file "
-      "and its class a line"
-    )
+  rows = tables.rows(text, what, images)
   found, *classes = columns.choose(rows, what, images)
   longest = max(classes[0], key=len)
   if len(longest) > LONGEST:
     raise InputError(
       f"{what} has a class of {len(longest):,} characters, expected at most {LONGEST:,}: give "
-      f"{expected}"
+      f"{tables.EXPECTED}"
     )
   values, *others = [list(map(normal, column)) for column in classes]
   return Labels(file, key, found, values, tuple(others))
-
-
-def _rows(lines):
-  for delimiter in "\t,;":
-    if all(delimiter in line for line in lines):
-      return csv.reader(lines, delimiter=delimiter)
-  # Names of files may have spaces; those of classes may not, where a space is between.
-  rows = [[cell.strip("\"'") for cell in line.rsplit(maxsplit=1)] for line in lines]
-  return rows if all(len(row) == 2 for row in rows) else [[line] for line in lines]
 
 
 def _devkit(labels):

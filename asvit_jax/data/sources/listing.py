@@ -6,6 +6,7 @@ machine share the same memory.
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -84,7 +85,7 @@ class Listing:
     return _mapped_again, self._origin
 
 
-def list_files(root, cache=""):
+def list_files(root, cache="", pools=()):
   """Lists the image files in the directories of a directory, and below these.
 
   Args:
@@ -92,6 +93,7 @@ def list_files(root, cache=""):
     cache: directory to keep the list in; "" to keep none, as for a few files. Directories that have
       changed since, by their time, are listed again. A cache that is damaged or cannot be written
       is not used.
+    pools: names of directories in it that are left out, and to which links may lead.
 
   Returns:
     A `Listing`.
@@ -99,18 +101,19 @@ def list_files(root, cache=""):
   Raises:
     InputError: a directory cannot be read, or is, by a link, in another or above it.
   """
-  path = _cache_path(root, cache) if cache else None
+  path = _cache_path(root, cache, pools) if cache else None
   known = _mapped(path) if path else None
-  names = files.subdirectories(root)
+  names = [name for name in files.subdirectories(root) if name not in pools]
   _check_apart(root, names)
   before = _entries(known)
+  scan = functools.partial(files.scan, pools=pools) if pools else files.scan
   now = time.time_ns()
 
   def entry(name):
     directory = os.path.join(root, name)
     if name in before and _unchanged(directory, before[name][0]):
       return None
-    blob, lengths, times, left = _packed(files.scan(directory))
+    blob, lengths, times, left = _packed(scan(directory))
     # Of what changes at this very moment, the next change may have the same time.
     recent = any(changed >= now - _RECENT for changed in times.values())
     return blob, lengths, {} if recent else times, left
@@ -199,8 +202,8 @@ def _merged(names, entries, known, before):
   return Listing(directories, ends, np.frombuffer(blob, np.uint8))
 
 
-def _cache_path(root, cache):
-  key = "\n".join([os.path.abspath(root), _RULES, *files.SUFFIXES])
+def _cache_path(root, cache, pools):
+  key = "\n".join([os.path.abspath(root), _RULES, *files.SUFFIXES, *pools])
   return storage.path(cache) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.list"
 
 

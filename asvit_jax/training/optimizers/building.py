@@ -10,6 +10,7 @@ from asvit_jax import vit
 from asvit_jax.core import keywords
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
 from asvit_jax.training.optimizers import OPTIMIZERS, groups
 from asvit_jax.training.schedule import learning_rate
 
@@ -105,7 +106,7 @@ def build(name, learning_rate, weight_decay, /, **arguments):
     return optax.chain(*stages)
   except Exception as error:  # there is no saying what a value that does not fit raises
     raise InputError(
-      f"optimizer.name {name!r} cannot be made with these arguments ({_said(error)}): check "
+      f"optimizer.name {shown(name)} cannot be made with these arguments ({_said(error)}): check "
       "optimizer.arguments, or choose another"
     ) from error
 
@@ -119,17 +120,17 @@ def check(config):
     updates, after = jax.eval_shape(optimizer.update, params, state, params)
   except Exception as error:  # as above
     raise InputError(
-      f"optimizer.name {name!r} cannot be used here ({_said(error)}): the step gives it gradients "
-      "and parameters, and no more; choose another"
+      f"optimizer.name {shown(name)} cannot be used here ({_said(error)}): the step gives it "
+      "gradients and parameters, and no more; choose another"
     ) from error
   if _shapes(updates) != _shapes(params) or _shapes(after) != _shapes(state):
     raise InputError(
-      f"optimizer.name {name!r} cannot be used here: its updates differ from the parameters in "
-      "shape or type, or its state does not keep its own; choose another"
+      f"optimizer.name {shown(name)} cannot be used here: its updates differ from the parameters "
+      "in shape or type, or its state does not keep its own; choose another"
     )
   if not all(isinstance(leaf.dtype, np.dtype) for leaf in jax.tree.leaves(state)):
     raise InputError(
-      f"optimizer.name {name!r} cannot be used here: its state is not of numbers alone, as a "
+      f"optimizer.name {shown(name)} cannot be used here: its state is not of numbers alone, as a "
       "checkpoint is; choose another"
     )
 
@@ -142,16 +143,16 @@ def _resolve(name):
     function = getattr(optax, name)
   else:
     raise InputError(
-      f"optimizer.name {name!r} is not known: choose from {', '.join(OPTIMIZERS.names)}, any other "
-      f"of optax, or give your own as package.module:object{hint(name, _of_optax())}"
+      f"optimizer.name {shown(name)} is not known: choose from {', '.join(OPTIMIZERS.names)}, any "
+      f"other of optax, or give your own as package.module:object{hint(name, _of_optax())}"
     )
   try:
     parameters = inspect.signature(function).parameters
   except (TypeError, ValueError) as error:
-    raise InputError(f"optimizer.name {name!r} is no function: {error}") from error
+    raise InputError(f"optimizer.name {shown(name)} is no function: {error}") from error
   if next(iter(parameters), None) != "learning_rate":
     raise InputError(
-      f"optimizer.name {name!r} is no optimizer: its first argument is not learning_rate"
+      f"optimizer.name {shown(name)} is no optimizer: its first argument is not learning_rate"
     )
   return function, parameters
 
@@ -166,8 +167,8 @@ def _check_arguments(name, parameters, arguments):
   if unknown:
     taken = ", ".join(key for key in parameters if key not in _OURS) or "none"
     raise InputError(
-      f"optimizer.arguments: {', '.join(unknown)} is not known to optimizer {name!r}; it takes "
-      f"{taken}{hint(unknown[0], [key for key in parameters if key not in _OURS])}"
+      f"optimizer.arguments: {', '.join(unknown)} is not known to optimizer {shown(name)}; it "
+      f"takes {taken}{hint(unknown[0], [key for key in parameters if key not in _OURS])}"
     )
 
 

@@ -7,6 +7,7 @@ import optax
 
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 
 
 def decay_mask(params):
@@ -21,7 +22,7 @@ def check_frozen(params, pattern):
   """Raises InputError where `optimizer.freeze`, a regular expression, is found in no parameter."""
   if pattern and not any(re.search(pattern, name) for name, _ in leaves.named(params)):
     raise InputError(
-      f"optimizer.freeze {pattern!r} is found in no parameter: names are like "
+      f"optimizer.freeze {shown(pattern)} is found in no parameter: names are like "
       "'blocks.0.attn.qkv.kernel'"
     )
 

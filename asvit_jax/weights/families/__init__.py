@@ -21,11 +21,9 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.weights.checks import check_numbers
-from asvit_jax.weights.families import google, refused, timm, torchvision, transformers
+from asvit_jax.weights.families import base, google, refused, timm, torchvision, transformers
 
 _MOST_NETWORKS = 16  # in a file
-# What PyTorch's parallel and compiled modules put before the names of those that they hold.
-_WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
 
 FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
 
@@ -104,7 +102,7 @@ def _chosen(prefixes, source, key):
 
 def _is_called(prefix, key):
   """Whether a key is what names begin with, or what they do after a wrapper's `module.`."""
-  names = (prefix, _WRAPPER.sub("", prefix))
+  names = (prefix, base.WRAPPER.sub("", prefix))
   return any(n[:-1] == key or n.startswith((f"{key}.", f"{key}/")) for n in names)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+# What PyTorch's parallel and compiled modules put before the names of those that they hold.
+WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
 _PARTS = ("q", "k", "v")
 _NUMBER = "[0-9]+"
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
@@ -62,21 +64,38 @@ class Family:
     """Tensors in timm's names, and the names of those that were left out.
 
     Names that the table does not have stay what they are: the strict check says which they are.
+    Those of what holds the network, such as a loss or a metric beside `model.`, are left out.
     """
     found, origin, left_out = {}, {}, []
     before = _beginnings(prefix)
+    beside = self._beside(tensors, before)
     for name, value in tensors.items():
-      short = next((name.removeprefix(b) for b in before if name.startswith(b)), name)
+      short = _short(name, before)
       if any(re.fullmatch(pattern, short) for pattern in self.unneeded):
         left_out.append(name)
         continue
       theirs = self._timms(short)
+      if name in beside:
+        left_out.append(name)
+        continue
       new = theirs or (short if self.ours else name)
       if new in found:  # two names for one tensor: the strict check names both
         new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
     return _joined(found, origin), left_out
+
+  def _beside(self, tensors, before):
+    """The names that do not begin as the network's do, where all of the network's begin so.
+
+    Where its head stands outside, so may a layer between the two, and the strict check names it.
+    """
+    own = [b for b in before if WRAPPER.fullmatch(b) is None]
+    if not own:
+      return frozenset()
+    beside = {name for name in tensors if not name.startswith(own[-1])}
+    known = any(self._timms(_short(name, before)) is not None for name in beside)
+    return frozenset() if known else beside
 
   def _timms(self, name):
     """Timm's name of a tensor; None for one that the table does not have."""
@@ -94,6 +113,10 @@ class Family:
         return f"{self.table[key].format(*numbers)}.{leaf}"
     whole = re.sub(_NUMBER, "{}", name, count=1)
     return self.table[whole].format(*re.findall(_NUMBER, name)) if whole in self.table else None
+
+
+def _short(name, before):
+  return next((name.removeprefix(b) for b in before if name.startswith(b)), name)
 
 
 def _beginnings(prefix):

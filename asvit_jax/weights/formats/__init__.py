@@ -4,7 +4,7 @@
 |---|---|
 | `hf:OWNER/NAME`, `hf:OWNER/NAME@REVISION` | huggingface_hub fetches a `repository` |
 | a directory with `model.safetensors` or `pytorch_model.bin`, or shards | `repository` |
-| the workdir of a run | Orbax |
+| the workdir of a run, also where one of these is beside its checkpoints | Orbax |
 | `FILE.pth`, `.pth.tar`, `.pt`, `.bin`, `.ckpt` | PyTorch; a pickle of more is refused |
 | `FILE.npz` | NumPy |
 | any other file | safetensors |
@@ -38,7 +38,7 @@ FORMATS = Table(
 )
 
 
-def read(source, key="", step="", weights_of="", parts=()):
+def read(source, key="", step="", weights_of="", parts=(), form=None):
   """Reads weights of any format.
 
   Args:
@@ -48,6 +48,7 @@ def read(source, key="", step="", weights_of="", parts=()):
     step: of a run, which one, see `run.choice.check`.
     weights_of: of a run, which weights, see `run.choice.check`.
     parts: of a run, names of parts of one's own that it may name, see `core.parts.typed`.
+    form: a name of `FORMATS`, where the user said what the source is; None to find it out.
 
   Returns:
     `Stored`, in timm's names.
@@ -57,7 +58,8 @@ def read(source, key="", step="", weights_of="", parts=()):
       with other blocks than ours; a step or weights of what is no run.
   """
   source = str(storage.path(source))
-  for name in FORMATS:
+  names = tuple(FORMATS) if form is None else (form,)
+  for name in names:
     form = FORMATS[name]
     if not form.recognizes(source):
       continue
@@ -76,7 +78,7 @@ def read(source, key="", step="", weights_of="", parts=()):
     else:
       stored = form.read(source, key) if getattr(form, "takes_key", False) else form.read(source)
     return families.in_timms_names(_with_config_beside(stored, source), f"weights {source}")
-  expected = ", ".join(FORMATS[name].expects for name in FORMATS)
+  expected = ", ".join(FORMATS[name].expects for name in names)
   raise InputError(f"weights {source}: no such file; expected one of: {expected}")
 
 

@@ -6,15 +6,20 @@ from asvit_jax.core import schema, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
-from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS
+from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_RATIO
+from asvit_jax.vit.fields import LEAST_EPSILON
 from asvit_jax.weights.families.refused import refuse
 from asvit_jax.weights.formats import labels, processor
 
 NAMES = ("config.json", processor.NAME)
+_EXACT_GELU = ("gelu", "gelu_python")  # transformers' names of it; "gelu_new" is an approximation
+# Of these a whole number may be written as 32.0.
+_WHOLE = ("image_size", "num_attention_heads", "img_size", "num_heads", "input_size")
 _MODELS = ("vit", "deit", "vit_mae", "vit_msn", "dinov2")
 
 _SIDE = schema.integer(1, 1 << 16)
 _SIZE = schema.either(_SIDE, schema.array(_SIDE, 2, 2))
+_SIDES = schema.table({"height": _SIDE, "width": _SIDE}, ("height", "width"), others=False)
 _HEADS = schema.integer(1, 4096)
 _SHORT = schema.text(256)
 _CHANNELS = schema.array(schema.number(), 3, 3)
@@ -29,7 +34,7 @@ _TIMM = schema.table(
     "pretrained_cfg": schema.table(
       {
         "input_size": schema.array(_SIDE, 3, 3),
-        "crop_pct": schema.number(1e-3, 1),
+        "crop_pct": schema.number(LEAST_CROP_RATIO, 1),
         "mean": _CHANNELS,
         "std": _CHANNELS,
         "interpolation": _SHORT,
@@ -44,8 +49,8 @@ _TRANSFORMERS = schema.table(
     "model_type": _SHORT,
     "hidden_act": _SHORT,
     "num_attention_heads": _HEADS,
-    "layer_norm_eps": schema.number(1e-30, 0.1),
-    "image_size": _SIZE,
+    "layer_norm_eps": schema.number(LEAST_EPSILON, 0.1),
+    "image_size": schema.either(_SIZE, _SIDES),
     "id2label": labels.SCHEMA,
     "label2id": labels.SCHEMA,
   }
@@ -98,6 +103,9 @@ def _said(content):
 
 def _timms(config, source):
   """({fact: value}, description) of timm's config."""
+  for key in ("model_args", "pretrained_cfg"):
+    if isinstance(config.get(key), dict):
+      config = config | {key: processor.in_whole_numbers(config[key], _WHOLE)}
   schema.check(config, _TIMM, f"{source}: its config.json")
   described, arguments = config.get("pretrained_cfg", {}), config.get("model_args", {})
   pool = arguments.get("global_pool", config.get("global_pool", "token"))
@@ -130,8 +138,9 @@ def _theirs(config, steps, source):
   if isinstance(kind, str) and kind not in _MODELS:  # whose keys have other forms
     kind = on_a_line(kind[:60])
     refuse(source, f"a network of model_type {kind!r}", f"expected one of {', '.join(_MODELS)}")
+  config = processor.in_whole_numbers(config, _WHOLE)
   schema.check(config, _TRANSFORMERS, f"{source}: its config.json")
-  if (activation := config.get("hidden_act", "gelu")) != "gelu":
+  if (activation := config.get("hidden_act", "gelu")) not in _EXACT_GELU:
     refuse(source, f"a network of activation {activation!r}", "its MLPs have another activation")
   if config.get("quantization_config"):
     raise InputError(
@@ -144,7 +153,9 @@ def _theirs(config, steps, source):
   if "layer_norm_eps" in config:
     facts["norm_epsilon"] = config["layer_norm_eps"]
   if "image_size" in config:
-    facts["image_size"] = sizes.plain(config["image_size"])
+    size = config["image_size"]
+    size = (size["height"], size["width"]) if isinstance(size, dict) else size
+    facts["image_size"] = sizes.plain(size)
   names = labels.names(config.get("id2label"), "id2label", source)
   labels.check_inverse(names, config.get("label2id"), source)
   return facts, _description(processor.fields(steps, source), names, source)

@@ -32,8 +32,8 @@ def names(value, key, source):
     found = dict(enumerate(value))
   elif all(isinstance(label, int) for label in value.values()) and not _numbered(value):
     found = {label: name for name, label in value.items()}  # {name: label}, as label2id has it
-  elif _numbered(value) and all(isinstance(name, str) for name in value.values()):
-    found = {int(label): name for label, name in value.items()}
+  elif _numbered(value) and (_all_texts(value) or _are_numbers(value, key)):
+    found = {int(label): str(name) for label, name in value.items()}
   else:
     raise _refused(key, "expected a name for each label, such as {'0': 'ant', '1': 'bee'}", source)
   if found.keys() != set(range(len(value))):
@@ -61,6 +61,18 @@ def check_inverse(listed, label_of, source):
     # Where two classes have one name, as ImageNet's cranes, one of their labels stands here.
     if not _WHOLE.fullmatch(str(label)) or listed[int(label) : int(label) + 1] != [name]:
       raise _refused("label2id", f"it has {name!r} as {label!r}, and id2label has not", source)
+
+
+def _all_texts(value):
+  return all(isinstance(name, str) for name in value.values())
+
+
+def _are_numbers(value, key):
+  """Whether all names are whole numbers, as those of digits, and no labels of names."""
+  return all(
+    isinstance(name, int) and (key == "id2label" or str(name) == label)
+    for label, name in value.items()
+  )
 
 
 def _numbered(value):

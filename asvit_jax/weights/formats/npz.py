@@ -9,7 +9,7 @@ import numpy as np
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.weights import checks
-from asvit_jax.weights.formats import zipped
+from asvit_jax.weights.formats import contents, zipped
 from asvit_jax.weights.stored import Stored, cleaned
 
 _HEADERS = {
@@ -26,12 +26,13 @@ class Npz:
 
   def recognizes(self, source):
     """A file of that suffix."""
-    return storage.path(source).suffix == ".npz" and storage.path(source).is_file()
+    return storage.path(source).suffix.lower() == ".npz" and storage.path(source).is_file()
 
   def read(self, source, key=""):
     """See `formats`; arrays of Python objects are refused."""
     try:
       with storage.local(source) as path:
+        contents.check_no_pointer(path, f"weights {source}")
         listed = zipped.members(path, f"weights {source}")
         with zipfile.ZipFile(path) as archive:
           tensors = _arrays(archive, listed, f"weights {source}")

@@ -9,6 +9,7 @@ import math
 from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.data.preprocessing import LEAST_CROP_RATIO
 
 NAME = "preprocessor_config.json"
 # PIL's numbers of its filters.
@@ -34,7 +35,7 @@ SCHEMA = schema.table(
     "resample": schema.either(schema.integer(0, len(_FILTERS) - 1), schema.text(64)),
     "size": _SIZE,
     "crop_size": _SIZE,
-    "crop_pct": schema.number(1e-3, 1),
+    "crop_pct": schema.number(LEAST_CROP_RATIO, 1),
     "default_to_square": schema.BOOLEAN,
     "image_processor_type": schema.text(256),
     "feature_extractor_type": schema.text(256),
@@ -54,12 +55,33 @@ def fields(processor, source):
   """
   if not processor:
     return {}
+  processor = in_whole_numbers(processor, ("size", "crop_size", "resample"))
   schema.check(processor, SCHEMA, f"{source}: its {NAME}")
   others = {k for k in processor if k.startswith("do_")} - {*_STEPS} | {*_OTHER_STEPS}
   for key in sorted(others & processor.keys()):
     if processor[key]:
       raise _refused(key, processor[key], "a step that is not known here", source)
   return _scale(processor, source) | _resample(processor, source) | _cut(processor, source)
+
+
+def in_whole_numbers(values, keys):
+  """A table from JSON in which 32.0 is 32 at some keys, and in lists and tables there.
+
+  Args:
+    values: the table.
+    keys: of it.
+  """
+  return {key: _whole(value) if key in keys else value for key, value in values.items()}
+
+
+def _whole(value):
+  if isinstance(value, float) and value.is_integer():
+    return int(value)
+  if isinstance(value, list):
+    return [_whole(item) if isinstance(item, float) else item for item in value]
+  if isinstance(value, dict):
+    return {k: _whole(item) if isinstance(item, float) else item for k, item in value.items()}
+  return value
 
 
 def _scale(processor, source):
@@ -136,6 +158,10 @@ def _cut(processor, source):
     ratio = max(ratios)
     if len(ratios) > 1 or ratio > 1:
       raise _refused("crop_size", crop, f"it is no part of the same shape of size {size}", source)
+    if ratio < LEAST_CROP_RATIO:
+      raise _refused(
+        "crop_size", crop, f"expected at least {LEAST_CROP_RATIO} of size {size}", source
+      )
   return {"crop_mode": mode, "crop_ratio": ratio}
 
 

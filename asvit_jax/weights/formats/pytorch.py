@@ -13,7 +13,8 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.weights import checks
-from asvit_jax.weights.formats import zipped
+from asvit_jax.weights.formats import contents, zipped
+from asvit_jax.weights.formats.safetensors import safetensors
 from asvit_jax.weights.stored import Stored, cleaned
 
 _SUFFIXES = (".pth", ".tar", ".pt", ".bin", ".ckpt")
@@ -53,10 +54,16 @@ class PyTorch:
 
   def recognizes(self, source):
     """A file of one of PyTorch's suffixes."""
-    return storage.path(source).suffix in _SUFFIXES and storage.path(source).is_file()
+    return storage.path(source).suffix.lower() in _SUFFIXES and storage.path(source).is_file()
 
   def read(self, source, key=""):
-    """See `formats`; a pickle that asks for more than tensors is refused."""
+    """See `formats`; a pickle that asks for more than tensors is refused.
+
+    What is safetensors under one of PyTorch's names is read as that.
+    """
+    if _is_safetensors(source):
+      log(f"weights {source}: read as safetensors, which it is in spite of its name")
+      return safetensors.read(source, key)
     try:
       import torch
     except ImportError as error:
@@ -82,6 +89,15 @@ class PyTorch:
 
 
 pytorch = PyTorch()
+
+
+def _is_safetensors(source):
+  try:
+    with storage.local(source) as path:
+      contents.check_no_pointer(path, f"weights {source}")
+      return contents.is_safetensors(path)
+  except OSError as error:
+    raise InputError(f"weights {source}: cannot be read ({error}): fetch it again") from error
 
 
 def _loaded(torch, source):

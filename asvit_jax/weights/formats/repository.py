@@ -3,6 +3,7 @@
 from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
+from asvit_jax.run import layout
 from asvit_jax.weights import checks
 from asvit_jax.weights.formats import hub_config
 from asvit_jax.weights.formats.pytorch import pytorch
@@ -24,11 +25,17 @@ class Repository:
   takes_key = True
 
   def recognizes(self, source):
-    """A directory with weights under the hub's names, or the index of shards."""
+    """A directory with weights under the hub's names, or the index of shards.
+
+    Where checkpoints of a run are beside them, the run is meant: somebody exported it into its own
+    workdir, and only there `step` and `weights_of` have something to choose from.
+    """
     path = storage.path(source)
     if path.name in INDICES:
       return path.is_file()
-    return path.is_dir() and any((path / name).is_file() for name in (*WEIGHTS, *INDICES))
+    if not weights_in(path):
+      return False
+    return not ((path / "checkpoints").is_dir() and layout.is_run(path))
 
   def read(self, source, key="", named=None):
     """See `formats`.
@@ -56,6 +63,11 @@ class Repository:
 
 
 repository = Repository()
+
+
+def weights_in(directory):
+  """The names in a directory, a path, under which the hub has weights."""
+  return [name for name in (*WEIGHTS, *INDICES) if (directory / name).is_file()]
 
 
 def shards(index, name):
@@ -103,6 +115,6 @@ def _joined(index, name, key):
 
 
 def _read(path, key):
-  if path.suffix == ".safetensors":
+  if path.suffix.lower() == ".safetensors":
     return safetensors.read(str(path), key)
   return pytorch.read(str(path), key)

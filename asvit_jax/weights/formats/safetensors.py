@@ -9,12 +9,14 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.vit import description as descriptions
 from asvit_jax.weights import checks
+from asvit_jax.weights.formats import contents
 from asvit_jax.weights.names import THRESHOLD
 from asvit_jax.weights.stored import Stored, cleaned
 
 # Keys of the header, besides those of others.
 THRESHOLDS, DESCRIPTION = "thresholds", "asvit_jax"
-_MOST_BYTES = 16 << 20  # of a header; that of 65,536 tensors takes half
+# Of a header: the library reads no longer one. That of 65,536 tensors takes 8 MB.
+_MOST_BYTES = 100_000_000
 # The library's names of types that it makes arrays of; what is not floating point is refused later.
 _TYPES = frozenset(
   (
@@ -45,6 +47,7 @@ class Safetensors:
     """See `formats`."""
     try:
       with storage.local(source) as path:
+        contents.check_no_pointer(path, f"weights {source}")
         tensors, metadata = _read(path, f"weights {source}")
       header = f"weights {source}: its metadata"
       description = descriptions.loads(metadata.get(DESCRIPTION, "{}"), f"{header}, {DESCRIPTION}")
@@ -60,6 +63,16 @@ class Safetensors:
 
 
 safetensors = Safetensors()
+
+
+def check_header(content, source):
+  """Raises InputError for the bytes of a file whose header is longer than is read."""
+  length = int.from_bytes(content[:8], "little")
+  if length > _MOST_BYTES:
+    raise InputError(
+      f"{source} would have a header of {length:,} bytes, expected at most {_MOST_BYTES:,}: give "
+      "shorter names of classes"
+    )
 
 
 def _read(path, source):

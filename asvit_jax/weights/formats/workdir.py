@@ -4,8 +4,10 @@ from asvit_jax.config import parts as config_parts
 from asvit_jax.config.model import architecture, trained_architecture
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 from asvit_jax.run import choice, identity, ranking
 from asvit_jax.vit import Architecture
+from asvit_jax.weights.formats.repository import weights_in
 from asvit_jax.weights.names import to_timm
 from asvit_jax.weights.stored import Stored
 
@@ -31,14 +33,21 @@ class Workdir:
       arch = Architecture.from_json(description["architecture"], f"workdir {source}", parts)
       arch = arch.dense if config.budget is None else arch
     else:  # of a run from before it was written
+      ratio = config.data.crop_ratio
       description = {
         "variant": config.model.variant,
         "architecture": architecture(config).to_json(),
-        "preprocessing": {"crop_ratio": config.data.crop_ratio},
+        "preprocessing": {} if ratio is None else {"crop_ratio": ratio},
       }
     checkpoints = Checkpoints(source, read_only=True)
     if checkpoints.latest_step is None:
       raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
+    beside = weights_in(storage.path(source))
+    if beside:
+      log(
+        f"{source} holds a run, whose weights are taken, and not {beside[0]} beside them: to take "
+        "those, give the path of that file"
+      )
     step, kind = choice.choose(source, config, checkpoints.steps, step, weights_of)
     name = {ranking.EMA: "ema", ranking.RAW: "params"}[kind]
     budgets = len(description.get("budgets", ()))

@@ -1,0 +1,73 @@
+"""Links of classes to images that lie together in a directory beside them, a pool.
+
+`val/cat/1.jpg` may be a link to `val/all_images/1.jpg`: where `all_images` is a class as well, as
+all directories are until a file says otherwise, the image would be of two.
+"""
+
+import os
+from pathlib import PurePath
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.data import files
+from asvit_jax.data.sources.classes import listing, normal
+
+
+def pools(root, classes):
+  """Names of the directories that are no classes, and to which classes of links lead; sorted.
+
+  A class with images of its own has no pool: what it has a link to may be a forgotten class.
+
+  Args:
+    root: directory of the class directories.
+    classes: keys of the classes.
+  """
+  names = files.subdirectories(root)
+  others = [name for name in names if normal(name) not in classes]
+  found = set()
+  for name in names if others else ():
+    if normal(name) in classes and _is_of_links(os.path.join(root, name)):
+      found |= _led_to(root, name, others)
+    if len(found) == len(others):
+      break
+  return sorted(found)
+
+
+def check(root, found):
+  """Raises InputError for classes of which all images are links into other classes.
+
+  Args:
+    root: directory of the class directories.
+    found: the `Listing` of it.
+  """
+  names = [name for name, *_ in found.directories]
+  linked = [
+    name
+    for name, count, _, left in found.directories
+    if not count and any(kind.endswith(f"({files.LINK_OUT})") for kind in left)
+  ]
+  into = sorted({pool for name in linked for pool in _led_to(root, name, names) if pool != name})
+  if into:
+    raise InputError(
+      f"{root}: all images of {listing(linked)} are links into {listing(into)}, which is a class "
+      f"as well: move {listing(into)} out of {root}, or name the classes without it in a file "
+      "(data.classes)"
+    )
+
+
+def _is_of_links(directory):
+  """Whether a directory is a link, or has no images and no directories but links."""
+  return os.path.islink(directory) or all(
+    entry.is_symlink()
+    for entry in files.entries(directory)
+    if files.is_image(entry.name) or entry.is_dir()
+  )
+
+
+def _led_to(root, name, others):
+  """Those of other directories in a root that one, or a link right in it, leads to, as a set."""
+  directory = os.path.join(root, name)
+  links = (entry.path for entry in files.entries(directory) if entry.is_symlink())
+  # Many links lead to the same directory.
+  reals = {os.path.realpath(directory), *(os.path.dirname(os.path.realpath(p)) for p in links)}
+  above = {parent for real in reals for parent in (real, *map(str, PurePath(real).parents))}
+  return {other for other in others if os.path.realpath(os.path.join(root, other)) in above}
