@@ -107,12 +107,15 @@ def read(name, most=None):
       return _no_longer(found.read_bytes(), most, found)
   # Opening a pipe to read it would wait for somebody to write.
   with open(os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-    mode = os.fstat(file.fileno()).st_mode
-    if stat.S_ISDIR(mode):
+    status = os.fstat(file.fileno())
+    if stat.S_ISDIR(status.st_mode):
       raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(found))
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
       raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(found))
-    return _no_longer(file.read(-1 if most is None else most + 1), most, found)
+    if most is None:
+      return file.read()
+    # No more memory than there is to read; files of the system itself say that they are empty.
+    return _no_longer(file.read(min(most, status.st_size or most) + 1), most, found)
 
 
 def _no_longer(content, most, found):

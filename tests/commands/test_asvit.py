@@ -26,6 +26,7 @@ FLAGS = {
       "save-weights",
     ),
     *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
+    "[no]compare-dense",
     *("step", "weights-of", "per-class", "parts"),
   },
   "compare": {

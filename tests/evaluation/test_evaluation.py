@@ -144,7 +144,7 @@ def test_shares_kept_in_and_outside_boxes_by_hand(monkeypatch):
   # of the bottom row; the network keeps the first eight patches, then the first two.
   boxes = np.array([[0, 0, 0.5, 0.5], [0.8, 0.0, 1.0, 1.0]], np.float32)
 
-  def classify(network, images, execution):
+  def classify(network, images, execution, against_dense=False):
     keep = np.zeros((len(images), 2, 16), bool)
     keep[:, 0, :8] = keep[:, 1, :2] = True
     return {"top5": np.zeros((len(images), 3), int), "keep": keep}
