@@ -88,13 +88,14 @@ class Preprocessing:
     """Scales pixels to the network's input.
 
     Args:
-      images: (b, h, w, 3) uint8, of NumPy or, on the device, of JAX: a quarter of the bytes to
+      images: (…, h, w, 3) uint8, of NumPy or, on the device, of JAX: a quarter of the bytes to
         send.
 
     Returns:
-      (b, h, w, 3) float32.
+      (…, h, w, 3) float32.
     """
-    mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, 3) for v in (self.mean, self.std))
+    shape = (1,) * (images.ndim - 1) + (3,)  # of as many axes, for who has JAX refuse others
+    mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
     return (images.astype(np.float32) / 255 - mean) / std
 
   def overridden(self, data):

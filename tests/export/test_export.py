@@ -361,8 +361,11 @@ def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
   path = tmp_path / "net"
   path.mkdir()
   (path / "old").write_text("")
-  tiny.network(ARCH).dense.export(path, "savedmodel")
-  assert not (path / "old").exists()
+  with pytest.raises(InputError, match=r"is a directory, and net\.json beside it does not list"):
+    tiny.network(ARCH).dense.export(path, "savedmodel")  # which is somebody's
+  (path / "old").unlink()
+  for seed in (0, 1):
+    tiny.network(ARCH, seed=seed).dense.export(path, "savedmodel")
   assert sorted(p.name for p in tmp_path.iterdir()) == ["net", "net.json"]
   assert load_artifact(path)(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)
 

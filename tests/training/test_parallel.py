@@ -33,8 +33,8 @@ if jax.process_index() == changes.pop("blind"):  # takes the newest checkpoint f
   checksums, calls = leaves.checksums, []
   def wrong(tree):
     calls.append(tree)
-    return {name: sum + (len(calls) == 2) for name, sum in checksums(tree).items()}
-  leaves.checksums = wrong  # the first is of the teacher
+    return {name: sum + (len(calls) == 3) for name, sum in checksums(tree).items()}
+  leaves.checksums = wrong  # the first are of the teacher and of the weights it begins with
 if jax.process_index() == changes.pop("victim"):
   received = hosts.StopSignal.received
   def killed(self, step):
