@@ -7,7 +7,6 @@ import signal
 import sys
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 
 from asvit_jax.core import (
   failures,
@@ -113,6 +112,8 @@ def _check_config():
   """Raises InputError where the file of --config gave no config, or could not be loaded."""
   if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
     return
+  from ml_collections import ConfigDict  # takes long, and not every command has a config
+
   flag = flags.FLAGS["config"]
   with contextlib.suppress(AttributeError):
     _ = flag.value.is_locked  # a file that does not load says so at its first use

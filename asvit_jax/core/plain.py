@@ -3,8 +3,6 @@
 import math
 import os
 
-import numpy as np
-
 
 def plain(value):
   """A value of dictionaries, lists, text and numbers that any reader of JSON understands.
@@ -31,6 +29,8 @@ def plain(value):
     return [plain(item) for item in value]
   if isinstance(value, os.PathLike):
     return plain(os.fsdecode(value))
-  if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__"):
+  if hasattr(value, "__array__"):  # so also NumPy's own; most results have none
+    import numpy as np
+
     return plain(np.asarray(value).tolist())
   raise TypeError(f"{type(value).__name__} cannot be written as JSON")

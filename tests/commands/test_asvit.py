@@ -119,3 +119,11 @@ def test_what_only_says_how_it_is_used_imports_nothing_heavy(command):
     f"finally:\n  print(json.dumps([name for name in {HEAVY} if name in sys.modules]))\n"
   )
   assert json.loads(call("-c", script).stdout.splitlines()[-1]) == []
+
+
+def test_the_start_of_a_command_imports_no_library_of_arrays_or_configs():
+  script = (
+    "import sys, asvit_jax.commands\n"
+    "print([name for name in ('numpy', 'ml_collections', 'jax') if name in sys.modules])\n"
+  )
+  assert call("-c", script).stdout.strip() == "[]"
