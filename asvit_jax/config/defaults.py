@@ -36,7 +36,7 @@ class Section(ConfigDict):
     if isinstance(self.get(key), Section):
       expected = "its keys, a dictionary"
     elif allowed is not None:
-      expected = ", ".join(filter(None, (allowed.kind, allowed.words)))
+      expected = allowed.expected
     else:  # a key that somebody added
       expected = f"a value of its type ({' '.join(str(error).split())[:300]})"
     return InputError(f"field {name!r} of the config is {shown(value)}: expected {expected}")

@@ -32,7 +32,7 @@ class Range:
   """What a value may be.
 
   Attributes:
-    kind: its type, in words: "a whole number".
+    kind: its type, in words: "a whole number"; or all that it may be.
     is_kind: function of a value of any type: whether it is of that type.
     words: of those, which: "at least 1"; "" for all.
     fits: function of a value of that type: whether it is one of them.
@@ -43,19 +43,23 @@ class Range:
   words: str = ""
   fits: Callable[[Any], bool] = lambda value: True
 
+  @property
+  def expected(self):
+    """Type and range in words."""
+    return ", ".join(filter(None, (self.kind, self.words)))
+
   def check(self, key, value):
     """Raises InputError, by the name of its key, for a value outside."""
     expected = self.words
     try:
-      if self.is_kind(value):
-        if self.fits(value):
-          return
-      else:
-        expected = ", ".join(filter(None, (self.kind, self.words)))
+      if not self.is_kind(value):
+        expected = self.expected
+      elif self.fits(value):
+        return
     except InputError:
       raise
     except Exception:  # there is no saying what an object of any type raises when it is compared
-      expected = ", ".join(filter(None, (self.kind, self.words)))
+      expected = self.expected
     raise InputError(f"{key} {shown(value)} is not valid: expected {expected}")
 
   def or_none(self):
@@ -123,7 +127,7 @@ def text(most=_PATH):
 def one_of(*choices):
   """Some texts."""
   listed = " or ".join(choices) if len(choices) == 2 else ", ".join(choices)
-  return Range(listed, lambda value: isinstance(value, str), listed, lambda value: value in choices)
+  return Range(listed, lambda value: isinstance(value, str) and value in choices)
 
 
 def _is_whole(value):

@@ -98,6 +98,16 @@ def test_values_that_were_let_pass_are_refused_by_name(key, value, expected):
     assert re.search(rf"is not valid: expected .*{expected}", said)
 
 
+@pytest.mark.parametrize("value", ["pmup", 3])
+def test_the_choices_of_a_key_are_said_once(value):
+  with pytest.raises(InputError, match=r"^parallel .* not valid: expected pmap or shard_map$"):
+    rules.check(trained(parallel=value))
+  with pytest.raises(InputError, match=r"is 3: expected pmap or shard_map$"):
+    base().parallel = 3
+  with pytest.raises(InputError, match=r"expected center or squash, or None$"):
+    rules.check(trained(**{"data.crop_mode": value}))
+
+
 def test_a_config_that_is_none_is_refused():
   for config in (None, {}, {"seed": 0}, 3, "digits"):
     with pytest.raises(InputError, match=r"expected that of asvit_jax\.config\.base\(\)"):
