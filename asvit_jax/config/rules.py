@@ -163,12 +163,7 @@ def _holds_the_budget(config):
   ends = config.budget_range
   if ends is None:
     return True, expected
-  return (
-    config.budget is not None
-    and len(ends) == 2
-    and ends[0] <= config.budget <= ends[1]
-    and ends[0] < ends[1] <= 1
-  ), expected
+  return config.budget is not None and ends[0] <= config.budget <= ends[1], expected
 
 
 def _stays_in_view(config):
@@ -178,8 +173,7 @@ def _stays_in_view(config):
 
 def _divides_a_batch(config):
   share = config.batch_size // jax.device_count()
-  fits = config.accumulate >= 1 and share % config.accumulate == 0
-  return fits, f"a divisor of {share}, a device's share of batch_size"
+  return share % config.accumulate == 0, f"a divisor of {share}, a device's share of batch_size"
 
 
 def _pairs(config):
