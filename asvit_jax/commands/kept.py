@@ -26,7 +26,9 @@ def of_source(source, what="the run"):
 
 def of_artifact(artifact):
   """Of --artifact: all of it, and its note."""
-  note = storage.path(f"{artifact.rstrip('/')}.json")
+  from asvit_jax.export.notes import note_path
+
+  note = note_path(artifact)
   return [Kept(artifact, "--artifact", lambda path: True), Kept(note, "the note of --artifact")]
 
 
