@@ -6,12 +6,11 @@ What stands in the file already is not compiled again, so an interrupted check g
 """
 
 import json
-import pathlib
 import re
 
 from absl import flags
 
-from asvit_jax.core import command, outputs, schema
+from asvit_jax.core import command, outputs, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -33,10 +32,9 @@ def define_flags():
 
 def main(_):
   """Compiles what is missing; returns how many there are, and whether all fit."""
-  from asvit_jax.core import storage
   from asvit_jax.targets import checking, names, process
 
-  path = pathlib.Path(flags.FLAGS.out)
+  path = storage.path(flags.FLAGS.out)
   lines = storage.read(path).splitlines() if path.exists() else []
   known = [schema.loads(line, _ROW, f"--out {path}", "give another file") for line in lines]
   done = {checking.name(row): row for row in known}
