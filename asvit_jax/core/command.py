@@ -20,6 +20,8 @@ from asvit_jax.core import (
 )
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import error_line
+from asvit_jax.core.progress import log
 
 # Flags of all tools that name what is read: whether it can be opened is known at once.
 _INPUTS = ("workdir", "weights", "artifact", "images", "results")
@@ -202,5 +204,5 @@ def _choice_meant(text):
 
 
 def _fail(error):
-  streams.complain(error)
+  log(error_line(error))
   sys.exit(2)

@@ -11,6 +11,7 @@ import sys
 
 from asvit_jax.core.plain import plain
 from asvit_jax.core.printable import error_line
+from asvit_jax.core.progress import log
 
 _closed = set()  # names of streams that the process began without
 
@@ -69,9 +70,8 @@ def _checked():
   except (OSError, ValueError) as error:
     _give_up()
     reason = getattr(error, "strerror", None) or error
-    complain(
-      f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can"
-    )
+    said = f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can"
+    log(error_line(said))
     sys.exit(1)
 
 
@@ -81,9 +81,3 @@ def _give_up():
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
-
-
-def complain(error):
-  """Prints an error to stderr, if that can take it."""
-  with contextlib.suppress(OSError, ValueError, AttributeError):
-    print(error_line(error), file=sys.stderr, flush=True)
