@@ -13,7 +13,7 @@ import dataclasses
 from absl import flags
 
 from asvit_jax.commands import arguments, kept
-from asvit_jax.core import outputs
+from asvit_jax.core import outputs, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.progress import log
@@ -31,7 +31,7 @@ def define_flags():
   flags.DEFINE_enum(
     "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
   )
-  flags.DEFINE_integer("batch", 32, "Images a batch.", 1, 2**20)
+  flags.DEFINE_integer("batch", 32, "Images a batch.", 1, sizes.MOST_BATCH)
   flags.DEFINE_string(
     "weights", None, "Weights of that network, or a run's workdir; random without."
   )

@@ -9,7 +9,7 @@ Again with the same --out, it measures only what it has not measured yet.
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import outputs, storage
+from asvit_jax.core import outputs, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -28,7 +28,7 @@ def define_flags():
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
   flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
   arguments.define_report()
-  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, 2**20)
+  flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, sizes.MOST_BATCH)
 
 
 def main(_):

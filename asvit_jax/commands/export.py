@@ -8,7 +8,7 @@ python export.py --weights W65 --format safetensors --out w.safetensors --push-t
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import outputs, schema, storage
+from asvit_jax.core import outputs, schema, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -27,7 +27,7 @@ def define_flags():
   help_ = "File to write, or directory where the format is one."
   outputs.define("out", None, help_, _check_out, over=("weights",))
   flags.DEFINE_multi_integer(
-    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", 1, 2**20
+    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", 1, sizes.MOST_BATCH
   )
   flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
   flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)

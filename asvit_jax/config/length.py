@@ -4,7 +4,7 @@ import math
 
 from asvit_jax.core.errors import InputError
 
-_MOST = 2**31 - 1  # steps are counted in int32 on the devices
+MOST_STEPS = 2**31 - 1  # steps are counted in int32 on the devices
 
 
 def total_steps(config, images):
@@ -16,9 +16,9 @@ def total_steps(config, images):
   if config.total_steps is not None:
     return config.total_steps
   steps = config.epochs * images / config.batch_size
-  if steps > _MOST:
+  if steps > MOST_STEPS:
     raise InputError(
       f"epochs {config.epochs:g} of {images:,} images are {steps:.3g} steps of {config.batch_size} "
-      f"images: expected at most {_MOST:,} steps"
+      f"images: expected at most {MOST_STEPS:,} steps"
     )
   return max(1, math.ceil(steps))

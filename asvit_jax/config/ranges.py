@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from asvit_jax.config.length import MOST_STEPS
 from asvit_jax.core import sizes
 from asvit_jax.core.devices import PRECISIONS
 from asvit_jax.core.errors import InputError
@@ -20,7 +21,6 @@ from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_
 from asvit_jax.sparsity.complexity import check_share
 from asvit_jax.vit.fields import LEAST_EPSILON
 
-_INT32 = 2**31 - 1  # steps are counted in it on the devices
 _MOST_BATCH = sizes.MOST_BATCH
 _MOST_CLASSES = 2**24
 _MOST_SIDE = 2**14  # pixels
@@ -72,7 +72,7 @@ class Range:
     )
 
 
-def whole(least=0, most=_INT32, why=""):
+def whole(least=0, most=MOST_STEPS, why=""):
   """Whole numbers in [least, most]."""
   words = f"at least {least:,} and at most {most:,}{why}"
   return Range("a whole number", _is_whole, words, lambda value: least <= value <= most)

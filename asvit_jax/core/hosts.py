@@ -18,7 +18,6 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import error_line
 from asvit_jax.core.progress import log
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Ours first: they work without any launcher.
 _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -174,12 +173,13 @@ class StopSignal:
   def __init__(self):
     self._received = None
     self._before = {}
-    count = stopping.Count(_STOPPING, self._say, stopping.end_at_once)
+    count = stopping.Count(stopping.SIGNALS, self._say, stopping.end_at_once)
     self._watch = stopping.Watch(count)
 
   def __enter__(self):
     alone = jax.process_count() == 1
-    for number in _STOPPING if alone else _STOPPING[1:]:  # of several hosts, JAX has SIGTERM
+    signals = stopping.SIGNALS if alone else stopping.SIGNALS[1:]  # of several, JAX has SIGTERM
+    for number in signals:
       before = signal.getsignal(number)
       if before is signal.SIG_IGN and number != signal.SIGTERM:
         continue

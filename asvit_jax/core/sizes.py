@@ -8,6 +8,11 @@ from asvit_jax.core.printable import shown
 MOST_BATCH = 2**20  # images
 
 
+def is_whole(value):
+  """Whether a value of any type is a whole number; True and False are none."""
+  return not isinstance(value, bool) and hasattr(value, "__index__")
+
+
 def height_width(size):
   """The height and width, in pixels, that a size stands for.
 
@@ -23,7 +28,7 @@ def height_width(size):
     pair = match and (int(match[1]), int(match[2] or match[1]))
   elif not isinstance(size, (tuple, list)):
     pair = (size, size)
-  if not pair or len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
+  if not pair or len(pair) != 2 or not all(is_whole(side) and side >= 1 for side in pair):
     raise InputError(
       f"image size {shown(size)} is not valid: expected the side of a square in pixels, 224, or "
       "height and width, (224, 448) or 224x448"
@@ -45,14 +50,10 @@ def check_batches(numbers, expected="expected numbers of images, at least 1, as 
     expected: for the error.
   """
   listed = list(numbers) if hasattr(numbers, "__iter__") and not isinstance(numbers, str) else None
-  if listed is None or not all(_is_whole(number) and number >= 1 for number in listed):
+  if listed is None or not all(is_whole(number) and number >= 1 for number in listed):
     raise InputError(f"batch sizes {shown(numbers if listed is None else listed)}: {expected}")
   if listed and max(listed) > MOST_BATCH:
     raise InputError(
       f"batch sizes {shown(listed)}: expected at most {MOST_BATCH:,} images in a batch"
     )
   return sorted({int(number) for number in listed})
-
-
-def _is_whole(side):
-  return not isinstance(side, bool) and hasattr(side, "__index__")

@@ -13,6 +13,8 @@ import time
 
 from asvit_jax.core.progress import log
 
+# By which a process is told to stop; the first is the one that JAX itself has of several hosts.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Launchers send a signal to a process and to its group: that is one, if they come together.
 _TOGETHER = 0.3
 _SECONDS_TO_END = 10.0  # for what hangs once the process was told to end

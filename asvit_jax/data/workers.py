@@ -20,11 +20,10 @@ from multiprocessing import forkserver, resource_tracker
 import grain
 from absl import flags
 
+from asvit_jax.core import stopping
 from asvit_jax.core.errors import InputError
 
 _SHARED_MEMORY = "/dev/shm"
-# What a worker leaves to its parent, which says when it ends.
-_OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNGUARDED = 90  # the exit code of a worker that was made to do what its parent does
 _GUARD = 'if __name__ == "__main__":'
 
@@ -134,10 +133,10 @@ def _fork_from_server():
   # A launcher's SIGTERM and a terminal's Ctrl-C go to all processes, and the server must outlive
   # them as the workers do: where it ends, so do they. What is blocked here is blocked in what is
   # started here; the tracker's start unblocks some of it, so it is blocked again for the server.
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
   try:
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
     forkserver.ensure_running()
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -160,7 +159,7 @@ def _follow_parent(*_):
   A worker whose parent was killed would wait for it for ever. One that gets the SIGTERM which
   launchers send to all processes, or a terminal's Ctrl-C, would end before its parent has saved.
   """
-  for number in _OF_THE_PARENT:
+  for number in stopping.SIGNALS:
     signal.signal(number, signal.SIG_IGN)
 
   def watch():

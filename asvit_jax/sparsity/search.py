@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from scipy.special import log_softmax
 
+from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.sparsity.complexity import check_budget, target_gmacs, uniform_ratio
@@ -80,8 +81,7 @@ def search(calibrator, budget, trials=TRIALS, seed=0):
 def check(trials, seed):
   """Raises InputError where a number of trials, or a seed, is no whole number from 0 on."""
   for name, value in (("trials", trials), ("seed", seed)):
-    whole = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not whole or value < 0:
+    if not sizes.is_whole(value) or value < 0:
       raise InputError(f"{name} {value!r} of the search: expected a whole number, 0 or more")
 
 
