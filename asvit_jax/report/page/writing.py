@@ -51,9 +51,7 @@ def write(directory, page):
     InputError: it cannot be written.
   """
   path = path_in(directory)
-  # Names that are no UTF-8 have halves of characters, which cannot be written. In the data they are
-  # escapes of JSON.
-  storage.write(path, render(page).encode(errors="backslashreplace"), "the report")
+  storage.write(path, render(page), "the report")
   return path
 
 
