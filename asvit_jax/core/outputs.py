@@ -41,7 +41,7 @@ def define(name, default, help_, check=storage.check_file, over=()):
     over: flags whose file may be written over by it.
   """
   flags.DEFINE_string(name, default, help_)
-  flags.FLAGS[name].output = check, frozenset({f"--{other}" for other in over})
+  flags.FLAGS[name].output = check, frozenset(over)
 
 
 def define_directory(name, default, help_, check=storage.check_writable):
@@ -84,7 +84,7 @@ def check(inputs, arguments=()):
     if over is None:
       continue
     other = taken.setdefault(_place(flag.value), name)
-    if other != name and other not in over:
+    if other not in {name, *(f"--{may}" for may in over)}:
       raise InputError(f"{name} {flag.value} would be written over {other}: give another name")
   for name in flags.FLAGS:
     flag = flags.FLAGS[name]
@@ -98,11 +98,11 @@ def check_kept(kept):
     if flag.value is None:
       continue
     place, (_, over) = _place(flag.value), flag.output
+    # A directory is written in; and a file that the flag may replace may be named twice.
+    free = over is None or place in {_place(v) for name in over if (v := flags.FLAGS[name].value)}
     for one in kept:
       root = _place(one.path)
       if one.holds is None:
-        # A directory is written in; and a file that the flag may replace may be named twice.
-        free = over is None or place in {_place(flags.FLAGS[o[2:]].value or "") for o in over}
         found = place == root and not free
       else:
         inside = place == root or place.startswith(root.rstrip("/") + "/")
