@@ -5,6 +5,7 @@ import inspect
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
 
 
 def parse(text, key):
@@ -33,7 +34,7 @@ def parse(text, key):
     *(RecursionError, MemoryError),  # of brackets without end
   ) as error:
     raise InputError(
-      f"{key} {text[:200]!r} cannot be read: expected names and values as in 'b1=0.9,b2=0.95'"
+      f"{key} {shown(text)} cannot be read: expected names and values as in 'b1=0.9,b2=0.95'"
     ) from error
 
 

@@ -5,7 +5,7 @@ import re
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.printable import on_a_line, shown
+from asvit_jax.core.printable import shown
 
 # What a part of somebody's own is called: a module, a colon, and what is in it.
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -23,7 +23,7 @@ def typed(names):
   names = (names,) if isinstance(names, str) else tuple(names)
   for name in names:
     if not isinstance(name, str) or not _OWN.fullmatch(name):
-      raise InputError(f"part {_short(name)} is not valid: expected package.module:object")
+      raise InputError(f"part {shown(name, 100)} is not valid: expected package.module:object")
   return frozenset(names)
 
 
@@ -47,7 +47,9 @@ def refuse(named, source):
   """Raises the InputError of `check_from_file`, for {key: name of a part}."""
   for key, name in named.items():
     if not _OWN.fullmatch(name):  # no advice to type that into a shell
-      raise InputError(f"{source}: {key} {_short(name)} is not known: it is not the name of a part")
+      raise InputError(
+        f"{source}: {key} {shown(name, 100)} is not known: it is not the name of a part"
+      )
   names = list(dict.fromkeys(named.values()))
   flags = " ".join(f"--config.{key}={name}" for key, name in named.items())
   raise InputError(
@@ -91,7 +93,7 @@ class Table:
       place = self._places.get(name, name if _OWN.fullmatch(name) else None)
     if place is None:
       raise InputError(
-        f"{self.key} {_short(name)} is not known: choose from {', '.join(self.names)}, or give "
+        f"{self.key} {shown(name, 100)} is not known: choose from {', '.join(self.names)}, or give "
         f"your own {self.kind} as package.module:object{hint(name, self.names)}"
       )
     module, _, attribute = place.partition(":")
@@ -114,9 +116,3 @@ class Table:
 
   def __len__(self):
     return len(self._places)
-
-
-def _short(name):
-  text = on_a_line(name)
-  text = text if len(text) <= 100 else f"{text[:97]}..."
-  return repr(text) if isinstance(name, str) else text

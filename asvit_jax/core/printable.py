@@ -29,13 +29,13 @@ def on_a_line(text):
   return printable(text).replace("\n", "\\n")
 
 
-def shown(value):
-  """A value in an error: as Python writes it, on one line, and not for pages."""
+def shown(value, most=200):
+  """A value in an error: as Python writes it, on one line, and cut after so many characters."""
   try:
     text = repr(value)
   except Exception:  # of a number with thousands of digits, or of any object
     text = f"of type {type(value).__name__}"
-  return on_a_line(text if len(text) <= 200 else f"{text[:200]}…")
+  return on_a_line(text if len(text) <= most else f"{text[:most]}…")
 
 
 def error_line(error):
