@@ -57,9 +57,8 @@ def check(root, found):
 def _is_of_links(directory):
   """Whether a directory is a link, or has no images and no directories but links."""
   return os.path.islink(directory) or all(
-    entry.is_symlink()
+    entry.is_symlink() or not (files.is_image(entry.name) or files.leads_to_directory(entry))
     for entry in files.entries(directory)
-    if files.is_image(entry.name) or entry.is_dir()
   )
 
 
