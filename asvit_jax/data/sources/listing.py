@@ -143,14 +143,14 @@ def _check_apart(root, names):
     if other != name:
       raise InputError(f"{root}: {other} and {name} are the same directory: remove one of the two")
   whole = os.path.realpath(root)
-  for real in (whole, *map(str, Path(whole).parents)):
+  for real in files.ways(whole):
     if real in classes:
       raise InputError(
         f"{root}: {classes[real]} is a link to {real}, which holds all classes: link to a class's "
         "images"
       )
   for real, name in classes.items():
-    above = next((classes[str(p)] for p in Path(real).parents if str(p) in classes), None)
+    above = next((classes[way] for way in files.ways(real)[1:] if way in classes), None)
     if above is not None:
       raise InputError(
         f"{root}: {name} is a link to a directory in {above}, which would give its images two "
