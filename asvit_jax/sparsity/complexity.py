@@ -83,21 +83,13 @@ def similarity_gmacs(arch, tokens):
     arch: an `Architecture`.
     tokens: (..., 1 + stages), in the blocks before each stage and after the last.
   """
-  if not compares_tokens(arch):
-    return 0.0
   parts = SCORES[arch.score], REDUCTIONS[arch.reduction]
   width = arch.width / arch.heads if any(part.uses_keys for part in parts) else 0
   width += arch.width if any(getattr(part, "uses_tokens", False) for part in parts) else 0
+  if not width:
+    return 0.0
   compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Attending`
   return 1e-9 * width * (compared**2).sum(axis=-1)
-
-
-def compares_tokens(arch):
-  """Whether a stage needs the similarity of all pairs of tokens."""
-  return any(
-    part.uses_keys or getattr(part, "uses_tokens", False)
-    for part in (SCORES[arch.score], REDUCTIONS[arch.reduction])
-  )
 
 
 def _spared_gmacs(arch, tokens):
