@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
@@ -146,14 +146,14 @@ def share(budget):
         number = float(budget)
   if number is None:
     raise InputError(
-      f"budget {on_a_line(repr(budget)[:80])} is no number: expected the share of the dense "
-      "model's GMACs to keep, in (0, 1]"
+      f"budget {shown(budget)} is no number: expected the share of the dense model's GMACs to "
+      "keep, in (0, 1]"
     )
   return number
 
 
 def shares(budgets, none_too=False):
-  """One budget or several as a tuple of floats, each in (0, 1] and another.
+  """One budget or several as a tuple of floats, each in (0, 1], no two equal.
 
   Args:
     budgets: a number, see `share`, or a list or an array of them.
