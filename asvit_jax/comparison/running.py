@@ -54,10 +54,12 @@ class Comparison:
     dense = self._dense()
     results = {"dense": dense, "results": []}
     rows = []
+    # After every row all are held against the best: what is known of a pair is not drawn again.
+    above = functools.cache(lambda i, best: differences.above(rows[i], rows[best]))
     for contender in self.contenders:
       for tuned in (False, True) if finetuned else (False,):
         rows.append(self._measured(contender, tuned))
-        results["results"] = _compared(rows)
+        results["results"] = _compared(rows, above)
         self._write(results)
     if rounds:
       self._time(results, rounds, speed_batch)
@@ -189,13 +191,28 @@ class Comparison:
     return list(loader.eval_batches(self.config, sample, self.network.preprocessing))
 
 
-def _compared(rows):
-  """The rows in their order, each held against the best of its budget and its weights."""
+def _compared(rows, above):
+  """The rows in their order, each held against that of the least mean divergence in its group.
+
+  Args:
+    rows: measurements; those of one budget and of the same weights, as they are or fine-tuned, are
+      a group.
+    above: function of the places of a row and of the best; see `differences.above`.
+
+  Returns:
+    The rows without `each`, and with `kl_above_best`.
+  """
   groups = {}
-  for row in rows:
-    groups.setdefault((row["budget"], row["finetuned"]), []).append(row)
-  found = {key: iter(differences.against_the_best(group)) for key, group in groups.items()}
-  return [next(found[row["budget"], row["finetuned"]]) for row in rows]
+  for i, row in enumerate(rows):
+    groups.setdefault((row["budget"], row["finetuned"]), []).append(i)
+  best = {}
+  for group in groups.values():
+    best |= dict.fromkeys(group, min(group, key=lambda i: rows[i]["kl"]))
+  return [
+    {name: value for name, value in row.items() if name != "each"}
+    | {"kl_above_best": above(i, best[i])}
+    for i, row in enumerate(rows)
+  ]
 
 
 def contenders(network, methods, budgets):

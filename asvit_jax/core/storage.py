@@ -108,14 +108,19 @@ def read(name, most=None):
   # Opening a pipe to read it would wait for somebody to write.
   with open(os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
     status = os.fstat(file.fileno())
-    if stat.S_ISDIR(status.st_mode):
-      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(found))
-    if not stat.S_ISREG(status.st_mode):
-      raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(found))
+    check_regular(found, status)
     if most is None:
       return file.read()
     # No more memory than there is to read; files of the system itself say that they are empty.
     return _no_longer(file.read(min(most, status.st_size or most) + 1), most, found)
+
+
+def check_regular(path, status):
+  """Raises OSError unless the status, of `os.stat`, of what is at a path is that of a file."""
+  if stat.S_ISDIR(status.st_mode):
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+  if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
+    raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(path))
 
 
 def _no_longer(content, most, found):

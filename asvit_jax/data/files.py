@@ -121,6 +121,11 @@ def leads_to_directory(entry):
     return False
 
 
+def ways(path):
+  """A path, as text, and all directories above it, from the lowest on."""
+  return [path, *map(str, PurePath(path).parents)]
+
+
 def is_system(name):
   """Whether a directory of that name is hidden, or made by a system or a tool."""
   return name.startswith(".") or name.lower() in _SYSTEM
@@ -239,7 +244,7 @@ class _Walk:
     if _is_in(real, self._top):  # found in its place, or seen
       return False
     above = _is_in(self._top, real) or _is_in(os.path.realpath(self._root), real)
-    return above or not self._others.isdisjoint(_ways(real))
+    return above or not self._others.isdisjoint(ways(real))
 
   def _is_of_another(self, path, real):
     """Whether a link to a file, in a directory of a real path, leads to another class."""
@@ -249,8 +254,8 @@ class _Walk:
       return False
     directory = os.path.dirname(target)
     if directory not in self._another:  # many links lead to the same
-      ways = _ways(os.path.realpath(directory))
-      self._another[directory] = not self._others.isdisjoint(ways)
+      above = ways(os.path.realpath(directory))
+      self._another[directory] = not self._others.isdisjoint(above)
     return self._another[directory]
 
   @functools.cached_property
@@ -273,8 +278,3 @@ def _real_subdirectories(root, changed):
 def _is_in(path, directory):
   """Whether a real path is a directory, or in it at any depth."""
   return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def _ways(path):
-  """A path, and all directories above it."""
-  return [path, *map(str, PurePath(path).parents)]

@@ -1,9 +1,7 @@
 """Image files that are not part of a data set."""
 
-import errno
 import io
 import os
-import stat
 
 import numpy as np
 
@@ -63,9 +61,7 @@ def _file(path):
   if storage.in_bucket(path):
     return io.BytesIO(storage.read(path))
   found = storage.path(path)
-  mode = os.stat(found).st_mode
-  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a device or a pipe may never end
-    raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(found))
+  storage.check_regular(found, os.stat(found))
   return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,8 +81,9 @@ class Preprocessing:
       ("crop_mode", _is_one_of(CROP_MODES, self.crop_mode), ", ".join(CROP_MODES)),
     ):
       if not fits:
-        value = on_a_line(repr(getattr(self, key))[:200])
-        raise InputError(f"data.{key} {value} is not valid: expected {expected}")
+        raise InputError(
+          f"data.{key} {shown(getattr(self, key))} is not valid: expected {expected}"
+        )
 
   def normalize(self, images):
     """Scales pixels to the network's input.
@@ -94,7 +95,8 @@ class Preprocessing:
     Returns:
       (…, h, w, 3) float32.
     """
-    shape = (1,) * (images.ndim - 1) + (3,)  # of as many axes, for who has JAX refuse others
+    # Of the images' rank: JAX may be set to refuse arrays of different ranks.
+    shape = (1,) * (images.ndim - 1) + (3,)
     mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
     return (images.astype(np.float32) / 255 - mean) / std
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
@@ -83,21 +83,13 @@ def similarity_gmacs(arch, tokens):
     arch: an `Architecture`.
     tokens: (..., 1 + stages), in the blocks before each stage and after the last.
   """
-  if not compares_tokens(arch):
-    return 0.0
   parts = SCORES[arch.score], REDUCTIONS[arch.reduction]
   width = arch.width / arch.heads if any(part.uses_keys for part in parts) else 0
   width += arch.width if any(getattr(part, "uses_tokens", False) for part in parts) else 0
+  if not width:
+    return 0.0
   compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Attending`
   return 1e-9 * width * (compared**2).sum(axis=-1)
-
-
-def compares_tokens(arch):
-  """Whether a stage needs the similarity of all pairs of tokens."""
-  return any(
-    part.uses_keys or getattr(part, "uses_tokens", False)
-    for part in (SCORES[arch.score], REDUCTIONS[arch.reduction])
-  )
 
 
 def _spared_gmacs(arch, tokens):
@@ -154,14 +146,14 @@ def share(budget):
         number = float(budget)
   if number is None:
     raise InputError(
-      f"budget {on_a_line(repr(budget)[:80])} is no number: expected the share of the dense "
-      "model's GMACs to keep, in (0, 1]"
+      f"budget {shown(budget)} is no number: expected the share of the dense model's GMACs to "
+      "keep, in (0, 1]"
     )
   return number
 
 
 def shares(budgets, none_too=False):
-  """One budget or several as a tuple of floats, each in (0, 1] and another.
+  """One budget or several as a tuple of floats, each in (0, 1], no two equal.
 
   Args:
     budgets: a number, see `share`, or a list or an array of them.

@@ -7,6 +7,7 @@ from scipy.special import log_softmax
 
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.sparsity.complexity import check_budget, target_gmacs, uniform_ratio
 
@@ -82,7 +83,7 @@ def check(trials, seed):
   """Raises InputError where a number of trials, or a seed, is no whole number from 0 on."""
   for name, value in (("trials", trials), ("seed", seed)):
     if not sizes.is_whole(value) or value < 0:
-      raise InputError(f"{name} {value!r} of the search: expected a whole number, 0 or more")
+      raise InputError(f"{name} {shown(value)} of the search: expected a whole number, 0 or more")
 
 
 class _Evaluation:

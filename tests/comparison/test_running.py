@@ -10,7 +10,7 @@ import tiny
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit
-from asvit_jax.comparison import accuracy
+from asvit_jax.comparison import accuracy, differences
 from asvit_jax.comparison.contenders import Prunings, prepare
 from asvit_jax.comparison.finetuning import finetune
 from asvit_jax.comparison.methods import METHODS
@@ -152,6 +152,37 @@ def test_other_settings_are_measured_anew(measured, network, data, monkeypatch):
   again = comparison(network, data, ours.out, **{"eval.batch_size": 5, "epochs": 3.0}).run()
   assert again == expected
   assert seen == ["tome"] * 3
+
+
+def test_of_every_two_methods_intervals_are_drawn_once(network, data, tmp_path, monkeypatch):
+  """And what is said is what the whole table says at once, of the least at the end."""
+  kl = {"random": [0.4, 0.2], "drop": [0.3, 0.2], "top_k": [0.5, 0.5], "merge": [0.1, 0.2]}
+  ours = comparison(network, data, tmp_path)
+  ours = dataclasses.replace(ours, contenders=contenders(network, list(kl), [0.7, 0.8]))
+  rows = {
+    name: {"top1": 0.0, "share": 0.0, "kl": sum(of) / 2, "each": {"kl": of}}
+    for name, of in kl.items()
+  }
+  monkeypatch.setattr(accuracy, "measure_dense", lambda *_: ({"top1": 0.0}, None))
+  monkeypatch.setattr(accuracy, "measure", lambda contender, *_: rows[contender.name])
+  monkeypatch.setattr(Comparison, "_calibrated", lambda self, contender: contender)
+  drawn = []
+  draw = differences.paired_interval
+  monkeypatch.setattr(
+    differences, "paired_interval", lambda *pair: drawn.append(pair) or draw(*pair)
+  )
+  found = ours.run()["results"]
+  best = {name: draw(of, kl["merge"]) for name, of in kl.items()}
+  assert [tuple(row["kl_above_best"]) for row in found] == [best[row["method"]] for row in found]
+  pairs = [
+    ("random", "drop"),
+    ("top_k", "drop"),
+    ("random", "merge"),
+    ("drop", "merge"),
+    ("top_k", "merge"),
+  ]
+  assert len(drawn) == 2 * len(pairs)
+  assert all(drawn.count((kl[one], kl[other])) == 2 for one, other in pairs)  # at two budgets
 
 
 @pytest.mark.parametrize("best", ["drop", "merge"])

@@ -7,7 +7,7 @@ from image_sets import encode, make_config, open_source
 from PIL import Image
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.data import sources
+from asvit_jax.data import files, sources
 
 PNG = encode(Image.new("L", (2, 2)))
 FILES = tuple(f"{i}.png" for i in range(4))
@@ -65,6 +65,18 @@ COLUMNS = {
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_the_column_of_the_files_is_the_one_that_names_them(tmp_path, kind):
   assert labels(opened(tmp_path, COLUMNS[kind])) == BACKWARDS
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_are_listed_once_to_read_labels_and_once_to_open_them(tmp_path, split, monkeypatch):
+  """Where both the spaces in a file and its headings may mean several things."""
+  text = "name id\nmy 0.png a\nmy 1.png b\nmy 2.png b\n"
+  scanned, scan = [], files.scan
+  monkeypatch.setattr(files, "scan", lambda *args: scanned.append(args) or scan(*args))
+  names = [f"my {i}.png" for i in range(3)]
+  found = opened(tmp_path, text, split, names)
+  assert labels(found) == {"my 0.png": 0, "my 1.png": 1, "my 2.png": 1}
+  assert len(scanned) == 2
 
 
 def test_a_class_may_be_called_as_a_heading_is(tmp_path):

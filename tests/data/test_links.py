@@ -216,6 +216,14 @@ def test_links_to_images_beside_the_classes_need_a_file_of_classes(pooled, cache
     assert "that are no classes: all_images" in said
 
 
+def test_a_link_to_itself_beside_links_to_images_is_no_directory(pooled):
+  (pooled / "a" / "loop").symlink_to("loop")
+  (pooled.parent / "classes").write_text("a\nb\n")
+  found, said = opened(pooled, classes=pooled.parent / "classes")
+  assert found == {"1.png": 0, "2.png": 1}
+  assert "that are no classes: all_images" in said
+
+
 def test_a_forgotten_class_is_no_place_of_links(pooled):
   write(pooled / "a", "3.png")  # so that this class has images of its own
   write(pooled / "c", "4.png")

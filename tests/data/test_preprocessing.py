@@ -23,6 +23,8 @@ def test_normalize_is_the_imagenet_formula():
     ({"crop_ratio": 1.1}, r"data\.crop_ratio 1\.1"),
     ({"mean": (0.5,)}, r"data\.mean \(0\.5,\) is not valid: expected three numbers"),
     ({"std": (0.5, 0.5, 0.0)}, r"data\.std .* expected three numbers above 0"),
+    ({"crop_ratio": 10**5000}, r"data\.crop_ratio of type int is not valid: expected in"),
+    ({"mean": (10**5000, 0, 0)}, r"data\.mean of type tuple is not valid: expected three"),
     ({"interpolation": "cubic"}, r"data\.interpolation 'cubic' .* bilinear, bicubic"),
   ],
 )

@@ -101,6 +101,7 @@ def test_what_save_writes_of_any_thresholds_load_reads(tmp_path, network, thresh
     (1.2, "budget 1.2 is not in"),
     (INF, "budget inf is not in"),
     (10**400, "is no number"),
+    pytest.param(10**5000, "budget of type int is no number", id="of 5000 digits"),
     (None, "budget None is no number"),
     (True, "budget True is no number"),
     (0.5j, "is no number"),

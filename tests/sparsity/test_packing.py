@@ -208,3 +208,19 @@ def test_a_fixed_count_keeps_the_highest_scores(pruned):
     params, images[:1]
   )
   np.testing.assert_allclose(fixed, masked.logits, atol=2e-5)
+
+
+@pytest.mark.parametrize("counts", [(), (9, 5), (9, 5, 3, 2)])
+def test_a_fixed_count_takes_one_for_each_stage(pruned, counts):
+  arch, params, images = pruned
+  with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer) than argument 1"):
+    jax.eval_shape(lambda p, x: fixed_count(vit.model(arch, p), x, counts), params, images)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_fixed_count_without_stages_is_the_dense_network(pruned, inside):
+  arch, params, images = pruned
+  arch = dataclasses.replace(arch, prune_before=(), stage_weights=(), prune_inside=inside)
+  params = {name: value for name, value in params.items() if name != "thresholds"}
+  fixed = jax.jit(lambda p, x: fixed_count(vit.model(arch, p), x, ()).logits)(params, images)
+  np.testing.assert_allclose(fixed, tiny.run_dense(arch, params, images).logits, atol=2e-5)

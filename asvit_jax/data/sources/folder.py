@@ -1,6 +1,7 @@
 """A directory of images: `<dir>/<split>/<class>/<image>`, or with a file of their classes."""
 
 import collections
+import functools
 import os
 
 import numpy as np
@@ -36,7 +37,8 @@ class Folder:
     if labels is not None:
       root = root if files.is_directory(root) else base
       others = _other_splits(data, split, base, root)
-      return LabelledSource(root, _classes(data) or labels.classes(), labels, others)
+      classes = _classes(data, labels if split == data.train_split else None) or labels.classes()
+      return LabelledSource(root, classes, labels, others)
     if not files.is_directory(root):
       if not (allow_flat and any(_has_images(base / name) for name in files.subdirectories(base))):
         raise InputError(
@@ -58,8 +60,13 @@ class Folder:
 folder = Folder()
 
 
-def _classes(data):
-  """The `Classes` of `data.classes`, else of the training images, else None."""
+def _classes(data, labels=None):
+  """The `Classes` of `data.classes`, else of the training images, else None.
+
+  Args:
+    data: config.data.
+    labels: those of the training images, where they have been read.
+  """
   base = storage.path(data.dir) if data.dir else None
   train = base and base / data.train_split
   if data.classes:
@@ -67,7 +74,7 @@ def _classes(data):
     roots = [base / split for split in splits if files.is_directory(base / split)]
     return read_classes(data.classes, {d for root in roots for d in files.subdirectories(root)})
   if data.get("train_labels"):
-    return _labels(data, data.train_split).classes()
+    return (labels or _labels(data, data.train_split)).classes()
   if train and files.is_directory(train):
     names = files.subdirectories(train)
     return of_directories(names, train) if names else None  # images may lie flat, without classes
@@ -79,7 +86,8 @@ def _labels(data, split):
   for which in ("train", "eval"):
     key = f"{which}_labels"
     if split == data.get(f"{which}_split") and data.get(key):
-      return read_labels(data[key], f"data.{key}", lambda: _images(data, split))
+      images = functools.cache(lambda: _images(data, split))  # all are listed
+      return read_labels(data[key], f"data.{key}", images)
   return None
 
 

@@ -5,7 +5,6 @@ all directories are until a file says otherwise, the image would be of two.
 """
 
 import os
-from pathlib import PurePath
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import files
@@ -22,7 +21,7 @@ def pools(root, classes):
     classes: keys of the classes.
   """
   names = files.subdirectories(root)
-  others = [name for name in names if normal(name) not in classes]
+  others = _real_paths(root, [name for name in names if normal(name) not in classes])
   found = set()
   for name in names if others else ():
     if normal(name) in classes and _is_of_links(os.path.join(root, name)):
@@ -45,7 +44,8 @@ def check(root, found):
     for name, count, _, left in found.directories
     if not count and any(kind.endswith(f"({files.LINK_OUT})") for kind in left)
   ]
-  into = sorted({pool for name in linked for pool in _led_to(root, name, names) if pool != name})
+  others = _real_paths(root, names) if linked else {}
+  into = sorted({pool for name in linked for pool in _led_to(root, name, others) if pool != name})
   if into:
     raise InputError(
       f"{root}: all images of {listing(linked)} are links into {listing(into)}, which is a class "
@@ -57,17 +57,27 @@ def check(root, found):
 def _is_of_links(directory):
   """Whether a directory is a link, or has no images and no directories but links."""
   return os.path.islink(directory) or all(
-    entry.is_symlink()
+    entry.is_symlink() or not (files.is_image(entry.name) or files.leads_to_directory(entry))
     for entry in files.entries(directory)
-    if files.is_image(entry.name) or entry.is_dir()
   )
 
 
+def _real_paths(root, names):
+  """{name: real path} of directories in a root."""
+  return {name: os.path.realpath(os.path.join(root, name)) for name in names}
+
+
 def _led_to(root, name, others):
-  """Those of other directories in a root that one, or a link right in it, leads to, as a set."""
+  """Those of other directories in a root that one, or a link right in it, leads to, as a set.
+
+  Args:
+    root: the root.
+    name: of the one.
+    others: `_real_paths` of them.
+  """
   directory = os.path.join(root, name)
   links = (entry.path for entry in files.entries(directory) if entry.is_symlink())
   # Many links lead to the same directory.
   reals = {os.path.realpath(directory), *(os.path.dirname(os.path.realpath(p)) for p in links)}
-  above = {parent for real in reals for parent in (real, *map(str, PurePath(real).parents))}
-  return {other for other in others if os.path.realpath(os.path.join(root, other)) in above}
+  above = {way for real in reals for way in files.ways(real)}
+  return {other for other, real in others.items() if real in above}

@@ -143,14 +143,14 @@ def _check_apart(root, names):
     if other != name:
       raise InputError(f"{root}: {other} and {name} are the same directory: remove one of the two")
   whole = os.path.realpath(root)
-  for real in (whole, *map(str, Path(whole).parents)):
+  for real in files.ways(whole):
     if real in classes:
       raise InputError(
         f"{root}: {classes[real]} is a link to {real}, which holds all classes: link to a class's "
         "images"
       )
   for real, name in classes.items():
-    above = next((classes[str(p)] for p in Path(real).parents if str(p) in classes), None)
+    above = next((classes[way] for way in files.ways(real)[1:] if way in classes), None)
     if above is not None:
       raise InputError(
         f"{root}: {name} is a link to a directory in {above}, which would give its images two "
@@ -221,16 +221,27 @@ def _kept(listing, path):
   return _mapped(path)
 
 
-def _mapped(path, verified=True):
-  """The `Listing` of a cache, or None where there is none or a damaged one."""
+def _mapped(path, verified=None):
+  """The `Listing` of a cache, or None where there is none or a damaged one.
+
+  Args:
+    path: of it.
+    verified: its checksum where the content has been held against that, and the list against its
+      schema, by another process; None where this one does.
+  """
   try:
     content = np.memmap(path, np.uint8, "r")
     magic, (checksum, length) = content[:16].tobytes(), content[16:_HEADER].view(np.uint64).tolist()
-    if magic != _MAGIC or (verified and zlib.crc32(content[_HEADER:]) != checksum):
+    if magic != _MAGIC:
+      return None
+    if checksum != (zlib.crc32(content[_HEADER:]) if verified is None else verified):
       return None
     begin = _HEADER + length
     text = content[_HEADER:begin].tobytes()
-    directories = schema.loads(text, _DIRECTORIES, f"list {path}", most_bytes=len(text))
+    if verified is None:
+      directories = schema.loads(text, _DIRECTORIES, f"list {path}", most_bytes=len(text))
+    else:
+      directories = json.loads(text)
     count = sum(entry[1] for entry in directories)
     ends = content[begin : begin + 8 * count].view(np.int64)
     if len(ends) < count:
@@ -242,8 +253,8 @@ def _mapped(path, verified=True):
 
 def _mapped_again(path, checksum):
   """That of another process, which has verified it."""
-  listing = _mapped(Path(path), verified=False)
-  if listing is None or listing._origin[1] != checksum:
+  listing = _mapped(Path(path), checksum)
+  if listing is None:
     raise InputError(
       f"the list of files {path} has changed since the run began: another run found other images; "
       "run the same command to go on, with a data.cache of its own"

@@ -23,12 +23,16 @@ def fixed_count(model, images, counts, attending=None):
 
   Returns:
     `Outputs` with logits only.
+
+  Raises:
+    ValueError: fewer or more counts than stages.
   """
   x = model.embed(images)
   attending = attending or Attending.of(model.arch)
   sizes = attending.first_sizes(*x.shape[:2])
-  x, evidence = run_up_to(model, 0, x, attending.dense)
-  for index, count in enumerate(counts):
+  attend = attending.dense
+  x, evidence = run_up_to(model, 0, x, attend)
+  for index, count in zip(range(model.arch.stages), counts, strict=True):
     stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
     # The scores of the tokens before the patches are infinite.
     _, top = jax.lax.top_k(attending.scores(stage), model.arch.prefix_tokens + count)
