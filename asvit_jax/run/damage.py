@@ -121,15 +121,17 @@ def _trouble(error):
     if isinstance(cause, OSError):
       if not isinstance(cause, FileNotFoundError) and cause.errno not in _ABSENT:
         return cause
-    elif isinstance(cause, MemoryError) or _TROUBLE.match(str(cause)):
-      return cause
-    elif _number(cause) not in (None, *_ABSENT):
+    elif (
+      isinstance(cause, MemoryError)
+      or _TROUBLE.match(str(cause))
+      or _number(cause) not in (None, *_ABSENT)
+    ):
       return cause
   return None
 
 
 def _number(cause):
-  """The number of what the operating system says in the text of an error, as TensorStore puts it."""
+  """The number that the text of an error gives of the operating system, as TensorStore puts it."""
   said = _SYSTEM.search(str(cause))
   return None if said is None else int(said[1])
 
