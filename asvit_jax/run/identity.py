@@ -18,13 +18,7 @@ from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.run import layout
-from asvit_jax.run.inputs import check as check_inputs
-from asvit_jax.run.inputs import describe as describe_inputs
-from asvit_jax.run.inputs import save as save_inputs
-from asvit_jax.run.layout import is_run
 from asvit_jax.vit import description as descriptions
-
-__all__ = ["check_inputs", "describe_inputs", "is_run", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -108,7 +102,7 @@ def check_config(config, workdir):
       f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
       "or mount the store as a disk"
     )
-  if is_run(workdir):
+  if layout.is_run(workdir):
     found = load(workdir, config_parts.own(config))
     before, now = (_with_defaults(flatten(c)) for c in (found, config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
@@ -153,7 +147,7 @@ def as_begun(config, workdir):
 
   So a run goes on as it began; all other keys are for `check_config`.
   """
-  if not is_run(workdir):
+  if not layout.is_run(workdir):
     return config
   before = _read(workdir, "config.json")
   later = {k: v for k, v in _BEFORE.items() if k not in before and config[k] != v}
