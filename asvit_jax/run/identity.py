@@ -107,9 +107,10 @@ def check_config(config, workdir):
     before, now = (_with_defaults(flatten(c)) for c in (found, config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
-    length = () if inputs_lib.read(workdir) is None else _LENGTH
+    inputs = inputs_lib.read(workdir)
+    length = () if inputs is None else _LENGTH
     moved = [k for k in changed if k in inputs_lib.PLACES]
-    if moved and not inputs_lib.know_weights(config, workdir):
+    if moved and not inputs_lib.know_weights(config, workdir, inputs):
       moved = []
     others = [k for k in changed if k not in (*length, *moved)]
     if others:
@@ -119,27 +120,21 @@ def check_config(config, workdir):
         f"--config.init_from={workdir} would start from the weights of this one"
       )
     if len(changed) > len(moved):
-      _check_no_shorter(config, workdir)
-    inputs_lib.check_places(config, workdir)
+      _check_no_shorter(config, found, inputs["images"], workdir)
+    if inputs is not None:
+      inputs_lib.check_places(config, workdir)
   layout.check(workdir)
   return moved
 
 
-def _check_no_shorter(config, workdir):
-  """Raises InputError where a config would end the run in a workdir before its own does."""
-  found = load(workdir, config_parts.own(config))
-  before, now = steps_planned(found, workdir), steps_planned(config, workdir)
+def _check_no_shorter(config, found, images, workdir):
+  """Raises InputError where a config would end a run before the one that was found there does."""
+  before, now = total_steps(found, images), total_steps(config, images)
   if now < before:
     raise InputError(
       f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
       f"become longer, not shorter; give at least --config.total_steps={before}"
     )
-
-
-def steps_planned(config, workdir):
-  """The steps of a config on the images of the run in a workdir; None where these are not known."""
-  inputs = inputs_lib.read(workdir)
-  return None if inputs is None else total_steps(config, inputs["images"])
 
 
 def as_begun(config, workdir):

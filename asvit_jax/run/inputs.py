@@ -64,14 +64,14 @@ def save(inputs, workdir):
   storage.write(storage.path(workdir) / "inputs.json", text, "the run's inputs.json")
 
 
-def know_weights(config, workdir):
+def know_weights(config, workdir, before):
   """Whether it can be told if weights at another place are those that the run began with.
 
   Args:
     config: of the run in the workdir, see `config.base`.
     workdir: of the run.
+    before: what `read` says of it.
   """
-  before = read(workdir)
   if before is None:
     return False
   # Without their checksum the first weights must be done with; then only the teacher is needed.
@@ -80,8 +80,6 @@ def know_weights(config, workdir):
 
 def check_places(config, workdir):
   """Raises InputError where weights that a run began with are not where they were."""
-  if read(workdir) is None:
-    return
   for key in ("init_from", "teacher_from"):
     place = config[key]
     if not place or place.startswith("hf:") or storage.in_bucket(place):
