@@ -1,9 +1,10 @@
 """JSON from files: bounded in size and depth, and held to a schema before anything is made of it.
 
 What a stranger wrote into a file can be of any type, of any size and nested without end: so the
-JSON of files comes through here, but for files of classes, which `data.sources.classes` bounds. A
-schema is a dictionary in the words of JSON Schema (json-schema.org, draft 2020-12); `array`,
-`table` and their siblings write the usual ones. It must not be changed once it was used.
+JSON that this package parses from files comes through here, but for files of classes, which
+`data.sources.classes` bounds. A schema is a dictionary in the words of JSON Schema
+(json-schema.org, draft 2020-12); `array`, `table` and their siblings write the usual ones. It must
+not be changed once it was used.
 """
 
 import functools
