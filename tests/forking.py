@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,15 +30,8 @@ def outcomes(command_lines, seconds=60):
   Returns:
     List of `Outcome`.
   """
-  process = subprocess.run(
-    processes.command("-m", "forking"),
-    input=json.dumps([command_lines, seconds]),
-    env=processes.environment(),
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  return [Outcome(*found) for found in json.loads(process.stdout)]
+  said = processes.succeed("-m", "forking", input=json.dumps([command_lines, seconds]))
+  return [Outcome(*found) for found in json.loads(said)]
 
 
 def _run(arguments, seconds):

@@ -44,9 +44,9 @@ def _config_to_change(goes_on, trains):
     return None
   workdir, weights = _given("workdir"), _given("weights")
   if workdir:
-    from asvit_jax.run import identity
+    from asvit_jax.run import identity, layout
 
-    there = keys or identity.is_run(workdir)
+    there = keys or layout.is_run(workdir)
     return identity.load(workdir, _typed(), _needed(trains)) if there else None
   return _config_of_weights(weights, _given("weights-key") or "", _typed()) if weights else None
 
@@ -283,12 +283,12 @@ def network(config, budget=None, images=None):
 def _config_of_weights(weights, key, parts):
   from asvit_jax.config import base
   from asvit_jax.config.model import describe_in
-  from asvit_jax.run import identity
+  from asvit_jax.run import identity, layout
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
   from asvit_jax.weights.recognition import recognize
 
-  if identity.is_run(weights):
+  if layout.is_run(weights):
     return identity.load(weights, parts, _needed(False))
   stored = formats.read(weights, key, parts=parts)
   if "architecture" in stored.description:

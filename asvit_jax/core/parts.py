@@ -65,7 +65,7 @@ class Table:
 
   So listing the names costs no import, and a part may need what others do without. A name with a
   colon, `package.module:object`, is imported as it is: your own part needs no entry here. Names
-  that come from files have passed `check_from_file` before they come here.
+  that come from files have passed `check_from_file`, or a config's `config.parts.check`, before.
 
   Args:
     kind: what they are, for the error: "score".

@@ -1,8 +1,10 @@
 """JSON from files: bounded in size and depth, and held to a schema before anything is made of it.
 
-Every JSON that a file brings comes through here: what a stranger wrote into it can be of any type,
-of any size and nested without end. A schema is a dictionary in the words of JSON Schema
-(json-schema.org, draft 2020-12); `array`, `table` and their siblings write the usual ones.
+What a stranger wrote into a file can be of any type, of any size and nested without end: so the
+JSON that this package parses from files comes through here, but for files of classes, which
+`data.sources.classes` bounds. A schema is a dictionary in the words of JSON Schema
+(json-schema.org, draft 2020-12); `array`, `table` and their siblings write the usual ones. It must
+not be changed once it was used.
 """
 
 import functools
@@ -15,6 +17,8 @@ from asvit_jax.core.printable import on_a_line
 
 MOST_BYTES = 8 << 20
 _MOST_DEPTH = 32  # what this package writes is at most 6 deep
+_MOST_KNOWN = 256
+_known = {}  # {id of a schema: (the schema, its validator)}: what is here keeps its id
 
 
 def loads(content, schema, what, advice="fetch or write it again", most_bytes=MOST_BYTES):
@@ -51,7 +55,7 @@ def check(value, schema, what, advice="fetch or write it again"):
   """Returns a value of JSON that has the form of a schema; others raise InputError as `loads`."""
   if _deeper_than(value, _MOST_DEPTH):
     raise InputError(f"{what} is nested too deeply: {advice}")
-  error = next(_validator(json.dumps(schema)).iter_errors(value), None)
+  error = next(_validator(schema).iter_errors(value), None)
   if error is None:
     return value
   place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
@@ -110,8 +114,19 @@ def table(fields=(), required=(), others=True):
   }
 
 
-@functools.cache
 def _validator(schema):
+  """That of a schema, without looking through one that was here before."""
+  known, validator = _known.get(id(schema), (None, None))
+  if known is not schema:
+    validator = _made(json.dumps(schema))
+    if len(_known) >= _MOST_KNOWN:  # some calls make a schema of their own
+      _known.clear()
+    _known[id(schema)] = schema, validator
+  return validator
+
+
+@functools.cache
+def _made(schema):
   import jsonschema  # it takes a tenth of a second to import
 
   # JSON Schema takes 3.0 for a whole number, and Python's JSON knows numbers that are not finite.

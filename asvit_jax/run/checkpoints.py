@@ -25,6 +25,7 @@ from asvit_jax.run.state import TrainState
 # them where nothing will pass that does not within moments.
 WAITS = (1.0, 3.0, 10.0)
 _MOMENTS = 0.1
+_MOST_BYTES = 1 << 30  # of the checksums
 _CHECKSUMS = schema.table(others=schema.table(others=schema.integer(most=2**32 - 1)))
 
 
@@ -88,8 +89,7 @@ class Checkpoints:
     Raises:
       InputError: this or the last one cannot be written.
     """
-    items = _items(state)
-    items = {k: jax.tree.map(np.asarray, v) for k, v in items.items() if v is not None}
+    items = {k: jax.tree.map(np.asarray, v) for k, v in _items(state).items()}
     checksums = {name: leaves.checksums(item) for name, item in items.items()}
     with self._writing():
       self._plain.mend()
@@ -107,8 +107,7 @@ class Checkpoints:
 
     Damaged steps after it are moved to `damaged/`, out of the way of the run that goes on.
     """
-    items = {k: v for k, v in _items(target).items() if v is not None}
-    restored = self._restore(items)
+    restored = self._restore(_items(target))
     optimizer = restored["optimizer"]
     self._set_aside(int(optimizer["step"]))
     return TrainState(
@@ -132,12 +131,11 @@ class Checkpoints:
       InputError: it cannot be written, or not be read.
     """
     self.wait()
-    step, items = int(state.step), {k: v for k, v in _items(state).items() if v is not None}
-    reader = Checkpoints(self.directory.parent, read_only=True)
-    for name, item in items.items():
+    step, reader = int(state.step), Checkpoints(self.directory.parent, read_only=True)
+    for name, item in _items(state).items():
       problem = "it is not there"
       if step in reader.steps:
-        target = {name: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), item)}
+        target = {name: _zeros(item)}
         _, error = reader._read(step, target)
         problems = exchange.gather(error and reader._describe(error, step, target))
         problem = next((p["text"] for p in problems if p is not None), None)
@@ -198,7 +196,7 @@ class Checkpoints:
 
     With `only`, of that step and no other.
     """
-    targets = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), items)
+    targets = _zeros(items)
     damaged = {}
     while left := [step for step in self._listed(only) if step not in damaged]:
       restored, problem = self._read_patiently(left[-1], targets, damaged, only)
@@ -277,8 +275,8 @@ class Checkpoints:
     """See `damage.describe`."""
     place = self.directory / str(step)
     try:
-      content = storage.read(place / "checksums" / "metadata")
-      checksums = schema.loads(content, _CHECKSUMS, "the checksums", most_bytes=1 << 30)
+      content = storage.read(place / "checksums" / "metadata", _MOST_BYTES)
+      checksums = schema.loads(content, _CHECKSUMS, "the checksums", most_bytes=_MOST_BYTES)
     except (OSError, InputError):
       checksums = None
     found = damage.describe(error, place, targets, checksums)
@@ -286,8 +284,15 @@ class Checkpoints:
 
 
 def _items(state):
+  """{name: tree} of what is saved of a `TrainState`; `ema` only where the run averages."""
   optimizer = {"step": state.step, "state": state.opt_state, "skipped": state.skipped}
-  return {"params": state.params, "ema": state.ema, "optimizer": optimizer}
+  items = {"params": state.params, "ema": state.ema, "optimizer": optimizer}
+  return {name: item for name, item in items.items() if item is not None}
+
+
+def _zeros(tree):
+  """A tree of arrays of zeros, of the shapes and types of another."""
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
 
 
 def _each(function, items):

@@ -92,8 +92,8 @@ def of_system(error):
   for cause in _causes(error):
     if isinstance(cause, OSError) and cause.strerror:
       return cause.strerror
-    if (said := _SYSTEM.search(str(cause))) is not None:
-      return os.strerror(int(said[1]))
+    if (number := _number(cause)) is not None:
+      return os.strerror(number)
   return None
 
 
@@ -103,8 +103,8 @@ def number_of_system(error):
   That a file is not there is no such: it is what a disk looks like that is gone.
   """
   for cause in _causes(error):
-    said = _SYSTEM.search(str(cause))
-    number = getattr(cause, "errno", None) if said is None else int(said[1])
+    said = _number(cause)
+    number = getattr(cause, "errno", None) if said is None else said
     if isinstance(number, int) and number not in _ABSENT:
       return number
   return None
@@ -121,13 +121,19 @@ def _trouble(error):
     if isinstance(cause, OSError):
       if not isinstance(cause, FileNotFoundError) and cause.errno not in _ABSENT:
         return cause
-    elif isinstance(cause, MemoryError) or _TROUBLE.match(str(cause)):
+    elif (
+      isinstance(cause, MemoryError)
+      or _TROUBLE.match(str(cause))
+      or _number(cause) not in (None, *_ABSENT)
+    ):
       return cause
-    else:
-      system = _SYSTEM.search(str(cause))
-      if system is not None and int(system[1]) not in _ABSENT:
-        return cause
   return None
+
+
+def _number(cause):
+  """The number that the text of an error gives of the operating system, as TensorStore puts it."""
+  said = _SYSTEM.search(str(cause))
+  return None if said is None else int(said[1])
 
 
 def _causes(error):

@@ -18,13 +18,7 @@ from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.run import layout
-from asvit_jax.run.inputs import check as check_inputs
-from asvit_jax.run.inputs import describe as describe_inputs
-from asvit_jax.run.inputs import save as save_inputs
-from asvit_jax.run.layout import is_run
 from asvit_jax.vit import description as descriptions
-
-__all__ = ["check_inputs", "describe_inputs", "is_run", "save_inputs"]
 
 # May change from one call of train.py to the next; everything else belongs to the run.
 _FREE = (
@@ -108,14 +102,15 @@ def check_config(config, workdir):
       f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
       "or mount the store as a disk"
     )
-  if is_run(workdir):
+  if layout.is_run(workdir):
     found = load(workdir, config_parts.own(config))
     before, now = (_with_defaults(flatten(c)) for c in (found, config))
     changed = [k for k in now if now[k] != before[k] and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
-    length = () if inputs_lib.read(workdir) is None else _LENGTH
+    inputs = inputs_lib.read(workdir)
+    length = () if inputs is None else _LENGTH
     moved = [k for k in changed if k in inputs_lib.PLACES]
-    if moved and not inputs_lib.know_weights(config, workdir):
+    if moved and not inputs_lib.know_weights(config, workdir, inputs):
       moved = []
     others = [k for k in changed if k not in (*length, *moved)]
     if others:
@@ -125,16 +120,16 @@ def check_config(config, workdir):
         f"--config.init_from={workdir} would start from the weights of this one"
       )
     if len(changed) > len(moved):
-      _check_no_shorter(config, workdir)
-    inputs_lib.check_places(config, workdir)
+      _check_no_shorter(config, found, inputs["images"], workdir)
+    if inputs is not None:
+      inputs_lib.check_places(config, workdir)
   layout.check(workdir)
   return moved
 
 
-def _check_no_shorter(config, workdir):
-  """Raises InputError where a config would end the run in a workdir before its own does."""
-  found = load(workdir, config_parts.own(config))
-  before, now = steps_planned(found, workdir), steps_planned(config, workdir)
+def _check_no_shorter(config, found, images, workdir):
+  """Raises InputError where a config would end a run before the one that was found there does."""
+  before, now = total_steps(found, images), total_steps(config, images)
   if now < before:
     raise InputError(
       f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
@@ -142,18 +137,12 @@ def _check_no_shorter(config, workdir):
     )
 
 
-def steps_planned(config, workdir):
-  """The steps of a config on the images of the run in a workdir; None where these are not known."""
-  inputs = inputs_lib.read(workdir)
-  return None if inputs is None else total_steps(config, inputs["images"])
-
-
 def as_begun(config, workdir):
   """A config with what the run in a workdir does, if there is one, by keys that came after it.
 
   So a run goes on as it began; all other keys are for `check_config`.
   """
-  if not is_run(workdir):
+  if not layout.is_run(workdir):
     return config
   before = _read(workdir, "config.json")
   later = {k: v for k, v in _BEFORE.items() if k not in before and config[k] != v}

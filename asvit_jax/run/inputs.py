@@ -8,6 +8,7 @@ import json
 
 from asvit_jax.core import leaves, schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.run import layout
 
 # The keys that say where weights are. They may change as long as they lead to the same.
 PLACES = ("init_from", "init_key", "init_step", "init_weights_of", "teacher_from")
@@ -56,31 +57,29 @@ def read(workdir):
 def save(inputs, workdir):
   """Writes what `describe` says; of a run that goes on, the first weights stay what they were."""
   before = read(workdir)
-  if before is not None and has_checkpoint(workdir):
+  if before is not None and layout.has_checkpoint(workdir):
     inputs = {k: v for k, v in inputs.items() if k != "first"}
     inputs |= {k: v for k, v in before.items() if k == "first"}
   text = json.dumps(inputs, indent=2) + "\n"
   storage.write(storage.path(workdir) / "inputs.json", text, "the run's inputs.json")
 
 
-def know_weights(config, workdir):
+def know_weights(config, workdir, before):
   """Whether it can be told if weights at another place are those that the run began with.
 
   Args:
     config: of the run in the workdir, see `config.base`.
     workdir: of the run.
+    before: what `read` says of it.
   """
-  before = read(workdir)
   if before is None:
     return False
   # Without their checksum the first weights must be done with; then only the teacher is needed.
-  return "first" in before or (config.budget is not None and has_checkpoint(workdir))
+  return "first" in before or (config.budget is not None and layout.has_checkpoint(workdir))
 
 
 def check_places(config, workdir):
   """Raises InputError where weights that a run began with are not where they were."""
-  if read(workdir) is None:
-    return
   for key in ("init_from", "teacher_from"):
     place = config[key]
     if not place or place.startswith("hf:") or storage.in_bucket(place):
@@ -123,9 +122,3 @@ def check(inputs, workdir, moved=()):
       f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
       "leads to: bring its file or its images back, or use another --workdir"
     )
-
-
-def has_checkpoint(workdir):
-  """Whether the run in a workdir has a checkpoint to go on from."""
-  checkpoints = storage.path(workdir) / "checkpoints"
-  return checkpoints.is_dir() and any(step.name.isdigit() for step in checkpoints.iterdir())

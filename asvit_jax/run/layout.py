@@ -25,6 +25,19 @@ def is_run(workdir):
     return True  # of a run; `identity.load` says what is wrong with it
 
 
+def steps(workdir):
+  """The directories of a run's checkpoints, by their names in its workdir."""
+  checkpoints = storage.path(workdir) / "checkpoints"
+  if not checkpoints.is_dir():
+    return []
+  return [f"checkpoints/{step.name}" for step in checkpoints.iterdir() if step.name.isdigit()]
+
+
+def has_checkpoint(workdir):
+  """Whether the run in a workdir has a checkpoint to go on from."""
+  return bool(steps(workdir))
+
+
 def check(workdir):
   """Raises InputError where a run could not write to a workdir, which need not be there yet.
 
@@ -33,10 +46,8 @@ def check(workdir):
   under these names where no run has begun: it would be written over, or taken for the run's.
   """
   storage.check_writable(workdir, "workdir", FILES, DIRECTORIES)
-  checkpoints = storage.path(workdir) / "checkpoints"
-  if not storage.in_bucket(checkpoints) and checkpoints.is_dir():
-    steps = [f"checkpoints/{step.name}" for step in checkpoints.iterdir() if step.name.isdigit()]
-    storage.check_writable(workdir, "workdir", directories=steps)
+  if not storage.in_bucket(workdir):  # what is listed is no link by now
+    storage.check_writable(workdir, "workdir", directories=steps(workdir))
   if not is_run(workdir):
     _check_free(workdir)
 

@@ -1,7 +1,7 @@
 """What Orbax's threads say of errors that it also raises, where they are told in a line.
 
 A disk that is full makes hundreds of lines of tracebacks: of every array and of every thread that
-waited for one, on four ways: Orbax's log, asyncio's, and what Python does with errors of threads.
+waited for one: in Orbax's log, in asyncio's, by Python's hooks for errors, and in its warnings.
 """
 
 import logging

@@ -5,8 +5,8 @@ from asvit_jax.core import exchange, hosts
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import workers
-from asvit_jax.run import identity, lock
-from asvit_jax.run.inputs import has_checkpoint
+from asvit_jax.run import identity, layout, lock
+from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.training import plan
 from asvit_jax.training.optimizers import building
 from asvit_jax.training.program import make_program
@@ -45,11 +45,11 @@ def _train(config, workdir, dry_run):
   building.check(config)
   exchange.check_same(identity.of_all_hosts(config), "give all of them the same flags")
   moved = identity.check_config(config, workdir)
-  extension = plan.describe_extension(config, workdir) if has_checkpoint(workdir) else None
+  extension = plan.describe_extension(config, workdir) if layout.has_checkpoint(workdir) else None
   if not dry_run:
     lock.check(workdir)
   setup = set_up(config, None if dry_run else workdir)
-  inputs = identity.describe_inputs(
+  inputs = inputs_lib.describe(
     setup.source, setup.teacher_params, setup.class_weights, setup.network.params
   )
   exchange.check_same(
@@ -57,7 +57,7 @@ def _train(config, workdir, dry_run):
     | {"teacher (its checksum)": inputs["teacher"]},
     "give all of them the same data and weights",
   )
-  identity.check_inputs(inputs, workdir, moved)
+  inputs_lib.check(inputs, workdir, moved)
   description = setup.network.describe()
   identity.check_network(description, workdir)
   if extension is not None:
@@ -68,7 +68,7 @@ def _train(config, workdir, dry_run):
     with lock.held(workdir) as check_lock:
       if hosts.is_first():
         identity.save(config, workdir, description)
-        identity.save_inputs(inputs, workdir)
+        inputs_lib.save(inputs, workdir)
       session = Session(config, workdir, setup, check_lock)
       del setup  # its parameters would take a device's memory for as long as the run goes
       return session.run()

@@ -9,7 +9,8 @@ from asvit_jax.config import parts as config_parts
 from asvit_jax.config.length import total_steps
 from asvit_jax.core import devices, leaves
 from asvit_jax.data import sources
-from asvit_jax.run import identity
+from asvit_jax.run import identity, layout
+from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.sparsity.complexity import target_gmacs
 from asvit_jax.training import averaging, parallel
 from asvit_jax.training.optimizers.groups import is_frozen
@@ -109,10 +110,12 @@ def describe(plan):
 
 def describe_extension(config, workdir):
   """How a config makes the run in a workdir longer, in a line; None where it does not."""
-  if not identity.is_run(workdir):
+  if not layout.is_run(workdir):
     return None
-  before = identity.load(workdir, config_parts.own(config))
-  was, now = (identity.steps_planned(c, workdir) for c in (before, config))
+  before, inputs = identity.load(workdir, config_parts.own(config)), inputs_lib.read(workdir)
+  if inputs is None:  # a run from before its images were counted
+    return None
+  was, now = (total_steps(c, inputs["images"]) for c in (before, config))
   if was == now:
     return None
   rates = [learning_rate(before, was)(was), learning_rate(config, now)(was)]

@@ -15,7 +15,7 @@ class Reporter:
     check_lock: raises InputError where another run may write to the workdir.
   """
 
-  def __init__(self, workdir, step, config=None, check_lock=lambda: None):
+  def __init__(self, workdir, step, config, check_lock):
     self._check_lock = check_lock
     self._metrics = Metrics(workdir, step, config) if hosts.is_first() else None
 

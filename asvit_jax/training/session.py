@@ -120,8 +120,9 @@ class Session:
   def _results(self):
     """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
     config, saved = self.config, self.checkpoints.steps
-    found = [e for e in ranking.of_run(self.workdir, config) if e.step in saved]
-    last, best = metrics.read(self.workdir, "eval")[-1], ranking.best(found)
+    lines = metrics.read(self.workdir)
+    last = [line for line in lines if line["kind"] == "eval"][-1]
+    best = ranking.best([e for e in ranking.evaluations(lines, config) if e.step in saved])
     log(f"best: {ranking.describe(best)}; --step best takes it")
     results = last | {"best_step": best.step, "best_weights": best.weights}
     if self.evaluator.is_exhausted and last["step"] < self.steps:
@@ -195,17 +196,20 @@ class Session:
     There, and where there is none for an error, what is known of the last step is said, and it is
     saved.
     """
+
+    def leave():
+      self._finish(before, clock)
+      self._save_by_itself(done)
+
     try:
       with clock.waiting():
         batch = next(batches, None)
       if batch is not None:
         return batch
     except Exception:
-      self._finish(before, clock)
-      self._save_by_itself(done)
+      leave()
       raise
-    self._finish(before, clock)
-    self._save_by_itself(done)
+    leave()
     return None
 
   def _evaluate(self, step, state, stop):

@@ -13,7 +13,7 @@ from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
 from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
-from asvit_jax.run.inputs import has_checkpoint
+from asvit_jax.run.layout import has_checkpoint
 from asvit_jax.sparsity import dial
 from asvit_jax.sparsity.calibration import MAX_IMAGES
 from asvit_jax.sparsity.complexity import check_budget

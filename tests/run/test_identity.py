@@ -9,7 +9,7 @@ import tiny
 from asvit_jax.config.model import trained_architecture
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.run import identity
+from asvit_jax.run import identity, inputs
 
 ARCH = tiny.TRAINED
 
@@ -102,17 +102,17 @@ def test_damaged_files_of_a_run_are_named(tmp_path, name):
   (tmp_path / name).write_text('{"images": ')
   with pytest.raises(InputError, match=rf"{name} is damaged"):
     identity.check_network(tiny.network(ARCH).describe(), tmp_path)
-    identity.check_inputs({"images": 1, "teacher": 2}, tmp_path)
+    inputs.check({"images": 1, "teacher": 2}, tmp_path)
 
 
 def test_a_run_is_of_the_images_and_the_teacher_it_began_with(tmp_path):
-  began = identity.describe_inputs([None] * 24, tiny.params(ARCH.dense))
-  identity.check_inputs(began, tmp_path)
-  identity.save_inputs(began, tmp_path)
-  identity.check_inputs(began, tmp_path)
+  began = inputs.describe([None] * 24, tiny.params(ARCH.dense))
+  inputs.check(began, tmp_path)
+  inputs.save(began, tmp_path)
+  inputs.check(began, tmp_path)
   for source, params, message in (
     ([None] * 23, tiny.params(ARCH.dense), "began with 24 images to train on, now there are 23"),
     ([None] * 24, tiny.params(ARCH.dense, 1), "began with another teacher"),
   ):
     with pytest.raises(InputError, match=message):
-      identity.check_inputs(identity.describe_inputs(source, params), tmp_path)
+      inputs.check(inputs.describe(source, params), tmp_path)

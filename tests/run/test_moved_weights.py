@@ -17,7 +17,7 @@ THEIRS, OTHERS = tiny.params(ARCH.dense), tiny.params(ARCH.dense, 1)
 def begun(workdir, config, first=THEIRS, checkpoint=True):
   """The workdir of a run of 24 images that began with `first`, or is from before that was kept."""
   identity.save(config, workdir)
-  identity.save_inputs(identity.describe_inputs([None] * 24, THEIRS, first_params=first), workdir)
+  inputs.save(inputs.describe([None] * 24, THEIRS, first_params=first), workdir)
   if checkpoint:
     (workdir / "checkpoints" / "2").mkdir(parents=True)
   return workdir
@@ -26,8 +26,8 @@ def begun(workdir, config, first=THEIRS, checkpoint=True):
 def goes_on(config, workdir, teacher=THEIRS, first=THEIRS):
   """What `loop.train` asks before it goes on."""
   moved = identity.check_config(config, workdir)
-  found = identity.describe_inputs([None] * 24, teacher, first_params=first)
-  identity.check_inputs(found, workdir, moved)
+  found = inputs.describe([None] * 24, teacher, first_params=first)
+  inputs.check(found, workdir, moved)
   return moved
 
 
@@ -88,11 +88,11 @@ def test_the_first_weights_of_a_run_stay_those_it_began_with(tmp_path, places):
   workdir = begun(tmp_path / "run", config)
   # As where it began from the workdir of a run that has gone on since.
   goes_on(config, workdir, first=OTHERS)
-  later = identity.describe_inputs([None] * 24, THEIRS, first_params=OTHERS)
-  identity.save_inputs(later, workdir)
+  later = inputs.describe([None] * 24, THEIRS, first_params=OTHERS)
+  inputs.save(later, workdir)
   assert goes_on(tiny.config("", init_from=places[1]), workdir) == ["init_from"]
   old = begun(tmp_path / "old", config, None)
-  identity.save_inputs(later, old)
+  inputs.save(later, old)
   assert "first" not in json.loads((old / "inputs.json").read_text())
 
 

@@ -8,7 +8,7 @@ from command_lines import assert_one_error, call, run
 
 from asvit_jax import network
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, metrics
+from asvit_jax.run import identity, inputs, metrics
 from asvit_jax.training import loop, plan
 from asvit_jax.training.schedule import learning_rate
 
@@ -46,7 +46,7 @@ def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
   """Stretched over all of the new steps, unless it is told to stay; epochs count, too."""
   workdir = tmp_path / "run"
   identity.save(config(folder, total_steps=4), workdir)
-  identity.save_inputs({"images": 24, "teacher": 0}, workdir)
+  inputs.save({"images": 24, "teacher": 0}, workdir)
   longer = config(folder, total_steps=None, epochs=2.0)  # 6 steps of 8 among 24 images
   identity.check_config(longer, workdir)
   now = float(learning_rate(longer, 6)(4))

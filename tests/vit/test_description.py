@@ -17,7 +17,7 @@ from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.network import load
-from asvit_jax.run import identity
+from asvit_jax.run import identity, inputs
 from asvit_jax.vit import description as descriptions
 from asvit_jax.vit.architecture import Architecture
 from asvit_jax.weights import saving, to_timm
@@ -194,7 +194,7 @@ def check_run(directory, change):
   for read in (
     lambda: architecture(identity.load(directory)),
     lambda: identity.load_description(directory),
-    lambda: identity.check_inputs({"images": 1, "teacher": 1}, directory),
+    lambda: inputs.check({"images": 1, "teacher": 1}, directory),
   ):
     try:
       read()
@@ -229,7 +229,7 @@ def test_any_json_in_place_of_all_is_refused_in_a_line(tmp_path, value):
   for name, read in (
     ("config.json", identity.load),
     ("network.json", identity.load_description),
-    ("inputs.json", lambda path: identity.check_inputs({"images": 1, "teacher": 1}, path)),
+    ("inputs.json", lambda path: inputs.check({"images": 1, "teacher": 1}, path)),
   ):
     (tmp_path / name).write_text(text)
     try:
