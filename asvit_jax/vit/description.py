@@ -8,10 +8,11 @@ What writes it there passes it through here first, so that it can be read again.
 from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
+from asvit_jax.vit import fields
 
 UNREADABLE = "it could not be read again, and is not written"  # the advice to who writes one
 MOST_BYTES = 64 << 20  # of its JSON: a million names of 64 characters
-_MOST_CLASSES, _MOST_NAME = 1 << 20, 1 << 12
+_MOST_CLASSES, _MOST_NAME = fields.WHOLE["classes"], 1 << 12
 _CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` says how many, and which
 FIELDS = {
   "variant": schema.text(200),
