@@ -9,6 +9,7 @@ import numpy as np
 
 from asvit_jax.core import devices, schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.sizes import check_batches
 from asvit_jax.export import notes
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.programs import BATCH_SIZES, output_names
@@ -45,9 +46,7 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       that does not do what the network in memory does. Nothing is left under `path` then but what
       was there before.
   """
-  sizes = sorted(set(batch_sizes))
-  if any(size < 1 for size in sizes):
-    raise InputError(f"batch sizes {sizes}: expected numbers of images, at least 1 each")
+  sizes = check_batches(batch_sizes)
   options = {name: value for name, value in options.items() if value not in (None, False)}
   check_path(form, path)
   path = storage.path(path)
