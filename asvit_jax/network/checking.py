@@ -48,7 +48,7 @@ def dtype_of(dtype):
     return dtype
   try:
     name = jnp.dtype(dtype).name if dtype is not None else ""  # NumPy takes None for float64
-  except TypeError:
+  except (TypeError, ValueError):  # of a number with thousands of digits
     name = ""
   if name not in DTYPES:
     raise InputError(f"the dtype of a network is {shown(dtype)}: expected {' or '.join(DTYPES)}")

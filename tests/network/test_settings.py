@@ -243,6 +243,7 @@ def test_counts_that_are_none_have_no_gmacs(network, kept):
     ("dtype", np.float64),
     ("dtype", None),
     ("dtype", ["a"]),
+    ("dtype", 10**5000),
     ("budgets", 0.5),
     ("budgets", "ab"),
     ("budgets", {0.5: 1}),
