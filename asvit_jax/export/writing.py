@@ -17,10 +17,8 @@ from asvit_jax.sparsity import complexity
 from asvit_jax.vit import description as descriptions
 
 # What tells a note from other files.
-_CHECKSUM = schema.text(64)
 _NOTE = schema.table(
-  {"format": schema.text(), "sha256": schema.either(_CHECKSUM, schema.table(others=_CHECKSUM))},
-  ["format", "preprocessing"],
+  {"format": schema.text(), "sha256": notes.CHECKSUMS}, ["format", "preprocessing"]
 )
 _LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact
 
@@ -155,7 +153,7 @@ def _checksums_noted(note):
   """
   try:
     content = storage.read(note, descriptions.MOST_BYTES)
-    return schema.loads(content, _NOTE, str(note), most_bytes=len(content)).get("sha256")
+    return schema.loads(content, _NOTE, str(note), most_bytes=descriptions.MOST_BYTES).get("sha256")
   except (OSError, InputError) as error:
     raise InputError(
       f"{note}, where the artifact's note would be written, is another file: give another name, or "

@@ -26,7 +26,7 @@ FIELDS = {
       "crop_mode": schema.text(100),
     }
   ),
-  # Item by item a validator takes seconds for a million names: `check_classes` does it.
+  # Item by item a validator takes seconds for a million names: `_check_classes` does it.
   "classes": {"type": ["array", "null"]},
   "budgets": schema.array(schema.number(1e-6, 1), most=1000),
 }
@@ -35,13 +35,14 @@ _LEVELS = schema.array(schema.number(), most=1 << 10)
 _THRESHOLDS = schema.either(_LEVELS, schema.array(_LEVELS, most=1000))
 
 
-def loads(content, what, advice="fetch or write it again"):
+def loads(content, what, advice="fetch or write it again", form=_DESCRIPTION):
   """A description from JSON.
 
   Args:
     content: bytes or text.
     what: it is, for the error.
     advice: for the error.
+    form: `core.schema` of it, where it stands in something that has more fields than it.
 
   Returns:
     Dictionary; keys that are not known here stay.
@@ -49,8 +50,8 @@ def loads(content, what, advice="fetch or write it again"):
   Raises:
     InputError: no JSON, too long, or not of this form.
   """
-  found = schema.loads(content, _DESCRIPTION, what, advice, MOST_BYTES)
-  check_classes(found.get("classes"), what)
+  found = schema.loads(content, form, what, advice, MOST_BYTES)
+  _check_classes(found.get("classes"), what)
   return found
 
 
@@ -71,7 +72,7 @@ def load_thresholds(content, what, advice="fetch or write it again"):
   return found
 
 
-def check_classes(names, what):
+def _check_classes(names, what):
   """Raises InputError for names of classes that are no list of texts, nor None."""
   if names is None:
     return
