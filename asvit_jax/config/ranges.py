@@ -19,11 +19,9 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_RATIO
 from asvit_jax.sparsity.complexity import check_share
-from asvit_jax.vit.fields import LEAST_EPSILON
+from asvit_jax.vit import fields
 
 _MOST_BATCH = sizes.MOST_BATCH
-_MOST_CLASSES = 2**24
-_MOST_SIDE = 2**14  # pixels
 _PATH = 4096  # characters, as long as Linux lets a path be
 
 
@@ -143,7 +141,8 @@ def _is_real(value):
 
 
 def _is_size(value):
-  return max(sizes.height_width(value)) <= _MOST_SIDE  # it raises InputError, with more to say
+  # It raises InputError, with more to say.
+  return max(sizes.height_width(value)) <= fields.MOST_SIDE
 
 
 def _is_share(value):
@@ -188,30 +187,35 @@ RANGES = {
   "thresholds": one_of("fixed", "calibrated"),
   "temperature": more_than(0),
   "model.variant": text(),
-  "model.num_classes": whole(1, _MOST_CLASSES, ": no network has 0 classes"),
+  "model.num_classes": whole(1, fields.WHOLE["classes"], ": no network has 0 classes"),
   "model.image_size": Range(
-    "a number of pixels or two", lambda v: True, f"at most {_MOST_SIDE:,} pixels a side", _is_size
+    "a number of pixels or two",
+    lambda v: True,
+    f"at most {fields.MOST_SIDE:,} pixels a side",
+    _is_size,
   ),
-  "model.patch_size": whole(1, _MOST_SIDE, ": there is no patch size 0"),
+  "model.patch_size": whole(1, fields.WHOLE["patch_size"], ": there is no patch size 0"),
   "model.dtype": one_of("float32", "bfloat16"),
   "model.precision": one_of(*PRECISIONS),
   "model.drop_path": between(0, 1, "[)"),
   "model.remat": _switch,
-  "model.width": whole(1, 2**16).or_none(),
-  "model.heads": whole(1, 2**16).or_none(),
-  "model.depth": whole(1, 2**10).or_none(),
-  "model.mlp_ratio": between(0, 2**10, "(]").or_none(),
+  "model.width": whole(1, fields.WHOLE["width"]).or_none(),
+  "model.heads": whole(1, fields.WHOLE["heads"]).or_none(),
+  "model.depth": whole(1, fields.WHOLE["depth"]).or_none(),
+  "model.mlp_ratio": between(*fields.NUMBERS["mlp_ratio"], "(]").or_none(),
   "model.stem": text().or_none(),
-  "model.norm_epsilon": between(LEAST_EPSILON, 1).or_none(),
+  "model.norm_epsilon": between(*fields.NUMBERS["norm_epsilon"]).or_none(),
   "model.qkv_bias": _switch.or_none(),
-  "model.residual_divisor": more_than(0).or_none(),
+  "model.residual_divisor": between(*fields.NUMBERS["residual_divisor"]).or_none(),
   "model.layer_scale": _switch.or_none(),
   "model.dist_token": _switch.or_none(),
   "model.dist_head": _switch.or_none(),
   "model.aux_head": _switch.or_none(),
   "model.count_elementwise": _switch.or_none(),
   "model.prune_before": numbers_(
-    "increasing numbers of blocks", lambda v: all(0 <= block < 2**10 for block in v), _is_whole
+    "increasing numbers of blocks",
+    lambda v: all(0 <= block < fields.WHOLE["depth"] for block in v),
+    _is_whole,
   ).or_none(),
   "model.prune_inside": _switch.or_none(),
   "model.attention": text().or_none(),
@@ -237,7 +241,7 @@ RANGES = {
   "data.interpolation": one_of(*INTERPOLATIONS).or_none(),
   "data.crop_mode": one_of(*CROP_MODES).or_none(),
   "data.hflip": _switch,
-  "data.shift": whole(0, _MOST_SIDE),
+  "data.shift": whole(0, fields.MOST_SIDE),
   "data.rand_augment": between(0, 10),
   "data.rand_augment_deviation": at_least(0),
   "data.rand_augment_operations": whole(1, 1000),

@@ -50,10 +50,12 @@ def check_batches(numbers, expected="expected numbers of images, at least 1, as 
     expected: for the error.
   """
   listed = list(numbers) if hasattr(numbers, "__iter__") and not isinstance(numbers, str) else None
-  if listed is None or not all(is_whole(number) and number >= 1 for number in listed):
+  whole = listed is not None and all(map(is_whole, listed))
+  listed = sorted({int(number) for number in listed}) if whole else listed
+  if not whole or any(number < 1 for number in listed):
     raise InputError(f"batch sizes {shown(numbers if listed is None else listed)}: {expected}")
-  if listed and max(listed) > MOST_BATCH:
+  if listed and listed[-1] > MOST_BATCH:
     raise InputError(
       f"batch sizes {shown(listed)}: expected at most {MOST_BATCH:,} images in a batch"
     )
-  return sorted({int(number) for number in listed})
+  return listed

@@ -132,11 +132,10 @@ def load_artifact(path, parts=()):
   parts, note = typed(parts), read_note(path)
   _check_versions(note, path)
   form = _format(note["format"], path, parts)
-  if "architecture" in note:  # before anything runs
-    architecture(note, parts)
+  arch = architecture(note, parts) if "architecture" in note else None  # before anything runs
   notes.check_artifact(note, path)
   programs = form.load(path)
-  arch = architecture(note, parts)
+  arch = arch or architecture(note, parts)
   try:
     classes = None if note["classes"] is None else tuple(note["classes"])
     check_number(classes, arch.classes, f"artifact {path}", "export it again with")

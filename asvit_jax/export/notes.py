@@ -10,7 +10,8 @@ from asvit_jax.core.progress import log
 from asvit_jax.vit import description as descriptions
 
 _COUNT = schema.integer(0, 1 << 20)
-_CHECKSUM = schema.text(128)
+_CHECKSUM = schema.text(64)
+CHECKSUMS = schema.either(_CHECKSUM, schema.table(others=_CHECKSUM))  # see `checksums`
 # What comes from `Network.describe` has its own form; the rest is of `writing.export`.
 _NOTE = schema.table(
   descriptions.FIELDS
@@ -23,7 +24,7 @@ _NOTE = schema.table(
     "outputs": schema.array(schema.text(100), most=16),
     "versions": schema.table(others=schema.text(100)),
     "least_versions": schema.table(others=schema.text(100)),
-    "sha256": schema.either(_CHECKSUM, schema.table(others=_CHECKSUM)),
+    "sha256": CHECKSUMS,
     "names_sha256": _CHECKSUM,
     "description_sha256": _CHECKSUM,
   },
@@ -71,9 +72,7 @@ def loads(content, what, advice="export it again"):
     what: it is, for the error.
     advice: for the error.
   """
-  note = schema.loads(content, _NOTE, what, advice, descriptions.MOST_BYTES)
-  descriptions.check_classes(note.get("classes"), what)
-  return note
+  return descriptions.loads(content, what, advice, _NOTE)
 
 
 def checksums(path):

@@ -9,6 +9,7 @@ import numpy as np
 
 from asvit_jax.core import devices, schema, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.sizes import check_batches
 from asvit_jax.export import notes
 from asvit_jax.export.formats import FORMATS
 from asvit_jax.export.programs import BATCH_SIZES, output_names
@@ -16,10 +17,8 @@ from asvit_jax.sparsity import complexity
 from asvit_jax.vit import description as descriptions
 
 # What tells a note from other files.
-_CHECKSUM = schema.text(64)
 _NOTE = schema.table(
-  {"format": schema.text(), "sha256": schema.either(_CHECKSUM, schema.table(others=_CHECKSUM))},
-  ["format", "preprocessing"],
+  {"format": schema.text(), "sha256": notes.CHECKSUMS}, ["format", "preprocessing"]
 )
 _LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact
 
@@ -45,9 +44,7 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       that does not do what the network in memory does. Nothing is left under `path` then but what
       was there before.
   """
-  sizes = sorted(set(batch_sizes))
-  if any(size < 1 for size in sizes):
-    raise InputError(f"batch sizes {sizes}: expected numbers of images, at least 1 each")
+  sizes = check_batches(batch_sizes)
   options = {name: value for name, value in options.items() if value not in (None, False)}
   check_path(form, path)
   path = storage.path(path)
@@ -156,7 +153,7 @@ def _checksums_noted(note):
   """
   try:
     content = storage.read(note, descriptions.MOST_BYTES)
-    return schema.loads(content, _NOTE, str(note), most_bytes=len(content)).get("sha256")
+    return schema.loads(content, _NOTE, str(note), most_bytes=descriptions.MOST_BYTES).get("sha256")
   except (OSError, InputError) as error:
     raise InputError(
       f"{note}, where the artifact's note would be written, is another file: give another name, or "

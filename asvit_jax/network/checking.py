@@ -48,7 +48,7 @@ def dtype_of(dtype):
     return dtype
   try:
     name = jnp.dtype(dtype).name if dtype is not None else ""  # NumPy takes None for float64
-  except TypeError:
+  except (TypeError, ValueError):  # of a number with thousands of digits
     name = ""
   if name not in DTYPES:
     raise InputError(f"the dtype of a network is {shown(dtype)}: expected {' or '.join(DTYPES)}")
@@ -195,9 +195,7 @@ def names_of(classes):
   names = tuple(classes)
   wrong = next(((i, name) for i, name in enumerate(names) if not isinstance(name, str)), None)
   if wrong is not None:
-    raise InputError(
-      f"the name of class {wrong[0]} is {on_a_line(repr(wrong[1])[:80])}: expected a text"
-    )
+    raise InputError(f"the name of class {wrong[0]} is {shown(wrong[1])}: expected a text")
   return names if all(type(name) is str for name in names) else tuple(map(str, names))
 
 

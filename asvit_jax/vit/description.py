@@ -8,10 +8,11 @@ What writes it there passes it through here first, so that it can be read again.
 from asvit_jax.core import schema
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
+from asvit_jax.vit import fields
 
 UNREADABLE = "it could not be read again, and is not written"  # the advice to who writes one
 MOST_BYTES = 64 << 20  # of its JSON: a million names of 64 characters
-_MOST_CLASSES, _MOST_NAME = 1 << 20, 1 << 12
+_MOST_CLASSES, _MOST_NAME = fields.WHOLE["classes"], 1 << 12
 _CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` says how many, and which
 FIELDS = {
   "variant": schema.text(200),
@@ -25,7 +26,7 @@ FIELDS = {
       "crop_mode": schema.text(100),
     }
   ),
-  # Item by item a validator takes seconds for a million names: `check_classes` does it.
+  # Item by item a validator takes seconds for a million names: `_check_classes` does it.
   "classes": {"type": ["array", "null"]},
   "budgets": schema.array(schema.number(1e-6, 1), most=1000),
 }
@@ -34,13 +35,14 @@ _LEVELS = schema.array(schema.number(), most=1 << 10)
 _THRESHOLDS = schema.either(_LEVELS, schema.array(_LEVELS, most=1000))
 
 
-def loads(content, what, advice="fetch or write it again"):
+def loads(content, what, advice="fetch or write it again", form=_DESCRIPTION):
   """A description from JSON.
 
   Args:
     content: bytes or text.
     what: it is, for the error.
     advice: for the error.
+    form: `core.schema` of it, where it stands in something that has more fields than it.
 
   Returns:
     Dictionary; keys that are not known here stay.
@@ -48,8 +50,8 @@ def loads(content, what, advice="fetch or write it again"):
   Raises:
     InputError: no JSON, too long, or not of this form.
   """
-  found = schema.loads(content, _DESCRIPTION, what, advice, MOST_BYTES)
-  check_classes(found.get("classes"), what)
+  found = schema.loads(content, form, what, advice, MOST_BYTES)
+  _check_classes(found.get("classes"), what)
   return found
 
 
@@ -70,7 +72,7 @@ def load_thresholds(content, what, advice="fetch or write it again"):
   return found
 
 
-def check_classes(names, what):
+def _check_classes(names, what):
   """Raises InputError for names of classes that are no list of texts, nor None."""
   if names is None:
     return

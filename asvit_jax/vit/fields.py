@@ -13,6 +13,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
 MOST_PATCHES = 1 << 18
+MOST_SIDE = 1 << 14  # pixels
 # The most of each; what is below 1 has an error of its own in `Architecture`.
 WHOLE = {
   "width": 1 << 14,
@@ -40,7 +41,6 @@ FLAGS = (
 NAMES = ("stem", "attention", "score", "reduction")
 _KEYS = {"classes": "num_classes"}
 _MOST_NAME, _MOST_TEXT = 200, 40  # characters
-_MOST_SIDE = 1 << 14  # pixels
 
 
 def plain(values):
@@ -86,13 +86,13 @@ def _whole(name, value, most):
 
 
 def _size(value):
-  expected = f"a side in pixels, or height and width, of at most {_MOST_SIDE:,} each"
+  expected = f"a side in pixels, or height and width, of at most {MOST_SIDE:,} each"
   if getattr(value, "ndim", 0) == 1 and len(value) == 2:
     value = tuple(value.tolist())
   too_long = isinstance(value, (str, tuple, list)) and len(value) > _MOST_TEXT
   if too_long or getattr(value, "ndim", 0):
     raise _refused("image_size", value, expected)
-  if max(sizes.height_width(value)) > _MOST_SIDE:
+  if max(sizes.height_width(value)) > MOST_SIDE:
     raise _refused("image_size", value, expected)
   return sizes.plain(value)
 

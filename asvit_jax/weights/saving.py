@@ -64,7 +64,7 @@ def save(path, params, description=None, thresholds_as_metadata=False, arch=None
     metadata[THRESHOLDS] = json.dumps(np.asarray(params["thresholds"]).tolist())
     named = f"{what}: its thresholds as metadata"
     descriptions.load_thresholds(metadata[THRESHOLDS], named, descriptions.UNREADABLE)
-    tensors = to_timm(vit.without_thresholds(params))
+    tensors = {k: v for k, v in tensors.items() if not k.startswith("score_predictor.")}
   # Written by us: safetensors itself would make the file readable by its owner alone.
   content = safetensors.numpy.save(tensors, metadata)
   check_header(content, what)

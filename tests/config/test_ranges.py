@@ -12,6 +12,7 @@ from asvit_jax.config import base, ranges, rules
 from asvit_jax.config.keys import flatten
 from asvit_jax.core.errors import InputError
 from asvit_jax.run import identity
+from asvit_jax.vit import fields
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -106,6 +107,19 @@ def test_the_choices_of_a_key_are_said_once(value):
     base().parallel = 3
   with pytest.raises(InputError, match=r"expected center or squash, or None$"):
     rules.check(trained(**{"data.crop_mode": value}))
+
+
+@pytest.mark.parametrize("name", [*fields.WHOLE, *fields.NUMBERS, "image_size", "prune_before"])
+def test_what_a_range_of_a_model_promises_a_network_can_have(name):
+  key = "model.num_classes" if name == "classes" else f"model.{name}"
+  most = fields.WHOLE.get(name) or fields.NUMBERS.get(name, (0, fields.MOST_SIDE))[1]
+  value, more = most, most + 1
+  if name == "prune_before":
+    value, more = (1, fields.WHOLE["depth"] - 1), (1, fields.WHOLE["depth"])
+  ranges.of(key).check(key, value)
+  assert fields.plain({name: value})[name] == value
+  with pytest.raises(InputError, match=f"^{re.escape(key)} .*: expected"):
+    ranges.of(key).check(key, more)
 
 
 def test_a_config_that_is_none_is_refused():

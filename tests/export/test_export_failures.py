@@ -133,4 +133,7 @@ def test_a_path_that_cannot_be_written_is_an_input_error(tmp_path, name):
 def test_batch_sizes_that_are_none_are_an_input_error(tmp_path):
   with pytest.raises(InputError, match=r"batch sizes \[0, 4\]: expected"):
     NETWORK.export(tmp_path / "net", "stablehlo", (4, 0))
+  for sizes in (3, "3", (1, "a"), (1.5,), (1, 2**21)):
+    with pytest.raises(InputError, match=r"batch sizes .*: expected"):
+      NETWORK.export(tmp_path / "net", "stablehlo", sizes)
   assert not list(tmp_path.iterdir())

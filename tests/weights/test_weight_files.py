@@ -13,6 +13,7 @@ import tiny
 from test_weights import assert_identical
 
 from asvit_jax import vit, weights
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import load
 from asvit_jax.weights import formats
@@ -66,6 +67,14 @@ def test_the_format_of_old_pytorch_and_half_precision_are_read(tmp_path, torch):
   loaded = weights.to_timm(load(path, DEIT).params)
   for name, value in halves.items():
     np.testing.assert_array_equal(loaded[name], value.float().numpy())
+
+
+def test_a_checkpoint_in_a_bucket_is_copied_once(tmp_path, torch, monkeypatch):
+  torch.save(state_dict(torch, tiny.params(DEIT)), tmp_path / "w.pth")
+  copied, local = [], storage.local
+  monkeypatch.setattr(storage, "local", lambda name: copied.append(name) or local(name))
+  formats.read(tmp_path / "w.pth")
+  assert copied == [str(tmp_path / "w.pth")]
 
 
 @FAMILIES

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import pickle
 import re
 import zipfile
@@ -61,49 +62,57 @@ class PyTorch:
 
     What is safetensors under one of PyTorch's names is read as that.
     """
-    if _is_safetensors(source):
-      log(f"weights {source}: read as safetensors, which it is in spite of its name")
-      return safetensors.read(source, key)
-    try:
-      import torch
-    except ImportError as error:
-      raise InputError(
-        f"weights {source}: PyTorch reads this format and is not installed: `pip install torch`, "
-        "or convert the file to .safetensors elsewhere"
-      ) from error
-    content, key = _chosen(_loaded(torch, source), source, key)
-    if not isinstance(content, dict) or not content:
-      what = _type(content) if not isinstance(content, dict) else "an empty dictionary"
-      raise InputError(f"weights {source}: expected a dictionary of tensors, found {what}")
-    odd = {_name(k): _type(v) for k, v in content.items() if not isinstance(v, torch.Tensor)}
-    odd |= {_name(k): f"named by a {_type(k)}" for k in content if not isinstance(k, str)}
-    if odd:
-      listed = ", ".join(f"{name} ({kind})" for name, kind in list(odd.items())[:5])
-      raise InputError(
-        f"weights {source}: entries that are not tensors: {listed}; expected a dictionary of "
-        f"tensors, by itself or under {' or '.join(_WRAPPERS)}"
-      )
-    with storage.local(source) as path:
-      _check_tensors(torch, content, path, f"weights {source}")
-    return Stored(cleaned({k: _array(tensor) for k, tensor in content.items()}), key=key)
+    with _local(source) as (path, is_safetensors):
+      if not is_safetensors:
+        return _read(path, source, key)
+    log(f"weights {source}: read as safetensors, which it is in spite of its name")
+    return safetensors.read(source, key)
 
 
 pytorch = PyTorch()
 
 
-def _is_safetensors(source):
-  try:
-    with storage.local(source) as path:
+@contextlib.contextmanager
+def _local(source):
+  """A path on a disk with what is at a path, see `storage.local`, and whether it is safetensors."""
+  with contextlib.ExitStack() as stack:
+    try:
+      path = stack.enter_context(storage.local(source))
       contents.check_no_pointer(path, f"weights {source}")
-      return contents.is_safetensors(path)
-  except OSError as error:
-    raise InputError(f"weights {source}: cannot be read ({error}): fetch it again") from error
+      is_safetensors = contents.is_safetensors(path)
+    except OSError as error:
+      raise InputError(f"weights {source}: cannot be read ({error}): fetch it again") from error
+    yield path, is_safetensors
 
 
-def _loaded(torch, source):
+def _read(path, source, key):
+  """`Stored` of the checkpoint at a path on a disk; see `PyTorch.read`."""
+  try:
+    import torch
+  except ImportError as error:
+    raise InputError(
+      f"weights {source}: PyTorch reads this format and is not installed: `pip install torch`, "
+      "or convert the file to .safetensors elsewhere"
+    ) from error
+  content, key = _chosen(_loaded(torch, path, source), source, key)
+  if not isinstance(content, dict) or not content:
+    what = _type(content) if not isinstance(content, dict) else "an empty dictionary"
+    raise InputError(f"weights {source}: expected a dictionary of tensors, found {what}")
+  odd = {_name(k): _type(v) for k, v in content.items() if not isinstance(v, torch.Tensor)}
+  odd |= {_name(k): f"named by a {_type(k)}" for k in content if not isinstance(k, str)}
+  if odd:
+    listed = ", ".join(f"{name} ({kind})" for name, kind in list(odd.items())[:5])
+    raise InputError(
+      f"weights {source}: entries that are not tensors: {listed}; expected a dictionary of "
+      f"tensors, by itself or under {' or '.join(_WRAPPERS)}"
+    )
+  _check_tensors(torch, content, path, f"weights {source}")
+  return Stored(cleaned({k: _array(tensor) for k, tensor in content.items()}), key=key)
+
+
+def _loaded(torch, path, source):
   """What a file holds, of plain values and tensors."""
-  with storage.local(source) as path:
-    _check_container(path, source)
+  _check_container(path, source)
   # Training scripts save their flags and scores beside the tensors: values, as plain as these.
   allowed = [
     argparse.Namespace,
@@ -113,8 +122,8 @@ def _loaded(torch, source):
     *(np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")}),
   ]
   try:
-    with torch.serialization.safe_globals(allowed), storage.local(source) as file:
-      return torch.load(file, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(allowed):
+      return torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
     said = _plain(error)
     _, _, reason = said.rpartition("WeightsUnpickler error: ")
