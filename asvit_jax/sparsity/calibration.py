@@ -10,6 +10,7 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.complexity import (
   check_budget,
@@ -20,7 +21,6 @@ from asvit_jax.sparsity.complexity import (
 )
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.executions.cache_sized import CACHED, images_at_once
-from asvit_jax.sparsity.gates import hard_gate
 from asvit_jax.vit.images import batches, normalized
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
@@ -123,7 +123,7 @@ class Calibrator:
         stages = [_after_stage(self._network, stage, thresholds[i - 1], i - 1) for stage in stages]
         scores = self._scores(stages)
       thresholds[i] = _threshold(scores[keep], round(ratio**exponent * keep.size))
-      keep &= scores > thresholds[i].astype(np.float32)
+      keep = np.asarray(_kept(scores, keep, thresholds[i], arch.count_multiple, arch.prefix_tokens))
       kept.append(keep.sum(axis=1))
     costs = gmacs(arch, jnp.asarray(np.stack(kept, axis=-1), jnp.float32))
     left = None
@@ -170,10 +170,21 @@ def _scores(network, stage):
 @functools.partial(jax.jit, static_argnums=3)
 @usual
 def _after_stage(network, stage, threshold, index):
-  keep = stage.present[:, network.arch.prefix_tokens :] * hard_gate(
-    _scores(network, stage), threshold
-  )
-  return in_place.after_stage(network.model, index, stage, keep)
+  arch, attending = network.arch, Attending.of(network.arch)
+  similarity = attending.similarity(stage)
+  scores = attending.scores(stage, similarity)
+  keep = keeping.over(scores, stage.present, threshold, arch.count_multiple)
+  keep = keep[:, arch.prefix_tokens :].astype(jnp.float32)
+  return in_place.after_stage(network.model, index, stage, keep, similarity=similarity)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _kept(scores, present, threshold, multiple, prefix):
+  """(images, n) bool, the patches that go on of those of a mask, by their scores."""
+  always = ((0, 0), (prefix, 0))
+  scores = jnp.pad(scores, always, constant_values=jnp.inf)
+  present = jnp.pad(present, always, constant_values=True)
+  return keeping.over(scores, present, threshold, multiple)[:, prefix:]
 
 
 @functools.partial(jax.jit, static_argnums=3)

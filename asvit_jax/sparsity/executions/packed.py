@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.in_place import before_first_stage, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
@@ -29,13 +30,13 @@ STEP = 16
 
 
 class Rows(NamedTuple):
-  """The tokens of images where a stage decides; the class token is the first row.
+  """The tokens of images where a stage has decided; the class token is the first row.
 
   Attributes:
     x: (b, n, d).
     sizes: (b, n) patches that each stands for; None where nothing is merged.
     position: (b, n) int, which token of the image each was at first.
-    keep: (b, n) bool, which of them go on.
+    keep: (b, n) bool, which of them go on: the first ones where `Attending.compacts`.
   """
 
   x: jax.Array
@@ -137,10 +138,23 @@ def ladder(top, step):
 def decide(model, index, stage, position=None):
   """The `Rows` of a `Stage`, the one with this index; `position` as there, by default in order."""
   attending = Attending.of(model.arch)
-  keep = (attending.scores(stage) > model.thresholds[index]) & (stage.present > 0)
+  similarity = attending.similarity(stage)
+  keep = keeping.over(
+    attending.scores(stage, similarity),
+    stage.present,
+    model.thresholds[index],
+    model.arch.count_multiple,
+  )
+  n = keep.shape[1]
   if position is None:
-    position = jnp.broadcast_to(jnp.arange(keep.shape[1]), keep.shape)
-  return Rows(*attending.reduce(stage, keep), position, keep)
+    position = jnp.broadcast_to(jnp.arange(n), keep.shape)
+  if not attending.compacts:
+    return Rows(*attending.reduce(stage, keep, similarity), position, keep)
+  there = jnp.arange(n) < keep.sum(axis=1)[:, None]
+  source = jnp.where(there, _kept_first(keep), n)
+  x, sizes = attending.compacted(stage, keep, source, similarity)
+  position = jnp.take_along_axis(position, jnp.minimum(source, n - 1), axis=1)
+  return Rows(x, sizes, position, there)
 
 
 def _run_stage(model, index, widths, tokens, rows, images):
@@ -158,14 +172,19 @@ def _run_stage(model, index, widths, tokens, rows, images):
     Their `Rows` at the next stage; after the last one their `Read`.
   """
   keep = rows.keep[images]
-  count, source = keep.sum(axis=1), _kept_first(keep)
+  # Where tokens are compact already, rows of images are copied whole.
+  source = None if Attending.of(model.arch).compacts else _kept_first(keep)
+  count = keep.sum(axis=1)
   rung = jnp.searchsorted(jnp.array(widths), count.max())
   branches = [functools.partial(_run_at, model, index, width, tokens) for width in widths]
   return jax.lax.switch(rung, branches, rows, images, source, count)
 
 
 def _run_at(model, index, width, tokens, rows, images, source, count):
-  """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is."""
+  """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is.
+
+  Without `source`, the rows are the first ones, as they are.
+  """
   n = rows.keep.shape[1]
 
   def lengthened(a, value=0):  # the branches of a switch must agree in shape
@@ -174,7 +193,8 @@ def _run_at(model, index, width, tokens, rows, images, source, count):
 
   # Straight from all images: to sort them first would be one more copy.
   x, sizes, position = jax.tree.map(
-    lambda a: a[images[:, None], source[:, :width]], (rows.x, rows.sizes, rows.position)
+    lambda a: a[images, :width] if source is None else a[images[:, None], source[:, :width]],
+    (rows.x, rows.sizes, rows.position),
   )
   attend = functools.partial(Attending.of(model.arch).prefix, count=count, sizes=sizes)
   present = jnp.arange(width) < count[:, None]

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.scores.class_attention import ClassAttention
-from asvit_jax.sparsity.similarity import cosine_similarity
 
 _LEAST = 1e-12  # powers and logarithms have no finite slope at 0
 
@@ -21,15 +20,14 @@ class MergeCost(ClassAttention):
   """
 
   uses_keys = False
-  uses_tokens = True
+  uses_similarity = True
   uses_sizes = True
 
-  def __call__(self, gathered, tokens, present, exponents, sizes):
+  def __call__(self, gathered, similarity, present, exponents, sizes):
     """See `scores`; `exponents` are (β, γ, ω, α), those left out 0."""
-    n = tokens.shape[1]
+    n = present.shape[1]
     attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
     patches = present & (jnp.arange(n) > 0)
-    similarity = cosine_similarity(tokens)
     # (b, other, token): reduced over the first axis of what is symmetric, for which a CPU has
     # vector instructions.
     more = (gathered[:, :, None] > gathered[:, None, :]) & patches[:, :, None]
