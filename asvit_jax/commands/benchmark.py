@@ -20,6 +20,8 @@ from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
 
+# What --reduction calls them; by what tokens are alike is the score's affair.
+_REDUCED = {"merge_tokens": "merge"}
 # At least so many images set the thresholds; the batch is drawn from them by cost.
 _SAMPLE = 32
 
@@ -88,7 +90,7 @@ def main(_):
     save(draw_speed(results, title), given.plot)
   summary = {
     "variant": network.variant,
-    "reduction": network.arch.reduction,
+    "reduction": _REDUCED.get(network.arch.reduction, network.arch.reduction),
     "budget": given.budget,
     "batch": given.batch,
     "dtype": given.dtype,
@@ -201,14 +203,17 @@ def _with_photographs():
 def _with_noise():
   from asvit_jax.evaluation import speed
   from asvit_jax.network import create
+  from asvit_jax.sparsity import schedule
   from asvit_jax.sparsity.complexity import target_gmacs, uniform_ratio
   from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
   arch = _reduced(VARIANTS[given.variant])
   network = speed.sharpened(create(arch, dtype=given.dtype, variant=given.variant))
-  ratio = uniform_ratio(network.arch, target_gmacs(network.arch, given.budget))
-  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), ratio)
+  scheduled = schedule.at(network.arch, given.budget)
+  ratio = uniform_ratio(scheduled, target_gmacs(scheduled, given.budget))
+  first = ratio ** scheduled.stage_exponents[0]
+  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), first)
 
 
 def _table(results):

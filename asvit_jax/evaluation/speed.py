@@ -14,7 +14,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import images as image_files
-from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
@@ -206,8 +206,9 @@ def representative(network, images, count):
 def _forwards(arch, kept):
   """Every execution as a function of (model, images), and its mean GMACs where so much is kept."""
   pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
-  ratio = complexity.uniform_ratio(arch, pruned)
-  uniform = [round(arch.patches * ratio**exponent) for exponent in arch.stage_exponents]
+  scheduled = schedule.at(arch, pruned / complexity.dense_gmacs(arch))
+  ratio = complexity.uniform_ratio(scheduled, pruned)
+  uniform = [round(arch.patches * ratio**exponent) for exponent in scheduled.stage_exponents]
   mean = kept.mean(axis=0).round().astype(int).tolist()
 
   def fixed(counts):

@@ -10,7 +10,7 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity import keeping
+from asvit_jax.sparsity import keeping, schedule
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.complexity import (
   check_budget,
@@ -47,8 +47,9 @@ class Calibrator:
   """Sets thresholds on images; the blocks before the first stage run once, for all budgets.
 
   Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores,
-  e being the `Architecture.stage_exponents`: 1, 2, 3 by default (the geometric schedule of
-  DynamicViT, arXiv:2106.02034); how many of them are in one image is left to its scores. Each stage
+  e being the `Architecture.stage_exponents` at that budget, see `schedule`: 1, 2, 3 by default (the
+  geometric schedule of DynamicViT, arXiv:2106.02034); how many of them are in one image is left to
+  its scores, and to `Architecture.count_multiple`. Each stage
   sees the tokens that those before it leave, merged ones too. r is solved so that the measured mean
   GMACs are the budget.
 
@@ -82,14 +83,14 @@ class Calibrator:
     Raises:
       InputError: a budget that cannot be met.
     """
-    arch = self.arch
-    check_budget(arch, budget)
+    check_budget(self.arch, budget)
+    arch = schedule.at(self.arch, budget)
     target = target_gmacs(arch, budget)
     best, miss = None, float("inf")
     low, high = 0.0, 1.0
     ratio = uniform_ratio(arch, target)
     for number in range(MAX_TRIALS):
-      trial = self.trial(ratio)
+      trial = self.trial(ratio, arch.stage_exponents)
       if abs(trial.gmacs / target - 1) < miss:
         best, miss = trial, abs(trial.gmacs / target - 1)
       log(

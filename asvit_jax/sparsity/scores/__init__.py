@@ -17,6 +17,8 @@ A score may also have
     reduction.
   uses_sizes: whether it is handed `sizes`, (b, n) patches that each token stands for, by that name;
     None where nothing is merged.
+  stage_weights(budget, stages): `Architecture.stage_weights` that suit it at a share of the dense
+    GMACs, where the architecture says none.
 
 n counts the class token, which is the first; what a score says of it is not read.
 """
