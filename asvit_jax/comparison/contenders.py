@@ -11,10 +11,13 @@ from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.network import Network
+from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 class Prunings(NamedTuple):
   """How a network could prune: two `Architecture`s that differ in nothing else.
+
+  All that says how tokens go is set in both, so no method has by accident what another is told.
 
   Attributes:
     paper: by the score, the stages and the reduction of the paper.
@@ -28,7 +31,8 @@ class Prunings(NamedTuple):
   def of(cls, network):
     """Those of a `Network`.
 
-    The paper's stages are the variant's. It merges as it says itself, or else as the recipes do.
+    The paper's stages are the variant's. Where it does not drop tokens, it merges as it says
+    itself, or else as the recipes do.
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
@@ -39,10 +43,11 @@ class Prunings(NamedTuple):
       reduction="drop",
       prune_before=published.prune_before,
       stage_weights=(),
+      prune_inside=False,
     )
-    if arch.reduction == "merge":
+    if REDUCTIONS[arch.reduction].changes_tokens:
       return cls(paper, arch)
-    return cls(paper, dataclasses.replace(arch, **options.merging(arch.depth)))
+    return cls(paper, dataclasses.replace(paper, **options.merging(arch.depth)))
 
 
 @dataclasses.dataclass(frozen=True)
