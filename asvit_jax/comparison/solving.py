@@ -64,8 +64,8 @@ def _missed(asked, known, near, least, gave_up):
   budget, speedup = max(known.items(), key=lambda item: item[1])
   if speedup < asked and least in known:
     return Found(budget, speedup, f"at most {speedup:.2f}, at {budget:g} of the GMACs", True)
-  why = "after {} tries" if gave_up else "no number of tokens is between"
-  return Found(*near, f"{near[1]:.2f} is the nearest, {why.format(TRIES)}")
+  why = f"after {TRIES} timings" if gave_up else "and no budget between those timed is left"
+  return Found(*near, f"{near[1]:.2f} is the nearest, {why}")
 
 
 def _next(asked, known, least):
