@@ -77,11 +77,11 @@ def _next(asked, known, least):
   place = bisect.bisect_left(times, wanted)
   if place == 0:  # all took longer
     low, high = least, budgets[0] - _STEP
-    guess = budgets[0] - (times[0] - wanted) / _slope(budgets[:2], times[:2])
+    guess = budgets[0] - (times[0] - wanted) / _slope(budgets, times)
     end = least
   elif place == len(times):
     low, high = budgets[-1] + _STEP, 1.0
-    guess = budgets[-1] + (wanted - times[-1]) / _slope(budgets[-2:], times[-2:])
+    guess = budgets[-1] + (wanted - times[-1]) / _slope(budgets, times)
     end = 1.0
   else:
     (left, right), (fast, slow) = budgets[place - 1 : place + 1], times[place - 1 : place + 1]
@@ -95,10 +95,10 @@ def _next(asked, known, least):
 
 
 def _slope(budgets, times):
-  """How time grows with the budget, of two timings; of one, as the GMACs do."""
+  """How time grows with the budget, over all timings: so noise counts least; of one as GMACs do."""
   if len(budgets) < 2:
     return 1.0
-  return min(max((times[1] - times[0]) / (budgets[1] - budgets[0]), 0.3), 3.0)
+  return min(max((times[-1] - times[0]) / (budgets[-1] - budgets[0]), 0.5), 2.0)
 
 
 def monotone(times):
