@@ -94,9 +94,9 @@ def _charts(results):
   # A ratio: the rounds of two budgets ran minutes apart, each beside the dense network.
   axis = "times the dense network's speed"
   if timed and all(row.get("kl") is not None for row in timed):
-    title = "At equal measured speed, without training"
+    title = "Divergence against measured speed, without training"
     series = tuple(_divergences(timed))
-    yield Chart(title, axis, "KL from the dense network, nats", series, log_y=True)
+    yield Chart(title, axis, "KL from the dense network, nats; bars: 95 %", series, log_y=True)
   elif timed:
     yield chart("Speed, without training", axis, timed, lambda row: row["speedup"], 1.0)
 

@@ -69,7 +69,8 @@ def draw_comparison(results, title):
     axes.set_xlabel("speed, times the dense network's (timed in turn)", fontsize=8)
     axes.set_ylabel("KL from the dense network, nats", fontsize=8, color=TEXT)
     axes.set_title(
-      "At equal measured speed, without training\n(lower is better; bars: 95 % of the mean)",
+      "Divergence against measured speed, without training\n"
+      "(lower is better; bars: 95 % of the mean)",
       fontsize=9,
       color=TEXT,
     )

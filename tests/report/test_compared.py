@@ -64,10 +64,10 @@ def test_divergence_stands_against_the_speed_up_with_intervals():
   results = {"dense": DENSE, "results": at_speed(ROWS[:4])}
   _, speed = page_of(results, "title").charts
   assert speed.log_y
-  assert speed.title == "At equal measured speed, without training"
+  assert speed.title == "Divergence against measured speed, without training"
   assert (speed.x, speed.y) == (
     "times the dense network's speed",
-    "KL from the dense network, nats",
+    "KL from the dense network, nats; bars: 95 %",
   )
   merge, tome = speed.series
   assert [(p.x, p.y) for p in merge.points] == [(1.3, 0.1), (1.5, 0.1)]

@@ -76,7 +76,7 @@ def test_the_second_picture_is_divergence_at_equal_speed_with_intervals():
   assert speed.get_yscale() == "log"
   assert speed.get_xlabel() == "speed, times the dense network's (timed in turn)"
   assert speed.get_ylabel() == "KL from the dense network, nats"
-  assert speed.get_title().startswith("At equal measured speed, without training")
+  assert speed.get_title().startswith("Divergence against measured speed, without training")
   np.testing.assert_allclose(points(speed, "merge")[0], [[1.2, 0.11], [1.5, 0.13]])
   np.testing.assert_allclose(points(speed, "tome")[0], [[1.3, 0.12], [1.6, 0.14]])
   bars = {}
