@@ -31,7 +31,8 @@ FLAGS = {
   },
   "compare": {
     *("config", "workdir", "weights", "weights-key", "budgets", "methods", "out", "[no]finetune"),
-    *("rounds", "speed-batch", "report", "report-images", "step", "weights-of", "parts"),
+    *("rounds", "speed-batch", "speedups", "report", "report-images", "step", "weights-of"),
+    "parts",
   },
   "predict": {
     *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),

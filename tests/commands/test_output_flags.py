@@ -59,6 +59,7 @@ OTHERS = {
     "parts",
   ),
   *("budget", "budgets", "calibrate", "calibrate-split", "execution", "dtype", "variant", "format"),
+  "speedups",
   *("reduction", "image-size", "methods", "push-to-hub", "target", "name", "data-dir", "only"),
   "workdir",  # of the tools, which read it
 }

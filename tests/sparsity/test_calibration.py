@@ -62,6 +62,13 @@ def test_padding_is_not_calibrated_on(batches):
   np.testing.assert_allclose(again["thresholds"], ours["thresholds"], rtol=1e-5)
 
 
+def test_at_the_least_budget_no_patch_is_left(batches):
+  least = complexity.gmacs(ARCH, np.zeros(3, np.float32)) / complexity.dense_gmacs(ARCH)
+  params = tiny.network(ARCH).calibrate(batches, float(least) + 1e-6).params
+  assert np.isfinite(np.asarray(params["thresholds"])).all()
+  assert measure(params, batches).mean() < 0.02
+
+
 @pytest.mark.parametrize(("budget", "message"), [(1.3, "not in"), (0.01, "cannot be met")])
 def test_an_impossible_budget_is_refused(batches, budget, message):
   with pytest.raises(InputError, match=f"budget {budget:g} .*{message}"):
