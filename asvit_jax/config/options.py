@@ -48,7 +48,7 @@ def merging(depth):
   return {
     "reduction": "merge_tokens",
     "score": "merge_cost",
-    "score_exponents": (0.5, 1.0, 0.5, 0.5),
+    "score_exponents": (0.5, 1.0, 0.5, 0.25),
     "prune_before": tuple(sorted(block for block in stages if 0 < block < depth)),
     "prune_inside": True,
     "stage_weights": (),
