@@ -64,12 +64,13 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       "format": form,
       "prune_before": list(network.arch.prune_before) if network.prunes else [],
       "outputs": list(output_names("tokens" in options)),
-      "execution": execution,
       "versions": _versions(form),
       "least_versions": FORMATS[form].least_versions(artifact),
       "sha256": notes.checksums(artifact),
       "largest_logit_difference": difference,
     }
+    if "execution" in FORMATS[form].options:
+      content["execution"] = execution
     content["names_sha256"] = notes.checksum_of_names(content)
     content["description_sha256"] = notes.checksum_of_description(content)
     text = json.dumps(content, indent=2) + "\n"

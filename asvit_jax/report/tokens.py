@@ -140,6 +140,7 @@ def draw_files(network, config, paths, out, execution="masked"):
     config: a config; `data` is read.
     paths: of at most `MAX_ROWS` images.
     out: the PNG file.
+    execution: masked or fixed.
 
   Raises:
     InputError: too many images, one that cannot be read, or a file that cannot be written.
@@ -149,7 +150,7 @@ def draw_files(network, config, paths, out, execution="masked"):
   config = config.copy_and_resolve_references()
   config.data.exif_orientation = True  # as `predict` has it
   classes = network.classes or map(str, range(network.arch.classes))
-  save(draw_tokens(network, config, ImageFiles(paths, classes)), out)
+  save(draw_tokens(network, config, ImageFiles(paths, classes), execution), out)
 
 
 def check_rows(count):

@@ -60,6 +60,7 @@ OTHERS = {
   ),
   *("budget", "budgets", "calibrate", "calibrate-split", "execution", "dtype", "variant", "format"),
   *("reduction", "image-size", "methods", "push-to-hub", "target", "name", "data-dir", "only"),
+  "counts",
   "workdir",  # of the tools, which read it
 }
 

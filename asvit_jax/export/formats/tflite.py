@@ -15,7 +15,7 @@ _SIGNATURE = "serving_default"
 
 
 class TFLite(ProgramFormat):
-  """See `formats`; masked or fixed, one image at a time: its shapes are those of when it was written."""
+  """See `formats`; masked or fixed, one image at a time: its shapes are as it was written."""
 
   name = "tflite"
   needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
