@@ -97,11 +97,12 @@ def main(_):
     "device": device.device_kind,
     "jax": jax.__version__,
     "kept": [{"mean": float(k.mean()), "std": float(k.std())} for k in kept.T],
-    "counts": list(network.counts[0]),
     "macs_ratio": results["dense"]["gmacs"] / float(network.gmacs(kept).mean()),
     "images_per_s": {name: result["images_per_s"] for name, result in results.items()},
     "results": results,
   }
+  if "fixed" in results:
+    summary["counts"] = list(network.counts[0])
   if "packed" in results:
     summary["speedup"] = results["packed"]["speedup"]
   if given.latency:

@@ -25,7 +25,7 @@ def weights(tmp_path, folder):
   return ("--weights", path, *data)
 
 
-def test_evaluate_counts_the_mean_and_saves_it(weights, tmp_path):
+def test_evaluate_counts_the_mean_and_saves_it(weights, folder, tmp_path):
   out = tmp_path / "fixed.safetensors"
   given = ("--execution", "fixed", "--counts", "mean", "--save-weights", out)
   result = run("evaluate", *weights, *given)
@@ -40,12 +40,8 @@ def test_evaluate_counts_the_mean_and_saves_it(weights, tmp_path):
   on_train = run("evaluate", *weights, "--counts", "mean", "--calibrate-split", "train")
   network = load(weights[1])
   assert on_train["execution"] == "packed"
-  assert (
-    on_train["counts"]
-    == [list(network.mean_counts(network.read(tmp_path / "folder" / "train"))[0])]
-    if (tmp_path / "folder").is_dir()
-    else True
-  )
+  expected = network.mean_counts(network.read(folder / "train"))
+  assert on_train["counts"] == [list(expected[0])]
 
 
 def test_evaluate_takes_counts_and_predict_and_export_use_them(weights, folder, tmp_path):
@@ -84,6 +80,7 @@ def test_several_budgets_have_a_row_each(weights, tmp_path):
   ("command", "flags", "said"),
   [
     ("evaluate", ("--execution", "fixed"), r"w\.safetensors does not say how many.*--counts mean"),
+    ("evaluate", ("--counts", "1" * 5000 + ",5,2"), "--counts '1111"),
     ("evaluate", ("--counts", "many"), "--counts 'many': expected mean, or patches"),
     ("evaluate", ("--counts", "9,5"), r"counts of a network.*\[9, 5\].*3 stages"),
     ("evaluate", ("--counts", "9,10,2"), "none above the one before"),

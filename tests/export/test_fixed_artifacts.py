@@ -46,8 +46,7 @@ def artifact(tmp_path_factory):
 
 
 def test_predictions_say_what_was_kept(artifact, tmp_path):
-  folder = tiny.write_folder(tmp_path, train=1, val=(1, 1, 1))
-  del folder
+  tiny.write_folder(tmp_path, train=1, val=(1, 1, 1))
   files = sorted(tmp_path.glob("val/*/*"))
   results = predict_by_artifact(load_artifact(artifact[0]), files)
   assert {tuple(result["kept"]) for result in results} == {(11, 6, 3)}

@@ -1,4 +1,4 @@
-"""The counts of a network: where they come from, what is none, and that they go with the weights."""
+"""The counts of a network: where they come from, what is none, how they go with the weights."""
 
 import json
 
