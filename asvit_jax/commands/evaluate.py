@@ -5,6 +5,7 @@ python evaluate.py --workdir runs/as_deit_t_65 --config.data.dir=OTHER --per-cla
 python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
 python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
+python evaluate.py --weights W --execution fixed --counts mean --save-weights FIXED
 python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR --compare-dense
 """
 
@@ -15,9 +16,11 @@ from absl import flags
 from asvit_jax.commands import arguments
 from asvit_jax.core import outputs, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
+MEAN = "mean"  # of --counts
 
 
 def define_flags():
@@ -36,7 +39,16 @@ def define_flags():
     "between: one network for all budgets from the least to the greatest.",
   )
   flags.DEFINE_string(
-    "calibrate-split", None, "The images to calibrate on; by default those evaluated."
+    "calibrate-split",
+    None,
+    "The images to calibrate on, or to count the mean of; by default those evaluated.",
+  )
+  flags.DEFINE_string(
+    "counts",
+    None,
+    "Of --execution fixed: the patches that each stage keeps of every image, with commas between, "
+    "and of several budgets with semicolons; or mean, what the thresholds keep in the mean. "
+    "--calibrate sets them to the mean, and --save-weights saves them.",
   )
   flags.DEFINE_integer(
     "search",
@@ -94,6 +106,7 @@ def _evaluate():
   config = arguments.config()
   budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
   _check_flags(budgets, wanted)
+  rows = _counts(architecture(config), budgets)
   if budgets is not None:
     complexity.check_budgets(architecture(config), budgets)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
@@ -108,6 +121,11 @@ def _evaluate():
   found = {}
   if budgets is not None:
     network, found = _calibrated(network, config, source, budgets)
+  if rows is not None:
+    if rows == MEAN and budgets is None:
+      rows = exchange.gather(network.mean_counts(_sample(network, config, source)))[0]
+    network = network if rows == MEAN else network.with_counts(rows)
+    found = found | {"counts": [list(row) for row in network.counts]}
   networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   execution = _execution(config, network)
   if given["save-weights"].value is not None and hosts.is_first():
@@ -152,7 +170,8 @@ def _page(network, config, source, results, execution):
 def _check_flags(budgets, wanted):
   """Raises InputError for flags that do not go together."""
   given = flags.FLAGS
-  if budgets is None and (given.search or given["calibrate-split"].value is not None):
+  split = given["calibrate-split"].value is not None and given.counts != MEAN
+  if budgets is None and (given.search or split):
     raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
   several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
   for name in ("per-image", "per-class"):
@@ -160,9 +179,36 @@ def _check_flags(budgets, wanted):
       raise InputError(f"--{name} is of one budget, and several are evaluated: give one --budget")
 
 
-def _calibrated(network, config, source, budgets):
-  """The network with thresholds for the budgets, and what a search for them found, for JSON."""
-  from asvit_jax.core import exchange
+def _counts(arch, budgets):
+  """The rows of --counts, `MEAN`, or None where it is not given.
+
+  Args:
+    arch: the `Architecture`.
+    budgets: of --calibrate, or None.
+
+  Raises:
+    InputError: something else, or numbers that it cannot keep.
+  """
+  from asvit_jax.network.checking import fixed_counts_of
+
+  text = flags.FLAGS.counts
+  if text is None or text == MEAN:
+    return text
+  try:
+    rows = [[int(number) for number in row.split(",")] for row in text.split(";")]
+  except ValueError as error:
+    raise InputError(
+      f"--counts {shown(text)}: expected mean, or patches that each stage keeps, such as 150,98,60"
+    ) from error
+  for row in rows:
+    fixed_counts_of(arch, row)
+  if budgets is not None and len(rows) not in (1, len(budgets)):
+    raise InputError(f"--counts {text}: {len(rows)} rows for {len(budgets)} budgets of --calibrate")
+  return rows
+
+
+def _sample(network, config, source):
+  """Batches of images to calibrate on, or to count the mean of, evenly spaced in their split."""
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
 
@@ -170,17 +216,23 @@ def _calibrated(network, config, source, budgets):
   if split is not None:
     source = sources.open_source(config.data, split, allow_flat=True)
   sample = sources.Sample(source, MAX_IMAGES)
-  batches = list(loader.eval_batches(config, sample, network.preprocessing))
+  return list(loader.eval_batches(config, sample, network.preprocessing))
+
+
+def _calibrated(network, config, source, budgets):
+  """The network with thresholds for the budgets, and what a search for them found, for JSON."""
+  from asvit_jax.core import exchange
+
+  batches = _sample(network, config, source)
   found = {}
   if flags.FLAGS.search:
     network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
     found = {"search": dataclasses.asdict(searched)}
   network = network.calibrate(batches, budgets)
   # All hosts did the same on the same images; what they got may differ in the last bit.
-  found, weights = exchange.gather((found, network.arch.stage_weights))[0]
-  network = dataclasses.replace(
-    network, arch=dataclasses.replace(network.arch, stage_weights=tuple(weights))
-  )
+  found, weights, counts = exchange.gather((found, network.arch.stage_weights, network.counts))[0]
+  arch = dataclasses.replace(network.arch, stage_weights=tuple(weights))
+  network = dataclasses.replace(network, arch=arch, counts=counts)
   return network.with_params(exchange.from_first(network.params)), found
 
 

@@ -91,11 +91,14 @@ def _with_network(paths, features):
   given = flags.FLAGS
   config = arguments.config()
   network = arguments.network(config, arguments.share("budget"))
-  if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
+  if not network.prunes and (given.picture or given.execution in ("masked", "packed", "fixed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
+  network.check_execution(given.execution or network.default_execution(), arguments.source())
   results = predict(network, paths, given.execution, features)
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 
-    draw_files(network, config, paths, given.picture)
+    # What thresholds keep is the same masked and packed.
+    drawn = "fixed" if given.execution == "fixed" else "masked"
+    draw_files(network, config, paths, given.picture, drawn)
   return results, network.arch.patches

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax import vit
-from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network import checking, reading, warming
+from asvit_jax.network.changing import Changing
 from asvit_jax.network.comparing import Compared
-from asvit_jax.sparsity import calibration, complexity, dial, search
+from asvit_jax.sparsity import calibration, complexity, search
+from asvit_jax.sparsity.counts import mean_of
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.vit import images as image_arrays
 from asvit_jax.weights import saving
@@ -24,10 +25,10 @@ from asvit_jax.weights import saving
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["params"],
-  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets"],
+  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets", "counts"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network(Compared):
+class Network(Changing, Compared):
   """A vision transformer with its parameters, and all that is needed to use them right.
 
   A pytree whose leaves are the parameters: it goes through `jax.jit`, `jax.device_put` and
@@ -43,6 +44,8 @@ class Network(Compared):
     variant: name of the architecture, for people.
     budgets: shares of the dense GMACs, where it has a row of thresholds for each of several; it
       runs at the first of them, `at` another. () where it has one set of thresholds, or none.
+    counts: patches that each stage keeps of every image in fixed execution: one row of them, or one
+      for each of `budgets`; () where they are not known.
   """
 
   arch: vit.Architecture
@@ -52,6 +55,7 @@ class Network(Compared):
   classes: tuple[str, ...] | None = None
   variant: str = ""
   budgets: tuple[float, ...] = ()
+  counts: tuple[tuple[int, ...], ...] = ()
 
   def __post_init__(self):
     """Raises InputError for what is no field of a network; of parameters, calls look at it."""
@@ -67,14 +71,9 @@ class Network(Compared):
   def model(self):
     """The `VisionTransformer`, an `nnx.Module`; dense without thresholds."""
     checking.check_params(self.arch, self.params, self.budgets)
-    params = self.at(self.budgets[0]).params if self.budgets else self.params
-    return vit.model(self.arch, params, dtype=jnp.dtype(self.dtype))
-
-  @property
-  def dense(self):
-    """The same network without thresholds."""
-    dense = self.with_params(vit.without_thresholds(self.params))
-    return dataclasses.replace(dense, budgets=())
+    network = self.at(self.budgets[0]) if self.budgets else self
+    counts = network.counts[0] if network.counts else ()
+    return vit.model(self.arch, network.params, dtype=jnp.dtype(self.dtype), counts=counts)
 
   @property
   def dense_gmacs(self):
@@ -96,55 +95,6 @@ class Network(Compared):
     """As `gmacs`, but what is really computed; see `sparsity.complexity`."""
     return complexity.real_gmacs(self.arch, checking.counts_of(self.arch, kept))
 
-  def with_params(self, params):
-    """The same network with other parameters.
-
-    Args:
-      params: nested dictionary of arrays, as `params` is, with thresholds or without.
-
-    Raises:
-      InputError: leaves that are missing, of other shapes, or unknown.
-    """
-    checking.check_params(self.arch, params, self.budgets)
-    return dataclasses.replace(self, params=params)
-
-  def with_thresholds(self, thresholds, budgets=()):
-    """The same network with other thresholds.
-
-    Args:
-      thresholds: (stages,), or (budgets, stages).
-      budgets: the shares of the dense GMACs that several rows are for.
-
-    Raises:
-      InputError: another number of them than of stages or budgets, or values that are none.
-    """
-    thresholds, budgets = checking.thresholds_of(self.arch, thresholds, budgets)
-    params = self.params | {"thresholds": thresholds}
-    return dataclasses.replace(self, params=params, budgets=budgets)
-
-  def at(self, budget):
-    """The same network with the thresholds of one budget, interpolated between those it has.
-
-    Args:
-      budget: share of the dense GMACs, between the least and the greatest of `budgets`. It may be
-        traced, and gradients reach all rows of thresholds; then its bounds are not checked.
-
-    Raises:
-      InputError: a budget outside of them, or a network that was not calibrated for several.
-    """
-    traced = isinstance(budget, jax.core.Tracer)
-    if not traced:
-      budget = complexity.share(budget)
-    if not self.budgets:
-      asked = "a budget" if traced else f"budget {budget:g}"
-      raise InputError(
-        f"{asked}: the network has thresholds for several budgets only where it was "
-        "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`)"
-      )
-    if not traced:
-      dial.check(self.budgets, budget)
-    return self.with_thresholds(dial.thresholds_at(self.params["thresholds"], self.budgets, budget))
-
   def default_execution(self):
     """The execution that inference takes where none is asked for."""
     return "packed" if self.prunes else "dense"
@@ -156,6 +106,13 @@ class Network(Compared):
       raise InputError(
         f"{name} has no thresholds to prune with: set them with --calibrate BUDGET "
         "(`Network.calibrate`), or run it with --execution dense"
+      )
+    if execution == "fixed" and not self.counts:
+      raise InputError(
+        f"{name} does not say how many tokens fixed execution shall keep of every image: let it "
+        "count the mean with --calibrate BUDGET (`Network.calibrate`) or evaluate.py --counts "
+        f"mean, or give one for each of the {self.arch.stages} stages with --counts N,N,… "
+        "(`Network.with_counts`)"
       )
 
   def __call__(self, images, execution=None, tokens=False):
@@ -169,20 +126,20 @@ class Network(Compared):
       images: (b, s, s, 3) uint8 pixels, or floats that are normalised; a list of such images, or of
         PIL images, does, too; see `vit.images`.
       execution: of `EXECUTIONS`; by default packed where it prunes, else dense.
-      tokens: whether packed shall return the kept tokens, `Outputs.tokens` and `positions`, for
-        heads of other tasks; dense and masked always do.
+      tokens: whether packed and fixed shall return the kept tokens, `Outputs.tokens` and
+        `positions`, for heads of other tasks; dense and masked always do.
 
     Returns:
       `Outputs`.
 
     Raises:
       InputError: images of another shape or type, values that cannot be normalised pixels, or an
-        execution that needs thresholds.
+        execution that needs thresholds, or counts.
     """
     execution = execution or self.default_execution()
     self.check_execution(execution)
     images = image_arrays.checked(images, self.arch, self.preprocessing)
-    return _compiled(self, images, execution, bool(tokens))
+    return _compiled(self.for_execution(execution), images, execution, bool(tokens))
 
   def apply(self, images, execution=None, tokens=False):
     """`__call__` not compiled, for use inside of functions that are.
@@ -212,21 +169,6 @@ class Network(Compared):
     """
     warming.warm_up(self, batch_sizes, execution, tokens)
 
-  def merging(self):
-    """The same network, to merge tokens instead of dropping them, where and by what recipes do it.
-
-    Raises:
-      InputError: it has thresholds, which are those of its own stages.
-    """
-    if self.prunes:
-      raise InputError(
-        "the network has thresholds, which were set for its own stages: take `.dense.merging()`, "
-        "and calibrate it"
-      )
-    return dataclasses.replace(
-      self, arch=dataclasses.replace(self.arch, **options.merging(self.arch.depth))
-    )
-
   def read(self, images):
     """Image files as it expects them.
 
@@ -250,7 +192,7 @@ class Network(Compared):
         between, and at the first where none is asked for.
 
     Returns:
-      The `Network` with these thresholds.
+      The `Network` with these thresholds, and the mean of what they keep as `counts`.
 
     Raises:
       InputError: a budget that cannot be met, or images that are none, see `vit.images`.
@@ -259,10 +201,12 @@ class Network(Compared):
     budgets = complexity.shares(budget)
     complexity.check_budgets(self.arch, budgets)
     calibrator = self.calibrator(images)
-    rows = [calibrator.thresholds(b).thresholds for b in budgets]
+    trials = [calibrator.thresholds(b) for b in budgets]
+    rows = [trial.thresholds for trial in trials]
+    kept = [mean_of(trial.kept) for trial in trials]
     if len(budgets) == 1:
-      return self.with_thresholds(rows[0])
-    return self.with_thresholds(np.stack(rows), budgets)
+      return self.with_thresholds(rows[0], counts=kept)
+    return self.with_thresholds(np.stack(rows), budgets, kept)
 
   def search(self, images, budget, trials=search.TRIALS, seed=0):
     """Looks for how hard each stage should cut; no labels, no training.
@@ -300,7 +244,11 @@ class Network(Compared):
       "architecture": self.arch.to_json(),
       "preprocessing": self.preprocessing.to_json(),
       "classes": None if self.classes is None else list(self.classes),
-    } | ({"budgets": list(self.budgets)} if self.budgets else {})
+    } | {
+      name: [list(row) if name == "counts" else row for row in value]
+      for name, value in (("budgets", self.budgets), ("counts", self.counts))
+      if value
+    }
 
   def save(self, path, thresholds_as_metadata=False):
     """Writes a safetensors file that `load` reads without being told anything.

@@ -36,11 +36,13 @@ class Trial:
     thresholds: (stages,) float64.
     gmacs: mean over the images.
     logits: (images, classes) of the network with these thresholds, or None.
+    kept: (images, stages) int, patches that each stage keeps.
   """
 
   thresholds: np.ndarray
   gmacs: float
   logits: np.ndarray | None
+  kept: np.ndarray
 
 
 class Calibrator:
@@ -126,12 +128,13 @@ class Calibrator:
       thresholds[i] = _threshold(scores[keep], round(ratio**exponent * keep.size))
       keep = np.asarray(_kept(scores, keep, thresholds[i], arch.count_multiple, arch.prefix_tokens))
       kept.append(keep.sum(axis=1))
-    costs = gmacs(arch, jnp.asarray(np.stack(kept, axis=-1), jnp.float32))
+    kept = np.stack(kept, axis=-1)
+    costs = gmacs(arch, jnp.asarray(kept, jnp.float32))
     left = None
     if logits:
       left = [_logits(self._network, s, thresholds[-1], arch.stages - 1) for s in stages]
       left = np.concatenate([np.asarray(x) for x in left])[self._valid]
-    return Trial(thresholds, float(costs.mean()), left)
+    return Trial(thresholds, float(costs.mean()), left, kept)
 
   def dense_logits(self):
     """(images, classes) of the dense network."""

@@ -25,7 +25,7 @@ FLAGS = {
       "calibrate",
       "save-weights",
     ),
-    *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
+    *("calibrate-split", "counts", "search", "seed", "budget", "report", "report-images"),
     "[no]compare-dense",
     *("step", "weights-of", "per-class", "parts"),
   },
@@ -41,7 +41,7 @@ FLAGS = {
   "export": {
     *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
     *("step", "weights-of", "[no]tokens", "opset", "push-to-hub", "results", "[no]private"),
-    "parts",
+    *("parts", "execution"),
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
