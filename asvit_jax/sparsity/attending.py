@@ -163,9 +163,12 @@ class Attending:
     if not self.compacts:
       x, sizes = self.reduce(stage, keep, similarity)
       there = source < n
-      at = jnp.minimum(source, n - 1)
-      x = jnp.where(there[..., None], jnp.take_along_axis(x, at[..., None], axis=1), 0)
-      return x, None if sizes is None else jnp.where(there, jnp.take_along_axis(sizes, at, 1), 1.0)
+      x = jnp.take_along_axis(x, source[..., None], axis=1, mode="clip")
+      x = jnp.where(there[..., None], x, 0)
+      if sizes is None:
+        return x, None
+      sizes = jnp.take_along_axis(sizes, source, axis=1, mode="clip")
+      return x, jnp.where(there, sizes, 1.0)
     destinations = self._destinations(stage, keep, similarity)
     weights = jnp.where(stage.present > 0, stage.sizes, 0.0)[:, None, :]
     moved = jnp.where(destinations[:, None, :] == source[..., None], weights, 0.0)  # (b, width, n)

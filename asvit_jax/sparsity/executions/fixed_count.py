@@ -10,6 +10,7 @@ import functools
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.in_place import last_block, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
@@ -47,14 +48,14 @@ def fixed_count(model, images, counts, attending=None, tokens=False):
   x, evidence = run_up_to(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
     stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
-    scores = attending.scores(stage)
+    similarity = attending.similarity(stage)
+    scores = attending.scores(stage, similarity)
     # The scores of the tokens before the patches are infinite.
-    keep = _best(scores, prefix + count)
+    keep = keeping.best(scores, stage.present, prefix + count)
     all_scores.append(_put(position, scores, n)[:, prefix:])
-    x, sizes = attending.reduce(stage, keep.astype(jnp.float32))
     rows = _rows(keep, prefix + count)
-    x, position = _take(x, rows), _take(position, rows)
-    sizes = None if sizes is None else _take(sizes, rows)
+    x, sizes = attending.compacted(stage, keep.astype(jnp.float32), rows, similarity)
+    position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
     keeps.append(_put(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
     attend = functools.partial(attending.dense, sizes=sizes)
     x, evidence = run_up_to(model, index + 1, x, attend)
@@ -97,14 +98,6 @@ def _predicted(model, x, attend):
   return model.predict(model.classify(read), best), x
 
 
-def _best(scores, count):
-  """(b, n) bool, the `count` highest of (b, n) scores; of equal ones the first."""
-  this, other = scores[:, :, None], scores[:, None, :]
-  index = jnp.arange(scores.shape[1])
-  before = (other > this) | ((other == this) & (index < index[:, None]))
-  return before.astype(jnp.int32).sum(axis=-1) < count
-
-
 def _rows(keep, count):
   """(b, n) bool, `count` of each row true -> (b, count) int32, which they are, in order."""
   index = jnp.arange(keep.shape[1])
@@ -112,12 +105,6 @@ def _rows(keep, count):
   place = earlier.astype(jnp.int32).sum(axis=-1)
   at = (place[..., None] == jnp.arange(count)) & keep[..., None]  # (b, n, count)
   return jnp.where(at, index[:, None], 0).sum(axis=1)
-
-
-def _take(tokens, rows):
-  """(b, n, …) tokens and (b, m) of their rows -> (b, m, …)."""
-  rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
-  return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
 
 
 def _put(position, values, n):
