@@ -108,9 +108,10 @@ class Changing:
     )
 
   def for_execution(self, execution):
-    """The same network without what that execution does not read.
+    """The same network without what that execution does not read, which is `counts`, if anything.
 
-    Networks that differ in nothing else then run the same compiled programs.
+    Networks that differ in nothing else then run the same compiled programs: calls do so anyway;
+    functions of yours that `jax.jit` compiles do where they are handed this, `at` every budget.
     """
     return self if execution == "fixed" or not self.counts else self.with_counts(())
 
