@@ -143,17 +143,19 @@ class Attending:
     reduced = self.reduction(x, sizes, present, keep, compared)
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
 
-  def compacted(self, stage, keep, source, similarity=None):
+  def compacted(self, stage, keep, source, similarity=None, gone=None):
     """As `reduce`, with the tokens that go on first.
 
     Where the reduction says which token goes where, one product of (width, n) and (n, d) merges and
-    compacts; else tokens are reduced and then gathered.
+    compacts, or one of (width, gone) and (gone, d) adds those that go to the others. Else tokens
+    are reduced, and then gathered.
 
     Args:
       stage: it.
       keep: (b, n) mask.
       source: (b, width) int, which token each of the first ones is; n or more where none is.
       similarity: as for `scores`.
+      gone: (b, n - width) int, the tokens that do not go on, where `source` has all that do.
 
     Returns:
       (b, width, d) tokens and (b, width) sizes, None where nothing is merged. Where there is no
@@ -163,17 +165,18 @@ class Attending:
     if not self.compacts:
       x, sizes = self.reduce(stage, keep, similarity)
       there = source < n
-      x = jnp.take_along_axis(x, source[..., None], axis=1, mode="clip")
-      x = jnp.where(there[..., None], x, 0)
-      if sizes is None:
-        return x, None
-      sizes = jnp.take_along_axis(sizes, source, axis=1, mode="clip")
-      return x, jnp.where(there, sizes, 1.0)
+      x = jnp.where(there[..., None], _take(x, source), 0)
+      return x, None if sizes is None else jnp.where(there, _take(sizes, source), 1.0)
     destinations = self._destinations(stage, keep, similarity)
-    weights = jnp.where(stage.present > 0, stage.sizes, 0.0)[:, None, :]
-    moved = jnp.where(destinations[:, None, :] == source[..., None], weights, 0.0)  # (b, width, n)
-    sizes = moved.sum(axis=-1)
-    mass = jnp.einsum("bwn,bnd->bwd", moved, stage.x.astype(jnp.float32), precision="highest")
+    weights = jnp.where(stage.present > 0, stage.sizes, 0.0)
+    x = stage.x.astype(jnp.float32)
+    at, mass, sizes = destinations, 0.0, 0.0
+    if gone is not None and gone.shape[1]:
+      sizes, (at, weights) = _take(weights, source), (_take(a, gone) for a in (at, weights))
+      mass, x = sizes[..., None] * _take(x, source), _take(x, gone)
+    moved = jnp.where(at[:, None, :] == source[..., None], weights[:, None, :], 0.0)
+    sizes += moved.sum(axis=-1)
+    mass += jnp.einsum("bwn,bnd->bwd", moved, x, precision="highest")
     there = sizes > 0
     sizes = jnp.where(there, sizes, 1.0)
     return (mass / sizes[..., None]).astype(stage.x.dtype), sizes
@@ -216,6 +219,12 @@ class Attending:
     if self.score.uses_keys or self.reduction.uses_keys:
       keys = k.astype(jnp.float32).mean(axis=-2)
     return context, Evidence(self.score.gather(class_attention, context), keys)
+
+
+def _take(tokens, rows):
+  """(b, n, …) arrays of tokens and (b, m) of their rows -> (b, m, …)."""
+  rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
+  return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
 
 
 def uses_similarity(part):

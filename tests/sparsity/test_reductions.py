@@ -202,8 +202,11 @@ def test_merging_by_hand(seed, name):
 
 @pytest.mark.parametrize("name", ["drop", "merge", "merge_tokens", "test_reductions:share"])
 @pytest.mark.parametrize("prefix", [1, 2])
-def test_compacted_tokens_are_the_reduced_ones_that_are_kept(name, prefix):
+@pytest.mark.parametrize("gone", [None, 5])
+def test_compacted_tokens_are_the_reduced_ones_that_are_kept(name, prefix, gone):
   x, sizes, present, keep, keys = tokens()
+  if gone:  # as many of every image
+    present, keep = jnp.ones_like(present), jnp.ones_like(keep).at[:, [2, 3, 5, 6, 8]].set(0)
   before = jnp.ones((len(x), prefix - 1))
   present, keep = (jnp.concatenate([before, a], axis=1) for a in (present, keep))
   x, keys = (jnp.concatenate([a[:, : prefix - 1], a], axis=1) for a in (x, keys))
@@ -212,10 +215,11 @@ def test_compacted_tokens_are_the_reduced_ones_that_are_kept(name, prefix):
   stage = Stage(x, sizes if attending.merges else None, present, Evidence(None, keys))
   reduced, total = attending.reduce(stage, keep)
   n = keep.shape[1]
-  source = np.full((len(x), n - 1), n)  # narrower than what came
+  source = np.full((len(x), n - (gone or 1)), n)  # narrower than what came
   for i, mask in enumerate(np.asarray(keep)):
     source[i, : int(mask.sum())] = np.flatnonzero(mask)
-  compact, compact_sizes = attending.compacted(stage, keep, jnp.asarray(source))
+  left = jnp.argsort(keep, axis=1)[:, :gone] if gone else None
+  compact, compact_sizes = attending.compacted(stage, keep, jnp.asarray(source), gone=left)
   for i, at in enumerate(source):
     at = at[at < n]
     np.testing.assert_allclose(compact[i, : len(at)], reduced[i, at], rtol=1e-5, atol=1e-6)
