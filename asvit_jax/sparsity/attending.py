@@ -125,7 +125,7 @@ class Attending:
     more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
     compared = self._compared(self.score, stage, similarity)
     scores = self.score(gathered, compared, present > 0, self.exponents, **more)
-    scores = scores.at[:, 0].set(jnp.inf)
+    scores = jnp.where(jnp.arange(scores.shape[1]) == 0, jnp.inf, scores)
     if self.prefix_tokens == 1:
       return scores
     return jnp.pad(scores, ((0, 0), (self.prefix_tokens - 1, 0)), constant_values=jnp.inf)
@@ -188,7 +188,7 @@ class Attending:
     seen = self.reduction.destinations(self._seen(keep), compared)  # by what it sees
     if hidden:
       seen = jnp.where(seen > 0, seen + hidden, seen)
-      itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (len(seen), hidden))
+      itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (seen.shape[0], hidden))
       seen = jnp.concatenate([seen[:, :1], itself, seen[:, 1:]], axis=1)
     return jnp.where(keep > 0, jnp.arange(n), jnp.minimum(seen, n))
 

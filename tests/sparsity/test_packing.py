@@ -151,10 +151,22 @@ def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
 
 
 def test_a_ladder_ends_with_every_token():
-  assert packed.ladder(197, 64) == [64, 128, 192, 197]
-  assert packed.ladder(17, 16) == [16, 17]
+  assert packed.ladder(197, 40) == [40, 80, 120, 160, 197]
+  assert packed.ladder(197, 64) == [64, 128, 197]  # none that is hardly less than the last
   assert packed.ladder(16, 16) == packed.ladder(16, 99) == [16]
   assert packed.ladder(1, 16) == [1]
+
+
+@pytest.mark.parametrize("top", [17, 65, 197, 577, 2305])
+def test_a_ladder_has_few_rungs_and_fewer_where_the_mean_is_known(top):
+  whole = packed.ladder(top, 16)
+  assert len(whole) <= packed.MOST_WIDTHS
+  for mean in (1, top // 3, top - 1, top):
+    near = packed.ladder(top, 16, mean)
+    assert set(near) <= set(whole)
+    assert near[-1] == top
+    # An image that keeps the mean runs as it would with all of them.
+    assert min(w for w in near if w >= mean) == min(w for w in whole if w >= mean)
 
 
 @pytest.mark.parametrize("longest", [1, 6, 7, 12, 13, 16, 17])

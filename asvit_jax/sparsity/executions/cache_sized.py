@@ -23,6 +23,8 @@ CACHED_ON_TPU = 74 * 2**20
 # An accelerator runs packed in so many groups of at least so many images, and at coarser widths: by
 # its compiler's estimates a TPU takes 21 % longer for four times 16 images of DeiT-S than for 64.
 GROUPS, LEAST, WIDE_STEP = 4, 32, 32
+# A CPU takes a few images at coarser widths, too: who asks for these waits for the compiler.
+FEW, FEW_STEP = 8, 32
 
 
 def cache_sized(execution, cached=CACHED):
@@ -47,8 +49,9 @@ def packed(model, images, tokens=False):
   """`packed.packed`, in groups of the device's size."""
   arch, b = model.arch, len(images)
   rows = _a_few_at_once(functools.partial(begin, model), arch, images, CACHED)
+  step = FEW_STEP if b <= FEW and model.counts else None
   on_cpu = functools.partial(
-    run_packed, model, group=images_at_once(arch, b, CACHED_PACKED), tokens=tokens
+    run_packed, model, group=images_at_once(arch, b, CACHED_PACKED), step=step, tokens=tokens
   )
   most = max(LEAST, min(b // GROUPS, images_at_once(arch, b, CACHED_ON_TPU)))
   elsewhere = functools.partial(

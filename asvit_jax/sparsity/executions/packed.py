@@ -30,7 +30,7 @@ from asvit_jax.sparsity.executions.outputs import Outputs
 STEP = 16
 MOST_WIDTHS = 12
 # Images keep so much of the mean, all but a few of DeiT-T's, by merging and by dropping.
-LEAST_OF_MEAN, MOST_OF_MEAN = 0.6, 1.4
+LEAST_OF_MEAN, MOST_OF_MEAN = 0.75, 1.4
 
 
 class Rows(NamedTuple):
@@ -143,15 +143,15 @@ def ladder(top, step, mean=None):
     top: the last.
     step: tokens between two, or a multiple of it where there were more than `MOST_WIDTHS`.
     mean: tokens that images have on average, where that is known: then there is no width far below
-      it, and of those far above only one besides the last. Fewer to compile.
+      it, and of those far above only the last. Fewer to compile.
   """
   step *= max(1, -(-top // (step * (MOST_WIDTHS + 1))))
-  widths = [*range(step, top, step), top][-MOST_WIDTHS:]
+  # None that is hardly less than the last.
+  widths = [*range(step, max(step, top - step // 3), step), top][-MOST_WIDTHS:]
   if mean is None:
     return widths
   first, last = np.searchsorted(widths, (LEAST_OF_MEAN * mean, MOST_OF_MEAN * mean))
-  above = widths[last + 1 : -1]
-  return sorted({*widths[first : last + 1], *above[len(above) // 2 :][:1], top})
+  return sorted({*widths[first : last + 1], top})
 
 
 def decide(model, index, stage, position=None):
