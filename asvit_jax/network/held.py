@@ -6,15 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from asvit_jax import vit
-from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.network import checking, reading, warming
+from asvit_jax.network import calibrating, checking, reading, warming
 from asvit_jax.network.comparing import Compared
+from asvit_jax.pacing import speeds
 from asvit_jax.sparsity import calibration, complexity, dial, search
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.vit import images as image_arrays
@@ -24,7 +23,7 @@ from asvit_jax.weights import saving
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["params"],
-  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets"],
+  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets", "speedups"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network(Compared):
@@ -43,6 +42,7 @@ class Network(Compared):
     variant: name of the architecture, for people.
     budgets: shares of the dense GMACs, where it has a row of thresholds for each of several; it
       runs at the first of them, `at` another. () where it has one set of thresholds, or none.
+    speedups: the `Speed` of each row of thresholds, where it was calibrated for speeds; else ().
   """
 
   arch: vit.Architecture
@@ -52,6 +52,7 @@ class Network(Compared):
   classes: tuple[str, ...] | None = None
   variant: str = ""
   budgets: tuple[float, ...] = ()
+  speedups: tuple[speeds.Speed, ...] = ()
 
   def __post_init__(self):
     """Raises InputError for what is no field of a network; of parameters, calls look at it."""
@@ -74,7 +75,7 @@ class Network(Compared):
   def dense(self):
     """The same network without thresholds."""
     dense = self.with_params(vit.without_thresholds(self.params))
-    return dataclasses.replace(dense, budgets=())
+    return dataclasses.replace(dense, budgets=(), speedups=())
 
   @property
   def dense_gmacs(self):
@@ -120,7 +121,7 @@ class Network(Compared):
     """
     thresholds, budgets = checking.thresholds_of(self.arch, thresholds, budgets)
     params = self.params | {"thresholds": thresholds}
-    return dataclasses.replace(self, params=params, budgets=budgets)
+    return dataclasses.replace(self, params=params, budgets=budgets, speedups=())
 
   def at(self, budget):
     """The same network with the thresholds of one budget, interpolated between those it has.
@@ -145,9 +146,17 @@ class Network(Compared):
       dial.check(self.budgets, budget)
     return self.with_thresholds(dial.thresholds_at(self.params["thresholds"], self.budgets, budget))
 
+  def at_speedup(self, speedup):
+    """As `at`, with the thresholds of one of the speed-ups that it was calibrated for.
+
+    Raises:
+      InputError: another.
+    """
+    return calibrating.at_speedup(self, speedup)
+
   def default_execution(self):
-    """The execution that inference takes where none is asked for."""
-    return "packed" if self.prunes else "dense"
+    """The execution of inference where none is asked for: that of its speed-up, packed or dense."""
+    return calibrating.default_execution(self)
 
   def check_execution(self, execution, name="the network"):
     """Raises InputError, which calls the network `name`, where it cannot run that way."""
@@ -218,14 +227,7 @@ class Network(Compared):
     Raises:
       InputError: it has thresholds, which are those of its own stages.
     """
-    if self.prunes:
-      raise InputError(
-        "the network has thresholds, which were set for its own stages: take `.dense.merging()`, "
-        "and calibrate it"
-      )
-    return dataclasses.replace(
-      self, arch=dataclasses.replace(self.arch, **options.merging(self.arch.depth))
-    )
+    return calibrating.merging(self)
 
   def read(self, images):
     """Image files as it expects them.
@@ -241,28 +243,25 @@ class Network(Compared):
     """
     return reading.read(images, self.arch, self.preprocessing)
 
-  def calibrate(self, images, budget):
-    """Sets thresholds that meet a budget on the given images; no labels, no training.
+  def calibrate(self, images, budget=None, *, speedup=None, batch=speeds.BATCH, seed=0):
+    """Sets thresholds that meet a budget, or a speed, on the given images; no labels, no training.
 
     Args:
       images: as for a call, or batches of them as `data.loader.eval_batches` gives them.
       budget: share of the dense GMACs; or several of them, for a network that runs `at` any budget
         between, and at the first where none is asked for.
+      speedup: instead, how many times as fast as dense it shall run on this device, measured; or
+        several, see `at_speedup`. docs/speed.md says how.
+      batch: images a batch that the speed is for.
+      seed: of the batches that times are predicted for.
 
     Returns:
       The `Network` with these thresholds.
 
     Raises:
-      InputError: a budget that cannot be met, or images that are none, see `vit.images`.
+      InputError: what cannot be met, or images that are none, see `vit.images`.
     """
-    checking.check_not_traced("Network.calibrate")
-    budgets = complexity.shares(budget)
-    complexity.check_budgets(self.arch, budgets)
-    calibrator = self.calibrator(images)
-    rows = [calibrator.thresholds(b).thresholds for b in budgets]
-    if len(budgets) == 1:
-      return self.with_thresholds(rows[0])
-    return self.with_thresholds(np.stack(rows), budgets)
+    return calibrating.calibrate(self, images, budget, speedup, batch, seed)
 
   def search(self, images, budget, trials=search.TRIALS, seed=0):
     """Looks for how hard each stage should cut; no labels, no training.
@@ -280,13 +279,7 @@ class Network(Compared):
     Raises:
       InputError: a budget that cannot be met, images that are none, or no number of trials.
     """
-    checking.check_not_traced("Network.search")
-    budget = complexity.share(budget)
-    complexity.check_budget(self.arch, budget)  # before images run
-    search.check(trials, seed)
-    found = search.search(self.calibrator(images), budget, trials, seed)
-    arch = dataclasses.replace(self.arch, stage_weights=found.stage_weights)
-    return dataclasses.replace(self, arch=arch), found
+    return calibrating.search_weights(self, images, budget, trials, seed)
 
   def calibrator(self, images):
     """A `Calibrator` on images, as for `calibrate`."""
@@ -295,12 +288,16 @@ class Network(Compared):
 
   def describe(self):
     """What goes beside the parameters into weight files, workdirs and artifacts, for JSON."""
+    budgets = {"budgets": list(self.budgets)} if self.budgets else {}
+    paced = {"speedups": [s.to_json() for s in self.speedups]} if self.speedups else {}
     return {
       "variant": self.variant,
       "architecture": self.arch.to_json(),
       "preprocessing": self.preprocessing.to_json(),
       "classes": None if self.classes is None else list(self.classes),
-    } | ({"budgets": list(self.budgets)} if self.budgets else {})
+      **budgets,
+      **paced,
+    }
 
   def save(self, path, thresholds_as_metadata=False):
     """Writes a safetensors file that `load` reads without being told anything.

@@ -29,6 +29,7 @@ FIELDS = {
   # Item by item a validator takes seconds for a million names: `_check_classes` does it.
   "classes": {"type": ["array", "null"]},
   "budgets": schema.array(schema.number(1e-6, 1), most=1000),
+  "speedups": schema.array(schema.table(), most=1000),  # see `pacing.speeds`
 }
 _DESCRIPTION = schema.table(FIELDS)
 _LEVELS = schema.array(schema.number(), most=1 << 10)

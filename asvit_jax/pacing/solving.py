@@ -1,0 +1,191 @@
+"""The pruning that is predicted to be as fast as asked, and changes predictions least.
+
+The ways to prune are executions and schedules: how hard stages cut beside each other. The share
+that is kept follows from the time; of what is left to choose, KL(dense ‖ pruned) decides.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+from asvit_jax.pacing import prediction, running
+from asvit_jax.sparsity.search import divergence
+
+# Schedules are the network's own weights times e^(s·t), t from -1 at the first stage to 1 at the
+# last: s moves by so much while predictions get better, so often at most.
+TILT, TILTS = 0.7, 3
+_HALVINGS = 30
+_TOLERANCE, _TRIALS = 0.01, 6  # of the time of packed
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A way to prune.
+
+  Attributes:
+    execution: of `running.PACED`.
+    weights: see `Architecture.stage_weights`.
+    ratio: keep ratio, see `Calibrator`.
+    counts: patches that each stage keeps, on average where images differ.
+    predicted: ms of a batch.
+    divergence: KL(dense ‖ pruned), nats, the mean over the images.
+  """
+
+  execution: str
+  weights: tuple[float, ...]
+  ratio: float
+  counts: tuple[int, ...]
+  predicted: float
+  divergence: float
+
+
+class Solver:
+  """Solves for times.
+
+  Args:
+    table: the `Table` of the network.
+    calibrator: a `Calibrator` on the images that decide.
+    seed: of the batches that packed is predicted for.
+  """
+
+  def __init__(self, table, calibrator, seed=0):
+    self.table, self.arch, self.seed = table, calibrator.arch, seed
+    self._calibrator, self._dense = calibrator, None
+
+  def best(self, target):
+    """The `Candidate` of a time, ms a batch, whose predictions are nearest to the dense network's.
+
+    Raises:
+      InputError: none is predicted to be as fast.
+    """
+    found = [self._best_of(execution, target) for execution in running.PACED]
+    found = [candidate for candidate in found if candidate is not None]
+    if not found:
+      raise InputError(
+        f"{target:.1f} ms for {self.table.batch} images cannot be reached by any way to prune: ask "
+        "for a lower speed-up"
+      )
+    return min(found, key=lambda candidate: candidate.divergence)
+
+  def _best_of(self, execution, target):
+    """The best `Candidate` of an execution, looked for from the network's own weights on."""
+    first = best = self.solved(execution, tilted(self.arch, 0), target)
+    for way in (-1, 1) if self.arch.stages > 1 else ():
+      for steps in range(1, TILTS + 1):
+        candidate = self.solved(execution, tilted(self.arch, way * steps * TILT), target)
+        if candidate is None or (best is not None and candidate.divergence >= best.divergence):
+          break
+        best = candidate
+      if best is not first:  # the other way is worse
+        break
+    return best
+
+  def solved(self, execution, weights, target):
+    """The `Candidate` of an execution and of stage weights for a time; None where none is so fast.
+
+    Args:
+      execution: of `running.PACED`.
+      weights: (stages,) numbers.
+      target: ms a batch.
+    """
+    exponents = _exponents(self.arch, weights)
+    solve = self._fixed if execution == running.FIXED else self._packed
+    found = solve(exponents, target)
+    if found is None:
+      return None
+    ratio, predicted, trial = found
+    counts = tuple(int(n) for n in trial.kept.mean(axis=0).round())
+    if self._dense is None:
+      self._dense = self._calibrator.dense_logits()
+    kl = divergence(self._dense, trial.logits)
+    log(
+      f"{execution}, stage weights {' '.join(f'{w:.2f}' for w in weights)}: keep ratio {ratio:.3f}, "
+      f"{predicted:.1f} ms, KL {kl:.5f}"
+    )
+    return Candidate(execution, tuple(weights), ratio, counts, predicted, kl)
+
+  def _fixed(self, exponents, target):
+    def ms(ratio):
+      return prediction.fixed_ms(self.table, self.arch, _counts(self.arch, ratio, exponents))
+
+    ratio = _largest(ms, target)
+    if ratio is None:
+      return None
+    counts = _counts(self.arch, ratio, exponents)
+    return ratio, ms(ratio), self._calibrator.fixed_trial(counts, logits=True)
+
+  def _packed(self, exponents, target):
+    """Trials correct what follows from equal counts, until the time of the real ones is right."""
+
+    def uniform(ratio):
+      counts = _counts(self.arch, ratio, exponents)
+      return prediction.packed_ms(self.table, self.arch, counts[None])
+
+    aim, low, high, best = target, 0.0, 1.0, None
+    if uniform(0.0) > target:
+      return None
+    ratio = _largest(uniform, aim)
+    for _ in range(_TRIALS):
+      trial = self._calibrator.trial(ratio, exponents, logits=True)
+      ms = prediction.packed_ms(self.table, self.arch, trial.kept, self.seed)
+      if best is None or abs(ms / target - 1) < abs(best[1] / target - 1):
+        best = ratio, ms, trial
+      if abs(ms / target - 1) < _TOLERANCE or (ratio == 1 and ms <= target):
+        break
+      low, high = (ratio, high) if ms < target else (low, ratio)
+      aim *= target / ms
+      following = _largest(uniform, aim)
+      inside = following is not None and low < following < high
+      ratio = following if inside else (low + high) / 2
+    return None if best[1] > (1 + 2 * _TOLERANCE) * target else best
+
+
+def fastest(table, arch):
+  """How many times as fast as the dense one a network is at most, by prediction."""
+  none = np.zeros((1, arch.stages), int)
+  least = (prediction.fixed_ms(table, arch, none[0]), prediction.packed_ms(table, arch, none))
+  return table.dense / min(least)
+
+
+def check(table, arch, speedups):
+  """Raises InputError where one of several speed-ups cannot be reached, by prediction."""
+  asked, most = max(speedups), fastest(table, arch)
+  if asked > most:
+    raise InputError(
+      f"speed-up {asked:g} cannot be reached: with every patch pruned from block "
+      f"{arch.prune_before[0]} on, {np.floor(100 * most) / 100:g} is predicted at most; ask for "
+      "less, or prune earlier"
+    )
+
+
+def tilted(arch, s):
+  """Stage weights that cut more in the last stages than the network's own, or less for s < 0."""
+  own = arch.stage_weights or (1.0,) * arch.stages
+  if s == 0:
+    return own
+  weights = np.array(own) * np.exp(s * np.linspace(-1, 1, arch.stages))
+  return tuple(float(f"{w:.4g}") for w in weights)
+
+
+def _exponents(arch, weights):
+  return dataclasses.replace(arch, stage_weights=weights).stage_exponents
+
+
+def _counts(arch, ratio, exponents):
+  """(stages,) int patches that stages keep of every image."""
+  return np.round(arch.patches * ratio ** np.array(exponents)).astype(int)
+
+
+def _largest(ms, target):
+  """The largest ratio whose time is no more than the target; None where none's is."""
+  if ms(0.0) > target:
+    return None
+  if ms(1.0) <= target:
+    return 1.0
+  low, high = 0.0, 1.0
+  for _ in range(_HALVINGS):
+    middle = (low + high) / 2
+    low, high = (middle, high) if ms(middle) <= target else (low, middle)
+  return low
