@@ -6,6 +6,8 @@ python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --
 python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
 python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR --compare-dense
+python evaluate.py --config configs/as_deit_t.py --weights W --config.data.dir=DIR \
+  --calibrate-speedup 1.5,1.8 --calibrate-split train --save-weights FAST
 """
 
 import dataclasses
@@ -13,7 +15,7 @@ import dataclasses
 from absl import flags
 
 from asvit_jax.commands import arguments
-from asvit_jax.core import outputs, storage
+from asvit_jax.core import outputs, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -36,6 +38,15 @@ def define_flags():
     "between: one network for all budgets from the least to the greatest.",
   )
   flags.DEFINE_string(
+    "calibrate-speedup",
+    None,
+    "Instead, set them so that a batch runs so many times as fast as dense on this device; or "
+    "several, with commas between: one network for all of them.",
+  )
+  flags.DEFINE_integer(
+    "speed-batch", 32, "Images a batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
+  )
+  flags.DEFINE_string(
     "calibrate-split", None, "The images to calibrate on; by default those evaluated."
   )
   flags.DEFINE_integer(
@@ -45,10 +56,15 @@ def define_flags():
     "take the one whose predictions are nearest to the dense network's. 40 is a good number.",
     lower_bound=0,
   )
-  flags.DEFINE_integer("seed", 0, "Of the search.", lower_bound=0)
+  flags.DEFINE_integer(
+    "seed", 0, "Of the search, and of what a speed-up is predicted on.", lower_bound=0
+  )
   arguments.define_budget(
     "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
     "commas between. By default those just calibrated, else the first that the weights are for."
+  )
+  arguments.define_speedup(
+    "Of weights calibrated for several speeds: the speed-up to run at, or several, as --budget."
   )
   flags.DEFINE_boolean(
     "compare-dense",
@@ -87,15 +103,19 @@ def _evaluate():
   from asvit_jax.config.model import architecture
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
+  from asvit_jax.pacing import speeds
   from asvit_jax.run import ranking
   from asvit_jax.sparsity import complexity
 
   given = flags.FLAGS
   config = arguments.config()
   budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
-  _check_flags(budgets, wanted)
+  asked, speedups = arguments.speedups("calibrate-speedup"), arguments.speedups("speedup")
+  _check_flags(budgets, wanted, asked, speedups)
   if budgets is not None:
     complexity.check_budgets(architecture(config), budgets)
+  if asked is not None:
+    speeds.check_prunes(architecture(config))
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   network = arguments.network(config, images=source)
@@ -106,14 +126,19 @@ def _evaluate():
   )
 
   found = {}
-  if budgets is not None:
-    network, found = _calibrated(network, config, source, budgets)
-  networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
-  execution = _execution(config, network)
+  if budgets is not None or asked is not None:
+    network, found = _calibrated(network, config, source, budgets, asked)
+  if speedups is not None or (network.speedups and wanted is None):
+    networks = _at_speedups(network, speedups or asked or (network.speedups[0].asked,))
+  else:
+    networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
+  for _, one in networks:
+    _execution(config, one)  # before any runs
+  execution = _execution(config, networks[0][1])
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
   target = config.budget if budgets is None else budgets[0]
-  results = _evaluated(networks, config, source, execution, target)
+  results = _evaluated(networks, config, source, target)
   curve = {"curve": results} if len(results) > 1 else {}
   page = _page(networks[0][1], config, source, results, execution)
   _summarize_classes(results, networks[0][1])
@@ -149,19 +174,34 @@ def _page(network, config, source, results, execution):
   return {"report": path}
 
 
-def _check_flags(budgets, wanted):
+def _check_flags(budgets, wanted, asked, speedups):
   """Raises InputError for flags that do not go together."""
   given = flags.FLAGS
-  if budgets is None and (given.search or given["calibrate-split"].value is not None):
+  if budgets is not None and asked is not None:
+    raise InputError(
+      "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
+    )
+  arguments.check_one(speedups, wanted)
+  if asked is not None and wanted is not None:
+    raise InputError("--budget does not go with --calibrate-speedup: choose with --speedup")
+  unknown = [s for s in speedups or () if asked is not None and s not in asked]
+  if unknown:
+    raise InputError(f"--speedup {unknown[0]:g} is none of those of --calibrate-speedup")
+  if asked is not None and given.search:
+    raise InputError("--search is for --calibrate: --calibrate-speedup tries schedules itself")
+  split = given["calibrate-split"].value
+  if budgets is None and (given.search or (split is not None and asked is None)):
     raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
-  several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
+  run, set_ = wanted or speedups, budgets or asked
+  several = max(len(run or ()), len(set_ or ()) if run is None else 0) > 1
   for name in ("per-image", "per-class"):
     if several and given[name].value is not None:
-      raise InputError(f"--{name} is of one budget, and several are evaluated: give one --budget")
+      flag, what = ("--budget", "budget") if wanted or budgets else ("--speedup", "speed-up")
+      raise InputError(f"--{name} is of one {what}, and several are evaluated: give one {flag}")
 
 
-def _calibrated(network, config, source, budgets):
-  """The network with thresholds for the budgets, and what a search for them found, for JSON."""
+def _calibrated(network, config, source, budgets, asked):
+  """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
   from asvit_jax.core import exchange
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
@@ -171,6 +211,8 @@ def _calibrated(network, config, source, budgets):
     source = sources.open_source(config.data, split, allow_flat=True)
   sample = sources.Sample(source, MAX_IMAGES)
   batches = list(loader.eval_batches(config, sample, network.preprocessing))
+  if asked is not None:
+    return _calibrated_for_speedups(network, batches, asked)
   found = {}
   if flags.FLAGS.search:
     network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
@@ -184,6 +226,34 @@ def _calibrated(network, config, source, budgets):
   return network.with_params(exchange.from_first(network.params)), found
 
 
+def _calibrated_for_speedups(network, batches, asked):
+  """The network with thresholds for the speed-ups, those of host 0, and its `Speed`s for JSON."""
+  from asvit_jax.core import exchange
+  from asvit_jax.pacing import speeds
+
+  given = flags.FLAGS
+  network = network.calibrate(
+    batches, speedup=asked, batch=given["speed-batch"].value, seed=given.seed
+  )
+  # Every host timed its own devices.
+  paced = [speed.to_json() for speed in network.speedups]
+  paced, weights = exchange.gather((paced, network.arch.stage_weights))[0]
+  network = dataclasses.replace(
+    network,
+    arch=dataclasses.replace(network.arch, stage_weights=tuple(weights)),
+    params=exchange.from_first(network.params),
+    budgets=tuple(speed["budget"] for speed in paced) if network.budgets else (),
+    speedups=tuple(map(speeds.Speed.from_json, paced)),
+  )
+  return network, {"speedups": paced}
+
+
+def _at_speedups(network, asked):
+  """[(budget, the network at it)] of one speed-up or several."""
+  found = [network.at_speedup(speedup) for speedup in asked]
+  return [(one.speedups[0].budget, one) for one in found]
+
+
 def _at(network, budgets):
   """[(budget or None, the network at it)]."""
   if not budgets:
@@ -191,16 +261,20 @@ def _at(network, budgets):
   return [(budget, network.at(budget)) for budget in budgets]
 
 
-def _evaluated(networks, config, source, execution, target):
+def _evaluated(networks, config, source, target):
   """The results of every budget; `target` where the network is of one, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
+    execution = _execution(config, network)
     at = {} if budget is None else {"budget": budget}
     at |= {} if execution == "dense" else {"target": target if budget is None else budget}
+    if network.speedups:
+      at |= {"speedup": network.speedups[0].asked, "execution": execution}
     if len(networks) > 1:
-      log(f"budget {budget:g}")
+      named = f"speed-up {at['speedup']:g}, " if network.speedups else ""
+      log(f"{named}budget {budget:.4g}")
     per_image = flags.FLAGS["per-image"].value
     compare = flags.FLAGS["compare-dense"].value
     result = evaluate(
@@ -218,7 +292,7 @@ def _evaluated(networks, config, source, execution, target):
 def _execution(config, network):
   """The execution asked for, or the one that fits the weights, which must be able to run it."""
   wanted = flags.FLAGS.execution or network.default_execution()
-  if flags.FLAGS.execution is None and config.budget is not None:
+  if flags.FLAGS.execution is None and config.budget is not None and not network.speedups:
     wanted = "packed"
   network.check_execution(wanted, arguments.source())
   return wanted

@@ -22,6 +22,7 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("export")
   arguments.define_budget()
+  arguments.define_speedup()
   names = ", ".join(FORMATS.names)
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
   help_ = "File to write, or directory where the format is one."
@@ -65,11 +66,18 @@ def _export():
   check_options(given.format, options)
   push = _pushing()
   asked = arguments.share("budget")
-  network = arguments.network(config, asked)
-  budget = asked or (network.budgets[0] if network.budgets else config.budget)
+  network = arguments.network(config, asked, speedup=arguments.speedup(asked))
+  budget = asked or _budget(network, config)
   log(f"writing {given.format} and verifying it: a minute or two")
   note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)
   return {"out": str(given.out), **note} | push()
+
+
+def _budget(network, config):
+  """The share of the dense GMACs that a network runs at where none was asked for, or None."""
+  if network.speedups:
+    return network.speedups[0].budget
+  return network.budgets[0] if network.budgets else config.budget
 
 
 def _pushing():

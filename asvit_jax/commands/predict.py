@@ -24,6 +24,7 @@ def define_flags():
   outputs.keep("artifact", kept.of_artifact)
   arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
   arguments.define_budget()
+  arguments.define_speedup()
   outputs.define("picture", None, "PNG file for the tokens kept of each image.")
   outputs.define("features", None, ".npz file for tokens, positions and scores of each image.")
 
@@ -73,11 +74,11 @@ def _with_artifact(paths, features):
   from asvit_jax.export.artifacts import load_artifact
 
   given = flags.FLAGS
-  others = ("workdir", "weights", "picture", "execution", "budget", "step", "weights-of")
+  others = ("workdir", "weights", "picture", "execution", "budget", "speedup", "step", "weights-of")
   if any(given[name].value for name in others):
     raise InputError(
-      "--artifact goes by itself: --picture, --execution, --budget, --step and --weights-of need "
-      "the network, with --workdir or --weights"
+      "--artifact goes by itself: --picture, --execution, --budget, --speedup, --step and "
+      "--weights-of need the network, with --workdir or --weights"
     )
   artifact = load_artifact(given.artifact, parts=arguments.parts())
   if features is not None:
@@ -90,7 +91,8 @@ def _with_network(paths, features):
 
   given = flags.FLAGS
   config = arguments.config()
-  network = arguments.network(config, arguments.share("budget"))
+  budget = arguments.share("budget")
+  network = arguments.network(config, budget, speedup=arguments.speedup(budget))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
   results = predict(network, paths, given.execution, features)

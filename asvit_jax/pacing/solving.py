@@ -100,10 +100,8 @@ class Solver:
     if self._dense is None:
       self._dense = self._calibrator.dense_logits()
     kl = divergence(self._dense, trial.logits)
-    log(
-      f"{execution}, stage weights {' '.join(f'{w:.2f}' for w in weights)}: keep ratio {ratio:.3f}, "
-      f"{predicted:.1f} ms, KL {kl:.5f}"
-    )
+    named = " ".join(f"{w:.2f}" for w in weights)
+    log(f"{execution}, stage weights {named}: {predicted:.1f} ms, KL {kl:.5f}")
     return Candidate(execution, tuple(weights), ratio, counts, predicted, kl)
 
   def _fixed(self, exponents, target):

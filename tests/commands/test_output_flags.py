@@ -58,6 +58,7 @@ OTHERS = {
     "results",
     "parts",
   ),
+  *("speedup", "calibrate-speedup"),
   *("budget", "budgets", "calibrate", "calibrate-split", "execution", "dtype", "variant", "format"),
   *("reduction", "image-size", "methods", "push-to-hub", "target", "name", "data-dir", "only"),
   "workdir",  # of the tools, which read it
