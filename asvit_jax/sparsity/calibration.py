@@ -88,7 +88,7 @@ class Calibrator:
     return np.concatenate(self._valid_of)
 
   def some(self, most):
-    """A `Calibrator` on at most so many of the images, in whole groups evenly spaced."""
+    """A `Calibrator` on at most so many images, or one group: groups evenly spaced."""
     chosen = np.flatnonzero([valid.any() for valid in self._valid_of])
     size = max(len(valid) for valid in self._valid_of)
     chosen = chosen[_evenly(len(chosen), max(1, most // size))]
