@@ -12,7 +12,7 @@ import dataclasses
 
 from absl import flags
 
-from asvit_jax.commands import arguments, kept
+from asvit_jax.commands import arguments, kept, paced
 from asvit_jax.core import outputs, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
@@ -28,7 +28,7 @@ def define_flags():
   """Defines them."""
   flags.DEFINE_string("variant", "deit_s", "The network; weights that say what they are know it.")
   flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
-  arguments.define_speedup("Of weights calibrated for speeds: that to run at, instead of a budget.")
+  paced.define("Of weights calibrated for speeds: that to run at, instead of a budget.")
   flags.DEFINE_enum(
     "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
   )
@@ -72,7 +72,7 @@ def main(_):
   _check_flags()
   network, images = _with_photographs() if given.weights else _with_noise()
   budget = given.budget
-  if (speedup := arguments.speedup()) is not None:
+  if (speedup := paced.speedup()) is not None:
     network = network.at_speedup(speedup)
     budget = network.speedups[0].budget
   elif network.budgets:
@@ -156,9 +156,9 @@ def _check_flags():
   if unknown:
     meant = hint(unknown[0], TIMED)
     raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}{meant}")
-  if arguments.speedup() is not None and given.weights is None:
+  if paced.speedup() is not None and given.weights is None:
     raise InputError("--speedup is of weights that were calibrated for it: give --weights")
-  arguments.check_one(given.speedup, given.budget if given["budget"].present else None)
+  paced.check_one(given.speedup, given.budget if given["budget"].present else None)
   if given.weights is None and any(arguments.choice().values()):
     raise InputError("--step and --weights-of choose among those of a run: give --weights WORKDIR")
   if (given.weights is None) != (given.images is None):

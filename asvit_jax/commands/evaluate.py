@@ -14,7 +14,7 @@ import dataclasses
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, paced
 from asvit_jax.core import outputs, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -63,7 +63,7 @@ def define_flags():
     "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
     "commas between. By default those just calibrated, else the first that the weights are for."
   )
-  arguments.define_speedup(
+  paced.define(
     "Of weights calibrated for several speeds: the speed-up to run at, or several, as --budget."
   )
   flags.DEFINE_boolean(
@@ -110,7 +110,7 @@ def _evaluate():
   given = flags.FLAGS
   config = arguments.config()
   budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
-  asked, speedups = arguments.speedups("calibrate-speedup"), arguments.speedups("speedup")
+  asked, speedups = paced.speedups("calibrate-speedup"), paced.speedups("speedup")
   _check_flags(budgets, wanted, asked, speedups)
   if budgets is not None:
     complexity.check_budgets(architecture(config), budgets)
@@ -181,9 +181,11 @@ def _check_flags(budgets, wanted, asked, speedups):
     raise InputError(
       "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
     )
-  arguments.check_one(speedups, wanted)
+  paced.check_one(speedups, wanted)
   if asked is not None and wanted is not None:
     raise InputError("--budget does not go with --calibrate-speedup: choose with --speedup")
+  if budgets is not None and speedups is not None:
+    raise InputError("--speedup does not go with --calibrate: choose with --budget")
   unknown = [s for s in speedups or () if asked is not None and s not in asked]
   if unknown:
     raise InputError(f"--speedup {unknown[0]:g} is none of those of --calibrate-speedup")
@@ -236,16 +238,16 @@ def _calibrated_for_speedups(network, batches, asked):
     batches, speedup=asked, batch=given["speed-batch"].value, seed=given.seed
   )
   # Every host timed its own devices.
-  paced = [speed.to_json() for speed in network.speedups]
-  paced, weights = exchange.gather((paced, network.arch.stage_weights))[0]
+  reached = [speed.to_json() for speed in network.speedups]
+  reached, weights = exchange.gather((reached, network.arch.stage_weights))[0]
   network = dataclasses.replace(
     network,
     arch=dataclasses.replace(network.arch, stage_weights=tuple(weights)),
     params=exchange.from_first(network.params),
-    budgets=tuple(speed["budget"] for speed in paced) if network.budgets else (),
-    speedups=tuple(map(speeds.Speed.from_json, paced)),
+    budgets=tuple(speed["budget"] for speed in reached) if network.budgets else (),
+    speedups=tuple(map(speeds.Speed.from_json, reached)),
   )
-  return network, {"speedups": paced}
+  return network, {"speedups": reached}
 
 
 def _at_speedups(network, asked):

@@ -7,7 +7,7 @@ python export.py --weights W65 --format safetensors --out w.safetensors --push-t
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, paced
 from asvit_jax.core import outputs, schema, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -22,7 +22,7 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("export")
   arguments.define_budget()
-  arguments.define_speedup()
+  paced.define()
   names = ", ".join(FORMATS.names)
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
   help_ = "File to write, or directory where the format is one."
@@ -66,7 +66,7 @@ def _export():
   check_options(given.format, options)
   push = _pushing()
   asked = arguments.share("budget")
-  network = arguments.network(config, asked, speedup=arguments.speedup(asked))
+  network = arguments.network(config, asked, speedup=paced.speedup(asked))
   budget = asked or _budget(network, config)
   log(f"writing {given.format} and verifying it: a minute or two")
   note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)

@@ -8,7 +8,7 @@ python predict.py --workdir runs/as_deit_t_65 --features tokens.npz a.jpg b.jpg
 
 from absl import flags
 
-from asvit_jax.commands import arguments, kept
+from asvit_jax.commands import arguments, kept, paced
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -24,7 +24,7 @@ def define_flags():
   outputs.keep("artifact", kept.of_artifact)
   arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
   arguments.define_budget()
-  arguments.define_speedup()
+  paced.define()
   outputs.define("picture", None, "PNG file for the tokens kept of each image.")
   outputs.define("features", None, ".npz file for tokens, positions and scores of each image.")
 
@@ -92,7 +92,7 @@ def _with_network(paths, features):
   given = flags.FLAGS
   config = arguments.config()
   budget = arguments.share("budget")
-  network = arguments.network(config, budget, speedup=arguments.speedup(budget))
+  network = arguments.network(config, budget, speedup=paced.speedup(budget))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
   results = predict(network, paths, given.execution, features)

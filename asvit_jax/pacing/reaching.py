@@ -169,7 +169,7 @@ class _Timing:
       for index in wanted[(wanted >= start) & (wanted < start + len(rows))]:
         found[int(index)] = np.asarray(batch["image"][rows[index - start]])
       start += len(rows)
-    return np.stack([found[int(index)] for index in sorted(wanted)])
+    return jax.device_put(np.stack([found[int(index)] for index in sorted(wanted)]))
 
 
 def _compiled(forward, network, images):

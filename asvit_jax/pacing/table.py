@@ -92,7 +92,7 @@ def measure(network, batch, rounds=ROUNDS):
     rounds: number of times that each is timed.
   """
   arch, sizes = network.arch, sorted(set(groups(network.arch, batch).values()))
-  images = np.zeros((batch, *arch.image_shape), np.uint8)
+  images = jnp.zeros((batch, *arch.image_shape), jnp.uint8)  # on the device already
   programs = {"dense": (dense_forward, (network, images)), "call": (_nothing, (network, images))}
   for group in sizes:
     programs[group, "embed", 0] = _embed, (network, images[:group])
@@ -135,10 +135,13 @@ def _parts(network, group, width):
   noise = np.random.default_rng(0).standard_normal((group, width, arch.width))
   x = jnp.asarray(noise, network.dtype)
   stage = jax.jit(_before_stage)(network, x)
-  found = {"block": (_blocks, (network, x)), "last": (_last, (network, x))}
-  found["stage"] = _stage, (network, stage)
+  # Handed in, or XLA would know that all are 1, and leave out what they change.
+  sizes = Attending.of(arch).first_sizes(group, width)
+  functions = {"block": _blocks, "last": _last}
   if arch.prune_inside:
-    found |= {"attended": (_attended, (network, x)), "fed_forward": (_fed_forward, (network, x))}
+    functions |= {"attended": _attended, "fed_forward": _fed_forward}
+  found = {part: (function, (network, x, sizes)) for part, function in functions.items()}
+  found["stage"] = _stage, (network, stage)
   return {(part, width): call for part, call in found.items()}
 
 
@@ -153,29 +156,30 @@ def _embed(network, images):
 
 
 @usual
-def _blocks(network, x):
+def _blocks(network, x, sizes):
   for block in network.model.blocks[: _row(network.arch)]:
-    x, _ = block(x, _attend(network.arch, x))
+    x, _ = block(x, _attend(network.arch, sizes))
   return x
 
 
 @usual
-def _attended(network, x):
+def _attended(network, x, sizes):
   for block in network.model.blocks[: _row(network.arch)]:
-    x, _ = block.attended(x, _attend(network.arch, x))
+    x, _ = block.attended(x, _attend(network.arch, sizes))
   return x
 
 
 @usual
-def _fed_forward(network, x):
+def _fed_forward(network, x, sizes):
+  del sizes
   for block in network.model.blocks[: _row(network.arch)]:
     x = block.fed_forward(x)
   return x
 
 
 @usual
-def _last(network, x):
-  return predicted(network.model, x, _attend(network.arch, x)).logits
+def _last(network, x, sizes):
+  return predicted(network.model, x, _attend(network.arch, sizes)).logits
 
 
 @usual
@@ -200,6 +204,5 @@ def _stage(network, stage):
   return x, None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
 
 
-def _attend(arch, x):
-  attending = Attending.of(arch)
-  return functools.partial(attending.dense, sizes=attending.first_sizes(*x.shape[:2]))
+def _attend(arch, sizes):
+  return functools.partial(Attending.of(arch).dense, sizes=sizes)

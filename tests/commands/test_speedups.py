@@ -108,6 +108,7 @@ def test_the_same_seed_finds_the_same(options, tmp_path):
     ("evaluate", ("--calibrate-speedup", "1.5,"), "expected speed-ups"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--calibrate", "0.6"), "both say what the thresh"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--budget", "0.6"), "choose with --speedup"),
+    ("evaluate", ("--calibrate", "0.6", "--speedup", "1.4"), "choose with --budget"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--speedup", "1.6"), "is none of those"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--search", "3"), "tries schedules itself"),
     ("evaluate", ("--calibrate-speedup", "99"), "speed-up 99 cannot be reached: with every patch"),
