@@ -25,7 +25,8 @@ def predict(network, paths, execution=None, features=None):
     features: `Features` that take what the network says of them, or None.
   """
   packed = network.default_execution() == "packed"
-  if execution is None and network.prunes and (features or (packed and len(paths) < FEW)):
+  few = packed and len(paths) < FEW
+  if execution is None and network.prunes and (few or features is not None):
     execution = "masked"
 
   def run(images, count):

@@ -123,7 +123,7 @@ def _result(speedup, candidate, solver, calibrator, timing):
   reached = timing(candidate.execution, counts, trial)
   device = jax.devices()[0].device_kind
   predicted = solver.table.dense / candidate.predicted
-  budget = gmacs / dense_gmacs(arch)
+  budget = min(gmacs / dense_gmacs(arch), 1.0)  # comparing tokens costs, too
   speed = Speed(
     speedup, reached, predicted, candidate.execution, budget, counts, solver.table.batch, device
   )

@@ -23,7 +23,7 @@ class Speed:
     reached: the same, measured.
     predicted: the same, from the table of times.
     execution: how it runs, a name of `sparsity.executions`, or "fixed".
-    budget: share of the dense GMACs that it takes on the images of the calibration.
+    budget: share of the dense GMACs that it takes on the images of the calibration, at most 1.
     counts: patches that each stage keeps, where every image keeps the same number.
     batch: images a batch.
     device: what it was measured on.
