@@ -242,5 +242,5 @@ def _threshold(scores, keep):
   """The value that exactly `keep` of the scores exceed, barring ties."""
   ordered = np.sort(scores)[::-1].astype(np.float64)
   if keep == 0:
-    return ordered[0]
+    return ordered[0] if len(ordered) else 0.0  # there are none where all went before
   return (ordered[keep - 1] + (ordered[keep] if keep < len(ordered) else 0.0)) / 2

@@ -84,6 +84,20 @@ def test_the_largest_equal_counts_that_are_fast_enough_are_found(calibrator, spe
     assert max(ms for ms in allowed if ms <= target) == pytest.approx(found.predicted)
 
 
+def test_trials_where_nothing_is_kept_run(calibrator):
+  trial = calibrator.trial(0.0, logits=True)
+  assert trial.kept.max() == 0
+  none = calibrator.fixed_trial((0, 0, 0), logits=True).logits
+  np.testing.assert_allclose(trial.logits, none, atol=3e-5)
+
+
+def test_the_fastest_that_is_predicted_is_found(calibrator):
+  table = paced.table(ARCH, BATCH)
+  speedup = solving.fastest(table, ARCH) - 1e-6
+  found = solving.Solver(table, calibrator).best(table.dense / speedup)
+  assert max(found.counts) == 0
+
+
 @pytest.mark.parametrize("speedup", [1.2, 1.6])
 def test_packed_is_solved_by_what_images_keep(calibrator, speedup):
   table = paced.table(ARCH, BATCH)
