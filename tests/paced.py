@@ -24,12 +24,17 @@ def stage(n):
   return 0.004 * n
 
 
+def decide(n):
+  return 0.003 + 0.006 * n
+
+
 def last(n):
   return 0.05 + 0.03 * n
 
 
 EMBED = 0.2
 PARTS = dict(block=block, attended=attended, fed_forward=fed_forward, stage=stage, last=last)
+PARTS |= dict(decide=decide)
 
 
 def table(arch, batch):

@@ -27,7 +27,7 @@ def test_the_first_example_prunes_a_network(tmp_path, monkeypatch, capsys, short
   for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)):
     Image.fromarray(pixels).save(f"photos/{i}.png")
   network = run_examples(README)["network"]
-  assert network.arch.reduction == "merge"
+  assert network.arch.reduction == "merge_tokens"
   assert network.prunes
   assert Path("pruned.safetensors").is_file()
   assert capsys.readouterr().out.startswith("[[")

@@ -1,4 +1,4 @@
-"""Times dense, masked and packed execution, a fixed top-k and the authors' batch-mean count.
+"""Times dense, masked, packed and fixed execution, a uniform top-k and the authors' batch mean.
 
 python benchmark.py --variant deit_s --budget 0.65 --batch 32
 python benchmark.py --variant deit_t --budget 0.5 --weights FILE --images DIR --plot speed.png
@@ -20,6 +20,8 @@ from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
 
+# What --reduction calls them; by what tokens are alike is the score's affair.
+_REDUCED = {"merge_tokens": "merge"}
 # At least so many images set the thresholds; the batch is drawn from them by cost.
 _SAMPLE = 32
 
@@ -77,6 +79,8 @@ def main(_):
     budget = network.speedups[0].budget
   elif network.budgets:
     network = network.at(given.budget)
+    if not network.counts:  # of weights from before they had them
+      network = network.with_counts(network.mean_counts(images))
   else:
     network = network.calibrate([{"image": image[None]} for image in images], given.budget)
   pool = images
@@ -93,7 +97,7 @@ def main(_):
     save(draw_speed(results, title), given.plot)
   summary = {
     "variant": network.variant,
-    "reduction": network.arch.reduction,
+    "reduction": _REDUCED.get(network.arch.reduction, network.arch.reduction),
     "budget": budget,
     "batch": given.batch,
     "dtype": given.dtype,
@@ -104,6 +108,8 @@ def main(_):
     "images_per_s": {name: result["images_per_s"] for name, result in results.items()},
     "results": results,
   }
+  if "fixed" in results:
+    summary["counts"] = list(network.counts[0])
   if "packed" in results:
     summary["speedup"] = results["packed"]["speedup"]
   if given.latency:
@@ -210,14 +216,17 @@ def _with_photographs():
 def _with_noise():
   from asvit_jax.evaluation import speed
   from asvit_jax.network import create
+  from asvit_jax.sparsity import schedule
   from asvit_jax.sparsity.complexity import target_gmacs, uniform_ratio
   from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
   arch = _reduced(VARIANTS[given.variant])
   network = speed.sharpened(create(arch, dtype=given.dtype, variant=given.variant))
-  ratio = uniform_ratio(network.arch, target_gmacs(network.arch, given.budget))
-  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), ratio)
+  scheduled = schedule.at(network.arch, given.budget)
+  ratio = uniform_ratio(scheduled, target_gmacs(scheduled, given.budget))
+  first = ratio ** scheduled.stage_exponents[0]
+  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), first)
 
 
 def _table(results):

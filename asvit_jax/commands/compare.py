@@ -1,10 +1,13 @@
-"""Compares ways to run a network on fewer tokens: same weights, same images, same GMACs.
+"""Compares ways to run a network on fewer tokens: same weights, same images, same GMACs or time.
 
 python compare.py --config configs/as_deit_t_sample.py:0.65,merge --weights W --config.data.dir=DIR
 python compare.py --config … --weights W --budgets 0.5 --methods merge,tome --finetune --rounds 9
+python compare.py --config … --weights W --speedups 1.3,1.5,1.8 --methods merge,tome
 
 Again with the same --out, it measures only what it has not measured yet.
 """
+
+import math
 
 from absl import flags
 
@@ -23,6 +26,12 @@ def define_flags():
   arguments.define_config(trains=True)
   arguments.define_source("compare on")
   flags.DEFINE_string("budgets", "0.65,0.5", "Shares of the dense GMACs.")
+  flags.DEFINE_string(
+    "speedups",
+    None,
+    "Times the dense network's speed, such as 1.3,1.8: each method at the budget that is measured "
+    "to be so fast here; instead of --budgets, or besides them where they are given, too.",
+  )
   flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
   outputs.define_directory("out", "runs/compare", "Directory for all results.", _check_out)
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
@@ -33,14 +42,16 @@ def define_flags():
 
 def main(_):
   """Compares; returns the results."""
-  from asvit_jax.comparison.running import Comparison, contenders
+  from asvit_jax.comparison.running import Comparison, contenders, searched
   from asvit_jax.comparison.table import markdown
   from asvit_jax.data import loader, sources
   from asvit_jax.report.comparison import draw_comparison
   from asvit_jax.report.tokens import save
 
   given = flags.FLAGS
-  methods, budgets = list(dict.fromkeys(given.methods)), arguments.shares("budgets")
+  methods, speedups = list(dict.fromkeys(given.methods)), _speedups()
+  alone = speedups and not flags.FLAGS["budgets"].present
+  budgets = () if alone else arguments.shares("budgets")
   if not methods:
     raise InputError("--methods is empty: give at least one")
   config = arguments.config(trains=given.finetune)
@@ -50,15 +61,17 @@ def main(_):
   loader.check_classes(config, source)
   network = arguments.network(config, images=source)
   compared = contenders(network, methods, budgets)
+  fast = searched(network, methods) if speedups else []
   train_source = None
-  if given.finetune or any(contender.method.adaptive for contender in compared):
+  if given.finetune or any(contender.method.adaptive for contender in (*compared, *fast)):
     train_source = sources.open_source(config.data, config.data.train_split)
     loader.check_classes(config, train_source)
   for opened in (source, train_source):
     if opened is not None:
       sources.check_images(opened, config.data.check_images, config.data.max_bad_images)
 
-  comparison = Comparison(network.dense, compared, config, source, train_source, given.out)
+  opened = config, source, train_source
+  comparison = Comparison(network.dense, compared, *opened, given.out, fast, speedups)
   results = comparison.run(given.finetune, given.rounds, given["speed-batch"].value)
   table = markdown(results)
   storage.write(f"{given.out}/table.md", table, "the table")
@@ -68,6 +81,31 @@ def main(_):
   if given.report is None:
     return {"out": given.out, **results}
   return {"out": given.out, "report": _report(comparison, results, title), **results}
+
+
+def _speedups():
+  """Those of --speedups, a tuple; () where there are none.
+
+  Raises:
+    InputError: something that is no list of numbers above 1, one of them twice, or not timed.
+  """
+  text = flags.FLAGS.speedups
+  if text is None:
+    return ()
+  expected = "expected how many times as fast as the dense network, such as 1.5 or 1.3,1.8"
+  try:
+    values = tuple(float(part) for part in text.split(","))
+  except ValueError as error:
+    raise InputError(f"--speedups {text!r}: {expected}") from error
+  if not all(1 < value < math.inf for value in values):
+    raise InputError(f"--speedups {text!r}: {expected}, each above 1")
+  if len(set(values)) < len(values):
+    raise InputError(f"--speedups {text!r}: every speed-up once")
+  if not flags.FLAGS.rounds:
+    raise InputError(
+      f"--speedups {text!r} are measured, and --rounds 0 times nothing: give --rounds 1 or more"
+    )
+  return values
 
 
 def _check_out(directory, flag):

@@ -5,6 +5,7 @@ python evaluate.py --workdir runs/as_deit_t_65 --config.data.dir=OTHER --per-cla
 python evaluate.py --config configs/as_deit_t.py --weights W --calibrate 0.65 --config.data.dir=DIR
 python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config.data.dir=DIR \
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
+python evaluate.py --weights W --execution fixed --counts mean --save-weights FIXED
 python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR --compare-dense
 python evaluate.py --config configs/as_deit_t.py --weights W --config.data.dir=DIR \
   --calibrate-speedup 1.5,1.8 --calibrate-split train --save-weights FAST
@@ -15,11 +16,13 @@ import dataclasses
 from absl import flags
 
 from asvit_jax.commands import arguments, paced
-from asvit_jax.core import outputs, sizes, storage
+from asvit_jax.core import outputs, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
+MEAN = "mean"  # of --counts
 
 
 def define_flags():
@@ -37,17 +40,18 @@ def define_flags():
     "Set the thresholds so that the images cost this share of dense; or these, several with commas "
     "between: one network for all budgets from the least to the greatest.",
   )
+  paced.define_calibration()
   flags.DEFINE_string(
-    "calibrate-speedup",
+    "calibrate-split",
     None,
-    "Instead, set them so that a batch runs so many times as fast as dense on this device; or "
-    "several, with commas between: one network for all of them.",
-  )
-  flags.DEFINE_integer(
-    "speed-batch", 32, "Images a batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
+    "The images to calibrate on, or to count the mean of; by default those evaluated.",
   )
   flags.DEFINE_string(
-    "calibrate-split", None, "The images to calibrate on; by default those evaluated."
+    "counts",
+    None,
+    "Of --execution fixed: the patches that each stage keeps of every image, with commas between, "
+    "and of several budgets with semicolons; or mean, what the thresholds keep in the mean. "
+    "--calibrate sets them to the mean, and --save-weights saves them.",
   )
   flags.DEFINE_integer(
     "search",
@@ -112,6 +116,7 @@ def _evaluate():
   budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
   asked, speedups = paced.speedups("calibrate-speedup"), paced.speedups("speedup")
   _check_flags(budgets, wanted, asked, speedups)
+  rows = _counts(architecture(config), budgets)
   if budgets is not None:
     complexity.check_budgets(architecture(config), budgets)
   if asked is not None:
@@ -128,8 +133,13 @@ def _evaluate():
   found = {}
   if budgets is not None or asked is not None:
     network, found = _calibrated(network, config, source, budgets, asked)
+  if rows is not None:
+    if rows == MEAN and budgets is None:
+      rows = exchange.gather(network.mean_counts(_sample(network, config, source)))[0]
+    network = network if rows == MEAN else network.with_counts(rows)
+    found = found | {"counts": [list(row) for row in network.counts]}
   if speedups is not None or (network.speedups and wanted is None):
-    networks = _at_speedups(network, speedups or asked or (network.speedups[0].asked,))
+    networks = paced.at(network, speedups or asked or (network.speedups[0].asked,))
   else:
     networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   for _, one in networks:
@@ -177,22 +187,9 @@ def _page(network, config, source, results, execution):
 def _check_flags(budgets, wanted, asked, speedups):
   """Raises InputError for flags that do not go together."""
   given = flags.FLAGS
-  if budgets is not None and asked is not None:
-    raise InputError(
-      "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
-    )
-  paced.check_one(speedups, wanted)
-  if asked is not None and wanted is not None:
-    raise InputError("--budget does not go with --calibrate-speedup: choose with --speedup")
-  if budgets is not None and speedups is not None:
-    raise InputError("--speedup does not go with --calibrate: choose with --budget")
-  unknown = [s for s in speedups or () if asked is not None and s not in asked]
-  if unknown:
-    raise InputError(f"--speedup {unknown[0]:g} is none of those of --calibrate-speedup")
-  if asked is not None and given.search:
-    raise InputError("--search is for --calibrate: --calibrate-speedup tries schedules itself")
-  split = given["calibrate-split"].value
-  if budgets is None and (given.search or (split is not None and asked is None)):
+  paced.check_calibration(asked, speedups, budgets, wanted)
+  split = given["calibrate-split"].value is not None and given.counts != MEAN and asked is None
+  if budgets is None and (given.search or split):
     raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
   run, set_ = wanted or speedups, budgets or asked
   several = max(len(run or ()), len(set_ or ()) if run is None else 0) > 1
@@ -202,9 +199,36 @@ def _check_flags(budgets, wanted, asked, speedups):
       raise InputError(f"--{name} is of one {what}, and several are evaluated: give one {flag}")
 
 
-def _calibrated(network, config, source, budgets, asked):
-  """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
-  from asvit_jax.core import exchange
+def _counts(arch, budgets):
+  """The rows of --counts, `MEAN`, or None where it is not given.
+
+  Args:
+    arch: the `Architecture`.
+    budgets: of --calibrate, or None.
+
+  Raises:
+    InputError: something else, or numbers that it cannot keep.
+  """
+  from asvit_jax.network.checking import fixed_counts_of
+
+  text = flags.FLAGS.counts
+  if text is None or text == MEAN:
+    return text
+  try:
+    rows = [[int(number) for number in row.split(",")] for row in text.split(";")]
+  except ValueError as error:
+    raise InputError(
+      f"--counts {shown(text)}: expected mean, or patches that each stage keeps, such as 150,98,60"
+    ) from error
+  for row in rows:
+    fixed_counts_of(arch, row)
+  if budgets is not None and len(rows) not in (1, len(budgets)):
+    raise InputError(f"--counts {text}: {len(rows)} rows for {len(budgets)} budgets of --calibrate")
+  return rows
+
+
+def _sample(network, config, source):
+  """Batches of images to calibrate on, or to count the mean of, evenly spaced in their split."""
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
 
@@ -212,48 +236,26 @@ def _calibrated(network, config, source, budgets, asked):
   if split is not None:
     source = sources.open_source(config.data, split, allow_flat=True)
   sample = sources.Sample(source, MAX_IMAGES)
-  batches = list(loader.eval_batches(config, sample, network.preprocessing))
+  return list(loader.eval_batches(config, sample, network.preprocessing))
+
+
+def _calibrated(network, config, source, budgets, asked):
+  """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
+  from asvit_jax.core import exchange
+
+  batches = _sample(network, config, source)
   if asked is not None:
-    return _calibrated_for_speedups(network, batches, asked)
+    return paced.calibrated(network, batches, asked)
   found = {}
   if flags.FLAGS.search:
     network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
     found = {"search": dataclasses.asdict(searched)}
   network = network.calibrate(batches, budgets)
   # All hosts did the same on the same images; what they got may differ in the last bit.
-  found, weights = exchange.gather((found, network.arch.stage_weights))[0]
-  network = dataclasses.replace(
-    network, arch=dataclasses.replace(network.arch, stage_weights=tuple(weights))
-  )
+  found, weights, counts = exchange.gather((found, network.arch.stage_weights, network.counts))[0]
+  arch = dataclasses.replace(network.arch, stage_weights=tuple(weights))
+  network = dataclasses.replace(network, arch=arch, counts=counts)
   return network.with_params(exchange.from_first(network.params)), found
-
-
-def _calibrated_for_speedups(network, batches, asked):
-  """The network with thresholds for the speed-ups, those of host 0, and its `Speed`s for JSON."""
-  from asvit_jax.core import exchange
-  from asvit_jax.pacing import speeds
-
-  given = flags.FLAGS
-  network = network.calibrate(
-    batches, speedup=asked, batch=given["speed-batch"].value, seed=given.seed
-  )
-  # Every host timed its own devices.
-  reached = [speed.to_json() for speed in network.speedups]
-  reached, weights = exchange.gather((reached, network.arch.stage_weights))[0]
-  network = dataclasses.replace(
-    network,
-    arch=dataclasses.replace(network.arch, stage_weights=tuple(weights)),
-    params=exchange.from_first(network.params),
-    budgets=tuple(speed["budget"] for speed in reached) if network.budgets else (),
-    speedups=tuple(map(speeds.Speed.from_json, reached)),
-  )
-  return network, {"speedups": reached}
-
-
-def _at_speedups(network, asked):
-  """[(budget, the network at it)] of one speed-up or several."""
-  found = [network.at_speedup(speedup) for speedup in asked]
-  return [(one.speedups[0].budget, one) for one in found]
 
 
 def _at(network, budgets):

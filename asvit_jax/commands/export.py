@@ -30,6 +30,13 @@ def define_flags():
   flags.DEFINE_multi_integer(
     "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", 1, sizes.MOST_BATCH
   )
+  flags.DEFINE_enum(
+    "execution",
+    None,
+    ["masked", "fixed"],
+    "Of the program for any number of images. Fixed keeps as many tokens of every image, those of "
+    "highest score, in truly fewer operations, and then there are no packed programs.",
+  )
   flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
   flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)
   flags.DEFINE_string("push-to-hub", None, "OWNER/NAME on the Hugging Face hub that gets it, too.")
@@ -62,11 +69,15 @@ def _export():
   FORMATS.check(given.format)
   config = arguments.config()
   check_libraries(given.format)
-  options = {name: given[name].value for name in ("tokens", "opset") if given[name].value}
+  options = {
+    name: given[name].value for name in ("tokens", "opset", "execution") if given[name].value
+  }
   check_options(given.format, options)
   push = _pushing()
   asked = arguments.share("budget")
   network = arguments.network(config, asked, speedup=paced.speedup(asked))
+  if given.execution is not None:
+    network.check_execution(given.execution, arguments.source())
   budget = asked or _budget(network, config)
   log(f"writing {given.format} and verifying it: a minute or two")
   note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)

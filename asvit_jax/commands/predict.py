@@ -93,11 +93,15 @@ def _with_network(paths, features):
   config = arguments.config()
   budget = arguments.share("budget")
   network = arguments.network(config, budget, speedup=paced.speedup(budget))
-  if not network.prunes and (given.picture or given.execution in ("masked", "packed")):
+  if not network.prunes and (given.picture or given.execution in ("masked", "packed", "fixed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
+  execution = given.execution or network.default_execution()
+  network.check_execution(execution, arguments.source())
   results = predict(network, paths, given.execution, features)
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 
-    draw_files(network, config, paths, given.picture)
+    # What thresholds keep is the same masked and packed.
+    drawn = "fixed" if execution == "fixed" else "masked"
+    draw_files(network, config, paths, given.picture, drawn)
   return results, network.arch.patches

@@ -11,10 +11,13 @@ from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.network import Network
+from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 class Prunings(NamedTuple):
   """How a network could prune: two `Architecture`s that differ in nothing else.
+
+  All that says how tokens go is set in both, so no method has by accident what another is told.
 
   Attributes:
     paper: by the score, the stages and the reduction of the paper.
@@ -28,7 +31,8 @@ class Prunings(NamedTuple):
   def of(cls, network):
     """Those of a `Network`.
 
-    The paper's stages are the variant's. It merges as it says itself, or else as the recipes do.
+    The paper's stages are the variant's. Where it does not drop tokens, it merges as it says
+    itself, or else as the recipes do.
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
@@ -39,10 +43,11 @@ class Prunings(NamedTuple):
       reduction="drop",
       prune_before=published.prune_before,
       stage_weights=(),
+      prune_inside=False,
     )
-    if arch.reduction == "merge":
+    if REDUCTIONS[arch.reduction].changes_tokens:
       return cls(paper, arch)
-    return cls(paper, dataclasses.replace(arch, **options.merging(arch.depth)))
+    return cls(paper, dataclasses.replace(paper, **options.merging(arch.depth)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +60,15 @@ class Contender:
     network: the `Network`, of the method's architecture. It has thresholds, which only an adaptive
       method reads.
     counts: see `methods`.
+    asked_speedup: times the dense network's speed that its budget was searched for, see `speedups`,
+      or None. Its thresholds are calibrated then.
   """
 
   name: str
   budget: float
   network: Network
   counts: tuple[int, ...]
+  asked_speedup: float | None = None
 
   @property
   def method(self):
@@ -71,6 +79,16 @@ class Contender:
   def title(self):
     """For progress: "tome at 0.65"."""
     return f"{self.name} at {self.budget:g}"
+
+  @property
+  def group(self):
+    """What it is compared at: the same of those that it is held against; see `group_of`."""
+    return group_of({"budget": self.budget, "asked_speedup": self.asked_speedup})
+
+  def at(self, budget):
+    """The same method at another budget, not calibrated; raises InputError where it cannot."""
+    counts = self.method.solve(self.network.arch, budget)
+    return dataclasses.replace(self, budget=budget, counts=counts, asked_speedup=None)
 
   def execution(self):
     """Function of a `Network` and (b, s, s, 3) uint8 images that returns `Outputs`."""
@@ -106,6 +124,16 @@ class Contender:
     if self.method.adaptive:
       return {"thresholds": np.asarray(self.network.params["thresholds"]).tolist()}
     return {"counts": list(self.counts)}
+
+
+def group_of(row):
+  """What a measurement is compared at, ("budget", share) or ("speed-up", times dense).
+
+  Args:
+    row: dictionary of `budget` and, where that was searched for, `asked_speedup`.
+  """
+  asked = row.get("asked_speedup")
+  return ("budget", row["budget"]) if asked is None else ("speed-up", asked)
 
 
 def prepare(name, budget, dense, prunings):

@@ -3,6 +3,8 @@
 import json
 import zlib
 
+import jax
+
 from asvit_jax.config.keys import flatten
 from asvit_jax.core import leaves, schema, storage
 
@@ -22,6 +24,7 @@ _RECORD = schema.table(
     "result": schema.table(
       {name: schema.number() for name in ("top1", "gmacs", "share", "real_gmacs", "real_share")}
       | {"dense": schema.table(), "thresholds": _NUMBERS, "counts": _NUMBERS}
+      | {"speedup": schema.number(1e-9)}
     )
   },
   required=("result",),
@@ -87,6 +90,16 @@ def contender_settings(contender, train_split=None):
     "counts": list(contender.counts),
   }
   return settings | ({"calibrated_on": train_split} if contender.method.adaptive else {})
+
+
+def timing_settings(rounds, batch):
+  """What a timing adds to it: so many rounds of a batch, on the device of this process."""
+  return {
+    "rounds": rounds,
+    "batch": batch,
+    "on": "images of representative costs",
+    "device": jax.devices()[0].device_kind,
+  }
 
 
 def recipe_settings(config, images):

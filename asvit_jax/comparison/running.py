@@ -7,9 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from asvit_jax.comparison import accuracy, differences, records, timing
-from asvit_jax.comparison.contenders import Contender, Prunings, prepare
+from asvit_jax.comparison import accuracy, differences, records
+from asvit_jax.comparison.contenders import Contender, Prunings, group_of, prepare
 from asvit_jax.comparison.finetuning import finetune
+from asvit_jax.comparison.speedups import Search
+from asvit_jax.comparison.timing import Timer
 from asvit_jax.core import storage
 from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
@@ -23,11 +25,13 @@ class Comparison:
 
   Attributes:
     network: the `Network`, dense: whose weights all contenders have.
-    contenders: list of `Contender`, not calibrated.
+    contenders: list of `Contender`, not calibrated, at the budgets to compare at.
     config: a config.
     source: of the images to evaluate on.
     train_source: of the images to calibrate and to train on; None where nobody needs it.
     out: directory for what is measured.
+    searched: list of `Contender`, one a method, at any budget, to be compared at `speedups`.
+    speedups: times the dense network's speed, each above 1.
   """
 
   network: Network
@@ -36,33 +40,42 @@ class Comparison:
   source: Any
   train_source: Any
   out: str
+  searched: tuple[Contender, ...] = ()
+  speedups: tuple[float, ...] = ()
 
   def run(self, finetuned=False, rounds=0, speed_batch=32):
     """Measures what is not measured yet.
 
     Args:
       finetuned: whether contenders are also fine-tuned.
-      rounds: number of times that each is timed; 0: not timed.
+      rounds: number of times that each is timed; 0: not timed, which speed-ups need.
       speed_batch: number of images to time them on.
 
     Returns:
       Dictionary of `dense`, its measurement, and `results`, a list of those of contenders, see
       `accuracy` and `differences`, each with `method`, `budget`, `finetuned`, and what it keeps,
       `counts` or `thresholds`; where they are timed also `images_per_s`, `ms`, `spread_ms` and
-      `speedup`.
+      `speedup`, all of one budget or one asked speed-up in turn. Those of a speed-up have it as
+      `asked_speedup`; and `missed` lists what could not be met, see `speedups.Search`.
     """
     dense = self._dense()
     results = {"dense": dense, "results": []}
+    timer = Timer(self.network, self.config, self.source, speed_batch)
+    found, missed = self._searched(timer, rounds, speed_batch)
+    compared = [*self.contenders, *found]
+    if self.speedups:
+      results["missed"] = missed
+      self._write(results)
     rows = []
     # After every row all are held against the best: what is known of a pair is not drawn again.
     above = functools.cache(lambda i, best: differences.above(rows[i], rows[best]))
-    for contender in self.contenders:
+    for contender in compared:
       for tuned in (False, True) if finetuned else (False,):
         rows.append(self._measured(contender, tuned))
         results["results"] = _compared(rows, above)
         self._write(results)
     if rounds:
-      self._time(results, rounds, speed_batch)
+      self._time(results, compared, timer, records.timing_settings(rounds, speed_batch))
       self._write(results)
     return results
 
@@ -75,13 +88,12 @@ class Comparison:
     Args:
       results: what `run` returned.
     """
-    adaptive = [c for c in self.contenders if c.method.adaptive]
-    if not adaptive:
+    known = {c.name: c for c in (*self.contenders, *self.searched) if c.method.adaptive}
+    rows = [r for r in results["results"] if not r["finetuned"] and r["method"] in known]
+    if not rows:
       return None
-    rows = [row for row in results["results"] if not row["finetuned"]]
-    top1 = {(row["method"], row["budget"]): row["top1"] for row in rows}
-    best = min(adaptive, key=lambda c: (c.budget, -top1[c.name, c.budget]))
-    return self._calibrated(best)
+    best = min(rows, key=lambda row: (row["budget"], -row["top1"]))
+    return self._calibrated(known[best["method"]].at(best["budget"]))
 
   def _dense(self):
     found = self._records.find("dense", self._settings)
@@ -110,16 +122,18 @@ class Comparison:
       f"{name}: {'measured before, ' if before else ''}top-1 {result['top1']:.1f} at "
       f"{result['share']:.3f} of the dense GMACs"
     )
+    asked = contender.asked_speedup
     return {
       "method": contender.name,
       "budget": contender.budget,
+      **({} if asked is None else {"asked_speedup": asked}),
       "finetuned": tuned,
       **result,
     }
 
   def _calibrated(self, contender):
     """It with its thresholds: those measured before, where they are."""
-    if not contender.method.adaptive:
+    if not contender.method.adaptive or contender.asked_speedup is not None:
       return contender
     name = f"{contender.name}-{contender.budget:g}"
     found = self._records.find(name, self._settings_of(contender, False))
@@ -133,30 +147,50 @@ class Comparison:
     contender = finetune(contender, self.network, self.config, self.train_source)
     return contender.calibrated(lambda: self._calibration_batches)
 
-  def _time(self, results, rounds, speed_batch):
-    """Adds what was timed to the lines of contenders with the first weights."""
-    images = None
-    for budget in dict.fromkeys(contender.budget for contender in self.contenders):
-      contenders = [c for c in self.contenders if c.budget == budget]
+  def _searched(self, timer, rounds, speed_batch):
+    """(contenders at the speed-ups that are asked for, dictionaries of what was not met)."""
+
+    def settings(contender):
+      timed = records.timing_settings(rounds, speed_batch)
+      return self._settings_of(contender, False) | timed
+
+    search = Search(timer, self._records, settings, lambda: self._calibration_batches, rounds)
+    found, missed = [], []
+    for contender in self.searched if self.speedups else ():
+      for ours, those in zip((found, missed), search.run(contender, self.speedups), strict=True):
+        ours += those
+    place = self.speedups.index
+    return (
+      sorted(found, key=lambda contender: place(contender.asked_speedup)),
+      sorted(missed, key=lambda one: place(one["asked_speedup"])),
+    )
+
+  def _time(self, results, compared, timer, timing):
+    """Adds what was timed to the lines of contenders with the first weights.
+
+    Args:
+      results: of `run`.
+      compared: list of `Contender`.
+      timer: a `Timer`.
+      timing: `records.timing_settings`.
+    """
+    for group in dict.fromkeys(contender.group for contender in compared):
+      contenders = [c for c in compared if c.group == group]
       settings = self._settings | {
         "contenders": {c.name: self._settings_of(c, False) for c in contenders},
-        "rounds": rounds,
-        "batch": speed_batch,
+        **timing,
       }
-      speed = self._records.find(f"speed-{budget:g}", settings)
+      at = f"{group[1]:g}" if group[0] == "budget" else f"{group[1]:g}x"
+      speed = self._records.find(f"speed-{at}", settings)
       if speed is None:
-        if images is None:
-          images = timing.batch_of(
-            self.config, self.source, self.network.preprocessing, speed_batch
-          )
         contenders = [self._calibrated(contender) for contender in contenders]
-        speed = timing.time_in_turn(self.network, contenders, images, rounds)
-        self._records.add(f"speed-{budget:g}", settings, speed)
+        speed = timer.time(contenders, timing["rounds"])
+        self._records.add(f"speed-{at}", settings, speed)
       else:
-        log(f"speed at {budget:g}: timed before")
+        log(f"speed at {at}: timed before")
       results["dense"] = speed["dense"] | results["dense"]
       results["results"] = [
-        row | speed[row["method"]] if row["budget"] == budget and not row["finetuned"] else row
+        row | speed[row["method"]] if group_of(row) == group and not row["finetuned"] else row
         for row in results["results"]
       ]
 
@@ -195,8 +229,8 @@ def _compared(rows, above):
   """The rows in their order, each held against that of the least mean divergence in its group.
 
   Args:
-    rows: measurements; those of one budget and of the same weights, as they are or fine-tuned, are
-      a group.
+    rows: measurements; those of one budget, or of one asked speed-up, and of the same weights, as
+      they are or fine-tuned, are a group.
     above: function of the places of a row and of the best; see `differences.above`.
 
   Returns:
@@ -204,7 +238,7 @@ def _compared(rows, above):
   """
   groups = {}
   for i, row in enumerate(rows):
-    groups.setdefault((row["budget"], row["finetuned"]), []).append(i)
+    groups.setdefault((group_of(row), row["finetuned"]), []).append(i)
   best = {}
   for group in groups.values():
     best |= dict.fromkeys(group, min(group, key=lambda i: rows[i]["kl"]))
@@ -213,6 +247,19 @@ def _compared(rows, above):
     | {"kl_above_best": above(i, best[i])}
     for i, row in enumerate(rows)
   ]
+
+
+def searched(network, methods):
+  """A `Contender` for every method, to look for budgets of: they are all of the dense GMACs yet.
+
+  Args:
+    network: a `Network`; thresholds of it are not read.
+    methods: names of `METHODS`.
+
+  Raises:
+    InputError: no such method.
+  """
+  return contenders(network, methods, [1.0])
 
 
 def contenders(network, methods, budgets):

@@ -13,24 +13,30 @@ def markdown(results):
   rows = [results["dense"] | {"method": "dense"}, *results["results"]]
   timed = any("images_per_s" in row for row in rows)
   tuned = any(row.get("finetuned") for row in rows)
-  header = ["method", "budget", *(["weights"] if tuned else []), "top-1", "agreement"]
+  asked = any("asked_speedup" in row for row in rows)
+  header = ["method", *(["asked × dense"] if asked else []), "budget"]
+  header += [*(["weights"] if tuned else []), "top-1", "agreement"]
   header += ["KL", "above the least KL", "GMACs", "share", "real GMACs", "real share"]
   header += ["images/s", "× dense"] if timed else []
   lines = [_line(header), _line(["---"] * len(header))]
-  lines += [_line(_cells(row, tuned, timed)) for row in rows]
-  images = results["dense"]["images"]
-  return "\n".join(lines) + (
+  lines += [_line(_cells(row, asked, tuned, timed)) for row in rows]
+  lines += ["", *(f"- {one['said']}" for one in results.get("missed", ()))]
+  images, at = results["dense"]["images"], "budget or asked speed-up" if asked else "budget"
+  return "\n".join(lines).rstrip("\n") + (
     f"\n\nTop-1 and agreement with the dense network in percent, of {images} images; KL from the "
     "dense network's predictions in nats; ± is a standard error. Above the least KL: the 95 % "
-    "interval of the difference to the method with the least KL at that budget, on the same "
+    f"interval of the difference to the method with the least KL at that {at}, on the same "
     "images; where it holds 0 they do not differ. GMACs and share: the paper's count, with "
     "similarities; real: what is computed.\n"
   )
 
 
-def _cells(row, tuned, timed):
+def _cells(row, asked, tuned, timed):
   dense = row["method"] == "dense"
-  cells = [row["method"], "" if dense else f"{row['budget']:g}"]
+  cells = [row["method"]]
+  if asked:
+    cells.append(f"{row['asked_speedup']:g}" if "asked_speedup" in row else "")
+  cells.append("" if dense else f"{row['budget']:g}")
   if tuned:
     cells.append("fine-tuned" if row.get("finetuned") else "as they are")
   cells += [f"{row['top1']:.1f} ± {row['top1_error']:.1f}"]

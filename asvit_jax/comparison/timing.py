@@ -1,5 +1,7 @@
 """Images per second of contenders and the dense network, in turn, in one process."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -8,6 +10,97 @@ from asvit_jax.core.progress import log
 from asvit_jax.core.turns import in_turn
 from asvit_jax.data import loader, sources
 from asvit_jax.evaluation.speed import summarize
+
+_POOL = 256  # images to choose from those that an adaptive contender is timed on
+
+
+class Timer:
+  """Times forward passes of a batch; what is compiled once serves all timings.
+
+  Methods of fixed counts are timed on images that are evenly spaced in the source. What an adaptive
+  one takes depends on the images, so it gets those whose costs are evenly spaced quantiles of the
+  costs of more of them: a batch as dear as the source is.
+
+  Args:
+    dense: the `Network`, without thresholds.
+    config: a config; `data` and `eval.batch_size` are read.
+    source: a `Source` of the images to evaluate on.
+    count: number of images in a batch.
+  """
+
+  def __init__(self, dense, config, source, count):
+    self._dense, self._config, self._source, self._count = dense, config, source, count
+    self._programs = {}
+
+  def time(self, contenders, rounds):
+    """Times contenders and the dense network, one after the other in every round.
+
+    Args:
+      contenders: list of `Contender`, calibrated, each of another method.
+      rounds: number of times that each is timed.
+
+    Returns:
+      {name, "dense" among them: dictionary of `evaluation.speed.summarize`}.
+    """
+    calls = {"dense": self._call("dense", run_dense, self._dense, self._images)}
+    for contender in contenders:
+      # Thresholds are an argument of what is compiled, counts are not.
+      calls[contender.name] = self._call(
+        (contender.name, contender.counts),
+        contender.execution(),
+        contender.network,
+        self._images_for(contender),
+      )
+    return summarize(in_turn(calls, rounds), self._count)
+
+  def _call(self, key, run, network, images):
+    """A function of nothing that runs it to the end."""
+    if key not in self._programs:
+      program = jax.jit(lambda network, images: run(network, images).logits)
+      self._programs[key] = program.lower(network, images).compile()
+      log(f"{key if isinstance(key, str) else key[0]}: compiled")
+    program = self._programs[key]
+
+    def call():
+      jax.block_until_ready(program(network, images))
+
+    call()  # the first is slower
+    return call
+
+  def _images_for(self, contender):
+    """(count, s, s, 3) uint8 images to time a contender on."""
+    if not contender.method.adaptive:
+      return self._images
+    network, pool = contender.network, self._pool
+    size = min(32, len(pool))
+    groups = (
+      np.resize(pool[i : i + size], (size, *pool.shape[1:])) for i in range(0, len(pool), size)
+    )
+    kept = np.concatenate([np.asarray(_kept(network, group)) for group in groups])[: len(pool)]
+    return pool[representative(contender.gmacs(kept)[0], self._count)]
+
+  @functools.cached_property
+  def _images(self):
+    return batch_of(self._config, self._source, self._dense.preprocessing, self._count)
+
+  @functools.cached_property
+  def _pool(self):
+    count = min(max(_POOL, self._count), len(self._source))
+    return batch_of(self._config, self._source, self._dense.preprocessing, count)
+
+
+def representative(costs, count):
+  """Indices of images whose costs are evenly spaced quantiles of all, ascending.
+
+  Args:
+    costs: (images,) of each.
+    count: number to choose; where there are fewer, some come again.
+
+  Returns:
+    (count,) int array.
+  """
+  ranks = np.floor((np.arange(count) + 0.5) / count * len(costs)).astype(int)
+  return np.sort(np.argsort(costs, kind="stable")[ranks])
 
 
 def batch_of(config, source, preprocessing, count):
@@ -18,34 +111,7 @@ def batch_of(config, source, preprocessing, count):
   return np.resize(images, (count, *images.shape[1:]))
 
 
-def time_in_turn(dense, contenders, images, rounds):
-  """Times a forward pass of a batch.
-
-  Args:
-    dense: the `Network`, without thresholds.
-    contenders: list of `Contender`, calibrated.
-    images: (b, s, s, 3) uint8.
-    rounds: number of times that each is timed.
-
-  Returns:
-    {name, "dense" among them: dictionary of `evaluation.speed.summarize`}.
-  """
-  calls = {"dense": _compiled("dense", run_dense, dense, images)}
-  for contender in contenders:
-    calls[contender.name] = _compiled(
-      contender.title, contender.execution(), contender.network, images
-    )
-  return summarize(in_turn(calls, rounds), len(images))
-
-
-def _compiled(title, run, network, images):
-  """A function of nothing that runs it to the end."""
-  program = jax.jit(lambda network, images: run(network, images).logits)
-  program = program.lower(network, images).compile()
-
-  def call():
-    jax.block_until_ready(program(network, images))
-
-  call()  # the first is slower
-  log(f"{title}: compiled")
-  return call
+@jax.jit
+def _kept(network, images):
+  """(b, stages) patches that thresholds keep."""
+  return network.apply(images, "masked").kept

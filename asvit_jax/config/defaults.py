@@ -140,6 +140,7 @@ def base():
   config.model.count_elementwise = config_dict.placeholder(bool)
   config.model.prune_before = config_dict.placeholder(tuple)
   config.model.prune_inside = config_dict.placeholder(bool)
+  config.model.count_multiple = config_dict.placeholder(int)
   config.model.attention = config_dict.placeholder(str)
   config.model.score = config_dict.placeholder(str)
   config.model.reduction = config_dict.placeholder(str)  # "drop", "merge"

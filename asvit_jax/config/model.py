@@ -21,6 +21,7 @@ OVERRIDES = tuple(
 PRUNING = (
   "prune_before",
   "prune_inside",
+  "count_multiple",
   "attention",
   "score",
   "reduction",

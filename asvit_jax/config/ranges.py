@@ -218,6 +218,7 @@ RANGES = {
     _is_whole,
   ).or_none(),
   "model.prune_inside": _switch.or_none(),
+  "model.count_multiple": whole(1, fields.WHOLE["count_multiple"]).or_none(),
   "model.attention": text().or_none(),
   "model.score": text().or_none(),
   "model.reduction": text().or_none(),

@@ -40,7 +40,7 @@ def run(networks, config, source, execution, stopped=None, with_files=False, aga
     InputError: an unreadable image.
   """
   hosts, first = jax.process_count(), networks[0]
-  networks = [on_each_local(network) for network in networks]
+  networks = [on_each_local(network.for_execution(execution)) for network in networks]
   images = config.eval.batch_size // hosts
   zeros = np.zeros((images, *first.arch.image_shape), np.uint8)
   jax.block_until_ready(classify(first, zeros, execution, against_dense))
@@ -77,7 +77,7 @@ def classify(network, images, execution, against_dense=False):
     (b,), KL(dense ‖ this) of the predictions in nats, and `dense` (b,), the dense network's class.
   """
   run = program(execution, local_mesh(), against_dense)
-  return run(on_each_local(network), split_over_local(images))
+  return run(on_each_local(network.for_execution(execution)), split_over_local(images))
 
 
 @functools.cache

@@ -24,9 +24,8 @@ def predict(network, paths, execution=None, features=None):
       are the same, for less than `FEW` images, and for `features`, as packed knows no scores.
     features: `Features` that take what the network says of them, or None.
   """
-  packed = network.default_execution() == "packed"
-  few = packed and len(paths) < FEW
-  if execution is None and network.prunes and (few or features is not None):
+  packed = execution is None and network.default_execution() == "packed"
+  if packed and (len(paths) < FEW or features is not None):
     execution = "masked"
 
   def run(images, count):

@@ -15,14 +15,14 @@ from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
 from asvit_jax.core.turns import in_turn
 from asvit_jax.data import images as image_files
-from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity import complexity, counts, schedule
 from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
 # Standard deviation ÷ mean of the patches that the first stage keeps: DeiT-T at 65 % of its GMACs
 # keeps 130 ± 22 of the patches of ImageNet validation images.
 REAL_SPREAD = 0.17
-TIMED = ("dense", "plain", "masked", "packed", "top_k", "batch_mean")
+TIMED = ("dense", "plain", "masked", "packed", "fixed", "top_k", "batch_mean")
 
 
 def run(network, images, kept, names=TIMED, rounds=7):
@@ -31,10 +31,10 @@ def run(network, images, kept, names=TIMED, rounds=7):
   `plain` is dense without regard for a CPU's cache: the whole batch at once, as most code does.
   `top_k` keeps the same number of tokens in every image, by the geometric schedule, at the GMACs
   that the thresholds spend on these images; `batch_mean` keeps the mean number of tokens of this
-  batch in every image, as the authors' code does.
+  batch in every image, as the authors' code does. `fixed` keeps the network's `counts`.
 
   Args:
-    network: a `Network` that prunes.
+    network: a `Network` that prunes; where it has no `counts`, they are the mean of `kept`.
     images: (b, s, s, 3) uint8.
     kept: (b, stages) patches that the thresholds keep of them.
     names: of `TIMED`; dense is always among those timed.
@@ -45,7 +45,9 @@ def run(network, images, kept, names=TIMED, rounds=7):
     the rounds), `images_per_s`, `speedup` (median over the rounds of dense ÷ this), `compile_s`,
     `memory_mb` (parameters, inputs and temporaries), `gmacs` (mean an image)}.
   """
-  forwards, gmacs = _forwards(network.arch, kept)
+  if not network.counts:
+    network = network.with_counts(counts.mean_of(kept))
+  forwards, gmacs = _forwards(network, kept)
   names = [name for name in TIMED if name in names or name == "dense"]
   programs, results = {}, {}
   for name in names:
@@ -183,19 +185,20 @@ def representative(network, images, count):
   return images[chosen], kept[chosen]
 
 
-def _forwards(arch, kept):
+def _forwards(network, kept):
   """Every execution as a function of (model, images), and its mean GMACs where so much is kept."""
+  arch = network.arch
   pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
-  ratio = complexity.uniform_ratio(arch, pruned)
-  uniform = [round(arch.patches * ratio**exponent) for exponent in arch.stage_exponents]
-  mean = kept.mean(axis=0).round().astype(int).tolist()
+  scheduled = schedule.at(arch, pruned / complexity.dense_gmacs(arch))
+  uniform = counts.uniform(scheduled, complexity.uniform_ratio(scheduled, pruned))
+  mean = counts.mean_of(kept)
 
-  def fixed(counts):
-    forward = functools.partial(fixed_count, counts=counts)
+  def fixed(numbers):
+    forward = functools.partial(fixed_count, counts=numbers)
     return cache_sized.cache_sized(forward, cache_sized.CACHED_PACKED)
 
-  def at(counts):
-    return float(complexity.gmacs(arch, jnp.asarray(counts, jnp.float32)))
+  def at(numbers):
+    return float(complexity.gmacs(arch, jnp.asarray(numbers, jnp.float32)))
 
   dense = complexity.dense_gmacs(arch)
   forwards = {name: EXECUTIONS[name] for name in EXECUTIONS} | {
@@ -208,6 +211,7 @@ def _forwards(arch, kept):
     "plain": dense,
     "masked": dense,
     "packed": pruned,
+    "fixed": at(network.counts[0]),
     "top_k": at(uniform),
     "batch_mean": at(mean),
   }

@@ -47,6 +47,11 @@ class Artifact:
     """Batch sizes of its packed programs, increasing; empty where it runs packed at none."""
     return self.programs.packed_sizes
 
+  @property
+  def execution(self):
+    """Of its program for any number of images: dense, masked or fixed; None of earlier notes."""
+    return self.note.get("execution")
+
   def __call__(self, images, tokens=False):
     """Runs it, at the batch sizes of its programs: filled up, or one after the other.
 

@@ -107,7 +107,10 @@ def _pruning_rows(note, arch):
     return []
   blocks = ", ".join(map(str, note["prune_before"]))
   rows = [("prunes before blocks (from 0)", blocks), ("score", arch["score"])]
-  rows.append(("thresholds", _numbers(note["thresholds"])))
+  if note.get("execution") == "fixed":  # then nothing reads the thresholds
+    rows.append(("patches that each stage keeps of every image", _numbers(note["counts"][0])))
+  else:
+    rows.append(("thresholds", _numbers(note["thresholds"])))
   if note["budget"] is not None:
     target = f"{note['budget']:g}, {note['gmacs_target']:.4g} GMACs"
     rows.insert(0, ("budget, share of dense", target))

@@ -22,6 +22,7 @@ _NOTE = schema.table(
     "num_classes": _COUNT,
     "prune_before": schema.array(_COUNT, most=1 << 10),
     "outputs": schema.array(schema.text(100), most=16),
+    "execution": schema.text(100),
     "versions": schema.table(others=schema.text(100)),
     "least_versions": schema.table(others=schema.text(100)),
     "sha256": CHECKSUMS,
@@ -35,6 +36,7 @@ _INSIDE = ("mean", "std")
 # What says how to prepare images for an artifact, and what the network in it is.
 _DESCRIBES = ("variant", "architecture", "preprocessing", "classes", "budgets", "budget")
 _DESCRIBES += ("image_size", "patch_size", "num_classes", "thresholds", "outputs", "speedups")
+_DESCRIBES += ("counts", "execution")
 
 
 def note_path(artifact):

@@ -7,23 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core import leaves
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions import EXECUTIONS, in_place
+from asvit_jax.sparsity.executions import EXECUTIONS, fixed_count, in_place
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZES = (1, 32)
 OUTPUTS = ("logits", "kept")
 FEATURES = ("tokens", "positions")  # besides, where they are asked for
 _PACKED = "packed_"
+# Not cut to the size of a cache: where any number of images may come, there is no telling parts.
+_UNCUT = {"dense": in_place.dense, "masked": in_place.masked, "fixed": fixed_count.fixed}
 
 
-def programs(network, batch_sizes, tokens=False):
+def programs(network, batch_sizes, tokens=False, execution=None):
   """The programs that an artifact of a network has.
 
   Args:
     network: a `Network` that computes in float32.
     batch_sizes: of the packed programs, which a network without thresholds has none of.
     tokens: whether they return `FEATURES` too.
+    execution: as for `program_for_any_number`. Fixed, there are no packed programs, which keep
+      other tokens: what is kept of an image must not depend on how many come with it.
 
   Returns:
     {name: (program, its batch size or None for any)}. A program is a function of {flat name:
@@ -31,19 +37,38 @@ def programs(network, batch_sizes, tokens=False):
     `logits` (b, classes) and `kept` (b, stages), and of `tokens` (b, 1 + n, d), 0 where
     `positions` (b, 1 + n) are -1; see `Outputs`.
   """
-  name, any_number = program_for_any_number(network, tokens)
+  name, any_number = program_for_any_number(network, tokens, execution)
   found = {name: (any_number, None)}
-  if network.prunes:
+  if name == "masked":
     packed = _program(network, functools.partial(EXECUTIONS["packed"], tokens=tokens), tokens)
     found |= {f"{_PACKED}{size}": (packed, size) for size in batch_sizes}
   return found
 
 
-def program_for_any_number(network, tokens=False):
-  """The name and the program of `programs` that takes any number of images."""
-  # Not cut to the size of a cache: where any number of images may come, there is no telling parts.
-  name = "masked" if network.prunes else "dense"
-  return name, _program(network, in_place.masked if network.prunes else in_place.dense, tokens)
+def program_for_any_number(network, tokens=False, execution=None):
+  """The name and the program of `programs` that takes any number of images.
+
+  Args:
+    network: see `programs`.
+    tokens: see `programs`.
+    execution: "masked" or "fixed" of a network that prunes; by default masked, or else dense.
+  """
+  name = execution or execution_for_any_number(network)
+  more = {"tokens": tokens} if name == "fixed" else {}  # the others return them in any case
+  return name, _program(network, functools.partial(_UNCUT[name], **more), tokens)
+
+
+def execution_for_any_number(network, execution=None):
+  """The execution of `program_for_any_number`; raises InputError for one that cannot be."""
+  if execution is None:
+    return "masked" if network.prunes else "dense"
+  if execution not in ("masked", "fixed"):
+    raise InputError(
+      f"execution {shown(execution)} of an artifact: expected masked, the default of a network "
+      "that prunes, or fixed"
+    )
+  network.check_execution(execution)
+  return execution
 
 
 def output_names(tokens):

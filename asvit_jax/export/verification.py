@@ -15,7 +15,7 @@ TOLERANCE = 1e-3  # of logits, artifact against memory; other compilers sum in a
 _NEAR = 1e-6  # scores so near a threshold that rounding decides
 
 
-def largest_difference(network, programs, name):
+def largest_difference(network, programs, name, execution=None):
   """Runs random and extreme images through every program, and through the network in memory.
 
   Images with a score so near its threshold that rounding decides are left out.
@@ -24,6 +24,7 @@ def largest_difference(network, programs, name):
     network: a `Network` that computes in float32.
     programs: the `Programs` of an artifact of it.
     name: of the format, for the error.
+    execution: see `reference`.
 
   Returns:
     The largest difference between logits.
@@ -40,7 +41,7 @@ def largest_difference(network, programs, name):
       rows = np.arange(start, start + size) % len(images)
       logits, kept, *features = (np.asarray(array) for array in program(images[rows]))
       if expected is None:
-        expected = jax.device_get(reference(network, images, tokens=bool(features)))
+        expected = jax.device_get(reference(network, images, bool(features), execution))
       certain = expected["certain"][rows]
       differ = (kept != expected["kept"][rows]).any(axis=-1) & certain
       error = np.abs(logits - expected["logits"][rows])[certain].max(initial=0.0)
@@ -55,22 +56,34 @@ def largest_difference(network, programs, name):
   return largest
 
 
-@functools.partial(jax.jit, static_argnames="tokens")
+@functools.partial(jax.jit, static_argnames=("tokens", "execution"))
 @usual
-def reference(network, images, tokens=False):
+def reference(network, images, tokens=False, execution=None):
   """What a network in memory makes of images.
+
+  Args:
+    network: a `Network`.
+    images: (b, s, s, 3) uint8.
+    tokens: whether its tokens are wanted.
+    execution: "fixed", or by default masked or dense, which packed equals.
 
   Returns:
     Dictionary of `logits` (b, classes), `kept` (b, stages), and `certain` (b,) bool, whether no
     rounding can decide what is kept of an image; where wanted, `tokens` (b, 1 + n, d) and
-    `positions` (b, 1 + n), too, as in `Outputs` of masked or dense.
+    `positions` (b, 1 + n), too, as in `Outputs`.
   """
-  outputs = network.apply(images, "masked" if network.prunes else "dense")
+  execution = execution or ("masked" if network.prunes else "dense")
+  outputs = network.apply(images, execution, tokens)
   certain = jnp.ones(len(images), bool)
   if network.prunes:
     before = jnp.concatenate([jnp.ones_like(outputs.keep[:, :1]), outputs.keep[:, :-1]], axis=1)
-    near = jnp.abs(outputs.scores - network.params["thresholds"][:, None]) < _NEAR
-    certain = ~(near & (before > 0)).any(axis=(1, 2))
+    if execution == "fixed":  # the least of those kept is the next above the greatest of the rest
+      least = jnp.where(outputs.keep > 0, outputs.scores, jnp.inf).min(axis=-1)
+      rest = jnp.where(before > outputs.keep, outputs.scores, -jnp.inf).max(axis=-1)
+      certain = (least - rest >= _NEAR).all(axis=1)
+    else:
+      near = jnp.abs(outputs.scores - network.params["thresholds"][:, None]) < _NEAR
+      certain = ~(near & (before > 0)).any(axis=(1, 2))
   found = {name: getattr(outputs, name) for name in output_names(tokens)}
   return found | {"certain": certain}
 
@@ -88,12 +101,12 @@ def _wrong_tokens(tokens, positions, expected, rows):
   """
   largest = 0.0
   for found, at, row in zip(tokens, positions, rows, strict=True):
-    there = expected["positions"][row] >= 0
     if not expected["certain"][row]:
       continue
-    if sorted(at[at >= 0]) != np.flatnonzero(there).tolist():
+    rows_of = {p: i for i, p in enumerate(expected["positions"][row].tolist()) if p >= 0}
+    if sorted(at[at >= 0].tolist()) != sorted(rows_of):
       return np.inf
-    wanted = expected["tokens"][row][at[at >= 0]]
+    wanted = expected["tokens"][row][[rows_of[p] for p in at[at >= 0].tolist()]]
     difference = np.abs(found[at >= 0] - wanted).max() / max(1.0, np.abs(wanted).max())
     largest = max(largest, float(difference))
   return largest

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import checking
 from asvit_jax.pacing import reaching, running, speeds
 from asvit_jax.sparsity import complexity, search
+from asvit_jax.sparsity.counts import mean_of
 
 
 def calibrate(network, images, budget, speedup, batch, seed):
@@ -31,10 +31,12 @@ def _for_budgets(network, images, budget):
   budgets = complexity.shares(budget)
   complexity.check_budgets(network.arch, budgets)
   calibrator = network.calibrator(images)
-  rows = [calibrator.thresholds(b).thresholds for b in budgets]
+  trials = [calibrator.thresholds(b) for b in budgets]
+  rows = [trial.thresholds for trial in trials]
+  kept = [mean_of(trial.kept) for trial in trials]
   if len(budgets) == 1:
-    return network.with_thresholds(rows[0])
-  return network.with_thresholds(np.stack(rows), budgets)
+    return network.with_thresholds(rows[0], counts=kept)
+  return network.with_thresholds(np.stack(rows), budgets, kept)
 
 
 def _for_speedups(network, images, speedup, batch, seed):
@@ -51,26 +53,13 @@ def _for_speedups(network, images, speedup, batch, seed):
 
 def _holding(network, thresholds, paced):
   """The network with a row of thresholds for each `Speed`, the one place where they become its."""
+  counts = [speed.counts for speed in paced]
   if len(paced) == 1:
-    network = network.with_thresholds(thresholds[0])
+    network = network.with_thresholds(thresholds[0], counts=counts)
   else:
-    network = network.with_thresholds(np.stack(thresholds), tuple(s.budget for s in paced))
+    budgets = tuple(speed.budget for speed in paced)
+    network = network.with_thresholds(np.stack(thresholds), budgets, counts)
   return dataclasses.replace(network, speedups=paced)
-
-
-def at_speedup(network, speedup):
-  """See `Network.at_speedup`."""
-  (asked,) = speeds.asked((speedup,))
-  found = [speed for speed in network.speedups if speed.asked == asked]
-  if not found:
-    known = ", ".join(f"{speed.asked:g}" for speed in network.speedups)
-    known = f"the network was calibrated for {known}" if known else "the network was for none"
-    raise InputError(
-      f"speed-up {asked:g}: {known}: ask for one of these, or calibrate for it with "
-      "--calibrate-speedup (`Network.calibrate`)"
-    )
-  one = network.at(found[0].budget) if network.budgets else network
-  return dataclasses.replace(one, speedups=(found[0],))
 
 
 def search_weights(network, images, budget, trials, seed):
@@ -82,17 +71,6 @@ def search_weights(network, images, budget, trials, seed):
   found = search.search(network.calibrator(images), budget, trials, seed)
   arch = dataclasses.replace(network.arch, stage_weights=found.stage_weights)
   return dataclasses.replace(network, arch=arch), found
-
-
-def merging(network):
-  """See `Network.merging`."""
-  if network.prunes:
-    raise InputError(
-      "the network has thresholds, which were set for its own stages: take `.dense.merging()`, "
-      "and calibrate it"
-    )
-  arch = dataclasses.replace(network.arch, **options.merging(network.arch.depth))
-  return dataclasses.replace(network, arch=arch)
 
 
 def default_execution(network):

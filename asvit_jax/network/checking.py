@@ -40,8 +40,10 @@ def fields_of(network):
   classes = names_of(network.classes)
   check_number(classes, network.arch.classes, "the network")
   dtype, budgets = dtype_of(network.dtype), budgets_of(network.budgets)
+  counts = fixed_counts_of(network.arch, network.counts, budgets)
   speedups = speedups_of(network.speedups, budgets)
-  return {"dtype": dtype, "classes": classes, "budgets": budgets, "speedups": speedups}
+  more = {"counts": counts, "speedups": speedups}
+  return {"dtype": dtype, "classes": classes, "budgets": budgets} | more
 
 
 def dtype_of(dtype):
@@ -168,6 +170,46 @@ def thresholds_of(arch, thresholds, budgets=()):
     if not np.isfinite(values).all():
       raise InputError(f"thresholds {values.tolist()} are not all finite: {expected}")
   return jnp.asarray(thresholds, jnp.float32), budgets
+
+
+def fixed_counts_of(arch, counts, budgets=()):
+  """Patches that each stage keeps of every image, as a network holds them.
+
+  Args:
+    arch: the `Architecture`.
+    counts: (stages,) or (rows, stages) integers; () where they are not known.
+    budgets: those of the network, each of which may have a row of its own.
+
+  Returns:
+    Tuple of rows, tuples of ints.
+
+  Raises:
+    InputError: none of these, or more patches than there are before a stage.
+  """
+  if counts is None or (type(counts) is tuple and not counts):
+    return ()
+  rows = f" or {len(budgets)} rows, one for each budget" if len(budgets) > 1 else ""
+  expected = (
+    f"expected whole numbers, one for each of its {arch.stages} stages{rows}, from 0 to the "
+    f"{arch.patches} patches of an image, none above the one before"
+  )
+  try:
+    array = np.asarray(counts)
+  except (TypeError, ValueError) as error:  # rows of different lengths, or traced
+    raise InputError(
+      f"the counts of a network are {shown(counts)}, no rows of numbers: {expected}"
+    ) from error
+  if array.shape == (0,):
+    return ()
+  table = array[None] if array.ndim == 1 else array
+  known = (1, len(budgets)) if budgets else (1,)
+  fits = array.dtype.kind in "iu" and table.ndim == 2 and table.shape[0] in known
+  fits = fits and arch.stages and table.shape[1] == arch.stages
+  table = np.minimum(table, 2**31).astype(np.int64) if fits else table  # differences of unsigned
+  if not fits or table.min() < 0 or table.max() > arch.patches or (np.diff(table) > 0).any():
+    said = shown(array.tolist())
+    raise InputError(f"the counts of a network, patches that stages keep, are {said}: {expected}")
+  return tuple(map(tuple, table.tolist()))
 
 
 def counts_of(arch, kept):

@@ -12,9 +12,10 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network import calibrating, checking, reading, warming
+from asvit_jax.network.changing import Changing
 from asvit_jax.network.comparing import Compared
 from asvit_jax.pacing import speeds
-from asvit_jax.sparsity import calibration, complexity, dial, search
+from asvit_jax.sparsity import calibration, complexity, search
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.vit import images as image_arrays
 from asvit_jax.weights import saving
@@ -23,10 +24,13 @@ from asvit_jax.weights import saving
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["params"],
-  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets", "speedups"],
+  meta_fields=[
+    *("arch", "dtype", "preprocessing", "classes", "variant"),
+    *("budgets", "counts", "speedups"),
+  ],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network(Compared):
+class Network(Changing, Compared):
   """A vision transformer with its parameters, and all that is needed to use them right.
 
   A pytree whose leaves are the parameters: it goes through `jax.jit`, `jax.device_put` and
@@ -42,6 +46,8 @@ class Network(Compared):
     variant: name of the architecture, for people.
     budgets: shares of the dense GMACs, where it has a row of thresholds for each of several; it
       runs at the first of them, `at` another. () where it has one set of thresholds, or none.
+    counts: patches that each stage keeps of every image in fixed execution: one row of them, or one
+      for each of `budgets`; () where they are not known.
     speedups: the `Speed` of each row of thresholds, where it was calibrated for speeds; else ().
   """
 
@@ -52,6 +58,7 @@ class Network(Compared):
   classes: tuple[str, ...] | None = None
   variant: str = ""
   budgets: tuple[float, ...] = ()
+  counts: tuple[tuple[int, ...], ...] = ()
   speedups: tuple[speeds.Speed, ...] = ()
 
   def __post_init__(self):
@@ -68,14 +75,9 @@ class Network(Compared):
   def model(self):
     """The `VisionTransformer`, an `nnx.Module`; dense without thresholds."""
     checking.check_params(self.arch, self.params, self.budgets)
-    params = self.at(self.budgets[0]).params if self.budgets else self.params
-    return vit.model(self.arch, params, dtype=jnp.dtype(self.dtype))
-
-  @property
-  def dense(self):
-    """The same network without thresholds."""
-    dense = self.with_params(vit.without_thresholds(self.params))
-    return dataclasses.replace(dense, budgets=(), speedups=())
+    network = self.at(self.budgets[0]) if self.budgets else self
+    counts = network.counts[0] if network.counts else ()
+    return vit.model(self.arch, network.params, dtype=jnp.dtype(self.dtype), counts=counts)
 
   @property
   def dense_gmacs(self):
@@ -97,63 +99,6 @@ class Network(Compared):
     """As `gmacs`, but what is really computed; see `sparsity.complexity`."""
     return complexity.real_gmacs(self.arch, checking.counts_of(self.arch, kept))
 
-  def with_params(self, params):
-    """The same network with other parameters.
-
-    Args:
-      params: nested dictionary of arrays, as `params` is, with thresholds or without.
-
-    Raises:
-      InputError: leaves that are missing, of other shapes, or unknown.
-    """
-    checking.check_params(self.arch, params, self.budgets)
-    return dataclasses.replace(self, params=params)
-
-  def with_thresholds(self, thresholds, budgets=()):
-    """The same network with other thresholds.
-
-    Args:
-      thresholds: (stages,), or (budgets, stages).
-      budgets: the shares of the dense GMACs that several rows are for.
-
-    Raises:
-      InputError: another number of them than of stages or budgets, or values that are none.
-    """
-    thresholds, budgets = checking.thresholds_of(self.arch, thresholds, budgets)
-    params = self.params | {"thresholds": thresholds}
-    return dataclasses.replace(self, params=params, budgets=budgets, speedups=())
-
-  def at(self, budget):
-    """The same network with the thresholds of one budget, interpolated between those it has.
-
-    Args:
-      budget: share of the dense GMACs, between the least and the greatest of `budgets`. It may be
-        traced, and gradients reach all rows of thresholds; then its bounds are not checked.
-
-    Raises:
-      InputError: a budget outside of them, or a network that was not calibrated for several.
-    """
-    traced = isinstance(budget, jax.core.Tracer)
-    if not traced:
-      budget = complexity.share(budget)
-    if not self.budgets:
-      asked = "a budget" if traced else f"budget {budget:g}"
-      raise InputError(
-        f"{asked}: the network has thresholds for several budgets only where it was "
-        "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`)"
-      )
-    if not traced:
-      dial.check(self.budgets, budget)
-    return self.with_thresholds(dial.thresholds_at(self.params["thresholds"], self.budgets, budget))
-
-  def at_speedup(self, speedup):
-    """As `at`, with the thresholds of one of the speed-ups that it was calibrated for.
-
-    Raises:
-      InputError: another.
-    """
-    return calibrating.at_speedup(self, speedup)
-
   def default_execution(self):
     """The execution of inference where none is asked for: that of its speed-up, packed or dense."""
     return calibrating.default_execution(self)
@@ -165,6 +110,13 @@ class Network(Compared):
       raise InputError(
         f"{name} has no thresholds to prune with: set them with --calibrate BUDGET "
         "(`Network.calibrate`), or run it with --execution dense"
+      )
+    if execution == "fixed" and not self.counts:
+      raise InputError(
+        f"{name} does not say how many tokens fixed execution shall keep of every image: let it "
+        "count the mean with --calibrate BUDGET (`Network.calibrate`) or evaluate.py --counts "
+        f"mean, or give one for each of the {self.arch.stages} stages with --counts N,N,… "
+        "(`Network.with_counts`)"
       )
 
   def __call__(self, images, execution=None, tokens=False):
@@ -178,20 +130,20 @@ class Network(Compared):
       images: (b, s, s, 3) uint8 pixels, or floats that are normalised; a list of such images, or of
         PIL images, does, too; see `vit.images`.
       execution: of `EXECUTIONS`; by default packed where it prunes, else dense.
-      tokens: whether packed shall return the kept tokens, `Outputs.tokens` and `positions`, for
-        heads of other tasks; dense and masked always do.
+      tokens: whether packed and fixed shall return the kept tokens, `Outputs.tokens` and
+        `positions`, for heads of other tasks; dense and masked always do.
 
     Returns:
       `Outputs`.
 
     Raises:
       InputError: images of another shape or type, values that cannot be normalised pixels, or an
-        execution that needs thresholds.
+        execution that needs thresholds, or counts.
     """
     execution = execution or self.default_execution()
     self.check_execution(execution)
     images = image_arrays.checked(images, self.arch, self.preprocessing)
-    return _compiled(self, images, execution, bool(tokens))
+    return _compiled(self.for_execution(execution), images, execution, bool(tokens))
 
   def apply(self, images, execution=None, tokens=False):
     """`__call__` not compiled, for use inside of functions that are.
@@ -221,14 +173,6 @@ class Network(Compared):
     """
     warming.warm_up(self, batch_sizes, execution, tokens)
 
-  def merging(self):
-    """The same network, to merge tokens instead of dropping them, where and by what recipes do it.
-
-    Raises:
-      InputError: it has thresholds, which are those of its own stages.
-    """
-    return calibrating.merging(self)
-
   def read(self, images):
     """Image files as it expects them.
 
@@ -256,7 +200,7 @@ class Network(Compared):
       seed: of the batches that times are predicted for.
 
     Returns:
-      The `Network` with these thresholds.
+      The `Network` with these thresholds, and the mean of what they keep as `counts`.
 
     Raises:
       InputError: what cannot be met, or images that are none, see `vit.images`.
@@ -288,15 +232,19 @@ class Network(Compared):
 
   def describe(self):
     """What goes beside the parameters into weight files, workdirs and artifacts, for JSON."""
-    budgets = {"budgets": list(self.budgets)} if self.budgets else {}
-    paced = {"speedups": [s.to_json() for s in self.speedups]} if self.speedups else {}
     return {
       "variant": self.variant,
       "architecture": self.arch.to_json(),
       "preprocessing": self.preprocessing.to_json(),
       "classes": None if self.classes is None else list(self.classes),
-      **budgets,
-      **paced,
+    } | {
+      name: list(map(form, value))
+      for name, value, form in (
+        ("budgets", self.budgets, float),
+        ("counts", self.counts, list),
+        ("speedups", self.speedups, speeds.Speed.to_json),
+      )
+      if value
     }
 
   def save(self, path, thresholds_as_metadata=False):

@@ -10,6 +10,7 @@ from asvit_jax.core.nearest import hint
 from asvit_jax.core.parts import typed
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.network.checking import fixed_counts_of
 from asvit_jax.network.held import Network
 from asvit_jax.pacing import speeds
 from asvit_jax.sparsity.attentions import ATTENTIONS
@@ -174,9 +175,26 @@ def _filled(network, stored, described, source, resize, new_head):
   if classes is not None and len(classes) != arch.classes:
     classes = None
   classes = None if classes is None else tuple(classes)
+  counts = _counts(stored, described, arch, budgets, name) if prunes else ()
   return dataclasses.replace(
-    network, params=params, classes=classes, budgets=budgets, speedups=paced
+    network, params=params, classes=classes, budgets=budgets, counts=counts, speedups=paced
   )
+
+
+def _counts(stored, described, arch, budgets, name):
+  """The counts that a source says; those of images of another size are of other patches."""
+  of = arch if described is None else described
+  try:
+    found = fixed_counts_of(of, stored.description.get("counts", ()), budgets)
+  except InputError as error:
+    raise InputError(f"{name}: {error}") from error
+  if found and of.patches != arch.patches:
+    log(
+      f"{name} says how many of {of.patches} patches fixed execution keeps, and an image has "
+      f"{arch.patches} now: calibrate again, or give --counts, to run it fixed"
+    )
+    return ()
+  return found
 
 
 def _described(stored, source, parts):

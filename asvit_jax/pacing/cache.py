@@ -19,18 +19,19 @@ from asvit_jax.pacing.running import groups
 from asvit_jax.pacing.table import PARTS, Curves, Table, measure, widths
 
 VARIABLE = "ASVIT_CACHE"
-_VERSION = 1  # of what is measured, and how
+_VERSION = 2  # of what is measured, and how
 _MOST_BYTES = 1 << 20
 # Of an architecture, what no time depends on.
-_NO_MATTER = ("prune_before", "stage_weights", "score_exponents", "count_elementwise")
+_NO_MATTER = ("prune_before", "stage_weights", "count_elementwise")
 _MS = schema.number(1e-9, 1e9)
+_ALWAYS = ("block", "stage", "decide", "last")
 _ROW = schema.array(_MS, 1, 1000)
 _CURVES = schema.table(
   {
     "group": schema.integer(1),
     "embed": _MS,
     "widths": schema.array(schema.integer(1), 1, 1000),
-    "parts": schema.table(dict.fromkeys(PARTS, _ROW), ("block", "stage", "last"), others=False),
+    "parts": schema.table(dict.fromkeys(PARTS, _ROW), _ALWAYS, others=False),
   },
   ("group", "embed", "widths", "parts"),
 )
@@ -131,7 +132,7 @@ def _load(path, key, arch):
 
 def _check(path, curves, key, arch):
   """Raises InputError for curves that are not those of an architecture."""
-  needed = {*PARTS} if arch.prune_inside else {"block", "stage", "last"}
+  needed = {*PARTS} if arch.prune_inside else {*_ALWAYS}
   fits = {each.group for each in curves} == {*key["groups"].values()} and all(
     each.widths == widths(arch)
     and needed <= each.parts.keys()

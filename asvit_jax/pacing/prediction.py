@@ -30,7 +30,7 @@ def fixed_ms(table, arch, counts):
 def packed_ms(table, arch, kept, seed=0):
   """Milliseconds of a batch in packed execution, the mean over random batches.
 
-  What sorting and gathering take is not in it.
+  What sorting images takes is not in it.
 
   Args:
     table: the `Table` of the network.
@@ -41,16 +41,17 @@ def packed_ms(table, arch, kept, seed=0):
   batch = table.batch
   curves = table.of(running.groups(arch, batch)[running.PACKED])
   top = arch.prefix_tokens + arch.patches
+  # All of them: calls of a network leave its counts, which would say what to do without, out.
   rungs = np.array(ladder(top, running.step(arch, batch)))
   tokens = arch.prefix_tokens + kept[_batches(len(kept), batch, seed)]  # (batches, batch, stages)
   longest = np.sort(tokens, axis=1).reshape(len(tokens), -1, curves.group, arch.stages).max(axis=2)
   widths = rungs[np.searchsorted(rungs, longest)]  # (batches, groups, stages)
-  first = batch / curves.group * (curves.embed + _segment_ms(curves, arch, 0, top))
-  rest = sum(_segment_ms(curves, arch, 1 + i, widths[..., i]) for i in range(arch.stages))
+  first = batch / curves.group * (curves.embed + _segment_ms(curves, arch, 0, top, "decide"))
+  rest = sum(_segment_ms(curves, arch, 1 + i, widths[..., i], "decide") for i in range(arch.stages))
   return float(table.call + first + rest.sum(axis=1).mean())
 
 
-def _segment_ms(curves, arch, index, width):
+def _segment_ms(curves, arch, index, width, stage="stage"):
   """Milliseconds of a group from stage `index` - 1 to the next, that included, or to the end.
 
   Args:
@@ -58,6 +59,7 @@ def _segment_ms(curves, arch, index, width):
     arch: the `Architecture`.
     index: of the segment; the first begins after the stem.
     width: tokens, or an array of them.
+    stage: the part that is a stage of the execution.
   """
   bounds, last = (0, *arch.prune_before, arch.depth - 1), index == arch.stages
   ms = (bounds[index + 1] - bounds[index]) * curves.at("block", width)
@@ -65,7 +67,7 @@ def _segment_ms(curves, arch, index, width):
     ms = ms + curves.at("fed_forward", width)
   if arch.prune_inside and not last:
     ms = ms + curves.at("attended", width) - curves.at("block", width)
-  return ms + curves.at("last" if last else "stage", width)
+  return ms + curves.at("last" if last else stage, width)
 
 
 def _batches(images, batch, seed):

@@ -17,11 +17,13 @@ from asvit_jax.core.turns import in_turn
 from asvit_jax.pacing import cache, running
 from asvit_jax.pacing.solving import Solver, check
 from asvit_jax.pacing.speeds import Speed
+from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.calibration import Calibrator
 from asvit_jax.sparsity.complexity import dense_gmacs
+from asvit_jax.sparsity.counts import mean_of
 from asvit_jax.vit.images import batches
 
-DECIDING = 256  # images, at most, that choose among ways to prune
+DECIDING = 128  # images, at most, that choose among ways to prune
 TOLERANCE = 0.03  # of the speed-up
 CORRECTIONS = 3
 _ROUNDS = 7
@@ -105,8 +107,10 @@ def _one(speedup, solver, calibrator, timing):
       f"warning: speed-up {speedup:g}: {found.speed.reached:.2f} was measured, the nearest of "
       f"{correction + 1} tries; this device may be busy, or the network have too few tokens"
     )
+  # Where the network's own weights say the same at this budget, they stay as they are.
+  scheduled = schedule.at(arch, found.speed.budget).stage_weights
   own = arch.stage_weights or (1.0,) * arch.stages
-  same = candidate.weights == own
+  same = candidate.weights == own and scheduled == arch.stage_weights
   return dataclasses.replace(found, weights=arch.stage_weights if same else candidate.weights)
 
 
@@ -119,7 +123,7 @@ def _result(speedup, candidate, solver, calibrator, timing):
   if candidate.execution == running.FIXED:
     gmacs = calibrator.fixed_trial(counts).gmacs
   else:
-    counts = tuple(int(n) for n in trial.kept.mean(axis=0).round())
+    counts = mean_of(trial.kept)
   reached = timing(candidate.execution, counts, trial)
   device = jax.devices()[0].device_kind
   predicted = solver.table.dense / candidate.predicted
@@ -141,7 +145,7 @@ class _Timing:
 
   def __init__(self, network, given, batch):
     self._network, self._given, self._batch = network, given, batch
-    self._dense = None
+    self._dense = self._packed = None
 
   def __call__(self, execution, counts, trial):
     """Time of the dense network ÷ that of an execution, the median over the rounds."""
@@ -149,7 +153,11 @@ class _Timing:
     pruned = network.with_thresholds(trial.thresholds)
     if self._dense is None:
       self._dense = _compiled(running.dense_forward, network, images)
-    ours = _compiled(running.forward(execution, counts), pruned, images)
+    if execution == running.FIXED:
+      ours = _compiled(running.forward(execution, counts), pruned, images)
+    else:  # one program for all thresholds
+      self._packed = self._packed or _compiled(running.forward(execution, counts), pruned, images)
+      ours = self._packed
     calls = {
       "dense": functools.partial(_run, self._dense, network, images),
       "ours": functools.partial(_run, ours, pruned, images),

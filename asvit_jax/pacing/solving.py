@@ -6,17 +6,23 @@ that is kept follows from the time; of what is left to choose, KL(dense ‖ prun
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.pacing import prediction, running
+from asvit_jax.sparsity import schedule
+from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
+from asvit_jax.sparsity.counts import mean_of
 from asvit_jax.sparsity.search import divergence
 
-# Schedules are the network's own weights times e^(s·t), t from -1 at the first stage to 1 at the
-# last: s moves by so much while predictions get better, so often at most.
+# Schedules are the network's own weights, or those that its score has for the budget, × e^(s·t),
+# t from -1 at the first stage to 1 at the last: s moves by so much while predictions get better, so
+# often at most.
 TILT, TILTS = 0.7, 3
 _HALVINGS = 30
+_PASSES = 2  # until stage weights and the budget that they are of fit each other
 _TOLERANCE, _TRIALS = 0.01, 6  # of the time of packed
 
 
@@ -53,15 +59,21 @@ class Solver:
   def __init__(self, table, calibrator, seed=0):
     self.table, self.arch, self.seed = table, calibrator.arch, seed
     self._calibrator, self._dense = calibrator, None
+    self._aim = 1.0  # time of equal counts ÷ that of what images keep instead, as far as is known
 
   def best(self, target):
     """The `Candidate` of a time, ms a batch, whose predictions are nearest to the dense network's.
 
+    Fixed execution, whose trials are few, says which schedule; packed is tried with that one and
+    with those beside it.
+
     Raises:
       InputError: none is predicted to be as fast.
     """
-    found = [self._best_of(execution, target) for execution in running.PACED]
-    found = [candidate for candidate in found if candidate is not None]
+    arch = self.scheduled(target)
+    fixed, s = self._descended(running.FIXED, arch, target, 0, TILTS)
+    packed, _ = self._descended(running.PACKED, arch, target, s, 1)
+    found = [candidate for candidate in (fixed, packed) if candidate is not None]
     if not found:
       raise InputError(
         f"{target:.1f} ms for {self.table.batch} images cannot be reached by any way to prune: ask "
@@ -69,18 +81,44 @@ class Solver:
       )
     return min(found, key=lambda candidate: candidate.divergence)
 
-  def _best_of(self, execution, target):
-    """The best `Candidate` of an execution, looked for from the network's own weights on."""
-    first = best = self.solved(execution, tilted(self.arch, 0), target)
-    for way in (-1, 1) if self.arch.stages > 1 else ():
-      for steps in range(1, TILTS + 1):
-        candidate = self.solved(execution, tilted(self.arch, way * steps * TILT), target)
+  def scheduled(self, target):
+    """The `Architecture` with the stage weights of the budget that a time leads to, see `schedule`.
+
+    Args:
+      target: ms a batch, which is met with equal counts.
+    """
+    arch = self.arch
+    for _ in range(_PASSES):
+      exponents = arch.stage_exponents
+      ratio = _largest(self._fixed_ms(exponents), target) or 0.0
+      share = gmacs(arch, jnp.asarray(_counts(arch, ratio, exponents), jnp.float32))
+      arch = schedule.at(self.arch, min(float(share) / dense_gmacs(arch), 1.0))
+      if arch.stage_exponents == exponents:
+        break
+    return arch
+
+  def _descended(self, execution, arch, target, start, most):
+    """The best `Candidate` of an execution, and its tilt.
+
+    Args:
+      execution: of `running.PACED`.
+      arch: the `Architecture` whose weights are tilted.
+      target: ms a batch.
+      start: the first tilt.
+      most: steps from there, at most, to either side.
+    """
+    first = best = self.solved(execution, tilted(arch, start), target)
+    at = start
+    for way in (-1, 1) if arch.stages > 1 else ():
+      for steps in range(1, most + 1):
+        s = start + way * steps * TILT
+        candidate = self.solved(execution, tilted(arch, s), target)
         if candidate is None or (best is not None and candidate.divergence >= best.divergence):
           break
-        best = candidate
+        best, at = candidate, s
       if best is not first:  # the other way is worse
         break
-    return best
+    return best, at
 
   def solved(self, execution, weights, target):
     """The `Candidate` of an execution and of stage weights for a time; None where none is so fast.
@@ -96,7 +134,7 @@ class Solver:
     if found is None:
       return None
     ratio, predicted, trial = found
-    counts = tuple(int(n) for n in trial.kept.mean(axis=0).round())
+    counts = mean_of(trial.kept)
     if self._dense is None:
       self._dense = self._calibrator.dense_logits()
     kl = divergence(self._dense, trial.logits)
@@ -105,14 +143,18 @@ class Solver:
     return Candidate(execution, tuple(weights), ratio, counts, predicted, kl)
 
   def _fixed(self, exponents, target):
-    def ms(ratio):
-      return prediction.fixed_ms(self.table, self.arch, _counts(self.arch, ratio, exponents))
-
+    ms = self._fixed_ms(exponents)
     ratio = _largest(ms, target)
     if ratio is None:
       return None
     counts = _counts(self.arch, ratio, exponents)
     return ratio, ms(ratio), self._calibrator.fixed_trial(counts, logits=True)
+
+  def _fixed_ms(self, exponents):
+    """A function of the keep ratio: ms of a batch in fixed execution."""
+    return lambda ratio: prediction.fixed_ms(
+      self.table, self.arch, _counts(self.arch, ratio, exponents)
+    )
 
   def _packed(self, exponents, target):
     """Trials correct what follows from equal counts, until the time of the real ones is right."""
@@ -121,15 +163,17 @@ class Solver:
       counts = _counts(self.arch, ratio, exponents)
       return prediction.packed_ms(self.table, self.arch, counts[None])
 
-    aim, low, high, best = target, 0.0, 1.0, None
+    # What came of other schedules tells where to begin.
+    aim, low, high, best = self._aim * target, 0.0, 1.0, None
     if uniform(0.0) > target:
       return None
-    ratio = _largest(uniform, aim)
+    ratio = _largest(uniform, aim) or 0.0
     for _ in range(_TRIALS):
       trial = self._calibrator.trial(ratio, exponents, logits=True)
       ms = prediction.packed_ms(self.table, self.arch, trial.kept, self.seed)
       if best is None or abs(ms / target - 1) < abs(best[1] / target - 1):
         best = ratio, ms, trial
+        self._aim = aim / target
       if abs(ms / target - 1) < _TOLERANCE or (ratio == 1 and ms <= target):
         break
       low, high = (ratio, high) if ms < target else (low, ratio)

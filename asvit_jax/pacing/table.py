@@ -17,14 +17,16 @@ from asvit_jax.core.progress import Progress, log
 from asvit_jax.core.promotion import usual
 from asvit_jax.core.turns import in_turn
 from asvit_jax.pacing.running import dense_forward, groups
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
-from asvit_jax.sparsity.executions.fixed_count import predicted
+from asvit_jax.sparsity.executions import packed
+from asvit_jax.sparsity.executions.fixed_count import predicted, rows_of
 
 WIDTHS, LEAST = 7, 16  # how many, and the least of them: a step of packed's
 ROUNDS = 7
 _IN_A_ROW = 4  # blocks
 _LEAST_MS = 1e-4  # of a part that takes no longer than a call
-PARTS = ("block", "attended", "fed_forward", "stage", "last")
+PARTS = ("block", "attended", "fed_forward", "stage", "decide", "last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Curves:
     embed: ms of the stem.
     widths: numbers of tokens, ascending, those before the patches included.
     parts: {part: ms at each width}: a `block`; its halves, `attended` and `fed_forward`, where a
-      stage comes between them; a `stage`, which scores, reduces and brings together what is left;
-      the `last` block, of what is read only, and the heads.
+      stage comes between them; a `stage` of fixed execution, which scores, reduces and brings
+      together what is left; one of packed, `decide`; the `last` block, of what is read only, and
+      the heads.
   """
 
   group: int
@@ -141,7 +144,8 @@ def _parts(network, group, width):
   if arch.prune_inside:
     functions |= {"attended": _attended, "fed_forward": _fed_forward}
   found = {part: (function, (network, x, sizes)) for part, function in functions.items()}
-  found["stage"] = _stage, (network, stage)
+  pruned = network.with_thresholds(np.zeros(arch.stages))
+  found |= {"stage": (_stage, (network, stage)), "decide": (_decide, (pruned, stage))}
   return {(part, width): call for part, call in found.items()}
 
 
@@ -193,15 +197,34 @@ def _before_stage(network, x):
 
 @usual
 def _stage(network, stage):
-  """What a stage does that keeps two thirds of the patches."""
-  attending, prefix = Attending.of(network.arch), network.arch.prefix_tokens
-  count = prefix + 2 * (stage.x.shape[1] - prefix) // 3
-  _, top = jax.lax.top_k(attending.scores(stage), count)
-  keep = jnp.zeros(stage.present.shape, jnp.float32)
-  keep = keep.at[jnp.arange(len(top))[:, None], top].set(1)
-  x, sizes = attending.reduce(stage, keep)
-  x = jnp.take_along_axis(x, top[..., None], axis=1)
-  return x, None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
+  """What a stage of fixed execution does that keeps two thirds of the patches."""
+  attending, count = Attending.of(network.arch), _two_thirds(network.arch, stage)
+  stage = dataclasses.replace(stage, present=jnp.ones(stage.present.shape, jnp.float32))
+  similarity = attending.similarity(stage)
+  keep = keeping.best(attending.scores(stage, similarity), stage.present, count)
+  rows = rows_of(keep, count)
+  return attending.compacted(stage, keep.astype(jnp.float32), rows, similarity)
+
+
+@usual
+def _decide(network, stage):
+  """What a stage of packed execution does before a group runs on at two thirds of the patches."""
+  count = _two_thirds(network.arch, stage)
+  rows = packed.decide(network.model, 0, stage)
+  n = rows.keep.shape[1]
+  if Attending.of(network.arch).compacts:
+    return rows._replace(x=rows.x[:, :count], sizes=rows.sizes[:, :count])
+  source = jnp.sort(jnp.where(rows.keep, jnp.arange(n), n - 1), axis=1)[:, :count]
+  x = jnp.take_along_axis(rows.x, source[..., None], axis=1)
+  sizes = rows.sizes
+  return rows._replace(
+    x=x, sizes=None if sizes is None else jnp.take_along_axis(sizes, source, axis=1)
+  )
+
+
+def _two_thirds(arch, stage):
+  """Tokens that go on where two thirds of the patches do."""
+  return arch.prefix_tokens + 2 * (stage.x.shape[1] - arch.prefix_tokens) // 3
 
 
 def _attend(arch, sizes):

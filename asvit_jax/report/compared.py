@@ -1,11 +1,22 @@
 """The page of a comparison: methods against each other on the same weights and images."""
 
 from asvit_jax.report.page import writing
-from asvit_jax.report.page.contents import Page, Point, Series, Tile
-from asvit_jax.report.results import SHARE, chart_against_dense, table_of
+from asvit_jax.report.page.contents import Chart, Page, Point, Series, Tile
+from asvit_jax.report.results import NORMAL_95, SHARE, chart_against_dense, table_of
 
 _KEYS = (
-  *("budget", "top1", "agreement", "kl", "gmacs", "share", "real_gmacs", "images_per_s", "speedup"),
+  *(
+    "asked_speedup",
+    "budget",
+    "top1",
+    "agreement",
+    "kl",
+    "gmacs",
+    "share",
+    "real_gmacs",
+    "images_per_s",
+    "speedup",
+  ),
 )
 
 
@@ -15,8 +26,9 @@ def write_comparison(directory, results, title, summary=(), gallery=None):
   Args:
     directory: to write `writing.NAME` to.
     results: of `comparison.running.Comparison.run`: `dense`, a dictionary of at least `top1` and
-      `gmacs`; and `results`, those of methods, with `method`, `budget`, `finetuned`, `share` and
-      what `results` has columns for.
+      `gmacs`; `results`, those of methods, with `method`, `budget`, `finetuned`, `share` and what
+      `results` has columns for; and perhaps `missed`, what speed-ups could not be met, which stands
+      in the summary as it is `said`.
     title: of the page.
     summary: facts to stand under it.
     gallery: `Gallery` of one of the networks, of `images.collect`, or None.
@@ -34,7 +46,7 @@ def page_of(results, title, summary=(), gallery=None):
   """The `Page`; see `write_comparison`."""
   return Page(
     title=title,
-    summary=tuple(summary),
+    summary=(*summary, *(one["said"] for one in results.get("missed", ()))),
     tiles=_tiles(results),
     charts=tuple(_charts(results)),
     tables=(_table(results),),
@@ -43,17 +55,27 @@ def page_of(results, title, summary=(), gallery=None):
 
 
 def _tiles(results):
-  """The dense network, and the best method at every budget."""
+  """The dense network, and the best method at every budget and every asked speed-up."""
   tiles = [Tile("Dense", f"{results['dense']['top1']:.1f} %", "top-1")]
   rows = results["results"]
-  for budget in sorted({row["budget"] for row in rows}, reverse=True):
-    best = max((row for row in rows if row["budget"] == budget), key=lambda row: row["top1"])
-    tiles.append(Tile(f"Best at budget {budget:g}", f"{best['top1']:.1f} %", _name(best)))
+  groups = {}
+  for row in rows:
+    asked = row.get("asked_speedup")
+    groups.setdefault((asked is not None, -row["budget"] if asked is None else asked), []).append(
+      row
+    )
+  for (searched, at), group in sorted(groups.items()):
+    best = max(group, key=lambda row: row["top1"])
+    at = f"{at:g} times dense" if searched else f"budget {-at:g}"
+    tiles.append(Tile(f"Best at {at}", f"{best['top1']:.1f} %", _name(best)))
   return tuple(tiles)
 
 
 def _charts(results):
-  """Top-1 against cost for each kind of weights, and where it was timed against the speed-up."""
+  """Top-1 against cost for each kind of weights, and the divergence against the speed-up.
+
+  Where the divergence was not measured it is top-1 against the speed-up.
+  """
   rows, dense = results["results"], results["dense"]
   plain = [row for row in rows if not row["finetuned"]]
   tuned = [row for row in rows if row["finetuned"]]
@@ -69,9 +91,13 @@ def _charts(results):
   if tuned:
     yield chart("Fine-tuned", SHARE, tuned, share, 100.0)
   timed = [row for row in plain if row.get("speedup") is not None]
-  if timed:
-    # A ratio: the rounds of two budgets ran minutes apart, each beside the dense network.
-    axis = "times the dense network's speed"
+  # A ratio: the rounds of two budgets ran minutes apart, each beside the dense network.
+  axis = "times the dense network's speed"
+  if timed and all(row.get("kl") is not None for row in timed):
+    title = "Divergence against measured speed, without training"
+    series = tuple(_divergences(timed))
+    yield Chart(title, axis, "KL from the dense network, nats; bars: 95 %", series, log_y=True)
+  elif timed:
     yield chart("Speed, without training", axis, timed, lambda row: row["speedup"], 1.0)
 
 
@@ -84,6 +110,18 @@ def _series(rows, at):
       if row["method"] == method
     ]
     yield Series(method, tuple(points))
+
+
+def _divergences(rows):
+  """A `Series` a method, the divergence at its speeds, with the 95 % intervals of the means."""
+  for method in dict.fromkeys(row["method"] for row in rows):
+    ours = [row for row in rows if row["method"] == method]
+    errors = [NORMAL_95 * (row.get("kl_error") or 0.0) for row in ours]
+    points = [
+      Point(row["speedup"], row["kl"], f"± {error:.2g} (95 %), budget {row['budget']:g}")
+      for row, error in zip(ours, errors, strict=True)
+    ]
+    yield Series(method, tuple(points), errors=tuple(errors))
 
 
 def _table(results):

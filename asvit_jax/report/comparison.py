@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from asvit_jax.report import naming
 from asvit_jax.report.colors import FRAME, TEXT
+from asvit_jax.report.results import NORMAL_95
 
 # Okabe and Ito's, which everybody can tell apart, and two greys; markers tell them apart, too.
 _COLORS = (
@@ -17,15 +18,18 @@ _MARKERS = "osD^vP*X<"
 
 
 def draw_comparison(results, title):
-  """Panels against GMACs for each set of weights, and where it was timed against the speed-up.
+  """Panels against GMACs for each set of weights, and where it was timed one against the speed-up.
 
-  Top-1 is above, and below it the divergence from the dense network where that was measured. The
-  lines of methods whose count adapts to the image are thicker.
+  Against GMACs, top-1 is above, and below it the divergence from the dense network where that was
+  measured; against the speed-up it is the divergence alone, with the 95 % intervals of its means,
+  or top-1 where it was not measured. The lines of methods whose count adapts to the image are
+  thicker.
 
   Args:
     results: of `comparison.running.Comparison.run`: `dense`, a dictionary of `top1` and `gmacs`,
-      and `results`, those of methods, with `method`, `budget` and `finetuned`, and perhaps `kl` and
-      `speedup`, times the dense network's speed in the same rounds.
+      and `results`, those of methods, with `method`, `budget` and `finetuned`, and perhaps `kl`,
+      its standard error `kl_error`, and `speedup`, times the dense network's speed in the same
+      rounds.
     title: of the picture.
 
   Returns:
@@ -38,27 +42,59 @@ def draw_comparison(results, title):
   panels = [("without training", plain, "gmacs")]
   if tuned:
     panels.append(("fine-tuned", tuned, "gmacs"))
-  if any("speedup" in row for row in plain):
-    panels.append(("without training", [row for row in plain if "speedup" in row], "speedup"))
-  measures = ["top1", *(["kl"] if all("kl" in row for row in rows) else [])]
-  height = 4.2 if len(measures) == 1 else 6.4
-  figure = Figure((4.2 * len(panels) + 1.5, height), dpi=160, layout="constrained")
+  diverged = bool(rows) and all("kl" in row for row in rows)
+  timed = [row for row in plain if "speedup" in row]
+  lines = 2 if diverged else 1
+  columns = len(panels) + bool(timed)
+  figure = Figure((4.2 * columns + 1.5, 6.4 if diverged else 4.2), dpi=160, layout="constrained")
   figure.suptitle(naming.name(title), fontsize=11, color=TEXT, **naming.PLAIN)
+  grid = figure.add_gridspec(lines, columns)
   dense = results["dense"] | {"speedup": 1.0}
-  axes = None
-  for line, measure in enumerate(measures):
+  for line, measure in enumerate(("top1", "kl")[:lines]):
     first = None
-    for i, (name, shown, axis) in enumerate(panels, 1):
-      place = line * len(panels) + i
-      axes = figure.add_subplot(len(measures), len(panels), place, sharey=first)
+    for i, (name, shown, axis) in enumerate(panels):
+      axes = figure.add_subplot(grid[line, i], sharey=first)
       first = first or axes  # what is measured compares across panels
       _draw(axes, dense, shown, methods, axis, measure)
       if not line:
         axes.set_title(name, fontsize=9, color=TEXT)
+    if timed and not diverged:
+      axes = figure.add_subplot(grid[0, -1], sharey=first)
+      _draw(axes, dense, timed, methods, "speedup", "top1")
+      axes.set_title("without training", fontsize=9, color=TEXT)
+  if timed and diverged:
+    axes = figure.add_subplot(grid[:, -1])
+    _draw(axes, dense, timed, methods, "speedup", "kl")
+    _draw_intervals(axes, timed, methods)
+    axes.set_xlabel("speed, times the dense network's (timed in turn)", fontsize=8)
+    axes.set_ylabel("KL from the dense network, nats", fontsize=8, color=TEXT)
+    axes.set_title(
+      "Divergence against measured speed, without training\n"
+      "(lower is better; bars: 95 % of the mean)",
+      fontsize=9,
+      color=TEXT,
+    )
   handles, labels = figure.axes[0].get_legend_handles_labels()
   legend = figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
   naming.plain_legend(legend)
   return figure
+
+
+def _draw_intervals(axes, rows, methods):
+  """Bars at the means of divergences: 95 % intervals, cut where a logarithm would have no place."""
+  for method, (color, _) in _styles(methods):
+    for row in rows:
+      error = row.get("kl_error")
+      if row["method"] == method and error and row["kl"] > 0:
+        below = min(NORMAL_95 * error, 0.9 * row["kl"])
+        bar = [[below], [NORMAL_95 * error]]
+        point = [row["speedup"]], [row["kl"]]
+        axes.errorbar(*point, bar, fmt="none", ecolor=color, elinewidth=1, capsize=2.5)
+
+
+def _styles(methods):
+  """(method, (colour, marker)) of each."""
+  return zip(methods, zip(itertools.cycle(_COLORS), itertools.cycle(_MARKERS)), strict=False)
 
 
 _LABELS = {
@@ -75,8 +111,7 @@ def _draw(axes, dense, rows, methods, axis, measure):
     axes.plot(dense[axis], dense["top1"], "*", color=TEXT, markersize=9, label="dense")
   else:
     axes.set_yscale("log")
-  styles = zip(methods, itertools.cycle(_COLORS), itertools.cycle(_MARKERS), strict=False)
-  for method, color, marker in styles:
+  for method, (color, marker) in _styles(methods):
     ours = [row for row in rows if row["method"] == method]
     if not ours:
       continue

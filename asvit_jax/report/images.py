@@ -12,6 +12,7 @@ from asvit_jax.evaluation.accuracy import summarize
 from asvit_jax.evaluation.one_pass import classify, rows_of
 from asvit_jax.report.page import jpeg
 from asvit_jax.report.page.contents import Gallery, Picture, pack_masks
+from asvit_jax.sparsity.reductions import REDUCTIONS
 
 COUNT = 1000  # images of a page, by default
 
@@ -96,7 +97,7 @@ def _gallery(network, source, pictures, prunes):
     stages=tuple(f"before block {b}" for b in network.arch.prune_before) if prunes else (),
     grid=network.arch.grid,
     dense_gmacs=float(network.dense_gmacs),
-    merges=network.arch.reduction == "merge",
+    merges=REDUCTIONS[network.arch.reduction].changes_tokens,
   )
 
 

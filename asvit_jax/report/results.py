@@ -2,9 +2,11 @@
 
 from asvit_jax.report.page.contents import Chart, Column, Point, Series, Table
 
+NORMAL_95 = 1.96  # standard errors to each side of a mean
 SHARE = "share of the dense GMACs, %"
 # Keys of results: column of the table, decimals.
 _COLUMNS = {
+  "asked_speedup": ("asked, times dense", 2),
   "budget": ("budget", 3),
   "top1": ("top-1, %", 2),
   "top5": ("top-5, %", 2),

@@ -95,7 +95,7 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   return figure
 
 
-def draw_tokens(network, config, source):
+def draw_tokens(network, config, source, execution="masked"):
   """Runs a pruned network on images and draws what it keeps of them.
 
   Args:
@@ -103,6 +103,7 @@ def draw_tokens(network, config, source):
     config: a config; `data` is read.
     source: a `Source` of at most `MAX_ROWS` images; a label of -1 stands for unknown. Its classes
       name the labels.
+    execution: masked or fixed.
 
   Returns:
     The `Figure` of `token_picture`.
@@ -114,7 +115,7 @@ def draw_tokens(network, config, source):
   devices = jax.local_device_count()
   config.eval.batch_size = math.ceil(len(source) / devices) * devices
   (batch,) = loader.eval_batches(config, source, network.preprocessing)
-  outputs = classify(network, batch["image"], "masked")
+  outputs = classify(network, batch["image"], execution)
   rows = {k: np.asarray(v)[batch["valid"]] for k, v in (batch | outputs).items()}
   captions = [
     _captions(source.classes, *values, network.dense_gmacs)
@@ -131,7 +132,7 @@ def draw_tokens(network, config, source):
   return token_picture(rows["image"], rows["keep"], ["input", *titles], captions, rows.get("box"))
 
 
-def draw_files(network, config, paths, out):
+def draw_files(network, config, paths, out, execution="masked"):
   """Draws the tokens that a pruned network keeps of image files into a PNG file.
 
   Args:
@@ -139,6 +140,7 @@ def draw_files(network, config, paths, out):
     config: a config; `data` is read.
     paths: of at most `MAX_ROWS` images.
     out: the PNG file.
+    execution: masked or fixed.
 
   Raises:
     InputError: too many images, one that cannot be read, or a file that cannot be written.
@@ -148,7 +150,7 @@ def draw_files(network, config, paths, out):
   config = config.copy_and_resolve_references()
   config.data.exif_orientation = True  # as `predict` has it
   classes = network.classes or map(str, range(network.arch.classes))
-  save(draw_tokens(network, config, ImageFiles(paths, classes)), out)
+  save(draw_tokens(network, config, ImageFiles(paths, classes), execution), out)
 
 
 def check_rows(count):

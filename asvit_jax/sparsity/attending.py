@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
+from asvit_jax.sparsity.similarity import cosine_similarity
 
 
 class Evidence(NamedTuple):
@@ -98,25 +99,101 @@ class Attending:
       sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
     return self._with_evidence(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
 
-  def scores(self, stage):
-    """(b, n) float32 scores of a `Stage`; infinite before the patches, as these always stay."""
-    compared = _compared(self.score, stage)
-    gathered, compared, sizes = self._seen((stage.evidence.gathered, compared, stage.sizes))
+  @property
+  def compacts(self):
+    """Whether `compacted` merges and compacts in one product; see `reductions`."""
+    return self.merges and hasattr(self.reduction, "destinations")
+
+  def similarity(self, stage):
+    """What scores and reductions that compare tokens themselves are handed, once a `Stage`.
+
+    Returns:
+      (b, m, m) float32 cosines of the tokens that they see; None where neither asks for them.
+    """
+    if not (uses_similarity(self.score) or uses_similarity(self.reduction)):
+      return None
+    return cosine_similarity(self._seen(stage.x))
+
+  def scores(self, stage, similarity=None):
+    """(b, n) float32 scores of a `Stage`; infinite before the patches, as these always stay.
+
+    Args:
+      stage: it.
+      similarity: of it, where it is there already.
+    """
+    gathered, sizes, present = self._seen((stage.evidence.gathered, stage.sizes, stage.present))
     more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
-    scores = self.score(gathered, compared, self._seen(stage.present) > 0, self.exponents, **more)
+    compared = self._compared(self.score, stage, similarity)
+    scores = self.score(gathered, compared, present > 0, self.exponents, **more)
     scores = scores.at[:, 0].set(jnp.inf)
     if self.prefix_tokens == 1:
       return scores
     return jnp.pad(scores, ((0, 0), (self.prefix_tokens - 1, 0)), constant_values=jnp.inf)
 
-  def reduce(self, stage, keep):
-    """The tokens and sizes of a `Stage` when only those of the (b, n) mask `keep` go on."""
+  def reduce(self, stage, keep, similarity=None):
+    """The tokens and sizes of a `Stage` when only those of the (b, n) mask `keep` go on.
+
+    They stay where they are; `similarity` as for `scores`.
+    """
     if not self.merges:
       return stage.x, stage.sizes
     before = stage.x, stage.sizes
-    seen = (*before, stage.present, keep, _compared(self.reduction, stage))
-    reduced = self.reduction(*self._seen(seen))
+    x, sizes, present, keep = self._seen((*before, stage.present, keep))
+    compared = self._compared(self.reduction, stage, similarity)
+    reduced = self.reduction(x, sizes, present, keep, compared)
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
+
+  def compacted(self, stage, keep, source, similarity=None):
+    """As `reduce`, with the tokens that go on first.
+
+    Where the reduction says which token goes where, one product of (width, n) and (n, d) merges and
+    compacts; else tokens are reduced and then gathered.
+
+    Args:
+      stage: it.
+      keep: (b, n) mask.
+      source: (b, width) int, which token each of the first ones is; n or more where none is.
+      similarity: as for `scores`.
+
+    Returns:
+      (b, width, d) tokens and (b, width) sizes, None where nothing is merged. Where there is no
+      token, it is 0 and its size 1.
+    """
+    n = keep.shape[1]
+    if not self.compacts:
+      x, sizes = self.reduce(stage, keep, similarity)
+      there = source < n
+      x = jnp.take_along_axis(x, source[..., None], axis=1, mode="clip")
+      x = jnp.where(there[..., None], x, 0)
+      if sizes is None:
+        return x, None
+      sizes = jnp.take_along_axis(sizes, source, axis=1, mode="clip")
+      return x, jnp.where(there, sizes, 1.0)
+    destinations = self._destinations(stage, keep, similarity)
+    weights = jnp.where(stage.present > 0, stage.sizes, 0.0)[:, None, :]
+    moved = jnp.where(destinations[:, None, :] == source[..., None], weights, 0.0)  # (b, width, n)
+    sizes = moved.sum(axis=-1)
+    mass = jnp.einsum("bwn,bnd->bwd", moved, stage.x.astype(jnp.float32), precision="highest")
+    there = sizes > 0
+    sizes = jnp.where(there, sizes, 1.0)
+    return (mass / sizes[..., None]).astype(stage.x.dtype), sizes
+
+  def _destinations(self, stage, keep, similarity):
+    """(b, n) int, the token that each becomes part of: itself where it goes on, n where none."""
+    n, hidden = keep.shape[1], self.prefix_tokens - 1
+    compared = self._compared(self.reduction, stage, similarity)
+    seen = self.reduction.destinations(self._seen(keep), compared)  # by what it sees
+    if hidden:
+      seen = jnp.where(seen > 0, seen + hidden, seen)
+      itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (len(seen), hidden))
+      seen = jnp.concatenate([seen[:, :1], itself, seen[:, 1:]], axis=1)
+    return jnp.where(keep > 0, jnp.arange(n), jnp.minimum(seen, n))
+
+  def _compared(self, part, stage, similarity):
+    """What a score or a reduction compares tokens by: their similarity, or their keys."""
+    if uses_similarity(part):
+      return self.similarity(stage) if similarity is None else similarity
+    return self._seen(stage.evidence.keys)
 
   def _seen(self, tree):
     """Arrays (b, n, …) of the class token and the patches."""
@@ -141,9 +218,9 @@ class Attending:
     return context, Evidence(self.score.gather(class_attention, context), keys)
 
 
-def _compared(part, stage):
-  """What a score or a reduction compares tokens by: themselves, or their keys."""
-  return stage.x if getattr(part, "uses_tokens", False) else stage.evidence.keys
+def uses_similarity(part):
+  """Whether a score or a reduction compares tokens themselves; see there."""
+  return getattr(part, "uses_similarity", False)
 
 
 def _bias(sizes):

@@ -11,6 +11,7 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping, schedule
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.complexity import (
   check_budget,
@@ -21,7 +22,6 @@ from asvit_jax.sparsity.complexity import (
 )
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.executions.cache_sized import CACHED, images_at_once
-from asvit_jax.sparsity.gates import hard_gate
 from asvit_jax.vit.images import batches, normalized
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
@@ -37,21 +37,22 @@ class Trial:
     thresholds: (stages,) float64; None where every image keeps the same number.
     gmacs: mean over the images.
     logits: (images, classes) of the network with these thresholds, or None.
-    kept: (images, stages) int, patches kept of each image.
+    kept: (images, stages) int, patches that each stage keeps.
   """
 
   thresholds: np.ndarray | None
   gmacs: float
   logits: np.ndarray | None
-  kept: np.ndarray | None = None
+  kept: np.ndarray
 
 
 class Calibrator:
   """Sets thresholds on images; the blocks before the first stage run once, for all budgets.
 
   Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores,
-  e being the `Architecture.stage_exponents`: 1, 2, 3 by default (the geometric schedule of
-  DynamicViT, arXiv:2106.02034); how many of them are in one image is left to its scores. Each stage
+  e being the `Architecture.stage_exponents` at that budget, see `schedule`: 1, 2, 3 by default (the
+  geometric schedule of DynamicViT, arXiv:2106.02034); how many of them are in one image is left to
+  its scores, and to `Architecture.count_multiple`. Each stage
   sees the tokens that those before it leave, merged ones too. r is solved so that the measured mean
   GMACs are the budget.
 
@@ -104,14 +105,14 @@ class Calibrator:
     Raises:
       InputError: a budget that cannot be met.
     """
-    arch = self.arch
-    check_budget(arch, budget)
+    check_budget(self.arch, budget)
+    arch = schedule.at(self.arch, budget)
     target = target_gmacs(arch, budget)
     best, miss = None, float("inf")
     low, high = 0.0, 1.0
     ratio = uniform_ratio(arch, target)
     for number in range(MAX_TRIALS):
-      trial = self.trial(ratio)
+      trial = self.trial(ratio, arch.stage_exponents)
       if abs(trial.gmacs / target - 1) < miss:
         best, miss = trial, abs(trial.gmacs / target - 1)
       log(
@@ -145,9 +146,9 @@ class Calibrator:
         stages = [_after_stage(self._network, stage, thresholds[i - 1], i - 1) for stage in stages]
         scores = self._scores(stages)
       thresholds[i] = _threshold(scores[keep], round(ratio**exponent * keep.size))
-      keep &= scores > thresholds[i].astype(np.float32)
+      keep = np.asarray(_kept(scores, keep, thresholds[i], arch.count_multiple, arch.prefix_tokens))
       kept.append(keep.sum(axis=1))
-    kept = np.stack(kept, axis=-1).astype(int)
+    kept = np.stack(kept, axis=-1)
     costs = gmacs(arch, jnp.asarray(kept, jnp.float32))
     left = None
     if logits:
@@ -210,21 +211,30 @@ def _scores(network, stage):
 @usual
 def _after_stage(network, stage, limit, index, fixed=False):
   """The `Stage` after one that keeps the scores above `limit`; where `fixed`, the best so many."""
-  present, scores = stage.present[:, network.arch.prefix_tokens :], _scores(network, stage)
-  keep = present * (_best(scores, present, limit) if fixed else hard_gate(scores, limit))
-  return in_place.after_stage(network.model, index, stage, keep)
+  arch, attending = network.arch, Attending.of(network.arch)
+  similarity = attending.similarity(stage)
+  scores = attending.scores(stage, similarity)
+  if fixed:  # the scores before the patches are infinite
+    keep = keeping.best(scores, stage.present, arch.prefix_tokens + limit)
+  else:
+    keep = keeping.over(scores, stage.present, limit, arch.count_multiple)
+  keep = keep[:, arch.prefix_tokens :].astype(jnp.float32)
+  return in_place.after_stage(network.model, index, stage, keep, similarity=similarity)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _kept(scores, present, threshold, multiple, prefix):
+  """(images, n) bool, the patches that go on of those of a mask, by their scores."""
+  always = ((0, 0), (prefix, 0))
+  scores = jnp.pad(scores, always, constant_values=jnp.inf)
+  present = jnp.pad(present, always, constant_values=True)
+  return keeping.over(scores, present, threshold, multiple)[:, prefix:]
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
 def _logits(network, stage, limit, index, fixed=False):
   return in_place.logits(network.model, _after_stage(network, stage, limit, index, fixed))
-
-
-def _best(scores, present, count):
-  """(b, n) mask of the `count` best scores of each image; of equal ones the first, as `top_k`."""
-  order = jnp.argsort(jnp.where(present > 0, -scores, jnp.inf), axis=1, stable=True)
-  return (jnp.argsort(order, axis=1) < count).astype(present.dtype)
 
 
 @jax.jit

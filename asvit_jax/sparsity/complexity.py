@@ -85,7 +85,7 @@ def similarity_gmacs(arch, tokens):
   """
   parts = SCORES[arch.score], REDUCTIONS[arch.reduction]
   width = arch.width / arch.heads if any(part.uses_keys for part in parts) else 0
-  width += arch.width if any(getattr(part, "uses_tokens", False) for part in parts) else 0
+  width += arch.width if any(getattr(part, "uses_similarity", False) for part in parts) else 0
   if not width:
     return 0.0
   compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Attending`

@@ -9,6 +9,7 @@ from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import Progress, log
+from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.complexity import check_budget, target_gmacs, uniform_ratio
 
 TRIALS = 40
@@ -57,8 +58,8 @@ def search(calibrator, budget, trials=TRIALS, seed=0):
   Raises:
     InputError: a budget that cannot be met.
   """
-  arch = calibrator.arch
-  check_budget(arch, budget)
+  check_budget(calibrator.arch, budget)
+  arch = schedule.at(calibrator.arch, budget)
   rng = np.random.default_rng(seed)
   evaluate = _Evaluation(calibrator, target_gmacs(arch, budget))
   best = np.log(np.array(arch.stage_weights or (1.0,) * arch.stages))

@@ -2,6 +2,7 @@
 
 from asvit_jax import vit
 from asvit_jax.network import Network
+from asvit_jax.sparsity import complexity, counts
 from asvit_jax.targets import account, fitting, programs, topology
 from asvit_jax.targets.compiling import compile_for
 
@@ -14,7 +15,7 @@ def compile_inference(target, arch, variant, dtype, budget, batch, executions):
     arch: an `Architecture` that prunes.
     variant: its name.
     dtype: compute type, "float32" or "bfloat16".
-    budget: share of the dense GMACs, which says what packed execution computes.
+    budget: share of the dense GMACs, which says what packed and fixed execution compute.
     batch: images.
     executions: names of `EXECUTIONS`.
 
@@ -23,7 +24,9 @@ def compile_inference(target, arch, variant, dtype, budget, batch, executions):
     for all of them, `estimated_images_per_s`, `largest_batch` and `largest_batch_memory_mb`; and
     `results`, {execution: what `account.compiled` says}.
   """
-  network = Network(arch, vit.specs(arch), dtype, variant=variant)
+  ratio = complexity.uniform_ratio(arch, complexity.target_gmacs(arch, budget))
+  fixed = [counts.uniform(arch, ratio)]
+  network = Network(arch, vit.specs(arch), dtype, variant=variant, counts=fixed)
   device = topology.devices(target)[0]
 
   def program(execution, images=batch):

@@ -116,12 +116,12 @@ def inference(network, execution, batch, budget, device):
     network: a `Network`; its parameters may be shapes.
     execution: a name of `EXECUTIONS`.
     batch: images.
-    budget: share of the dense GMACs, which the formula for packed execution counts.
+    budget: share of the dense GMACs, which the formula for packed and fixed execution counts.
     device: of `topology.devices`.
   """
 
   def forward(network, images):
-    return network.apply(images, execution).logits
+    return network.for_execution(execution).apply(images, execution).logits
 
   here = SingleDeviceSharding(device)
   arguments = jax.tree.map(
@@ -133,8 +133,8 @@ def inference(network, execution, batch, budget, device):
 
 
 def forward_flops(arch, execution, budget):
-  """FLOPs of an image: of all tokens, or, packed, of what the budget allows."""
-  return _flops(arch) * (budget if execution == "packed" else 1.0)
+  """FLOPs of an image: of all tokens, or, packed and fixed, of what the budget allows."""
+  return _flops(arch) * (budget if execution in ("packed", "fixed") else 1.0)
 
 
 def _flops(arch):

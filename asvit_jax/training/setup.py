@@ -83,7 +83,8 @@ def calibrated(config, network, source):
   """The network with thresholds that meet the budget on a sample of the images to train on."""
   sample = sources.Sample(source, MAX_IMAGES)
   batches = loader.eval_batches(config, sample, network.preprocessing)
-  return network.calibrate(batches, network.budgets or config.budget)
+  # Counts are of these thresholds, and training moves them.
+  return network.calibrate(batches, network.budgets or config.budget).with_counts(())
 
 
 def _first_network(config, classes, source):
@@ -123,7 +124,9 @@ def _first_network(config, classes, source):
   was_pruned = network.prunes
   params = vit.initial_params(arch.dense if config.budget is None else arch, seed=config.seed)
   params |= (network.at(config.budget) if network.budgets else network).params
-  network = dataclasses.replace(network, params=params, classes=classes, budgets=(), speedups=())
+  network = dataclasses.replace(
+    network, params=params, classes=classes, budgets=(), counts=(), speedups=()
+  )
   if config.budget_range is None:
     return network, was_pruned
   budgets = dial.spread(*config.budget_range, config.budget)

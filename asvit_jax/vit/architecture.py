@@ -10,7 +10,7 @@ from asvit_jax.core.parts import check_from_file
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.vit import fields
 
-_LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside")
+_LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Architecture:
     prune_before: the blocks, counted from 0, before which tokens go; empty for a dense network.
     prune_inside: whether a stage acts inside the block before the one that it is named after,
       between that block's attention and its MLP, which then runs on the tokens that are left.
+    count_multiple: of which the number of tokens that an image keeps is, those before the patches
+      included, as far as there are tokens: it is rounded up, and the next best make it up. 1 as
+      published; 16 fills the widths that packed execution compiles.
     attention: a name of `attentions.ATTENTIONS`.
     score: a name of `scores.SCORES`.
     reduction: a name of `reductions.REDUCTIONS`.
@@ -63,6 +66,7 @@ class Architecture:
   count_elementwise: bool = False
   prune_before: tuple[int, ...] = (4, 7, 10)
   prune_inside: bool = False
+  count_multiple: int = 1
   attention: str = "softmax"
   score: str = "class_attention"
   reduction: str = "drop"
@@ -85,7 +89,7 @@ class Architecture:
       )
     if self.classes < 1:
       raise InputError(f"{self.classes} classes: model.num_classes must be at least 1")
-    for name in ("width", "heads", "depth"):
+    for name in ("width", "heads", "depth", "count_multiple"):
       if getattr(self, name) < 1:
         raise InputError(f"model.{name} {getattr(self, name)} is not valid: expected at least 1")
     if self.hidden < 1 or self.hidden != self.mlp_ratio * self.width:
@@ -168,7 +172,8 @@ class Architecture:
 
   def to_json(self):
     """As a dictionary for JSON; what came later is left out where it is off, for older versions."""
-    fields = {k: v for k, v in dataclasses.asdict(self).items() if v or k not in _LATER}
+    off = {field.name: field.default for field in dataclasses.fields(self) if field.name in _LATER}
+    fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in off or v != off[k]}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
   @classmethod

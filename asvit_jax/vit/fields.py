@@ -21,6 +21,7 @@ WHOLE = {
   "depth": 1 << 9,
   "patch_size": 1 << 12,
   "classes": 1 << 20,
+  "count_multiple": 1 << 12,
 }
 # What float32 holds, and divides by: with less, a token of equal numbers would become NaN.
 LEAST_EPSILON = 1e-30

@@ -24,11 +24,15 @@ class VisionTransformer(nnx.Module):
     dtype: compute type of the stem and the blocks, float32 or bfloat16. Parameters, the last norm
       and the heads are float32 in both.
     rngs: where the initial parameters come from.
+
+  Attributes:
+    counts: patches that each stage keeps of every image, in fixed execution; () where not known.
   """
 
   def __init__(self, arch: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
     self.arch = arch
     self.dtype = jnp.dtype(dtype)
+    self.counts = ()
     self.patch_embed = STEMS[arch.stem](arch, dtype=dtype, rngs=rngs)
     self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
     tokens = arch.prefix_tokens + arch.patches
@@ -114,10 +118,19 @@ def initial_params(arch: Architecture, *, seed=0):
   return nnx.to_pure_dict(nnx.split(created)[1])
 
 
-def model(arch: Architecture, params, *, dtype=jnp.float32):
-  """The network with given parameters; dense where they have no thresholds."""
+def model(arch: Architecture, params, *, dtype=jnp.float32, counts=()):
+  """The network with given parameters; dense where they have no thresholds.
+
+  Args:
+    arch: the dimensions.
+    params: nested dictionary of arrays.
+    dtype: compute type.
+    counts: see `VisionTransformer`.
+  """
   arch = arch if prunes(params) else arch.dense
-  return nnx.merge(_abstract(arch, jnp.dtype(dtype))[0], params)
+  merged = nnx.merge(_abstract(arch, jnp.dtype(dtype))[0], params)
+  merged.counts = tuple(counts)
+  return merged
 
 
 def specs(arch: Architecture, budgets=0):

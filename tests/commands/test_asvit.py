@@ -25,14 +25,15 @@ FLAGS = {
       "calibrate",
       "save-weights",
     ),
-    *("calibrate-split", "search", "seed", "budget", "report", "report-images"),
+    *("calibrate-split", "counts", "search", "seed", "budget", "report", "report-images"),
     *("calibrate-speedup", "speed-batch", "speedup"),
     "[no]compare-dense",
     *("step", "weights-of", "per-class", "parts"),
   },
   "compare": {
     *("config", "workdir", "weights", "weights-key", "budgets", "methods", "out", "[no]finetune"),
-    *("rounds", "speed-batch", "report", "report-images", "step", "weights-of", "parts"),
+    *("rounds", "speed-batch", "speedups", "report", "report-images", "step", "weights-of"),
+    "parts",
   },
   "predict": {
     *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),
@@ -41,7 +42,7 @@ FLAGS = {
   "export": {
     *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
     *("step", "weights-of", "[no]tokens", "opset", "push-to-hub", "results", "[no]private"),
-    *("parts", "speedup"),
+    *("parts", "execution", "speedup"),
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),

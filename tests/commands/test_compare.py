@@ -6,6 +6,7 @@ import tiny
 from command_lines import run
 from PIL import Image
 
+from asvit_jax.comparison import timing
 from asvit_jax.core.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
@@ -46,9 +47,72 @@ def test_it_ends_with_a_table_a_picture_and_the_results(tmp_path, given, capsys)
     assert picture.format == "PNG"
 
 
+def by_cost(timer, contenders, rounds):
+  """In place of `Timer.time`: as fast as the fixed counts are cheap."""
+  speeds = {"dense": 1.0}
+  for contender in contenders:
+    speeds[contender.name] = contender.network.dense_gmacs / float(contender.gmacs()[0])
+  summary = {"ms": 1.0, "spread_ms": 0.0, "images_per_s": float(rounds)}
+  return {name: summary | {"speedup": speed} for name, speed in speeds.items()}
+
+
+def test_speed_ups_alone_are_compared_at_these_only(tmp_path, given, capsys, monkeypatch):
+  monkeypatch.setattr(timing.Timer, "time", by_cost)
+  out = tmp_path / "out"
+  flags = ("--speedups", "1.5,40", "--methods", "random,tome", "--rounds", 2)
+  result = run("compare", *given, "--out", out, *flags, "--report", tmp_path / "page")
+  assert set(result) == {"out", "report", "dense", "results", "missed"}
+  assert {row["asked_speedup"] for row in result["results"]} == {1.5}
+  assert {row["method"] for row in result["results"]} == {"random", "tome"}
+  never = [one for one in result["missed"] if one["asked_speedup"] == 40]
+  assert [one["method"] for one in never] == ["random", "tome"]
+  assert not any(one["compared"] for one in never)
+  saved = json.loads((out / "results.json").read_text())
+  assert saved == {key: result[key] for key in ("dense", "results", "missed")}
+  table = (out / "table.md").read_text()
+  assert sum(line.startswith("| tome | 1.5 | 0.") for line in table.splitlines()) == 1
+  for one in never:
+    assert one["said"].startswith(f"{one['method']} cannot reach 40: at most ")
+    assert f"- {one['said']}" in table
+  text = (tmp_path / "page" / "index.html").read_text("utf-8")
+  page = json.loads(re.search(r'(?s)id="data">(.*?)</script>', text)[1])
+  assert never[0]["said"] in page["summary"]
+  assert [chart["log_y"] for chart in page["charts"]] == [False, True]
+
+  both = run("compare", *given, "--out", out, *flags, "--budgets", "0.7")
+  asked = [(row["budget"] == 0.7, row.get("asked_speedup")) for row in both["results"]]
+  assert asked == [(True, None)] * 2 + [(False, 1.5)] * 2
+  keys = ("budget", "top1", "kl", "speedup")
+  assert [[row[key] for key in keys] for row in both["results"][2:]] == [
+    [row[key] for key in keys] for row in result["results"]
+  ]
+
+
+def test_speed_ups_are_timed_on_a_real_clock(tmp_path, given):
+  """On which a tiny network may reach none: each is compared, or it is said why not."""
+  flags = ("--speedups", "1.02", "--methods", "random,merge", "--rounds", 1, "--speed-batch", 4)
+  result = run("compare", *given, "--out", tmp_path, *flags)
+  compared = {row["method"] for row in result["results"]}
+  never = {one["method"] for one in result["missed"] if not one["compared"]}
+  assert compared | never == {"random", "merge"}
+  assert not compared & never
+  assert all(row["speedup"] > 0 and row["asked_speedup"] == 1.02 for row in result["results"])
+
+
 @pytest.mark.parametrize(
   ("flags", "said"),
   [
+    (("--speedups", "1.5,x"), "--speedups '1.5,x': expected how many times as fast"),
+    (("--speedups", ""), "--speedups '': expected how many times as fast"),
+    (("--speedups", "1.5,1"), "--speedups '1.5,1': .*, each above 1"),
+    (("--speedups", "0.5"), "--speedups '0.5': .*, each above 1"),
+    (("--speedups", "nan"), "--speedups 'nan': .*, each above 1"),
+    (("--speedups", "1e999"), "--speedups '1e999': .*, each above 1"),
+    (("--speedups", "1.5,1.50"), "--speedups '1.5,1.50': every speed-up once"),
+    (("--speedups", "1.5", "--rounds", 0), "--rounds 0 times nothing"),
+    (("--speedups", "1.5", "--methods", "drop,tom"), "--methods 'tom' is not known"),
+    (("--speedups", "1.5", "--methods", "merge", "--config.data.train_split=none"), "none"),
+    (("--speedups", "1.5", "--methods", "tome", "--budgets", "0.02"), "cannot be met by ToMe"),
     (("--methods", "drop,tom"), "--methods 'tom' is not known: choose from drop, merge"),
     (("--methods", ""), "--methods is empty"),
     (("--methods", "tome", "--budgets", "0.6,x"), "--budgets '0.6,x': expected shares"),

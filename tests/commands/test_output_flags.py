@@ -60,7 +60,9 @@ OTHERS = {
   ),
   *("speedup", "calibrate-speedup"),
   *("budget", "budgets", "calibrate", "calibrate-split", "execution", "dtype", "variant", "format"),
+  "speedups",
   *("reduction", "image-size", "methods", "push-to-hub", "target", "name", "data-dir", "only"),
+  "counts",
   "workdir",  # of the tools, which read it
 }
 

@@ -104,7 +104,7 @@ def test_tokens_are_merged_where_the_argument_says_so(name, budget):
   config = recipes.load(name, f"{budget},merge")
   assert config.budget == (None if budget == "dense" else 0.65)
   arch = architecture(config)
-  assert (arch.reduction, arch.score, arch.stages) == ("merge", "attention_novelty", 11)
+  assert (arch.reduction, arch.score, arch.stages) == ("merge_tokens", "merge_cost", 5)
   assert architecture(recipes.load(name, budget)).reduction == "drop"
 
 

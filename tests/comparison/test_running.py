@@ -284,6 +284,37 @@ def test_merging_is_the_network_s_own_or_the_recipe_s(network):
   assert len(shallow.stage_weights) == len(stages)
 
 
+COSTS = {
+  "reduction": "merge_tokens",
+  "score": "merge_cost",
+  "score_exponents": (0.5, 1.0, 0.5, 0.5),
+  "prune_inside": True,
+  "stage_weights": (0.5, 1.0, 1.5),
+}
+
+
+def test_whatever_merges_is_the_network_s_own_and_nothing_of_it_reaches_other_methods(network):
+  """Its score, exponents and stages inside of blocks are those of its two methods alone."""
+  arch = dataclasses.replace(tiny.TRAINED, **COSTS)
+  own = Prunings.of(tiny.network(arch, variant="tiny"))
+  assert own.merging == arch
+  assert own.paper == tiny.TRAINED
+  for contender in contenders(tiny.network(arch, variant="tiny"), METHODS.names, [0.8]):
+    said = {key: getattr(contender.network.arch, key) for key in COSTS}
+    if contender.name in ("merge", "merge_fixed"):
+      assert said == COSTS
+    else:
+      paper = {key: getattr(tiny.TRAINED, key) for key in COSTS} | {"score": said["score"]}
+      assert said == paper
+      assert said["score"] != "merge_cost"
+
+
+def test_a_network_that_drops_inside_of_blocks_merges_as_the_recipes_do():
+  arch = dataclasses.replace(tiny.TRAINED, prune_inside=True)
+  for pruning in Prunings.of(tiny.network(arch, variant="tiny")):
+    assert not pruning.prune_inside
+
+
 @pytest.mark.parametrize("variant", ["deit_s", "lvvit_m"])
 def test_a_recipe_s_stages_are_for_the_depth_of_its_variant(variant):
   arch = vit.VARIANTS[variant]

@@ -33,6 +33,7 @@ OTHERS = {
   "score": "other",
   "reduction": "other",
   "prune_inside": True,
+  "count_multiple": 4,
   "score_exponents": (0.5, 1.0),
   "stage_weights": (1.0, 2.0, 0.5),
 }

@@ -72,3 +72,14 @@ def test_dense_is_timed_in_turn_with_what_is_asked_for(network, pixels):
   assert results["dense"]["gmacs"] == results["masked"]["gmacs"] == network.dense_gmacs
   pruned = float(network.gmacs(kept).mean())
   assert results["top_k"]["gmacs"] == pytest.approx(pruned, rel=0.1)  # of sixteen patches
+
+
+def test_fixed_is_timed_at_the_counts_of_the_network_or_else_the_mean(network, pixels):
+  images, kept = speed.representative(network, pixels, 4)
+  own = network.with_counts((9, 5, 2))
+  found = speed.run(own, images, kept, ["fixed"], rounds=1)
+  assert list(found) == ["dense", "fixed"]
+  assert found["fixed"]["gmacs"] == pytest.approx(float(network.gmacs([9, 5, 2])))
+  unknown = network.with_counts(())
+  found = speed.run(unknown, images, kept, ["fixed", "batch_mean"], rounds=1)
+  assert found["fixed"]["gmacs"] == found["batch_mean"]["gmacs"]

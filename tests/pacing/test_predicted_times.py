@@ -71,7 +71,7 @@ def test_packed_runs_sorted_groups_at_the_rung_of_their_longest(arch):
         expected += (blocks - 1) * paced.block(n) + paced.attended(n)
       else:
         expected += blocks * paced.block(n)
-      expected += paced.stage(n) if index < arch.stages else paced.last(n)
+      expected += paced.decide(n) if index < arch.stages else paced.last(n)
   ours = prediction.packed_ms(table, arch, kept)
   assert ours == pytest.approx(paced.CALL + expected)
   assert prediction.packed_ms(table, arch, kept, seed=5) == pytest.approx(ours)  # all, in any order

@@ -39,7 +39,7 @@ def test_every_part_is_timed_at_every_width(changes, monkeypatch):
   (curves,) = found.curves
   assert (found.batch, curves.group) == (BATCH, 2)
   halves = {"attended", "fed_forward"} if arch.prune_inside else set()
-  assert curves.parts.keys() == {"block", "stage", "last"} | halves
+  assert curves.parts.keys() == {"block", "stage", "decide", "last"} | halves
   assert curves.widths == table.widths(arch)
   for row in curves.parts.values():
     assert len(row) == len(curves.widths)

@@ -19,7 +19,7 @@ def measured(network, batch):
   """A `Table` at the widths that are measured."""
   arch, at, found = network.arch, widths(network.arch), []
   for group in sorted(set(running.groups(arch, batch).values())):
-    names = PARTS if arch.prune_inside else ("block", "stage", "last")
+    names = PARTS if arch.prune_inside else ("block", "stage", "decide", "last")
     parts = {name: tuple(paced.PARTS[name](n) for n in at) for name in names}
     found.append(Curves(group, 0.3, at, parts))
   return Table(batch, 12.5, 0.01, tuple(found))
@@ -96,7 +96,7 @@ DAMAGES = {
   "of something else": changed(key={"device": "other"}),
   "no curves": changed(curves=[]),
   "other widths": with_curves(widths=[1, 2, 3, 4, 5, 6, 7]),
-  "short rows": with_curves(parts={"block": [1.0], "stage": [1.0], "last": [1.0]}),
+  "short rows": with_curves(parts={"block": [1.0], "stage": [1.0], "decide": [1.0], "last": [1.0]}),
   "other groups": with_curves(group=3),
   "too long": lambda text: text + " " * (1 << 20),
 }

@@ -50,3 +50,43 @@ def test_tiles_name_the_best_at_every_budget():
     ("Best at budget 0.65", "80.2 %", "merge"),
     ("Best at budget 0.5", "79.2 %", "merge, fine-tuned"),
   ]
+
+
+def at_speed(rows):
+  """Rows that were searched for: the first two at 1.5 times dense, the others at 1.3."""
+  return [
+    r | {"asked_speedup": 1.5 if i < 2 else 1.3, "speedup": 1.3 + i / 10, "kl": 0.1, "kl_error": e}
+    for i, (r, e) in enumerate(zip(rows, (0.01, None, 0.02, 0.03), strict=False))
+  ]
+
+
+def test_divergence_stands_against_the_speed_up_with_intervals():
+  results = {"dense": DENSE, "results": at_speed(ROWS[:4])}
+  _, speed = page_of(results, "title").charts
+  assert speed.log_y
+  assert speed.title == "Divergence against measured speed, without training"
+  assert (speed.x, speed.y) == (
+    "times the dense network's speed",
+    "KL from the dense network, nats; bars: 95 %",
+  )
+  merge, tome = speed.series
+  assert [(p.x, p.y) for p in merge.points] == [(1.3, 0.1), (1.5, 0.1)]
+  assert merge.errors == (1.96 * 0.01, 1.96 * 0.02)
+  assert merge.points[0].note == "± 0.02 (95 %), budget 0.65"
+  assert tome.errors == (0.0, 1.96 * 0.03)
+
+
+def test_asked_speed_ups_have_tiles_a_column_and_a_line_where_they_are_missed():
+  said = "merge cannot reach 2.2: at most 1.90, at 0.1 of the GMACs"
+  rows = [row("merge", 0.8, 80.9), *at_speed(ROWS[:4])]
+  page = page_of({"dense": DENSE, "results": rows, "missed": [{"said": said}]}, "title", ["a fact"])
+  assert page.summary == ("a fact", said)
+  assert [(t.label, t.note) for t in page.tiles] == [
+    ("Dense", "top-1"),
+    ("Best at budget 0.8", "merge"),
+    ("Best at 1.3 times dense", "merge"),
+    ("Best at 1.5 times dense", "merge"),
+  ]
+  (table,) = page.tables
+  assert table.columns[1].name == "asked, times dense"
+  assert [line[1] for line in table.rows] == [None, 1.5, 1.5, 1.3, 1.3, None]

@@ -60,3 +60,36 @@ def test_divergence_stands_below_top_1():
   assert points(above, "merge")[0] == [[2.0, 77.0], [3.0, 79.0]]
   np.testing.assert_allclose(points(below, "merge")[0], [[2.0, 0.13], [3.0, 0.11]])
   assert below.get_yscale() == "log"
+
+
+def test_the_second_picture_is_divergence_at_equal_speed_with_intervals():
+  """A line a method against the measured speed-up, on a logarithmic axis; 95 % bars."""
+  speeds = iter((1.2, 1.3, 1.5, 1.6))
+  rows = [r | {"kl": 0.01 * (90 - r["top1"]), "kl_error": 0.02} for r in RESULTS["results"]]
+  rows = [r | {"speedup": next(speeds), "asked_speedup": 1.5} for r in rows]
+  rows[0]["kl_error"] = 0.5  # wider than its mean: a logarithm has no place for its lower end
+  rows[1]["kl_error"] = None  # of one image
+  figure = draw_comparison(RESULTS | {"results": rows}, "title")
+  above, below, speed = figure.axes
+  assert points(above, "merge")[0] == [[2.0, 77.0], [3.0, 79.0]]
+  assert below.get_xlabel() == "GMACs an image"
+  assert speed.get_yscale() == "log"
+  assert speed.get_xlabel() == "speed, times the dense network's (timed in turn)"
+  assert speed.get_ylabel() == "KL from the dense network, nats"
+  assert speed.get_title().startswith("Divergence against measured speed, without training")
+  np.testing.assert_allclose(points(speed, "merge")[0], [[1.2, 0.11], [1.5, 0.13]])
+  np.testing.assert_allclose(points(speed, "tome")[0], [[1.3, 0.12], [1.6, 0.14]])
+  bars = {}
+  for collection in speed.collections:
+    for (x, low), (_, high) in collection.get_segments():
+      bars[round(x, 3)] = (low, high)
+  assert set(bars) == {1.2, 1.5, 1.6}
+  np.testing.assert_allclose(bars[1.5], [0.13 - 1.96 * 0.02, 0.13 + 1.96 * 0.02])
+  np.testing.assert_allclose(bars[1.2], [0.011, 0.11 + 1.96 * 0.5])
+  spans = speed.get_subplotspec()
+  assert (spans.rowspan.start, spans.rowspan.stop) == (0, 2)
+
+
+def test_where_no_method_meets_a_speed_up_the_dense_network_is_alone():
+  (axes,) = draw_comparison(RESULTS | {"results": [], "missed": [{"said": "…"}]}, "title").axes
+  assert points(axes, "dense")[0] == [[4.0, 80.0]]

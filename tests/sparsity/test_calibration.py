@@ -1,10 +1,12 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 import tiny
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity import complexity, schedule
 
 ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3))
 COUNT = 120
@@ -60,7 +62,41 @@ def test_padding_is_not_calibrated_on(batches):
   np.testing.assert_allclose(again["thresholds"], ours["thresholds"], rtol=1e-5)
 
 
+def test_at_the_least_budget_no_patch_is_left(batches):
+  least = complexity.gmacs(ARCH, np.zeros(3, np.float32)) / complexity.dense_gmacs(ARCH)
+  params = tiny.network(ARCH).calibrate(batches, float(least) + 1e-6).params
+  assert np.isfinite(np.asarray(params["thresholds"])).all()
+  assert measure(params, batches).mean() < 0.02
+
+
 @pytest.mark.parametrize(("budget", "message"), [(1.3, "not in"), (0.01, "cannot be met")])
 def test_an_impossible_budget_is_refused(batches, budget, message):
   with pytest.raises(InputError, match=f"budget {budget:g} .*{message}"):
     tiny.network(ARCH).calibrate(batches, budget)
+
+
+COST = {"reduction": "merge_tokens", "score": "merge_cost", "score_exponents": (0.5, 1, 0.5, 0.5)}
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_rounded_counts_meet_the_budget_as_the_network_keeps_them(multiple):
+  arch = tiny.arch(prune_inside=True, count_multiple=multiple, **COST)
+  images = np.random.default_rng(4).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+  network = tiny.network(arch).dense.calibrate(images, 0.7)
+  kept = network(images, "masked").kept
+  share = float(np.mean(network.gmacs(kept)) / network.dense_gmacs)
+  assert abs(share - 0.7) < 0.02
+  whole = arch.prefix_tokens + arch.patches
+  tokens = arch.prefix_tokens + np.asarray(kept)
+  assert ((tokens % multiple == 0) | (tokens == whole)).all()
+
+
+def test_the_weights_of_stages_follow_the_budget_where_the_network_says_none():
+  arch = tiny.arch(**COST)
+  slopes = [np.ptp(np.log(schedule.at(arch, b).stage_weights)) for b in (0.3, 0.4, 0.57, 0.7, 0.9)]
+  assert slopes[0] < 0.01
+  assert (np.diff(slopes) > 0).all()
+  own = dataclasses.replace(arch, stage_weights=(1.0, 2.0, 3.0))
+  assert schedule.at(own, 0.5) == own
+  paper = tiny.arch()
+  assert schedule.at(paper, 0.5) == paper

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.network import load
+from asvit_jax.network import held, load
 from asvit_jax.sparsity import complexity, dial
 
 ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3))
@@ -73,8 +73,14 @@ def test_where_none_is_asked_for_it_runs_at_its_first_budget(dialled, images):
 def test_another_budget_compiles_nothing(dialled, images):
   run = jax.jit(lambda network, images: network.apply(images, "masked").logits)
   for budget in (0.5, 0.62, 0.9):
-    run(dialled.at(budget), images[:4])
+    # Budgets have counts of their own, which are static, and which fixed execution alone reads.
+    run(dialled.at(budget).for_execution("masked"), images[:4])
   assert run._cache_size() == 1
+  before = held._compiled._cache_size()
+  for budget in (0.5, 0.62, 0.9):
+    assert dialled.at(budget).counts
+    dialled.at(budget)(images[:4], "masked")
+  assert held._compiled._cache_size() == before + 1
 
 
 def test_what_cannot_be_is_refused(dialled, images):

@@ -8,8 +8,12 @@ import pytest
 import tiny
 
 from asvit_jax import vit
+from asvit_jax.sparsity.attending import Attending, Evidence, Stage, uses_similarity
+from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.executions import in_place, packed
 from asvit_jax.sparsity.reductions import REDUCTIONS
+from asvit_jax.sparsity.scores import SCORES
+from asvit_jax.sparsity.similarity import cosine_similarity
 
 pytestmark = pytest.mark.optimized
 
@@ -27,6 +31,7 @@ class Share:
 
 
 share = Share()
+SOFTMAX, CLASS_ATTENTION = ATTENTIONS["softmax"], SCORES["class_attention"]
 NAMES = [*REDUCTIONS, "test_reductions:share"]
 
 
@@ -89,6 +94,10 @@ COST = {
   [
     pytest.param(NOVELTY, marks=pytest.mark.slow),
     COST | {"prune_inside": True},
+    COST | {"count_multiple": 4},
+    {"count_multiple": 5, "dist_token": True},
+    pytest.param(COST | {"dist_token": True}, marks=pytest.mark.slow),
+    pytest.param(NOVELTY | {"count_multiple": 3}, marks=pytest.mark.slow),
     pytest.param(COST, marks=pytest.mark.slow),
     pytest.param({"prune_inside": True}, marks=pytest.mark.slow),
   ],
@@ -96,8 +105,13 @@ COST = {
 def test_scores_that_compare_decide_packed_as_masked(pruned, changes):
   arch, params, images = pruned
   arch = dataclasses.replace(arch, **changes)
+  params = tiny.params(arch) if arch.dist_token else params
   params = tiny.with_thresholds(arch, params, images, (0.7, 0.5, 0.3))
   masked = tiny.run_masked(arch, params, images)
+  whole = arch.prefix_tokens + arch.patches
+  counts = arch.prefix_tokens + np.asarray(masked.kept)
+  assert ((counts % arch.count_multiple == 0) | (counts == whole)).all()
+  assert len(np.unique(counts)) > 2
   for count in (1, 6):
     ours = run_packed(arch, params, images[:count])
     np.testing.assert_array_equal(ours.keep, masked.keep[:count])
@@ -132,9 +146,16 @@ def tokens(seed=0, b=3, n=9):
   return x, sizes, present, keep, jnp.asarray(rng.standard_normal((b, n, 6)), jnp.float32)
 
 
+def as_called(name, given):
+  """What `Attending` hands to a reduction: of some similarities, not keys."""
+  if not uses_similarity(REDUCTIONS[name]):
+    return given
+  return (*given[:4], cosine_similarity(given[4]))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_reduced_as_if_it_were_alone(name):
-  given = tokens()
+  given = as_called(name, tokens())
   reduced, sizes = REDUCTIONS[name](*given)
   assert (reduced.shape, reduced.dtype) == (given[0].shape, given[0].dtype)
   alone = REDUCTIONS[name](*(x[1:2] for x in given))
@@ -165,10 +186,10 @@ def merged_by_hand(x, sizes, present, keep, keys):
 @pytest.mark.parametrize("seed", range(5))
 def test_merging_by_hand(seed, name):
   given = tokens(seed)
-  if name == "merge_tokens":  # as `Attending` calls it
-    given = (*given[:4], given[0])
+  if name == "merge_tokens":
+    given = (*given[:4], given[0])  # tokens are their own keys
   given = (*given[:3], given[3].at[2, 1:].set(0), given[4])  # nothing takes what goes
-  reduced, sizes = REDUCTIONS[name](*given)
+  reduced, sizes = REDUCTIONS[name](*as_called(name, given))
   for i in range(3):
     x, total = merged_by_hand(*(a[i] for a in given))
     kept = np.asarray(given[3][i]) > 0
@@ -179,10 +200,33 @@ def test_merging_by_hand(seed, name):
   np.testing.assert_allclose(after[:2], before[:2])  # no patch is lost
 
 
+@pytest.mark.parametrize("name", ["drop", "merge", "merge_tokens", "test_reductions:share"])
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_compacted_tokens_are_the_reduced_ones_that_are_kept(name, prefix):
+  x, sizes, present, keep, keys = tokens()
+  before = jnp.ones((len(x), prefix - 1))
+  present, keep = (jnp.concatenate([before, a], axis=1) for a in (present, keep))
+  x, keys = (jnp.concatenate([a[:, : prefix - 1], a], axis=1) for a in (x, keys))
+  sizes = jnp.concatenate([before, sizes], axis=1)
+  attending = Attending(SOFTMAX, CLASS_ATTENTION, REDUCTIONS[name], prefix_tokens=prefix)
+  stage = Stage(x, sizes if attending.merges else None, present, Evidence(None, keys))
+  reduced, total = attending.reduce(stage, keep)
+  n = keep.shape[1]
+  source = np.full((len(x), n - 1), n)  # narrower than what came
+  for i, mask in enumerate(np.asarray(keep)):
+    source[i, : int(mask.sum())] = np.flatnonzero(mask)
+  compact, compact_sizes = attending.compacted(stage, keep, jnp.asarray(source))
+  for i, at in enumerate(source):
+    at = at[at < n]
+    np.testing.assert_allclose(compact[i, : len(at)], reduced[i, at], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(compact[i, len(at) :], 0)
+    if attending.merges:
+      np.testing.assert_allclose(compact_sizes[i, : len(at)], total[i, at], rtol=1e-6)
+      np.testing.assert_array_equal(compact_sizes[i, len(at) :], 1)
+
+
 def test_sizes_count_in_attention(pruned):
   # A merged token weighs as its members did: without the log of its size it would weigh as one.
-  from asvit_jax.sparsity.attending import Attending
-
   attending = Attending.of(dataclasses.replace(pruned[0], reduction="merge"))
   rng = np.random.default_rng(0)
   q, k, v = (jnp.asarray(rng.standard_normal((1, 5, 3, 8)), jnp.float32) for _ in range(3))

@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asvit_jax.sparsity.attending import uses_similarity
 from asvit_jax.sparsity.scores import SCORES
 from asvit_jax.sparsity.scores.class_attention import class_attention
+from asvit_jax.sparsity.similarity import cosine_similarity
 
 
 def test_token_scores_of_an_example_by_hand():
@@ -45,9 +47,11 @@ def scored(name, attention, context, keys, absent=0, exponents=(1.0, 1.0), sizes
   score = SCORES[name]
   present = jnp.arange(attention.shape[1]) < jnp.full((len(attention), 1), N - absent)
   gathered = score.gather(attention, context)
-  compares = score.uses_keys or getattr(score, "uses_tokens", False)
+  compared = keys if score.uses_keys else None
+  if uses_similarity(score):
+    compared = cosine_similarity(keys)
   more = {"sizes": sizes} if getattr(score, "uses_sizes", False) else {}
-  return score(gathered, keys if compares else None, present, exponents, **more)
+  return score(gathered, compared, present, exponents, **more)
 
 
 @NAMES

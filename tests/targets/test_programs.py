@@ -83,6 +83,11 @@ def test_the_formula_agrees_with_the_compiler_on_what_products_cost():
   assert program.flops < 4 * 2e9 * dense_gmacs(arch)  # of the last block, the class token alone
   packed = programs.inference(network, "packed", 4, 0.8, jax.devices()[0])
   assert packed.flops == pytest.approx(0.8 * program.flops)
+  kept = dataclasses.replace(network, counts=(20,))
+  fixed = programs.inference(kept, "fixed", 4, 0.8, jax.devices()[0])
+  assert fixed.flops == packed.flops
+  less = account.compiled("fixed", fixed, TARGET, "float32")["flops"]
+  assert less < 0.8 * result["flops"]  # it really computes less than masked
 
 
 def test_the_estimate_is_the_longer_of_computing_and_moving():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.sparsity import complexity
+from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.executions.cache_sized import CACHED_PACKED, cache_sized
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
@@ -35,7 +35,7 @@ class FixedCount:
   def solve(self, arch, budget):
     """See `methods`."""
     complexity.check_share(budget)
-    choices = self.choices(arch)
+    choices = self.choices(schedule.at(arch, budget))
     shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
     if budget < shares.min():
       raise InputError(

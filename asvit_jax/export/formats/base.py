@@ -25,7 +25,7 @@ class Format:
     """See `formats`."""
     raise NotImplementedError
 
-  def verify(self, network, path):
+  def verify(self, network, path, execution=None):
     """See `formats`."""
     raise NotImplementedError
 
@@ -114,6 +114,6 @@ class ProgramFormat(Format):
         f"({type(error).__name__}: {str(error)[:200]}); it may be truncated: export it again"
       ) from error
 
-  def verify(self, network, path):
+  def verify(self, network, path, execution=None):
     """See `formats`."""
-    return verification.largest_difference(network, self.load(path), self.name)
+    return verification.largest_difference(network, self.load(path), self.name, execution)

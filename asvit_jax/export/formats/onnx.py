@@ -17,14 +17,14 @@ _RUNTIMES = {18: "1.15.1", 20: "1.17.3", 21: "1.18.1", 22: "1.21.1", 23: "1.23.2
 
 
 class Onnx(ProgramFormat):
-  """See `formats`; masked at any batch size.
+  """See `formats`; masked or fixed at any batch size.
 
   The converter knows no `lax.switch` of more than two branches, which packed takes.
   """
 
   name = "onnx"
   needs: ClassVar = {"jax2onnx": "jax2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
-  options: ClassVar = ("tokens", "opset")
+  options: ClassVar = ("tokens", "opset", "execution")
   compiles = False
 
   def check_options(self, options):
@@ -39,13 +39,13 @@ class Onnx(ProgramFormat):
         "installed onnx knows"
       )
 
-  def write(self, network, path, batch_sizes, tokens=False, opset=None):
+  def write(self, network, path, batch_sizes, tokens=False, opset=None, execution=None):
     """See `formats`."""
     del batch_sizes
     jax2onnx, onnx = self.require("jax2onnx"), self.require("onnx")
     from jax import export
 
-    _, program = program_for_any_number(network, tokens)
+    _, program = program_for_any_number(network, tokens, execution)
     flat, shape, names = flat_params(network), network.arch.image_shape, output_names(tokens)
 
     def forward(images):

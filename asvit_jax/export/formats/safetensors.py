@@ -34,7 +34,7 @@ class Safetensors(Format):
     del path
     return {"safetensors": "0.3.1"}
 
-  def verify(self, network, path):
+  def verify(self, network, path, execution=None):
     """See `formats`; weights and description are the same to the bit, or it is an error."""
     stored = reader.read(str(path))
     arch = network.arch if network.prunes else network.arch.dense

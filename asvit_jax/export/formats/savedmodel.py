@@ -8,7 +8,7 @@ from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output
 
 
 class SavedModel(ProgramFormat):
-  """See `formats`; packed at given batch sizes, masked at any.
+  """See `formats`; packed at given batch sizes, masked at any; or fixed at any.
 
   An artifact has a signature a program; `serving_default` takes any number of images.
   """
@@ -16,9 +16,9 @@ class SavedModel(ProgramFormat):
   name = "savedmodel"
   needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
   directory = "a SavedModel"
-  options: ClassVar = ("tokens",)
+  options: ClassVar = ("tokens", "execution")
 
-  def write(self, network, path, batch_sizes, tokens=False):
+  def write(self, network, path, batch_sizes, tokens=False, execution=None):
     """See `formats`."""
     tf = self.require("tensorflow")
     from jax.experimental import jax2tf
@@ -42,7 +42,7 @@ class SavedModel(ProgramFormat):
 
     signatures = {
       name if count else "serving_default": signature(program, count)
-      for name, (program, count) in programs(network, batch_sizes, tokens).items()
+      for name, (program, count) in programs(network, batch_sizes, tokens, execution).items()
     }
     try:
       tf.saved_model.save(module, str(path), signatures=signatures)

@@ -28,15 +28,15 @@ _CALL = re.compile(r"custom_call\W+(?:call_target_name\W+)?([\w.$]+)")
 
 
 class StableHLO(ProgramFormat):
-  """See `formats`; packed at given batch sizes, masked at any.
+  """See `formats`; packed at given batch sizes, masked at any; or fixed at any.
 
   An artifact is a zip archive of `weights.npz`, and a `NAME.stablehlo` a program.
   """
 
   name = "stablehlo"
-  options: ClassVar = ("tokens",)
+  options: ClassVar = ("tokens", "execution")
 
-  def write(self, network, path, batch_sizes, tokens=False):
+  def write(self, network, path, batch_sizes, tokens=False, execution=None):
     """See `formats`."""
     from jax import export  # needs flatbuffers, which it does not declare
 
@@ -46,7 +46,7 @@ class StableHLO(ProgramFormat):
       buffer = io.BytesIO()
       np.savez(buffer, **flat)
       archive.writestr(_WEIGHTS, buffer.getvalue())
-      for name, (program, count) in programs(network, batch_sizes, tokens).items():
+      for name, (program, count) in programs(network, batch_sizes, tokens, execution).items():
         batch = count or export.symbolic_shape("b")[0]
         images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
         exported = export.export(jax.jit(program), platforms=PLATFORMS)(specs, images)

@@ -15,20 +15,20 @@ _SIGNATURE = "serving_default"
 
 
 class TFLite(ProgramFormat):
-  """See `formats`; masked, one image at a time: its shapes are those of when it was written."""
+  """See `formats`; masked or fixed, one image at a time: its shapes are as it was written."""
 
   name = "tflite"
   needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
-  options: ClassVar = ("tokens",)
+  options: ClassVar = ("tokens", "execution")
 
-  def write(self, network, path, batch_sizes, tokens=False):
+  def write(self, network, path, batch_sizes, tokens=False, execution=None):
     """See `formats`."""
     del batch_sizes
     tf = self.require("tensorflow")
     from jax.experimental import jax2tf
     from tensorflow.lite.python.convert import ConverterError
 
-    _, program = program_for_any_number(network, tokens)
+    _, program = program_for_any_number(network, tokens, execution)
     flat, shape = flat_params(network), network.arch.image_shape
 
     def forward(images):

@@ -35,14 +35,24 @@ function markOf(index) {
 
 function diagram(chart, series, width) {
   const { height, frame } = frameOf(width);
+  const bars = series.flatMap((one) => barsOf(one, chart.log_y));
+  if (chart.log_y) series = series.map((one) => ({ ...one, points: one.points.filter((p) => p.y > 0) }));
   const points = series.flatMap((one) => one.points);
   const x = axis(points.map((p) => p.x), frame.left, frame.right);
   const levels = chart.level ? [chart.level[1]] : [];
-  const y = axis([...points.map((p) => p.y), ...levels], frame.bottom, frame.top);
+  const heights = [...points.map((p) => p.y), ...bars.flatMap((bar) => [bar.low, bar.high]), ...levels];
+  const y = (chart.log_y ? logAxis : axis)(heights, frame.bottom, frame.top);
   const marks = []; // [place, place, text, element]
   const svg = draw('svg', { viewBox: `0 0 ${width} ${height}`, role: 'group',
     'aria-label': `${chart.title}: ${chart.y} against ${chart.x}` });
   svg.append(...gridOf(chart, x, y, frame), ...levelOf(chart, y, frame));
+  for (const { index, at, low, high } of bars) {
+    const [place, from, to] = [x.place(at), y.place(low), y.place(high)];
+    const bar = draw('path', { class: 'bar',
+      d: `M${place},${from}V${to}M${place - 3},${from}h6M${place - 3},${to}h6` });
+    bar.style.stroke = `var(--s${index % COLORS})`;
+    svg.append(bar);
+  }
   for (const one of series) {
     const places = [...one.points].sort((a, b) => a.x - b.x).map((p) => [x.place(p.x), y.place(p.y), p]);
     if (one.joined && places.length > 1) {
@@ -62,6 +72,13 @@ function diagram(chart, series, width) {
   }
   pointAt(svg, width, marks);
   return svg;
+}
+
+// The ends of the bars of a series; on a logarithmic axis none reaches below a tenth of its value.
+function barsOf({ points, errors, index }, log) {
+  return points.flatMap(({ x, y }, i) => (errors[i] > 0 && (y > 0 || !log)
+    ? [{ index, at: x, low: log ? Math.max(y - errors[i], y / 10) : y - errors[i], high: y + errors[i] }]
+    : []));
 }
 
 // The tooltip of the mark nearest to the pointer.
@@ -114,6 +131,19 @@ function axis(values, from, to) {
   const margin = 0.08 * (high - low);
   return { ticks: ticksBetween(low - margin, high + margin, step),
     place: (value) => from + (value - low + margin) / (high - low + 2 * margin) * (to - from) };
+}
+
+// The same of logarithms; the ticks are 1, 2 and 5 times powers of ten, or powers alone where there are many.
+function logAxis(values, from, to) {
+  const { place } = axis(values.map(Math.log10), from, to);
+  const [first, last] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+  const factors = last - first > 2 ? [1] : last - first > 0.5 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
+  const ticks = [];
+  for (let power = Math.floor(first) - 1; power <= Math.ceil(last); power += 1) {
+    ticks.push(...factors.map((factor) => Number((factor * 10 ** power).toPrecision(12))));
+  }
+  const inside = (tick) => (place(Math.log10(tick)) - from) * (place(Math.log10(tick)) - to) <= 0;
+  return { ticks: values.length ? ticks.filter(inside) : [], place: (value) => place(Math.log10(value)) };
 }
 
 function ticksBetween(low, high, step) {

@@ -32,11 +32,15 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-  """Points that go by one name, such as the budgets of one method; a line where `joined`."""
+  """Points that go by one name, such as the budgets of one method; a line where `joined`.
+
+  `errors` are half the lengths of bars at the points, in the unit of `y`; none without them.
+  """
 
   name: str
   points: tuple[Point, ...]
   joined: bool = True
+  errors: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Chart:
     y: text of the vertical axis, with its unit.
     series: in the order of the legend.
     level: (name, y) of a horizontal line to compare with, such as the dense network; or None.
+    log_y: whether the vertical axis is logarithmic; points that are not above 0 are left out then.
   """
 
   title: str
@@ -56,6 +61,7 @@ class Chart:
   y: str
   series: tuple[Series, ...]
   level: tuple[str, float] | None = None
+  log_y: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

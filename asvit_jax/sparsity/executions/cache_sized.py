@@ -1,4 +1,4 @@
-"""The three executions as inference runs them: as many images at once as are best for the device.
+"""The executions as inference runs them: as many images at once as are best for the device.
 
 A block's hidden tokens of 32 images at 224² take 39 MB in DeiT-S. A CPU that runs the whole batch
 layer by layer waits for its memory; a few images at a time, all layers, take less time. So does a
@@ -10,7 +10,7 @@ import functools
 
 import jax
 
-from asvit_jax.sparsity.executions import in_place
+from asvit_jax.sparsity.executions import fixed_count, in_place
 from asvit_jax.sparsity.executions.packed import begin, in_groups
 from asvit_jax.sparsity.executions.packed import run as run_packed
 
@@ -52,6 +52,12 @@ def packed(model, images, tokens=False):
     for group, step in (packed_group(arch, b, "cpu"), packed_group(arch, b, "default"))
   )
   return jax.lax.platform_dependent(rows, cpu=on_cpu, default=elsewhere)
+
+
+def fixed(model, images, tokens=False):
+  """`fixed_count.fixed`, as many images at a time as `cache_sized` takes."""
+  few = functools.partial(fixed_count.fixed, model, tokens=tokens)
+  return _a_few_at_once(few, model.arch, images, CACHED_PACKED)
 
 
 dense = cache_sized(in_place.dense)

@@ -1,48 +1,75 @@
-"""A baseline: the same number of tokens in every image, those with the highest scores."""
+"""Fixed execution: every image keeps the same, static number of tokens at each stage, its best.
+
+Shapes are static, so nothing is computed for tokens that are not there, and there is one program
+for all images. What it has of comparisons instead of sorts and scatters, converters of artifacts
+know, and it is no more work than a product of the attention.
+"""
 
 import functools
 
-import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.in_place import last_block, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 
+def fixed(model, images, tokens=False):
+  """`fixed_count` by the counts of the model, a `VisionTransformer`."""
+  return fixed_count(model, images, model.counts, tokens=tokens)
+
+
 @usual
-def fixed_count(model, images, counts, attending=None):
+def fixed_count(model, images, counts, attending=None, tokens=False):
   """Keeps a static number of tokens at each stage; the others are dropped, or merged.
 
   Args:
     model: a `VisionTransformer` that prunes; its thresholds are not read.
     images: (b, height, width, 3) normalised images.
-    counts: patch tokens that each stage keeps, a static number each.
+    counts: patch tokens that each stage keeps, a static number each, none above the one before.
     attending: the parts to decide by, an `Attending`; by default those of the architecture.
+    tokens: whether the kept tokens are wanted; the last block then runs for all of them.
 
   Returns:
-    `Outputs` with logits only.
+    `Outputs` without class_logits and aux_logits, and with `tokens` and `positions`, those kept
+    before the others, where they are wanted. Scores of tokens that an earlier stage took are 0.
 
   Raises:
     ValueError: fewer or more counts than stages.
   """
-  x = model.embed(images)
+  x, prefix = model.embed(images), model.arch.prefix_tokens
+  n = prefix + model.arch.patches
   attending = attending or Attending.of(model.arch)
   sizes = attending.first_sizes(*x.shape[:2])
-  attend = attending.dense
+  position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
+  attend, keeps, all_scores = attending.dense, [], []
   x, evidence = run_up_to(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
     stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
+    similarity = attending.similarity(stage)
+    scores = attending.scores(stage, similarity)
     # The scores of the tokens before the patches are infinite.
-    _, top = jax.lax.top_k(attending.scores(stage), model.arch.prefix_tokens + count)
-    keep = jnp.zeros(x.shape[:2], jnp.float32).at[jnp.arange(len(x))[:, None], top].set(1)
-    x, sizes = attending.reduce(stage, keep)
-    x = jnp.take_along_axis(x, top[..., None], axis=1)
-    sizes = None if sizes is None else jnp.take_along_axis(sizes, top, axis=1)
+    keep = keeping.best(scores, stage.present, prefix + count)
+    all_scores.append(_put(position, scores, n)[:, prefix:])
+    rows = rows_of(keep, prefix + count)
+    x, sizes = attending.compacted(stage, keep.astype(jnp.float32), rows, similarity)
+    position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
+    keeps.append(_put(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
     attend = functools.partial(attending.dense, sizes=sizes)
     x, evidence = run_up_to(model, index + 1, x, attend)
-  return predicted(model, x, attend)
+  logits, after = _predicted(model, x, attend)
+  more = {}
+  if tokens:
+    missing = n - x.shape[1]
+    more["tokens"] = jnp.pad(model.norm(after), ((0, 0), (0, missing), (0, 0)))
+    more["positions"] = jnp.pad(position, ((0, 0), (0, missing)), constant_values=-1)
+  # Without stages nothing is kept, and nothing scored.
+  nothing = jnp.zeros((x.shape[0], 0, model.arch.patches), jnp.float32)
+  keep = jnp.stack(keeps, axis=1) if keeps else nothing
+  all_scores = jnp.stack(all_scores, axis=1) if all_scores else nothing
+  return Outputs(logits, keep=keep, scores=all_scores, kept=keep.sum(axis=-1), **more)
 
 
 @usual
@@ -57,7 +84,30 @@ def predicted(model, x, attend):
   Returns:
     `Outputs` with logits only.
   """
+  return Outputs(_predicted(model, x, attend)[0])
+
+
+def _predicted(model, x, attend):
+  """The logits, and all (b, n, d) tokens after the last block."""
   read, x = last_block(model, x, attend)
   patches = x[:, model.arch.prefix_tokens :]
-  logits = model.predict(model.classify(read), lambda: model.classify_patches(patches).max(axis=1))
-  return Outputs(logits)
+
+  def best():
+    return model.classify_patches(patches).max(axis=1, initial=-jnp.inf)
+
+  return model.predict(model.classify(read), best), x
+
+
+def rows_of(keep, count):
+  """(b, n) bool, `count` of each row true -> (b, count) int32, which they are, in order."""
+  index = jnp.arange(keep.shape[1])
+  earlier = keep[:, None, :] & (index < index[:, None])
+  place = earlier.astype(jnp.int32).sum(axis=-1)
+  at = (place[..., None] == jnp.arange(count)) & keep[..., None]  # (b, n, count)
+  return jnp.where(at, index[:, None], 0).sum(axis=1)
+
+
+def _put(position, values, n):
+  """(b, m) values at (b, m) different positions of (b, n), 0 elsewhere."""
+  at = position[..., None] == jnp.arange(n)  # (b, m, n)
+  return jnp.where(at, values[..., None], 0.0).sum(axis=1)

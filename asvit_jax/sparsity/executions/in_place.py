@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.outputs import Outputs
 from asvit_jax.sparsity.gates import straight_through_gate
@@ -32,7 +33,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
 
   Before each block of `arch.prune_before`, or inside the one before it where `arch.prune_inside`
   says so, a patch token stays if it was there before and its score in the attention just run
-  exceeds the stage's threshold.
+  exceeds the stage's threshold; with `arch.count_multiple`, an image's number is rounded up.
 
   Args:
     model: a `VisionTransformer` with thresholds.
@@ -44,18 +45,23 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     `Outputs`; gradients reach the thresholds through `keep`. What it says of tokens that were
     pruned means nothing.
   """
-  attending = Attending.of(model.arch)
+  attending, prefix = Attending.of(model.arch), model.arch.prefix_tokens
   stage = before_first_stage(model, images, remat)
   keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
-    scores = attending.scores(stage)[:, model.arch.prefix_tokens :]
+    similarity = attending.similarity(stage)
+    scores = attending.scores(stage, similarity)
+    gated = gate(scores[:, prefix:], model.thresholds[i])
+    if model.arch.count_multiple > 1:  # which tokens stay is decided by images, not one by one
+      wide = keeping.over(scores, stage.present, model.thresholds[i], model.arch.count_multiple)
+      gated = wide[:, prefix:] + gated - jax.lax.stop_gradient(gated)
     # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
     # an earlier one through this product.
-    keep = jax.lax.stop_gradient(keep) * gate(scores, model.thresholds[i])
+    keep = jax.lax.stop_gradient(keep) * gated
     keeps.append(keep)
-    all_scores.append(scores)
-    stage = after_stage(model, i, stage, keep, remat)
+    all_scores.append(scores[:, prefix:])
+    stage = after_stage(model, i, stage, keep, remat, similarity)
   attend = _among(model.arch, keep, stage.sizes)
   return _outputs(model, stage.x, attend, remat, keeps, all_scores)
 
@@ -67,7 +73,7 @@ def before_first_stage(model, images, remat=False):
   return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), evidence)
 
 
-def after_stage(model, index, stage, keep, remat=False):
+def after_stage(model, index, stage, keep, remat=False, similarity=None):
   """The `Stage` before the next stage, or before the last block, where stage `index` keeps `keep`.
 
   Args:
@@ -76,9 +82,10 @@ def after_stage(model, index, stage, keep, remat=False):
     stage: it.
     keep: (b, n) mask of patch tokens.
     remat: as for `dense`.
+    similarity: see `Attending`, where it is there already.
   """
   attending = Attending.of(model.arch)
-  x, sizes = attending.reduce(stage, _with_prefix(model.arch, keep))
+  x, sizes = attending.reduce(stage, _with_prefix(model.arch, keep), similarity)
   x, evidence = run_up_to(model, index + 1, x, _among(model.arch, keep, sizes), remat)
   return Stage(x, sizes, jax.lax.stop_gradient(_with_prefix(model.arch, keep)), evidence)
 

@@ -12,12 +12,13 @@ class Outputs:
 
   Attributes:
     logits: (b, classes) float32, the prediction.
-    class_logits: (b, classes) float32 of the class token alone; None where packed. They differ
-      from `logits` where there is an auxiliary head.
-    aux_logits: (b, n, classes) float32 of the patch tokens; None without auxiliary head, or packed.
+    class_logits: (b, classes) float32 of the class token alone; None where packed or fixed. They
+      differ from `logits` where there is an auxiliary head.
+    aux_logits: (b, n, classes) float32 of the patch tokens; None without auxiliary head, packed or
+      fixed.
     tokens: (b, prefix + n, d) float32 tokens after the last block and the final norm, the class
-      token first; what is pruned is never attended to, and its row means nothing. Packed returns
-      them where it is asked to, those kept before the others.
+      token first; what is pruned is never attended to, and its row means nothing. Packed and fixed
+      return them where it is asked to, those kept before the others.
     positions: (b, prefix + n) int32, which token each row of `tokens` is: 0 the class token, from
       `Architecture.prefix_tokens` on the patches, row by row; -1 where the row means nothing. None
       where `tokens` is.

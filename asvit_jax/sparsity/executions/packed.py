@@ -18,24 +18,29 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions.in_place import before_first_stage, run_up_to
 from asvit_jax.sparsity.executions.outputs import Outputs
 
 # Tokens between two rungs. A smaller step rounds up less and compiles longer.
 STEP = 16
+MOST_WIDTHS = 12
+# Images keep so much of the mean, all but a few of DeiT-T's, by merging and by dropping.
+LEAST_OF_MEAN, MOST_OF_MEAN = 0.6, 1.4
 
 
 class Rows(NamedTuple):
-  """The tokens of images where a stage decides; the class token is the first row.
+  """The tokens of images where a stage has decided; the class token is the first row.
 
   Attributes:
     x: (b, n, d).
     sizes: (b, n) patches that each stands for; None where nothing is merged.
     position: (b, n) int, which token of the image each was at first.
-    keep: (b, n) bool, which of them go on.
+    keep: (b, n) bool, which of them go on: the first ones where `Attending.compacts`.
   """
 
   x: jax.Array
@@ -100,10 +105,12 @@ def run(model, rows, group=None, step=None, tokens=False):
     `Outputs` as of `packed`.
   """
   b, n = rows.keep.shape
-  widths, order, keeps = ladder(n, step or STEP), jnp.arange(b), []
+  order, keeps = jnp.arange(b), []
   for index in range(model.arch.stages):
     keeps.append(_kept_positions(rows)[jnp.argsort(order), model.arch.prefix_tokens :])
     by_count = jnp.argsort(rows.keep.sum(axis=1))
+    mean = model.arch.prefix_tokens + model.counts[index] if model.counts else None
+    widths = ladder(n, step or STEP, mean)
     run_stage = functools.partial(_run_stage, model, index, widths, tokens, rows)
     rows, order = in_groups(run_stage, group or b, by_count), order[by_count]
   read = jax.tree.map(lambda a: a[jnp.argsort(order)], rows)  # what the last stage returns
@@ -129,18 +136,43 @@ def in_groups(function, size, tree):
   return jax.tree.map(lambda a: a.reshape(b, *a.shape[2:]), jax.lax.map(function, groups))
 
 
-def ladder(top, step):
-  """The widths up to `top`, which is the last, `step` apart."""
-  return [*range(step, top, step), top]
+def ladder(top, step, mean=None):
+  """The widths to compile, the last of which holds every token.
+
+  Args:
+    top: the last.
+    step: tokens between two, or a multiple of it where there were more than `MOST_WIDTHS`.
+    mean: tokens that images have on average, where that is known: then there is no width far below
+      it, and of those far above only one besides the last. Fewer to compile.
+  """
+  step *= max(1, -(-top // (step * (MOST_WIDTHS + 1))))
+  widths = [*range(step, top, step), top][-MOST_WIDTHS:]
+  if mean is None:
+    return widths
+  first, last = np.searchsorted(widths, (LEAST_OF_MEAN * mean, MOST_OF_MEAN * mean))
+  above = widths[last + 1 : -1]
+  return sorted({*widths[first : last + 1], *above[len(above) // 2 :][:1], top})
 
 
 def decide(model, index, stage, position=None):
   """The `Rows` of a `Stage`, the one with this index; `position` as there, by default in order."""
   attending = Attending.of(model.arch)
-  keep = (attending.scores(stage) > model.thresholds[index]) & (stage.present > 0)
+  similarity = attending.similarity(stage)
+  keep = keeping.over(
+    attending.scores(stage, similarity),
+    stage.present,
+    model.thresholds[index],
+    model.arch.count_multiple,
+  )
+  n = keep.shape[1]
   if position is None:
-    position = jnp.broadcast_to(jnp.arange(keep.shape[1]), keep.shape)
-  return Rows(*attending.reduce(stage, keep), position, keep)
+    position = jnp.broadcast_to(jnp.arange(n), keep.shape)
+  if not attending.compacts:
+    return Rows(*attending.reduce(stage, keep, similarity), position, keep)
+  source = _kept_first(keep)
+  x, sizes = attending.compacted(stage, keep, source, similarity)
+  position = jnp.take_along_axis(position, jnp.minimum(source, n - 1), axis=1)
+  return Rows(x, sizes, position, source < n)
 
 
 def _run_stage(model, index, widths, tokens, rows, images):
@@ -158,14 +190,21 @@ def _run_stage(model, index, widths, tokens, rows, images):
     Their `Rows` at the next stage; after the last one their `Read`.
   """
   keep = rows.keep[images]
-  count, source = keep.sum(axis=1), _kept_first(keep)
+  # Where tokens are compact already, rows of images are copied whole.
+  source = None
+  if not Attending.of(model.arch).compacts:
+    source = jnp.minimum(_kept_first(keep), keep.shape[1] - 1)
+  count = keep.sum(axis=1)
   rung = jnp.searchsorted(jnp.array(widths), count.max())
   branches = [functools.partial(_run_at, model, index, width, tokens) for width in widths]
   return jax.lax.switch(rung, branches, rows, images, source, count)
 
 
 def _run_at(model, index, width, tokens, rows, images, source, count):
-  """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is."""
+  """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is.
+
+  Without `source`, the rows are the first ones, as they are.
+  """
   n = rows.keep.shape[1]
 
   def lengthened(a, value=0):  # the branches of a switch must agree in shape
@@ -174,7 +213,8 @@ def _run_at(model, index, width, tokens, rows, images, source, count):
 
   # Straight from all images: to sort them first would be one more copy.
   x, sizes, position = jax.tree.map(
-    lambda a: a[images[:, None], source[:, :width]], (rows.x, rows.sizes, rows.position)
+    lambda a: a[images, :width] if source is None else a[images[:, None], source[:, :width]],
+    (rows.x, rows.sizes, rows.position),
   )
   attend = functools.partial(Attending.of(model.arch).prefix, count=count, sizes=sizes)
   present = jnp.arange(width) < count[:, None]
@@ -205,10 +245,17 @@ def _read(model, x, attend, present, tokens):
 
 
 def _kept_first(keep):
-  """(b, n) bool -> (b, n) the indices of those kept, in order; anything after them."""
+  """(b, n) bool -> (b, n) the indices of those kept, in order, then n."""
   n = keep.shape[1]
-  before = jnp.cumsum(keep, axis=1)[..., None] <= jnp.arange(n)  # (b, of, n)
-  return jnp.minimum(_count(before), n - 1)
+
+  def counted(keep):
+    before = jnp.cumsum(keep, axis=1)[..., None] <= jnp.arange(n)  # (b, of, n)
+    return _count(before)
+
+  def ordered(keep):  # which a CPU's compiler is done with in a quarter of the time
+    return jnp.sort(jnp.where(keep, jnp.arange(n), n), axis=1)
+
+  return jax.lax.platform_dependent(keep, cpu=ordered, default=counted)
 
 
 def _kept_positions(rows):

@@ -12,10 +12,13 @@ A score is an object with
 
 A score may also have
 
-  uses_tokens: whether it compares the tokens themselves, the (b, n, d) residual stream at the
-    stage, which it is then handed in place of `keys`.
+  uses_similarity: whether it compares the tokens themselves, the residual stream at the stage: it
+    is then handed their (b, n, n) float32 cosines in place of `keys`, computed once for it and the
+    reduction.
   uses_sizes: whether it is handed `sizes`, (b, n) patches that each token stands for, by that name;
     None where nothing is merged.
+  stage_weights(budget, stages): `Architecture.stage_weights` that suit it at a share of the dense
+    GMACs, where the architecture says none.
 
 n counts the class token, which is the first; what a score says of it is not read.
 """

@@ -1,11 +1,17 @@
 """What is lost where a token is merged into the one most like it."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from asvit_jax.sparsity.scores.class_attention import ClassAttention
-from asvit_jax.sparsity.similarity import cosine_similarity
 
 _LEAST = 1e-12  # powers and logarithms have no finite slope at 0
+# Stages cut as e^(s·t + c·(t² - 1/3)), t from -1 at the first to 1 at the last: (s, c) by the share
+# of the dense GMACs. With c below 0 the middle gives most; the less is to go, the more of it late.
+# Of those tried on 250 training images with DeiT-T, the ones with the least divergence.
+_SHARES = (0.3, 0.4, 0.5, 0.65, 0.8)
+_SLOPES = (0.0, 0.3, 0.45, 0.85, 1.1)
+_CURVES = (0.0, -0.1, -0.6, -0.9, -0.9)
 
 
 class MergeCost(ClassAttention):
@@ -21,32 +27,44 @@ class MergeCost(ClassAttention):
   """
 
   uses_keys = False
-  uses_tokens = True
+  uses_similarity = True
   uses_sizes = True
 
-  def __call__(self, gathered, tokens, present, exponents, sizes):
+  def __call__(self, gathered, similarity, present, exponents, sizes):
     """See `scores`; `exponents` are (β, γ, ω, α), those left out 0."""
-    n = tokens.shape[1]
+    n = present.shape[1]
     attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
     patches = present & (jnp.arange(n) > 0)
-    similarity = cosine_similarity(tokens)
     # (b, other, token): reduced over the first axis of what is symmetric, for which a CPU has
     # vector instructions.
     more = (gathered[:, :, None] > gathered[:, None, :]) & patches[:, :, None]
     nearest = jnp.where(more, similarity, -jnp.inf).max(axis=1)
     # The token with the most attention is like none before it.
     alike = jnp.where(jnp.isfinite(nearest), nearest, 0.0)
-    cost = attention * jnp.log(jnp.maximum(gathered, _LEAST))
-    cost += novelty * jnp.log(jnp.maximum(1.0 - alike, 1e-6))
+    cost = _power(jnp.maximum(gathered, _LEAST), attention)
+    cost *= _power(jnp.maximum(1.0 - alike, 1e-6), novelty)
     if sizes is not None and size:
       at = more & (similarity >= nearest[:, None, :])
       other = jnp.where(at, sizes[:, :, None], 0.0).max(axis=1)
       other = jnp.where(other > 0, other, sizes)
-      cost += size * jnp.log(sizes * other / (sizes + other))
+      cost *= _power(sizes * other / (sizes + other), size)
     if level:
-      count = jnp.maximum(patches.sum(axis=1, keepdims=True), 1)
-      cost -= level * jnp.where(patches, cost, 0.0).sum(axis=1, keepdims=True) / count
-    return jnp.exp(cost)
+      there = patches.astype(jnp.float32)
+      logs = (there * jnp.log(jnp.where(patches, cost, 1.0))).sum(axis=1, keepdims=True)
+      cost *= jnp.exp(-level * logs / jnp.maximum(there.sum(axis=1, keepdims=True), 1.0))
+    return cost
+
+  def stage_weights(self, budget, stages):
+    """See `scores`; interpolated between budgets that were measured."""
+    slope, curve = np.interp(budget, _SHARES, _SLOPES), np.interp(budget, _SHARES, _CURVES)
+    t = np.linspace(-1, 1, stages)
+    return tuple(float(f"{w:.3g}") for w in np.exp(slope * t + curve * (t**2 - 1 / 3)))
+
+
+def _power(x, exponent):
+  """x^exponent; the usual ones by what processors have instructions for."""
+  known = {0.0: jnp.ones_like, 0.5: jnp.sqrt, 1.0: lambda x: x}
+  return known.get(exponent, lambda x: x**exponent)(x)
 
 
 merge_cost = MergeCost()
