@@ -21,6 +21,7 @@ from asvit_jax.sparsity.search import divergence
 # t from -1 at the first stage to 1 at the last: s moves by so much while predictions get better, so
 # often at most.
 TILT, TILTS = 0.7, 3
+_HOPELESS = 1.5  # packed of so much the divergence of fixed: schedules beside it do not make up for
 _HALVINGS = 30
 _PASSES = 2  # until stage weights and the budget that they are of fit each other
 _TOLERANCE, _TRIALS = 0.01, 6  # of the time of packed
@@ -64,15 +65,17 @@ class Solver:
   def best(self, target):
     """The `Candidate` of a time, ms a batch, whose predictions are nearest to the dense network's.
 
-    Fixed execution, whose trials are few, says which schedule; packed is tried with that one and
-    with those beside it.
+    Fixed execution, whose trials are few, says which schedule; packed is tried with that one, and
+    with those beside it where it comes near.
 
     Raises:
       InputError: none is predicted to be as fast.
     """
     arch = self.scheduled(target)
     fixed, s = self._descended(running.FIXED, arch, target, 0, TILTS)
-    packed, _ = self._descended(running.PACKED, arch, target, s, 1)
+    packed = self.solved(running.PACKED, tilted(arch, s), target)
+    if packed is None or fixed is None or packed.divergence < _HOPELESS * fixed.divergence:
+      packed, _ = self._descended(running.PACKED, arch, target, s, 1, packed)
     found = [candidate for candidate in (fixed, packed) if candidate is not None]
     if not found:
       raise InputError(
@@ -97,7 +100,7 @@ class Solver:
         break
     return arch
 
-  def _descended(self, execution, arch, target, start, most):
+  def _descended(self, execution, arch, target, start, most, first=None):
     """The best `Candidate` of an execution, and its tilt.
 
     Args:
@@ -106,8 +109,9 @@ class Solver:
       target: ms a batch.
       start: the first tilt.
       most: steps from there, at most, to either side.
+      first: the `Candidate` there, where it is known already.
     """
-    first = best = self.solved(execution, tilted(arch, start), target)
+    first = best = first or self.solved(execution, tilted(arch, start), target)
     at = start
     for way in (-1, 1) if arch.stages > 1 else ():
       for steps in range(1, most + 1):

@@ -1,5 +1,6 @@
 """Weights for speed-ups, from the flags of the commands; the device is one of `paced`."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_the_tools_run_the_speed_asked_for_or_the_first(fast, folder, tmp_path):
   np.testing.assert_array_equal(load(out).params["thresholds"], expected.params["thresholds"])
 
 
+def test_a_speed_that_fixed_reached_is_exported_fixed(fast, tmp_path):
+  flags, _ = fast
+  network = load(flags[-1])
+  found = tuple(dataclasses.replace(speed, execution="fixed") for speed in network.speedups)
+  path, out = tmp_path / "fixed.safetensors", tmp_path / "net.zip"
+  dataclasses.replace(network, speedups=found).save(path)
+  flags = (*flags[:-1], path, "--speedup", 1.7)
+  result = run("evaluate", *flags)
+  assert result["execution"] == "fixed"
+  assert [stage["max"] for stage in result["kept"]] == list(network.counts[1])
+  note = run("export", *flags, "--format", "stablehlo", "--out", out, "--batch", 1)
+  assert (note["execution"], note["counts"]) == ("fixed", [list(network.counts[1])])
+
+
 def test_benchmark_times_the_speed_asked_for(fast, folder):
   flags, result = fast
   given = ("--weights", flags[-1], "--images", folder / "val", "--batch", 4, "--rounds", 1)
@@ -111,6 +126,7 @@ def test_the_same_seed_finds_the_same(options, tmp_path):
     ("evaluate", ("--calibrate", "0.6", "--speedup", "1.4"), "choose with --budget"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--speedup", "1.6"), "is none of those"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--search", "3"), "tries schedules itself"),
+    ("evaluate", ("--speedup", "1.4", "--counts", "9,5,2"), "a speed-up has counts of its own"),
     ("evaluate", ("--calibrate-speedup", "99"), "speed-up 99 cannot be reached: with every patch"),
     ("evaluate", ("--speedup", "1.4,1.7", "--per-image", "f"), "--per-image is of one speed-up"),
     ("predict", ("--speedup", "1.4,1.7"), "expected one speed-up"),

@@ -12,11 +12,19 @@ import tiny
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import Network
 from asvit_jax.pacing import prediction, reaching, solving
+from asvit_jax.sparsity import schedule
+from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.executions import packed
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
 ARCH = tiny.arch()
 BATCH = 8
+COST = {
+  "reduction": "merge_tokens",
+  "score": "merge_cost",
+  "prune_inside": True,
+  "score_exponents": (0.5, 1.0, 0.5, 0.25),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +55,9 @@ def kl_of(network, pixels, counts):
   return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
 
 
-@pytest.mark.parametrize("changes", [{}, {"prune_inside": True}, {"reduction": "merge"}])
+@pytest.mark.parametrize(
+  "changes", [{}, {"prune_inside": True}, {"reduction": "merge"}, COST, {"count_multiple": 4}]
+)
 def test_trials_of_equal_counts_are_the_fixed_execution(pixels, changes):
   network = tiny.network(tiny.arch(**changes)).dense
   trial = network.calibrator(pixels).fixed_trial((11, 6, 2), logits=True)
@@ -129,6 +139,55 @@ def test_tilts_lean_to_either_end():
   for low, high in itertools.pairwise(solving.tilted(ARCH, s) for s in (-0.7, 0, 0.7)):
     assert low[0] > high[0]
     assert low[2] < high[2]
+
+
+def test_schedules_begin_with_that_of_the_budget_that_the_time_leads_to(pixels, monkeypatch):
+  arch = tiny.arch(**COST)
+  table, calibrator = paced.table(arch, BATCH), tiny.network(arch).dense.calibrator(pixels)
+  solver, scheduled = solving.Solver(table, calibrator), []
+  for speedup in (1.2, 1.9):
+    target = table.dense / speedup
+    weights = solver.scheduled(target).stage_weights
+    found = solver.solved("fixed", weights, target)
+    share = float(gmacs(arch, np.array(found.counts, np.float32))) / dense_gmacs(arch)
+    expected = schedule.at(arch, share).stage_weights
+    np.testing.assert_allclose(weights, expected, rtol=0.1)
+    scheduled.append(weights)
+  assert scheduled[0][0] < scheduled[1][0]  # the less is to go, the more of it late
+  own = dataclasses.replace(arch, stage_weights=(1.0, 2.0, 0.5))
+  solver = solving.Solver(table, tiny.network(own).dense.calibrator(pixels))
+  assert solver.scheduled(target) == own
+  # What was found sets the weights, which then win over the schedule.
+  paced.install(monkeypatch)
+  monkeypatch.setattr(solving, "TILTS", 0)
+  monkeypatch.setattr(solving, "_HOPELESS", 0.0)
+  (found,) = reaching.reach(tiny.network(arch), pixels, (1.9,), BATCH)
+  assert found.weights == scheduled[1]
+
+
+def test_packed_is_tried_beside_the_best_schedule_of_fixed_only(calibrator, monkeypatch):
+  table = paced.table(ARCH, BATCH)
+  solver, tried = solving.Solver(table, calibrator), {"fixed": [], "packed": []}
+  solved = solver.solved
+
+  def noted(execution, weights, target):
+    tried[execution].append(candidate := solved(execution, weights, target))
+    return candidate
+
+  monkeypatch.setattr(solver, "solved", noted)
+  solver.best(table.dense / 1.5)
+  best = min(tried["fixed"], key=lambda candidate: candidate.divergence)
+  assert 1 <= len(tried["packed"]) <= 3
+  assert tried["packed"][0].weights == best.weights
+
+
+def test_packed_programs_of_calls_have_every_width(monkeypatch):
+  """What is predicted and timed has the ladder without mean: calls must have the same."""
+  means, ladder = [], packed.ladder
+  monkeypatch.setattr(packed, "ladder", lambda *given: means.append(given[2]) or ladder(*given))
+  network = tiny.network(ARCH).with_counts((11, 6, 2))
+  network(np.zeros((3, 32, 32, 3), np.uint8), "packed")
+  assert set(means) == {None}
 
 
 @pytest.mark.parametrize("slower", [0.9, 1.0, 1.12])

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import paced
 import pytest
 import tiny
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.network import Network, load
 from asvit_jax.pacing import running, speeds
 from asvit_jax.pacing.speeds import Speed
@@ -48,6 +50,39 @@ def test_one_network_serves_several_speeds(paced_network, pixels):
   assert network.default_execution() == running.default(network.speedups[0].execution)
 
 
+def test_networks_keep_the_counts_of_their_speeds(paced_network):
+  assert paced_network.counts == tuple(speed.counts for speed in paced_network.speedups)
+  for speed in paced_network.speedups:
+    assert paced_network.at_speedup(speed.asked).counts == (speed.counts,)
+
+
+def of_fixed(network):
+  """A network at its first speed, as if it had reached that in fixed execution."""
+  one = network.at_speedup(network.speedups[0].asked)
+  speed = dataclasses.replace(one.speedups[0], execution="fixed")
+  return dataclasses.replace(one, speedups=(speed,))
+
+
+def test_what_fixed_won_runs_fixed(paced_network, pixels, tmp_path):
+  network = of_fixed(paced_network)
+  assert network.default_execution() == "fixed"
+  kept = np.asarray(network(pixels).kept)
+  np.testing.assert_array_equal(kept, [network.counts[0]] * len(pixels))
+  path = tmp_path / "net.zip"
+  note = network.export(path, "stablehlo", [1])
+  assert (note["execution"], note["counts"]) == ("fixed", [list(network.counts[0])])
+  np.testing.assert_array_equal(load_artifact(path)(pixels[:2])[1], kept[:2])
+  masked = network.export(path, "stablehlo", [1], execution="masked")
+  assert masked["execution"] == "masked"
+
+
+def test_speeds_compile_nothing_anew(paced_network):
+  rows = [paced_network.at_speedup(asked) for asked in (1.5, 1.2)]
+  structures = {str(jax.tree.structure(one.for_execution("packed"))) for one in rows}
+  assert len(structures) == 1
+  assert of_fixed(paced_network).for_execution("fixed").counts == rows[0].counts
+
+
 def test_the_same_again_gives_the_same(paced_network, pixels, monkeypatch):
   paced.install(monkeypatch)
   again = tiny.network(ARCH).calibrate(pixels, speedup=[1.5, 1.2, 1.8], batch=8)
@@ -56,6 +91,7 @@ def test_the_same_again_gives_the_same(paced_network, pixels, monkeypatch):
 
 def test_other_thresholds_are_of_no_speed(paced_network, pixels):
   assert paced_network.dense.speedups == ()
+  assert paced_network.with_counts([9, 5, 2]).speedups == ()
   assert paced_network.with_thresholds([0.1] * 3).speedups == ()
   assert paced_network.at(paced_network.budgets[1]).speedups == ()
   assert paced_network.calibrate(pixels, 0.7).speedups == ()

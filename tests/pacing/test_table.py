@@ -1,5 +1,6 @@
 """What is timed are the parts of the network, at the widths and groups that executions run."""
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -57,9 +58,22 @@ def test_widths_reach_from_few_tokens_to_all():
     assert at[-1] == arch.patches + 2
 
 
-def test_a_stage_leaves_two_thirds_of_the_patches():
-  network = tiny.network(tiny.arch(reduction="merge")).dense
+@pytest.mark.parametrize(
+  "changes", [{"reduction": "merge"}, {"reduction": "merge_tokens", "score": "merge_cost"}, {}]
+)
+def test_a_stage_leaves_two_thirds_of_the_patches(changes):
+  network = tiny.network(tiny.arch(**changes)).dense
   x = np.random.default_rng(0).standard_normal((2, 13, 24)).astype(np.float32)
-  left, sizes = table._stage(network, table._before_stage(network, x))
+  stage = table._before_stage(network, x)
+  left, sizes = table._stage(network, stage)
   assert left.shape == (2, 9, 24)
-  np.testing.assert_allclose(sizes.sum(axis=1), 13, rtol=1e-5)  # the others are merged into them
+  # A threshold that leaves as many makes packed's the same.
+  scores = np.asarray(Attending.of(network.arch).scores(stage))
+  assert len(np.unique(scores[:1])) > 9
+  one = jax.tree.map(lambda a: a[:1], stage)
+  threshold = np.sort(scores[0])[-10:-8].mean()
+  rows = table._decide(network.with_thresholds([threshold] * 3), one)
+  np.testing.assert_allclose(rows.x, left[:1], atol=1e-5)
+  if changes:
+    np.testing.assert_allclose(sizes.sum(axis=1), 13, rtol=1e-5)  # the others are merged into them
+    np.testing.assert_allclose(rows.sizes, sizes[:1], rtol=1e-5)
