@@ -15,10 +15,10 @@ def calibrate(network, images, budget, speedup, batch, seed):
   """See `Network.calibrate`."""
   checking.check_not_traced("Network.calibrate")
   if (budget is None) == (speedup is None):
-    given = "both" if budget is not None else "neither"
+    neither = "budget None is no number, and speedup is None, too"
     raise InputError(
-      f"Network.calibrate was given {given} of budget, a share of the dense GMACs, and speedup: "
-      "expected one of them"
+      f"{'both budget and speedup are given' if budget is not None else neither}: "
+      "Network.calibrate expects one of budget, a share of the dense GMACs, and speedup"
     )
   return (
     _for_budgets(network, images, budget)

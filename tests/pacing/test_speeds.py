@@ -168,8 +168,11 @@ class Untouchable:
     ({"speedup": [1.5, None]}, "speed-up None is no number"),
     ({"speedup": []}, "expected one or more"),
     ({"speedup": [1.5, 1.8, 1.5]}, r"speed-ups 1\.5, 1\.8, 1\.5: expected one or more, each anot"),
-    ({"speedup": 1.5, "budget": 0.5}, "was given both of budget"),
-    ({}, "was given neither of budget"),
+    (
+      {"speedup": 1.5, "budget": 0.5},
+      "both budget and speedup are given: Network.calibrate expects one",
+    ),
+    ({}, "budget None is no number, and speedup is None, too: Network.calibrate expects one"),
     ({"speedup": 1.5, "batch": 0}, "batch 0 of a speed-up: expected"),
     ({"speedup": 1.5, "batch": 2.5}, r"batch 2\.5 of a speed-up: expected"),
     ({"speedup": 1.5, "seed": -1}, "seed -1 of a speed-up: expected"),
