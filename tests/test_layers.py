@@ -12,6 +12,7 @@ LAYERS = (
   "data",
   "vit",
   "sparsity",
+  "pacing",
   "losses",
   "config",
   "run",

@@ -245,7 +245,7 @@ def config(trains=False):
   return given
 
 
-def network(config, budget=None, images=None):
+def network(config, budget=None, images=None, speedup=None):
   """The `Network` of --workdir or --weights as a config wants it, at a budget if one is given.
 
   Class names are those that it knows, else those that the config's data leads to.
@@ -254,6 +254,7 @@ def network(config, budget=None, images=None):
     config: see `config.base`.
     budget: share of the dense GMACs, or None.
     images: a `Source` of `config.data` that it is to be run on, or None.
+    speedup: one that it was calibrated for, instead of a budget, or None.
 
   Raises:
     InputError: see `network.load_configured` and `Network.at`; names of another number of classes
@@ -271,6 +272,8 @@ def network(config, budget=None, images=None):
   loaded = load_configured(source(), config, resize=config.init_resize, **given)
   if budget is not None:
     loaded = loaded.at(budget)
+  if speedup is not None:
+    loaded = loaded.at_speedup(speedup)
   if loaded.classes is not None:
     if images is not None:
       sources.check_order(loaded.classes, config.data, images)

@@ -12,7 +12,7 @@ import dataclasses
 
 from absl import flags
 
-from asvit_jax.commands import arguments, kept
+from asvit_jax.commands import arguments, kept, paced
 from asvit_jax.core import outputs, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
@@ -30,6 +30,7 @@ def define_flags():
   """Defines them."""
   flags.DEFINE_string("variant", "deit_s", "The network; weights that say what they are know it.")
   flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
+  paced.define("Of weights calibrated for speeds: that to run at, instead of a budget.")
   flags.DEFINE_enum(
     "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
   )
@@ -72,7 +73,11 @@ def main(_):
   given = flags.FLAGS
   _check_flags()
   network, images = _with_photographs() if given.weights else _with_noise()
-  if network.budgets:
+  budget = given.budget
+  if (speedup := paced.speedup()) is not None:
+    network = network.at_speedup(speedup)
+    budget = network.speedups[0].budget
+  elif network.budgets:
     network = network.at(given.budget)
     if not network.counts:  # of weights from before they had them
       network = network.with_counts(network.mean_counts(images))
@@ -83,7 +88,7 @@ def main(_):
   results = speed.run(network, images, kept, given.execution or speed.TIMED, given.rounds)
 
   device = jax.devices()[0]
-  title = f"{network.variant} at {given.budget:g}, batch {given.batch}, {given.dtype}"
+  title = f"{network.variant} at {budget:.3g}, batch {given.batch}, {given.dtype}"
   log(f"\n{title}, {device.device_kind}, jax {jax.__version__}\n{_table(results)}")
   if given.plot is not None:
     from asvit_jax.report.speed import draw_speed
@@ -93,7 +98,7 @@ def main(_):
   summary = {
     "variant": network.variant,
     "reduction": _REDUCED.get(network.arch.reduction, network.arch.reduction),
-    "budget": given.budget,
+    "budget": budget,
     "batch": given.batch,
     "dtype": given.dtype,
     "device": device.device_kind,
@@ -157,6 +162,9 @@ def _check_flags():
   if unknown:
     meant = hint(unknown[0], TIMED)
     raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}{meant}")
+  if paced.speedup() is not None and given.weights is None:
+    raise InputError("--speedup is of weights that were calibrated for it: give --weights")
+  paced.check_one(given.speedup, given.budget if given["budget"].present else None)
   if given.weights is None and any(arguments.choice().values()):
     raise InputError("--step and --weights-of choose among those of a run: give --weights WORKDIR")
   if (given.weights is None) != (given.images is None):
@@ -200,7 +208,8 @@ def _with_photographs():
     resized = load(given.weights, sized, resize=True, **chosen)
     network = dataclasses.replace(network, params=resized.params)
   network = dataclasses.replace(network, arch=arch)
-  check_budget(network.arch, given.budget)
+  if given.speedup is None:
+    check_budget(network.arch, given.budget)
   return network, speed.photographs(given.images, max(given.batch, _SAMPLE), network)
 
 

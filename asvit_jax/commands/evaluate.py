@@ -7,13 +7,15 @@ python evaluate.py --config configs/as_deit_t.py:0.65,merge --weights W --config
   --calibrate 0.5,0.65,0.8 --calibrate-split train --save-weights DIAL
 python evaluate.py --weights W --execution fixed --counts mean --save-weights FIXED
 python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR --compare-dense
+python evaluate.py --config configs/as_deit_t.py --weights W --config.data.dir=DIR \
+  --calibrate-speedup 1.5,1.8 --calibrate-split train --save-weights FAST
 """
 
 import dataclasses
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, paced
 from asvit_jax.core import outputs, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
@@ -38,6 +40,7 @@ def define_flags():
     "Set the thresholds so that the images cost this share of dense; or these, several with commas "
     "between: one network for all budgets from the least to the greatest.",
   )
+  paced.define_calibration()
   flags.DEFINE_string(
     "calibrate-split",
     None,
@@ -57,10 +60,15 @@ def define_flags():
     "take the one whose predictions are nearest to the dense network's. 40 is a good number.",
     lower_bound=0,
   )
-  flags.DEFINE_integer("seed", 0, "Of the search.", lower_bound=0)
+  flags.DEFINE_integer(
+    "seed", 0, "Of the search, and of what a speed-up is predicted on.", lower_bound=0
+  )
   arguments.define_budget(
     "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
     "commas between. By default those just calibrated, else the first that the weights are for."
+  )
+  paced.define(
+    "Of weights calibrated for several speeds: the speed-up to run at, or several, as --budget."
   )
   flags.DEFINE_boolean(
     "compare-dense",
@@ -99,16 +107,20 @@ def _evaluate():
   from asvit_jax.config.model import architecture
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
+  from asvit_jax.pacing import speeds
   from asvit_jax.run import ranking
   from asvit_jax.sparsity import complexity
 
   given = flags.FLAGS
   config = arguments.config()
   budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
-  _check_flags(budgets, wanted)
+  asked, speedups = paced.speedups("calibrate-speedup"), paced.speedups("speedup")
+  _check_flags(budgets, wanted, asked, speedups)
   rows = _counts(architecture(config), budgets)
   if budgets is not None:
     complexity.check_budgets(architecture(config), budgets)
+  if asked is not None:
+    speeds.check_prunes(architecture(config))
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   network = arguments.network(config, images=source)
@@ -119,19 +131,24 @@ def _evaluate():
   )
 
   found = {}
-  if budgets is not None:
-    network, found = _calibrated(network, config, source, budgets)
+  if budgets is not None or asked is not None:
+    network, found = _calibrated(network, config, source, budgets, asked)
   if rows is not None:
     if rows == MEAN and budgets is None:
       rows = exchange.gather(network.mean_counts(_sample(network, config, source)))[0]
     network = network if rows == MEAN else network.with_counts(rows)
     found = found | {"counts": [list(row) for row in network.counts]}
-  networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
-  execution = _execution(config, network)
+  if speedups is not None or (network.speedups and wanted is None):
+    networks = paced.at(network, speedups or asked or (network.speedups[0].asked,))
+  else:
+    networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
+  for _, one in networks:
+    _execution(config, one)  # before any runs
+  execution = _execution(config, networks[0][1])
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
   target = config.budget if budgets is None else budgets[0]
-  results = _evaluated(networks, config, source, execution, target)
+  results = _evaluated(networks, config, source, target)
   curve = {"curve": results} if len(results) > 1 else {}
   page = _page(networks[0][1], config, source, results, execution)
   _summarize_classes(results, networks[0][1])
@@ -167,16 +184,19 @@ def _page(network, config, source, results, execution):
   return {"report": path}
 
 
-def _check_flags(budgets, wanted):
+def _check_flags(budgets, wanted, asked, speedups):
   """Raises InputError for flags that do not go together."""
   given = flags.FLAGS
-  split = given["calibrate-split"].value is not None and given.counts != MEAN
+  paced.check_calibration(asked, speedups, budgets, wanted)
+  split = given["calibrate-split"].value is not None and given.counts != MEAN and asked is None
   if budgets is None and (given.search or split):
     raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
-  several = max(len(wanted or ()), len(budgets or ()) if wanted is None else 0) > 1
+  run, set_ = wanted or speedups, budgets or asked
+  several = max(len(run or ()), len(set_ or ()) if run is None else 0) > 1
   for name in ("per-image", "per-class"):
     if several and given[name].value is not None:
-      raise InputError(f"--{name} is of one budget, and several are evaluated: give one --budget")
+      flag, what = ("--budget", "budget") if wanted or budgets else ("--speedup", "speed-up")
+      raise InputError(f"--{name} is of one {what}, and several are evaluated: give one {flag}")
 
 
 def _counts(arch, budgets):
@@ -219,11 +239,13 @@ def _sample(network, config, source):
   return list(loader.eval_batches(config, sample, network.preprocessing))
 
 
-def _calibrated(network, config, source, budgets):
-  """The network with thresholds for the budgets, and what a search for them found, for JSON."""
+def _calibrated(network, config, source, budgets, asked):
+  """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
   from asvit_jax.core import exchange
 
   batches = _sample(network, config, source)
+  if asked is not None:
+    return paced.calibrated(network, batches, asked)
   found = {}
   if flags.FLAGS.search:
     network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
@@ -243,16 +265,23 @@ def _at(network, budgets):
   return [(budget, network.at(budget)) for budget in budgets]
 
 
-def _evaluated(networks, config, source, execution, target):
+def _evaluated(networks, config, source, target):
   """The results of every budget; `target` where the network is of one, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
+    execution = _execution(config, network)
+    if len(networks) > 1 and execution == "packed":
+      # Without counts, which differ, all budgets run one program, of all widths.
+      network = dataclasses.replace(network, counts=())
     at = {} if budget is None else {"budget": budget}
     at |= {} if execution == "dense" else {"target": target if budget is None else budget}
+    if network.speedups:
+      at |= {"speedup": network.speedups[0].asked, "execution": execution}
     if len(networks) > 1:
-      log(f"budget {budget:g}")
+      named = f"speed-up {at['speedup']:g}, " if network.speedups else ""
+      log(f"{named}budget {budget:.4g}")
     per_image = flags.FLAGS["per-image"].value
     compare = flags.FLAGS["compare-dense"].value
     result = evaluate(
@@ -270,7 +299,7 @@ def _evaluated(networks, config, source, execution, target):
 def _execution(config, network):
   """The execution asked for, or the one that fits the weights, which must be able to run it."""
   wanted = flags.FLAGS.execution or network.default_execution()
-  if flags.FLAGS.execution is None and config.budget is not None:
+  if flags.FLAGS.execution is None and config.budget is not None and not network.speedups:
     wanted = "packed"
   network.check_execution(wanted, arguments.source())
   return wanted

@@ -7,7 +7,7 @@ python export.py --weights W65 --format safetensors --out w.safetensors --push-t
 
 from absl import flags
 
-from asvit_jax.commands import arguments
+from asvit_jax.commands import arguments, paced
 from asvit_jax.core import outputs, schema, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -22,6 +22,7 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("export")
   arguments.define_budget()
+  paced.define()
   names = ", ".join(FORMATS.names)
   flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
   help_ = "File to write, or directory where the format is one."
@@ -74,13 +75,20 @@ def _export():
   check_options(given.format, options)
   push = _pushing()
   asked = arguments.share("budget")
-  network = arguments.network(config, asked)
+  network = arguments.network(config, asked, speedup=paced.speedup(asked))
   if given.execution is not None:
     network.check_execution(given.execution, arguments.source())
-  budget = asked or (network.budgets[0] if network.budgets else config.budget)
+  budget = asked or _budget(network, config)
   log(f"writing {given.format} and verifying it: a minute or two")
   note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)
   return {"out": str(given.out), **note} | push()
+
+
+def _budget(network, config):
+  """The share of the dense GMACs that a network runs at where none was asked for, or None."""
+  if network.speedups:
+    return network.speedups[0].budget
+  return network.budgets[0] if network.budgets else config.budget
 
 
 def _pushing():

@@ -8,7 +8,7 @@ python predict.py --workdir runs/as_deit_t_65 --features tokens.npz a.jpg b.jpg
 
 from absl import flags
 
-from asvit_jax.commands import arguments, kept
+from asvit_jax.commands import arguments, kept, paced
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
@@ -24,6 +24,7 @@ def define_flags():
   outputs.keep("artifact", kept.of_artifact)
   arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
   arguments.define_budget()
+  paced.define()
   outputs.define("picture", None, "PNG file for the tokens kept of each image.")
   outputs.define("features", None, ".npz file for tokens, positions and scores of each image.")
 
@@ -73,11 +74,11 @@ def _with_artifact(paths, features):
   from asvit_jax.export.artifacts import load_artifact
 
   given = flags.FLAGS
-  others = ("workdir", "weights", "picture", "execution", "budget", "step", "weights-of")
+  others = ("workdir", "weights", "picture", "execution", "budget", "speedup", "step", "weights-of")
   if any(given[name].value for name in others):
     raise InputError(
-      "--artifact goes by itself: --picture, --execution, --budget, --step and --weights-of need "
-      "the network, with --workdir or --weights"
+      "--artifact goes by itself: --picture, --execution, --budget, --speedup, --step and "
+      "--weights-of need the network, with --workdir or --weights"
     )
   artifact = load_artifact(given.artifact, parts=arguments.parts())
   if features is not None:
@@ -90,15 +91,17 @@ def _with_network(paths, features):
 
   given = flags.FLAGS
   config = arguments.config()
-  network = arguments.network(config, arguments.share("budget"))
+  budget = arguments.share("budget")
+  network = arguments.network(config, budget, speedup=paced.speedup(budget))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed", "fixed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
-  network.check_execution(given.execution or network.default_execution(), arguments.source())
+  execution = given.execution or network.default_execution()
+  network.check_execution(execution, arguments.source())
   results = predict(network, paths, given.execution, features)
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 
     # What thresholds keep is the same masked and packed.
-    drawn = "fixed" if given.execution == "fixed" else "masked"
+    drawn = "fixed" if execution == "fixed" else "masked"
     draw_files(network, config, paths, given.picture, drawn)
   return results, network.arch.patches

@@ -7,8 +7,9 @@ import numpy as np
 
 from asvit_jax.comparison.accuracy import run_dense
 from asvit_jax.core.progress import log
+from asvit_jax.core.turns import in_turn
 from asvit_jax.data import loader, sources
-from asvit_jax.evaluation.speed import in_turn, summarize
+from asvit_jax.evaluation.speed import summarize
 
 _POOL = 256  # images to choose from those that an adaptive contender is timed on
 

@@ -24,7 +24,8 @@ def predict(network, paths, execution=None, features=None):
       are the same, for less than `FEW` images, and for `features`, as packed knows no scores.
     features: `Features` that take what the network says of them, or None.
   """
-  if execution is None and network.prunes and (features is not None or len(paths) < FEW):
+  packed = execution is None and network.default_execution() == "packed"
+  if packed and (len(paths) < FEW or features is not None):
     execution = "masked"
 
   def run(images, count):

@@ -11,8 +11,9 @@ import numpy as np
 from asvit_jax.core import leaves
 from asvit_jax.core.devices import memory_mb
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.progress import Progress, log
+from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
+from asvit_jax.core.turns import in_turn
 from asvit_jax.data import images as image_files
 from asvit_jax.sparsity import complexity, counts, schedule
 from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
@@ -69,27 +70,6 @@ def run(network, images, kept, names=TIMED, rounds=7):
   calls = {name: functools.partial(call, program) for name, program in programs.items()}
   timed = summarize(in_turn(calls, rounds), len(images))
   return {name: result | timed[name] for name, result in results.items()}
-
-
-def in_turn(calls, rounds):
-  """Times functions of nothing, one after the other in every round.
-
-  Args:
-    calls: {name: function}, each called once before.
-    rounds: number of times that each is timed.
-
-  Returns:
-    {name: list of seconds}.
-  """
-  seconds = {name: [] for name in calls}
-  progress = Progress("timing, rounds", rounds)
-  for done in range(rounds):
-    for name, call in calls.items():
-      start = time.perf_counter()
-      call()
-      seconds[name].append(time.perf_counter() - start)
-    progress.update(done + 1)
-  return seconds
 
 
 def summarize(seconds, images):

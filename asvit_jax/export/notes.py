@@ -35,7 +35,7 @@ _NOTE = schema.table(
 _INSIDE = ("mean", "std")
 # What says how to prepare images for an artifact, and what the network in it is.
 _DESCRIBES = ("variant", "architecture", "preprocessing", "classes", "budgets", "budget")
-_DESCRIBES += ("image_size", "patch_size", "num_classes", "thresholds", "outputs")
+_DESCRIBES += ("image_size", "patch_size", "num_classes", "thresholds", "outputs", "speedups")
 _DESCRIBES += ("counts", "execution")
 
 

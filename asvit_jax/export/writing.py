@@ -35,7 +35,8 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
     budget: share of the dense GMACs that the thresholds are for, if one is known.
     **options: of the format, see `Format`: `tokens=True` for programs that return the tokens and
       their positions, too; `opset=N` of ONNX; `execution="fixed"` for programs that keep the
-      network's `counts` of every image, in truly fewer operations, instead of masked and packed.
+      network's `counts` of every image, in truly fewer operations, instead of masked and packed;
+      the default of a network that was calibrated for a speed and reached it that way.
 
   Returns:
     Dictionary: the content of `NAME.json`, with the largest difference of logits found.
@@ -52,6 +53,8 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
   check_libraries(form)
   check_options(form, options)
   network = dataclasses.replace(network, dtype="float32")
+  if network.default_execution() == "fixed" and "execution" in FORMATS[form].options:
+    options.setdefault("execution", "fixed")  # that of its speed-up
   execution = execution_for_any_number(network, options.get("execution"))
   if execution != "fixed":  # as it is without being asked for
     options.pop("execution", None)

@@ -8,6 +8,7 @@ from asvit_jax import vit
 from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import checking, counting
+from asvit_jax.pacing import speeds
 from asvit_jax.sparsity import complexity, dial
 from asvit_jax.sparsity.counts import counts_at
 
@@ -19,7 +20,7 @@ class Changing:
   def dense(self):
     """The same network without thresholds."""
     dense = self.with_params(vit.without_thresholds(self.params))
-    return dataclasses.replace(dense, budgets=(), counts=())
+    return dataclasses.replace(dense, budgets=(), counts=(), speedups=())
 
   def with_params(self, params):
     """The same network with other parameters.
@@ -46,10 +47,12 @@ class Changing:
     """
     thresholds, budgets = checking.thresholds_of(self.arch, thresholds, budgets)
     params = self.params | {"thresholds": thresholds}
-    return dataclasses.replace(self, params=params, budgets=budgets, counts=counts)
+    return dataclasses.replace(self, params=params, budgets=budgets, counts=counts, speedups=())
 
   def with_counts(self, counts):
     """The same network with other numbers of patches to keep in fixed execution.
+
+    It is then of no speed-up, as those are of counts of their own.
 
     Args:
       counts: (stages,) whole numbers, or a row of them for each of `budgets`; () for none.
@@ -57,7 +60,7 @@ class Changing:
     Raises:
       InputError: none of these, more than an earlier stage keeps, or a network without thresholds.
     """
-    network = dataclasses.replace(self, counts=counts)
+    network = dataclasses.replace(self, counts=counts, speedups=())
     if network.counts and not self.prunes:
       raise InputError(
         "counts for a network without thresholds, which runs dense: set thresholds first, with "
@@ -107,13 +110,35 @@ class Changing:
       thresholds, counts=counts_at(self.counts, self.budgets, budget) if known else ()
     )
 
+  def at_speedup(self, speedup):
+    """As `at`, with the thresholds of one of the speed-ups that it was calibrated for.
+
+    Raises:
+      InputError: another.
+    """
+    (asked,) = speeds.asked((speedup,))
+    found = [speed for speed in self.speedups if speed.asked == asked]
+    if not found:
+      known = ", ".join(f"{speed.asked:g}" for speed in self.speedups)
+      known = f"the network was calibrated for {known}" if known else "the network was for none"
+      raise InputError(
+        f"speed-up {asked:g}: {known}: ask for one of these, or calibrate for it with "
+        "--calibrate-speedup (`Network.calibrate`)"
+      )
+    one = self.at(found[0].budget) if self.budgets else self
+    return dataclasses.replace(one, speedups=(found[0],))
+
   def for_execution(self, execution):
-    """The same network without what that execution does not read, which is `counts`, if anything.
+    """The same network without what that execution does not read: `speedups`, and `counts`.
 
     Networks that differ in nothing else then run the same compiled programs: calls do so anyway;
     functions of yours that `jax.jit` compiles do where they are handed this, `at` every budget.
+    Fixed execution runs with the counts, and for packed they say which widths to compile.
     """
-    return self if execution == "fixed" or not self.counts else self.with_counts(())
+    counts = self.counts if execution in ("fixed", "packed") else ()
+    if (self.counts, self.speedups) == (counts, ()):
+      return self
+    return dataclasses.replace(self, counts=counts, speedups=())
 
   def merging(self):
     """The same network, to merge tokens instead of dropping them, where and by what recipes do it.

@@ -10,6 +10,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line, shown
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.data.sources.classes import check_number
+from asvit_jax.pacing.speeds import Speed
 from asvit_jax.sparsity import complexity
 
 DTYPES = ("float32", "bfloat16")
@@ -40,7 +41,9 @@ def fields_of(network):
   check_number(classes, network.arch.classes, "the network")
   dtype, budgets = dtype_of(network.dtype), budgets_of(network.budgets)
   counts = fixed_counts_of(network.arch, network.counts, budgets)
-  return {"dtype": dtype, "classes": classes, "budgets": budgets, "counts": counts}
+  speedups = speedups_of(network.speedups, budgets)
+  more = {"counts": counts, "speedups": speedups}
+  return {"dtype": dtype, "classes": classes, "budgets": budgets} | more
 
 
 def dtype_of(dtype):
@@ -67,6 +70,17 @@ def budgets_of(budgets):
       "GMACs, one for each row of thresholds, or ()"
     )
   return complexity.shares(tuple(budgets), none_too=True)
+
+
+def speedups_of(speedups, budgets):
+  """The speed-ups of a network as a tuple; raises InputError for what are none of its."""
+  listed = isinstance(speedups, (tuple, list)) and all(isinstance(s, Speed) for s in speedups)
+  if not listed or len(speedups) not in (0, len(budgets) or 1):
+    raise InputError(
+      f"the speedups of a network are {shown(speedups)}: expected a `Speed` for each row of "
+      "thresholds, as `Network.calibrate` gives them, or ()"
+    )
+  return tuple(speedups)
 
 
 def check_not_traced(what):

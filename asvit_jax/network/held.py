@@ -6,17 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from asvit_jax import vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.network import checking, reading, warming
+from asvit_jax.network import calibrating, checking, reading, warming
 from asvit_jax.network.changing import Changing
 from asvit_jax.network.comparing import Compared
+from asvit_jax.pacing import speeds
 from asvit_jax.sparsity import calibration, complexity, search
-from asvit_jax.sparsity.counts import mean_of
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.vit import images as image_arrays
 from asvit_jax.weights import saving
@@ -25,7 +24,10 @@ from asvit_jax.weights import saving
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["params"],
-  meta_fields=["arch", "dtype", "preprocessing", "classes", "variant", "budgets", "counts"],
+  meta_fields=[
+    *("arch", "dtype", "preprocessing", "classes", "variant"),
+    *("budgets", "counts", "speedups"),
+  ],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network(Changing, Compared):
@@ -46,6 +48,7 @@ class Network(Changing, Compared):
       runs at the first of them, `at` another. () where it has one set of thresholds, or none.
     counts: patches that each stage keeps of every image in fixed execution: one row of them, or one
       for each of `budgets`; () where they are not known.
+    speedups: the `Speed` of each row of thresholds, where it was calibrated for speeds; else ().
   """
 
   arch: vit.Architecture
@@ -56,6 +59,7 @@ class Network(Changing, Compared):
   variant: str = ""
   budgets: tuple[float, ...] = ()
   counts: tuple[tuple[int, ...], ...] = ()
+  speedups: tuple[speeds.Speed, ...] = ()
 
   def __post_init__(self):
     """Raises InputError for what is no field of a network; of parameters, calls look at it."""
@@ -96,8 +100,8 @@ class Network(Changing, Compared):
     return complexity.real_gmacs(self.arch, checking.counts_of(self.arch, kept))
 
   def default_execution(self):
-    """The execution that inference takes where none is asked for."""
-    return "packed" if self.prunes else "dense"
+    """The execution of inference where none is asked for: that of its speed-up, packed or dense."""
+    return calibrating.default_execution(self)
 
   def check_execution(self, execution, name="the network"):
     """Raises InputError, which calls the network `name`, where it cannot run that way."""
@@ -183,30 +187,25 @@ class Network(Changing, Compared):
     """
     return reading.read(images, self.arch, self.preprocessing)
 
-  def calibrate(self, images, budget):
-    """Sets thresholds that meet a budget on the given images; no labels, no training.
+  def calibrate(self, images, budget=None, *, speedup=None, batch=speeds.BATCH, seed=0):
+    """Sets thresholds that meet a budget, or a speed, on the given images; no labels, no training.
 
     Args:
       images: as for a call, or batches of them as `data.loader.eval_batches` gives them.
       budget: share of the dense GMACs; or several of them, for a network that runs `at` any budget
         between, and at the first where none is asked for.
+      speedup: instead, how many times as fast as dense it shall run on this device, measured; or
+        several, see `at_speedup`. docs/speed.md says how.
+      batch: images a batch that the speed is for.
+      seed: of the batches that times are predicted for.
 
     Returns:
       The `Network` with these thresholds, and the mean of what they keep as `counts`.
 
     Raises:
-      InputError: a budget that cannot be met, or images that are none, see `vit.images`.
+      InputError: what cannot be met, or images that are none, see `vit.images`.
     """
-    checking.check_not_traced("Network.calibrate")
-    budgets = complexity.shares(budget)
-    complexity.check_budgets(self.arch, budgets)
-    calibrator = self.calibrator(images)
-    trials = [calibrator.thresholds(b) for b in budgets]
-    rows = [trial.thresholds for trial in trials]
-    kept = [mean_of(trial.kept) for trial in trials]
-    if len(budgets) == 1:
-      return self.with_thresholds(rows[0], counts=kept)
-    return self.with_thresholds(np.stack(rows), budgets, kept)
+    return calibrating.calibrate(self, images, budget, speedup, batch, seed)
 
   def search(self, images, budget, trials=search.TRIALS, seed=0):
     """Looks for how hard each stage should cut; no labels, no training.
@@ -224,13 +223,7 @@ class Network(Changing, Compared):
     Raises:
       InputError: a budget that cannot be met, images that are none, or no number of trials.
     """
-    checking.check_not_traced("Network.search")
-    budget = complexity.share(budget)
-    complexity.check_budget(self.arch, budget)  # before images run
-    search.check(trials, seed)
-    found = search.search(self.calibrator(images), budget, trials, seed)
-    arch = dataclasses.replace(self.arch, stage_weights=found.stage_weights)
-    return dataclasses.replace(self, arch=arch), found
+    return calibrating.search_weights(self, images, budget, trials, seed)
 
   def calibrator(self, images):
     """A `Calibrator` on images, as for `calibrate`."""
@@ -245,8 +238,12 @@ class Network(Changing, Compared):
       "preprocessing": self.preprocessing.to_json(),
       "classes": None if self.classes is None else list(self.classes),
     } | {
-      name: [list(row) if name == "counts" else row for row in value]
-      for name, value in (("budgets", self.budgets), ("counts", self.counts))
+      name: list(map(form, value))
+      for name, value, form in (
+        ("budgets", self.budgets, float),
+        ("counts", self.counts, list),
+        ("speedups", self.speedups, speeds.Speed.to_json),
+      )
       if value
     }
 

@@ -12,6 +12,7 @@ from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.checking import fixed_counts_of
 from asvit_jax.network.held import Network
+from asvit_jax.pacing import speeds
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
@@ -155,6 +156,9 @@ def _filled(network, stored, described, source, resize, new_head):
     )
   # A network without thresholds is of no budget, whatever its file says.
   budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
+  paced = speeds.from_description(stored.description, name) if prunes else ()
+  if described is None or described.image_size != arch.image_size:
+    paced = ()  # of images of that size
   if described is not None:  # before memory is taken for the sizes that a file claims
     own = described if prunes else described.dense
     headless = new_head and "head.weight" not in stored.tensors
@@ -173,7 +177,7 @@ def _filled(network, stored, described, source, resize, new_head):
   classes = None if classes is None else tuple(classes)
   counts = _counts(stored, described, arch, budgets, name) if prunes else ()
   return dataclasses.replace(
-    network, params=params, classes=classes, budgets=budgets, counts=counts
+    network, params=params, classes=classes, budgets=budgets, counts=counts, speedups=paced
   )
 
 

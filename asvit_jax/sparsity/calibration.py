@@ -1,5 +1,6 @@
 """Thresholds for a budget from images alone: no labels, no training."""
 
+import copy
 import dataclasses
 import functools
 
@@ -33,13 +34,13 @@ class Trial:
   """What a keep ratio leads to.
 
   Attributes:
-    thresholds: (stages,) float64.
+    thresholds: (stages,) float64; None where every image keeps the same number.
     gmacs: mean over the images.
     logits: (images, classes) of the network with these thresholds, or None.
     kept: (images, stages) int, patches that each stage keeps.
   """
 
-  thresholds: np.ndarray
+  thresholds: np.ndarray | None
   gmacs: float
   logits: np.ndarray | None
   kept: np.ndarray
@@ -71,13 +72,32 @@ class Calibrator:
     arch = dataclasses.replace(network.arch, stage_weights=())
     network = dataclasses.replace(network, arch=arch)
     self._network = network.with_thresholds(np.zeros(arch.stages))
-    self._stages, valid = [], []
+    self._stages, self._valid_of = [], []  # a group each
     for batch in batches(images, arch, network.preprocessing):
-      for group in _in_groups(arch, batch["image"]):
-        self._stages.append(_before_first_stage(self._network, group))
-      valid.append(batch["valid"])
-    self._valid = np.concatenate(valid)
+      groups = _in_groups(arch, batch["image"])
+      self._stages += [_before_first_stage(self._network, group) for group in groups]
+      self._valid_of += np.split(batch["valid"], len(groups))
     self._first_scores = self._scores(self._stages)
+
+  @property
+  def images(self):
+    """Number of images."""
+    return int(self._valid.sum())
+
+  @property
+  def _valid(self):
+    return np.concatenate(self._valid_of)
+
+  def some(self, most):
+    """A `Calibrator` on at most so many images, or one group: groups evenly spaced."""
+    chosen = np.flatnonzero([valid.any() for valid in self._valid_of])
+    size = max(len(valid) for valid in self._valid_of)
+    chosen = chosen[_evenly(len(chosen), max(1, most // size))]
+    fewer = copy.copy(self)
+    fewer._stages = [self._stages[i] for i in chosen]
+    fewer._valid_of = [self._valid_of[i] for i in chosen]
+    fewer._first_scores = fewer._scores(fewer._stages)
+    return fewer
 
   def thresholds(self, budget):
     """The `Trial` whose mean GMACs are a budget's, a share of the dense ones.
@@ -136,6 +156,22 @@ class Calibrator:
       left = np.concatenate([np.asarray(x) for x in left])[self._valid]
     return Trial(thresholds, float(costs.mean()), left, kept)
 
+  def fixed_trial(self, counts, logits=False):
+    """The `Trial` where every image keeps the same numbers of patches, those with the best scores.
+
+    Args:
+      counts: (stages,) patches that each stage keeps.
+      logits: as for `trial`.
+    """
+    arch, stages, left = self.arch, self._stages, None
+    for i, count in enumerate(counts[:-1] if logits else ()):
+      stages = [_after_stage(self._network, stage, count, i, True) for stage in stages]
+    if logits:
+      left = [_logits(self._network, s, counts[-1], arch.stages - 1, True) for s in stages]
+      left = np.concatenate([np.asarray(x) for x in left])[self._valid]
+    kept = np.tile(np.asarray(counts, int), (self.images, 1))
+    return Trial(None, float(gmacs(arch, jnp.asarray(counts, jnp.float32))), left, kept)
+
   def dense_logits(self):
     """(images, classes) of the dense network."""
     logits = [_dense_logits(self._network, stage) for stage in self._stages]
@@ -171,13 +207,17 @@ def _scores(network, stage):
   return Attending.of(network.arch).scores(stage)[:, network.arch.prefix_tokens :]
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
-def _after_stage(network, stage, threshold, index):
+def _after_stage(network, stage, limit, index, fixed=False):
+  """The `Stage` after one that keeps the scores above `limit`; where `fixed`, the best so many."""
   arch, attending = network.arch, Attending.of(network.arch)
   similarity = attending.similarity(stage)
   scores = attending.scores(stage, similarity)
-  keep = keeping.over(scores, stage.present, threshold, arch.count_multiple)
+  if fixed:  # the scores before the patches are infinite
+    keep = keeping.best(scores, stage.present, arch.prefix_tokens + limit)
+  else:
+    keep = keeping.over(scores, stage.present, limit, arch.count_multiple)
   keep = keep[:, arch.prefix_tokens :].astype(jnp.float32)
   return in_place.after_stage(network.model, index, stage, keep, similarity=similarity)
 
@@ -191,16 +231,21 @@ def _kept(scores, present, threshold, multiple, prefix):
   return keeping.over(scores, present, threshold, multiple)[:, prefix:]
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
-def _logits(network, stage, threshold, index):
-  return in_place.logits(network.model, _after_stage(network, stage, threshold, index))
+def _logits(network, stage, limit, index, fixed=False):
+  return in_place.logits(network.model, _after_stage(network, stage, limit, index, fixed))
 
 
 @jax.jit
 @usual
 def _dense_logits(network, stage):
   return in_place.dense_logits(network.model, stage)
+
+
+def _evenly(count, most):
+  """At most so many of the indices below `count`, evenly spaced."""
+  return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def _threshold(scores, keep):

@@ -93,7 +93,7 @@ class _Evaluation:
   def __init__(self, calibrator, target):
     self._calibrator, self._target = calibrator, target
     self._aim = target  # uniform GMACs whose measured ones are the target
-    self.dense = _log_probabilities(calibrator.dense_logits())
+    self.dense = calibrator.dense_logits()
 
   def __call__(self, weights):
     arch = dataclasses.replace(self._calibrator.arch, stage_weights=tuple(weights))
@@ -103,12 +103,18 @@ class _Evaluation:
       if abs(trial.gmacs / self._target - 1) < _TOLERANCE:
         break
       self._aim += self._target - trial.gmacs
-    pruned = _log_probabilities(trial.logits)
-    return float((np.exp(self.dense) * (self.dense - pruned)).sum(axis=-1).mean())
+    return divergence(self.dense, trial.logits)
 
 
-def _log_probabilities(logits):
-  return log_softmax(logits.astype(np.float64), axis=-1)
+def divergence(dense, pruned):
+  """KL(dense ‖ pruned) of predictions, nats, the mean over the images.
+
+  Args:
+    dense: (images, classes) logits.
+    pruned: likewise.
+  """
+  dense, pruned = (log_softmax(x.astype(np.float64), axis=-1) for x in (dense, pruned))
+  return float((np.exp(dense) * (dense - pruned)).sum(axis=-1).mean())
 
 
 def _text(logarithms):

@@ -124,7 +124,9 @@ def _first_network(config, classes, source):
   was_pruned = network.prunes
   params = vit.initial_params(arch.dense if config.budget is None else arch, seed=config.seed)
   params |= (network.at(config.budget) if network.budgets else network).params
-  network = dataclasses.replace(network, params=params, classes=classes, budgets=(), counts=())
+  network = dataclasses.replace(
+    network, params=params, classes=classes, budgets=(), counts=(), speedups=()
+  )
   if config.budget_range is None:
     return network, was_pruned
   budgets = dial.spread(*config.budget_range, config.budget)

@@ -30,6 +30,7 @@ FIELDS = {
   "classes": {"type": ["array", "null"]},
   "budgets": schema.array(schema.number(1e-6, 1), most=1000),
   "counts": schema.array(schema.array(schema.integer(0, 1 << 20), most=1 << 10), most=1000),
+  "speedups": schema.array(schema.table(), most=1000),  # see `pacing.speeds`
 }
 _DESCRIPTION = schema.table(FIELDS)
 _LEVELS = schema.array(schema.number(), most=1 << 10)

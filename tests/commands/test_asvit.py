@@ -26,6 +26,7 @@ FLAGS = {
       "save-weights",
     ),
     *("calibrate-split", "counts", "search", "seed", "budget", "report", "report-images"),
+    *("calibrate-speedup", "speed-batch", "speedup"),
     "[no]compare-dense",
     *("step", "weights-of", "per-class", "parts"),
   },
@@ -36,16 +37,16 @@ FLAGS = {
   },
   "predict": {
     *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),
-    *("step", "weights-of", "features", "parts"),
+    *("step", "weights-of", "features", "parts", "speedup"),
   },
   "export": {
     *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
     *("step", "weights-of", "[no]tokens", "opset", "push-to-hub", "results", "[no]private"),
-    *("parts", "execution"),
+    *("parts", "execution", "speedup"),
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
-    *("reduction", "target", "image-size", "step", "weights-of", "latency", "parts"),
+    *("reduction", "target", "image-size", "step", "weights-of", "latency", "parts", "speedup"),
   },
   "visualize": {
     *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),

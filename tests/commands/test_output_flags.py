@@ -58,6 +58,7 @@ OTHERS = {
     "results",
     "parts",
   ),
+  *("speedup", "calibrate-speedup"),
   *("budget", "budgets", "calibrate", "calibrate-split", "execution", "dtype", "variant", "format"),
   "speedups",
   *("reduction", "image-size", "methods", "push-to-hub", "target", "name", "data-dir", "only"),

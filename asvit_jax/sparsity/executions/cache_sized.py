@@ -49,13 +49,9 @@ def packed(model, images, tokens=False):
   """`packed.packed`, in groups of the device's size."""
   arch, b = model.arch, len(images)
   rows = _a_few_at_once(functools.partial(begin, model), arch, images, CACHED)
-  step = FEW_STEP if b <= FEW and model.counts else None
-  on_cpu = functools.partial(
-    run_packed, model, group=images_at_once(arch, b, CACHED_PACKED), step=step, tokens=tokens
-  )
-  most = max(LEAST, min(b // GROUPS, images_at_once(arch, b, CACHED_ON_TPU)))
-  elsewhere = functools.partial(
-    run_packed, model, group=_divisor(b, most), step=WIDE_STEP, tokens=tokens
+  on_cpu, elsewhere = (
+    functools.partial(run_packed, model, group=group, step=step, tokens=tokens)
+    for group, step in (packed_group(arch, b, "cpu"), packed_group(arch, b, "default"))
   )
   return jax.lax.platform_dependent(rows, cpu=on_cpu, default=elsewhere)
 
@@ -68,6 +64,21 @@ def fixed(model, images, tokens=False):
 
 dense = cache_sized(in_place.dense)
 masked = cache_sized(in_place.masked)
+
+
+def packed_group(arch, batch, platform):
+  """Images that packed runs at once on a platform of JAX, and its `step`, None for its default."""
+  if platform == "cpu":
+    return images_at_once(arch, batch, CACHED_PACKED), FEW_STEP if batch <= FEW else None
+  most = max(LEAST, min(batch // GROUPS, images_at_once(arch, batch, CACHED_ON_TPU)))
+  return _divisor(batch, most), WIDE_STEP
+
+
+def fixed_group(arch, batch, platform):
+  """Images that a static number of tokens runs at once on a platform, with `CACHED_PACKED`."""
+  if platform == "cpu":
+    return images_at_once(arch, batch, CACHED_PACKED)
+  return images_at_once(arch, batch, CACHED_ON_TPU) if platform == "tpu" else batch
 
 
 def images_at_once(arch, batch, cached):

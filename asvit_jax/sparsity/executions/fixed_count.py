@@ -53,8 +53,8 @@ def fixed_count(model, images, counts, attending=None, tokens=False):
     # The scores of the tokens before the patches are infinite.
     keep = keeping.best(scores, stage.present, prefix + count)
     all_scores.append(_put(position, scores, n)[:, prefix:])
-    rows = _rows(keep, prefix + count)
-    gone = _rows(~keep, x.shape[1] - prefix - count)
+    rows = rows_of(keep, prefix + count)
+    gone = rows_of(~keep, x.shape[1] - prefix - count)
     x, sizes = attending.compacted(stage, keep.astype(jnp.float32), rows, similarity, gone)
     position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
     keeps.append(_put(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
@@ -99,7 +99,7 @@ def _predicted(model, x, attend):
   return model.predict(model.classify(read), best), x
 
 
-def _rows(keep, count):
+def rows_of(keep, count):
   """(b, n) bool, `count` of each row true -> (b, count) int32, which they are, in order."""
   index = jnp.arange(keep.shape[1])
   earlier = keep[:, None, :] & (index < index[:, None])

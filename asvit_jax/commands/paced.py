@@ -1,0 +1,126 @@
+"""The flags that ask for a speed-up, and what they give."""
+
+import dataclasses
+
+from absl import flags
+
+from asvit_jax.core import sizes
+from asvit_jax.core.errors import InputError
+
+
+def define(help_="Of weights calibrated for several speeds: the speed-up to run at."):
+  """The flag --speedup."""
+  flags.DEFINE_string("speedup", None, help_)
+
+
+def define_calibration():
+  """The flags of evaluate.py that set thresholds for speed-ups."""
+  flags.DEFINE_string(
+    "calibrate-speedup",
+    None,
+    "Instead, set them so that a batch runs so many times as fast as dense on this device; or "
+    "several, with commas between: one network for all of them.",
+  )
+  flags.DEFINE_integer(
+    "speed-batch", 32, "Images a batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
+  )
+
+
+def speedups(name):
+  """The speed-ups that the flag `name` lists, a tuple; None where it is not given.
+
+  Raises:
+    InputError: something that is no list of numbers above 1, or one of them twice.
+  """
+  from asvit_jax.pacing import speeds
+
+  text = flags.FLAGS[name].value
+  if text is None:
+    return None
+  try:
+    return speeds.asked([float(part) for part in text.split(",")])
+  except (ValueError, InputError) as error:
+    reason = f" ({error})" if isinstance(error, InputError) else ""
+    raise InputError(
+      f"--{name} {text!r}: expected speed-ups beside the dense network, above 1, such as 1.5 or "
+      f"1.3,1.5{reason}"
+    ) from error
+
+
+def speedup(budget=None):
+  """The one speed-up of --speedup, or None.
+
+  Args:
+    budget: what --budget gives, which it does not go with.
+
+  Raises:
+    InputError: several, something else, or both.
+  """
+  values = speedups("speedup")
+  if values is not None and len(values) > 1:
+    raise InputError(f"--speedup {flags.FLAGS.speedup!r}: expected one speed-up")
+  check_one(values, budget)
+  return None if values is None else values[0]
+
+
+def check_one(speedup, budget):
+  """Raises InputError where both --speedup and --budget say what to run at."""
+  if speedup is not None and budget is not None:
+    raise InputError("--speedup and --budget both say what to run at: give one")
+
+
+def check_calibration(asked, speedups, budgets, wanted):
+  """Raises InputError where flags of speed-ups do not go with those of budgets.
+
+  Args:
+    asked: of --calibrate-speedup, or None.
+    speedups: of --speedup, or None.
+    budgets: of --calibrate, or None.
+    wanted: of --budget, or None.
+  """
+  given = flags.FLAGS
+  if budgets is not None and asked is not None:
+    raise InputError(
+      "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
+    )
+  check_one(speedups, wanted)
+  if asked is not None and wanted is not None:
+    raise InputError("--budget does not go with --calibrate-speedup: choose with --speedup")
+  if budgets is not None and speedups is not None:
+    raise InputError("--speedup does not go with --calibrate: choose with --budget")
+  unknown = [s for s in speedups or () if asked is not None and s not in asked]
+  if unknown:
+    raise InputError(f"--speedup {unknown[0]:g} is none of those of --calibrate-speedup")
+  if asked is not None and given.search:
+    raise InputError("--search is for --calibrate: --calibrate-speedup tries schedules itself")
+  if given.counts is not None and (asked or speedups) is not None:
+    raise InputError("--counts is for budgets: a speed-up has counts of its own")
+
+
+def calibrated(network, batches, asked):
+  """The network with thresholds for the speed-ups, those of host 0, and its `Speed`s for JSON."""
+  from asvit_jax.core import exchange
+  from asvit_jax.pacing import speeds
+
+  given = flags.FLAGS
+  network = network.calibrate(
+    batches, speedup=asked, batch=given["speed-batch"].value, seed=given.seed
+  )
+  # Every host timed its own devices.
+  reached = [speed.to_json() for speed in network.speedups]
+  reached, weights = exchange.gather((reached, network.arch.stage_weights))[0]
+  network = dataclasses.replace(
+    network,
+    arch=dataclasses.replace(network.arch, stage_weights=tuple(weights)),
+    params=exchange.from_first(network.params),
+    budgets=tuple(speed["budget"] for speed in reached) if network.budgets else (),
+    counts=tuple(tuple(speed["counts"]) for speed in reached),
+    speedups=tuple(map(speeds.Speed.from_json, reached)),
+  )
+  return network, {"speedups": reached}
+
+
+def at(network, asked):
+  """[(budget, the network at it)] of one speed-up or several."""
+  found = [network.at_speedup(speedup) for speedup in asked]
+  return [(one.speedups[0].budget, one) for one in found]

@@ -1,0 +1,152 @@
+"""Tables of times of this machine, kept from one process to the next.
+
+A file each in `latency/` of the directory that `ASVIT_CACHE` names, by default
+`$XDG_CACHE_HOME/asvit_jax` or `~/.cache/asvit_jax`, under a name made of all that the times depend
+on. What cannot be read or written there is measured anew, with a warning.
+"""
+
+import hashlib
+import json
+import os
+
+import jax
+
+from asvit_jax.core import schema, storage
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
+from asvit_jax.core.progress import log
+from asvit_jax.pacing.running import groups
+from asvit_jax.pacing.table import PARTS, Curves, Table, measure, widths
+
+VARIABLE = "ASVIT_CACHE"
+_VERSION = 2  # of what is measured, and how
+_MOST_BYTES = 1 << 20
+# Of an architecture, what no time depends on.
+_NO_MATTER = ("prune_before", "stage_weights", "count_elementwise")
+_MS = schema.number(1e-9, 1e9)
+_ALWAYS = ("block", "stage", "decide", "last")
+_ROW = schema.array(_MS, 1, 1000)
+_CURVES = schema.table(
+  {
+    "group": schema.integer(1),
+    "embed": _MS,
+    "widths": schema.array(schema.integer(1), 1, 1000),
+    "parts": schema.table(dict.fromkeys(PARTS, _ROW), _ALWAYS, others=False),
+  },
+  ("group", "embed", "widths", "parts"),
+)
+_FILE = schema.table(
+  {"key": schema.table(), "dense": _MS, "call": _MS, "curves": schema.array(_CURVES, 1, 10)},
+  ("key", "dense", "call", "curves"),
+)
+
+
+def table(network, batch):
+  """The `Table` of a network on this device, from the cache or measured now.
+
+  Args:
+    network: as for `table.measure`.
+    batch: images a batch.
+  """
+  key = key_of(network, batch)
+  path = _path(key)
+  found = None if path is None else _load(path, key, network.arch)
+  if found is None:
+    log(f"measuring what parts of the network take on this device, batch {batch}: half a minute")
+    found = measure(network, batch)
+    if path is not None:
+      _save(path, key, found)
+  return found
+
+
+def directory():
+  """The directory of the tables; raises InputError where there is no home directory."""
+  given = os.environ.get(VARIABLE)
+  if given:
+    return storage.path(given) / "latency"
+  caches = os.environ.get("XDG_CACHE_HOME", "")
+  if not os.path.isabs(caches):  # the specification ignores others
+    caches = "~/.cache"
+  return storage.path(caches) / "asvit_jax" / "latency"
+
+
+def key_of(network, batch):
+  """All that times depend on, as a dictionary for JSON.
+
+  Args:
+    network: a `Network`.
+    batch: images a batch.
+  """
+  device, arch = jax.devices()[0], network.arch
+  affinity = getattr(os, "sched_getaffinity", None)
+  return {
+    "version": _VERSION,
+    "platform": device.platform,
+    "device": device.device_kind,
+    "cpus": len(affinity(0)) if affinity else os.cpu_count(),
+    "jax": jax.__version__,
+    "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    "precision": str(jax.config.jax_default_matmul_precision),
+    "architecture": {k: v for k, v in arch.to_json().items() if k not in _NO_MATTER},
+    "dtype": network.dtype,
+    "batch": batch,
+    "groups": groups(arch, batch),
+  }
+
+
+def _path(key):
+  """Where the table of a key is kept; None, with a warning, where it can be nowhere."""
+  name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+  try:
+    return directory() / f"{name}.json"
+  except InputError as error:
+    log(f"warning: times are not kept ({on_a_line(error)}): set {VARIABLE} to a directory")
+    return None
+
+
+def _load(path, key, arch):
+  """The table at a path; None where there is none, or with a warning where it is none."""
+  try:
+    content = storage.read(path, _MOST_BYTES)
+    values = schema.loads(content, _FILE, str(path), "it is measured anew", _MOST_BYTES)
+    if values["key"] != key:
+      raise InputError(f"{path}: it is of something else: it is measured anew")
+    curves = tuple(
+      Curves(
+        each["group"],
+        each["embed"],
+        tuple(each["widths"]),
+        {part: tuple(row) for part, row in each["parts"].items()},
+      )
+      for each in values["curves"]
+    )
+    _check(path, curves, key, arch)
+  except FileNotFoundError:
+    return None
+  except (OSError, InputError) as error:
+    log(f"warning: the times kept of this device cannot be used: {on_a_line(error)}")
+    return None
+  log(f"what parts of the network take on this device is known: {path}")
+  return Table(key["batch"], values["dense"], values["call"], curves)
+
+
+def _check(path, curves, key, arch):
+  """Raises InputError for curves that are not those of an architecture."""
+  needed = {*PARTS} if arch.prune_inside else {*_ALWAYS}
+  fits = {each.group for each in curves} == {*key["groups"].values()} and all(
+    each.widths == widths(arch)
+    and needed <= each.parts.keys()
+    and all(len(row) == len(each.widths) for row in each.parts.values())
+    for each in curves
+  )
+  if not fits:
+    raise InputError(f"{path}: its widths or parts are not the network's: it is measured anew")
+
+
+def _save(path, key, found):
+  curves = [vars(each) for each in found.curves]
+  values = {"key": key, "dense": found.dense, "call": found.call, "curves": curves}
+  try:
+    storage.write(path, json.dumps(values, indent=1) + "\n")
+  except (OSError, InputError) as error:
+    log(f"warning: the times of this device are not kept: {on_a_line(error)}")

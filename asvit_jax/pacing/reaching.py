@@ -1,0 +1,188 @@
+"""Thresholds and counts with which a network is as fast as asked, on this device.
+
+What is predicted is timed beside the dense network, and the aim corrected by the miss.
+"""
+
+import dataclasses
+import functools
+import itertools
+import statistics
+
+import jax
+import numpy as np
+
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
+from asvit_jax.core.turns import in_turn
+from asvit_jax.pacing import cache, running
+from asvit_jax.pacing.solving import Solver, check
+from asvit_jax.pacing.speeds import Speed
+from asvit_jax.sparsity import schedule
+from asvit_jax.sparsity.calibration import Calibrator
+from asvit_jax.sparsity.complexity import dense_gmacs
+from asvit_jax.sparsity.counts import mean_of
+from asvit_jax.vit.images import batches
+
+DECIDING = 128  # images, at most, that choose among ways to prune
+TOLERANCE = 0.03  # of the speed-up
+CORRECTIONS = 3
+_ROUNDS = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Reached:
+  """What was found for a speed.
+
+  Attributes:
+    speed: the `Speed`.
+    thresholds: (stages,) float64.
+    weights: stage weights that they were calibrated with, see `Architecture.stage_weights`.
+  """
+
+  speed: Speed
+  thresholds: np.ndarray
+  weights: tuple[float, ...]
+
+
+def reach(network, images, speedups, batch, seed=0):
+  """Looks for what makes a network so many times as fast as the dense one.
+
+  Args:
+    network: a `Network` whose architecture says where it prunes; thresholds of it are not read.
+    images: see `vit.images.batches`.
+    speedups: tuple of them, see `speeds.asked`.
+    batch: images a batch.
+    seed: of the batches that packed execution is predicted for.
+
+  Returns:
+    A `Reached` for each speed-up.
+
+  Raises:
+    InputError: a speed-up that cannot be reached, images that are none, or speed-ups whose results
+      are the same.
+  """
+  network = network.dense
+  given = list(batches(images, network.arch, network.preprocessing))
+  table = cache.table(network, batch)
+  check(table, network.arch, speedups)  # before images run
+  calibrator = Calibrator(network, given)
+  solver = Solver(table, calibrator.some(DECIDING), seed)
+  timing = _Timing(network, given, batch)
+  found = [_one(speedup, solver, calibrator, timing) for speedup in speedups]
+  for one, other in itertools.combinations(found, 2):
+    if one.speed.budget == other.speed.budget:
+      raise InputError(
+        f"speed-ups {one.speed.asked:g} and {other.speed.asked:g} come to the same GMACs: ask for "
+        "speeds further apart"
+      )
+  return found
+
+
+def _one(speedup, solver, calibrator, timing):
+  """The `Reached` of a speed-up."""
+  arch, dense = calibrator.arch, solver.table.dense
+  log(f"speed-up {speedup:g}: {dense / speedup:.1f} of {dense:.1f} ms a batch")
+  target = dense / speedup
+  candidate = solver.best(target)
+  log(f"speed-up {speedup:g}: {candidate.execution} changes predictions least")
+  found, nearest = None, None
+  for correction in range(CORRECTIONS + 1):
+    result = _result(speedup, candidate, solver, calibrator, timing)
+    miss = abs(result.speed.reached / speedup - 1)
+    log(
+      f"speed-up {speedup:g}: predicted {result.speed.predicted:.2f}, reached "
+      f"{result.speed.reached:.2f} at {result.speed.budget:.3f} of the GMACs"
+    )
+    if nearest is None or miss < nearest:
+      found, nearest = result, miss
+    if miss <= TOLERANCE or correction == CORRECTIONS:
+      break
+    target *= result.speed.reached / speedup
+    following = solver.solved(candidate.execution, candidate.weights, target)
+    if following is None or following.ratio == candidate.ratio:
+      break
+    candidate = following
+  if nearest > TOLERANCE:
+    log(
+      f"warning: speed-up {speedup:g}: {found.speed.reached:.2f} was measured, the nearest of "
+      f"{correction + 1} tries; this device may be busy, or the network have too few tokens"
+    )
+  # Where the network's own weights say the same at this budget, they stay as they are.
+  scheduled = schedule.at(arch, found.speed.budget).stage_weights
+  own = arch.stage_weights or (1.0,) * arch.stages
+  same = candidate.weights == own and scheduled == arch.stage_weights
+  return dataclasses.replace(found, weights=arch.stage_weights if same else candidate.weights)
+
+
+def _result(speedup, candidate, solver, calibrator, timing):
+  """The `Reached` of a `Candidate`, timed."""
+  arch = calibrator.arch
+  exponents = dataclasses.replace(arch, stage_weights=candidate.weights).stage_exponents
+  trial = calibrator.trial(candidate.ratio, exponents)
+  counts, gmacs = candidate.counts, trial.gmacs
+  if candidate.execution == running.FIXED:
+    gmacs = calibrator.fixed_trial(counts).gmacs
+  else:
+    counts = mean_of(trial.kept)
+  reached = timing(candidate.execution, counts, trial)
+  device = jax.devices()[0].device_kind
+  predicted = solver.table.dense / candidate.predicted
+  budget = min(gmacs / dense_gmacs(arch), 1.0)  # comparing tokens costs, too
+  speed = Speed(
+    speedup, reached, predicted, candidate.execution, budget, counts, solver.table.batch, device
+  )
+  return Reached(speed, trial.thresholds, candidate.weights)
+
+
+class _Timing:
+  """Times of a batch, in turn with the dense network.
+
+  Args:
+    network: a dense `Network`.
+    given: list of batches of images, of `vit.images.batches`.
+    batch: images that are timed at once.
+  """
+
+  def __init__(self, network, given, batch):
+    self._network, self._given, self._batch = network, given, batch
+    self._dense = self._packed = None
+
+  def __call__(self, execution, counts, trial):
+    """Time of the dense network ÷ that of an execution, the median over the rounds."""
+    network, images = self._network, self._images(trial)
+    pruned = network.with_thresholds(trial.thresholds)
+    if self._dense is None:
+      self._dense = _compiled(running.dense_forward, network, images)
+    if execution == running.FIXED:
+      ours = _compiled(running.forward(execution, counts), pruned, images)
+    else:  # one program for all thresholds
+      self._packed = self._packed or _compiled(running.forward(execution, counts), pruned, images)
+      ours = self._packed
+    calls = {
+      "dense": functools.partial(_run, self._dense, network, images),
+      "ours": functools.partial(_run, ours, pruned, images),
+    }
+    for call in calls.values():
+      call()
+    seconds = in_turn(calls, _ROUNDS)
+    return statistics.median(d / t for d, t in zip(*seconds.values(), strict=True))
+
+  def _images(self, trial):
+    """A batch of images whose kept tokens are evenly spaced quantiles of those of all."""
+    order = np.argsort(trial.kept.sum(axis=1), kind="stable")
+    ranks = np.floor((np.arange(self._batch) + 0.5) / self._batch * len(order)).astype(int)
+    wanted, found, start = order[ranks], {}, 0
+    for batch in self._given:
+      rows = np.flatnonzero(batch["valid"])
+      for index in wanted[(wanted >= start) & (wanted < start + len(rows))]:
+        found[int(index)] = np.asarray(batch["image"][rows[index - start]])
+      start += len(rows)
+    return jax.device_put(np.stack([found[int(index)] for index in sorted(wanted)]))
+
+
+def _compiled(forward, network, images):
+  return jax.jit(forward).lower(network, images).compile()
+
+
+def _run(program, network, images):
+  jax.block_until_ready(program(network, images))

@@ -1,0 +1,231 @@
+"""What the parts of a network take on this device, by the number of tokens.
+
+Blocks are timed a few in a row, with weights of their own each, on as many images as the executions
+run at once: so caches hold what they hold there. All parts, and the dense network whole, are timed
+in turn; what counts is the median.
+"""
+
+import dataclasses
+import functools
+import statistics
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asvit_jax.core.progress import Progress, log
+from asvit_jax.core.promotion import usual
+from asvit_jax.core.turns import in_turn
+from asvit_jax.pacing.running import dense_forward, groups
+from asvit_jax.sparsity import keeping
+from asvit_jax.sparsity.attending import Attending, Stage
+from asvit_jax.sparsity.executions import packed
+from asvit_jax.sparsity.executions.fixed_count import predicted, rows_of
+
+WIDTHS, LEAST = 7, 16  # how many, and the least of them: a step of packed's
+ROUNDS = 7
+_IN_A_ROW = 4  # blocks
+_LEAST_MS = 1e-4  # of a part that takes no longer than a call
+PARTS = ("block", "attended", "fed_forward", "stage", "decide", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+  """Milliseconds of the parts of a network for a number of images at once.
+
+  Attributes:
+    group: the number of images.
+    embed: ms of the stem.
+    widths: numbers of tokens, ascending, those before the patches included.
+    parts: {part: ms at each width}: a `block`; its halves, `attended` and `fed_forward`, where a
+      stage comes between them; a `stage` of fixed execution, which scores, reduces and brings
+      together what is left; one of packed, `decide`; the `last` block, of what is read only, and
+      the heads.
+  """
+
+  group: int
+  embed: float
+  widths: tuple[int, ...]
+  parts: dict[str, tuple[float, ...]]
+
+  def at(self, part, width):
+    """Milliseconds of a part, interpolated between widths; no less for more tokens.
+
+    Args:
+      part: of `PARTS`.
+      width: number of tokens, or an array of them.
+    """
+    return np.interp(width, self.widths, np.maximum.accumulate(self.parts[part]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """What was measured of a network.
+
+  Attributes:
+    batch: images a batch.
+    dense: ms of a batch of the dense network, as inference runs it.
+    call: ms of calling any program, which those of the parts are without.
+    curves: for each number of images that an execution runs at once.
+  """
+
+  batch: int
+  dense: float
+  call: float
+  curves: tuple[Curves, ...]
+
+  def of(self, group):
+    """The `Curves` of a number of images at once."""
+    return next(curves for curves in self.curves if curves.group == group)
+
+
+def widths(arch):
+  """The numbers of tokens that are measured, ascending; the last is all of them."""
+  tokens = arch.prefix_tokens + arch.patches
+  least = min(LEAST, max(arch.prefix_tokens + 1, tokens // 4))
+  return tuple(np.unique(np.linspace(least, tokens, WIDTHS).round().astype(int)).tolist())
+
+
+def measure(network, batch, rounds=ROUNDS):
+  """Measures the `Table` of a network for a batch; each part is compiled once.
+
+  Args:
+    network: a `Network` whose architecture says where it prunes; thresholds are not read.
+    batch: images a batch.
+    rounds: number of times that each is timed.
+  """
+  arch, sizes = network.arch, sorted(set(groups(network.arch, batch).values()))
+  images = jnp.zeros((batch, *arch.image_shape), jnp.uint8)  # on the device already
+  programs = {"dense": (dense_forward, (network, images)), "call": (_nothing, (network, images))}
+  for group in sizes:
+    programs[group, "embed", 0] = _embed, (network, images[:group])
+    for width in widths(arch):
+      programs |= {(group, *key): call for key, call in _parts(network, group, width).items()}
+  progress, calls = Progress("compiling parts, programs", len(programs)), {}
+  for done, (key, (function, arguments)) in enumerate(programs.items(), 1):
+    program = jax.jit(function).lower(*arguments).compile()
+    calls[key] = functools.partial(_call, program, arguments)
+    calls[key]()
+    progress.update(done)
+  ms = {key: 1e3 * statistics.median(times) for key, times in in_turn(calls, rounds).items()}
+  dense, call = ms.pop("dense"), ms.pop("call")
+  ms = {key: max(time - call, _LEAST_MS) for key, time in ms.items()}
+  table = Table(batch, dense, call, tuple(_curves(arch, group, ms) for group in sizes))
+  log(f"the dense network takes {table.dense:.1f} ms for {batch} images")
+  return table
+
+
+def _call(program, arguments):
+  jax.block_until_ready(program(*arguments))
+
+
+def _curves(arch, group, ms):
+  found, at = {}, widths(arch)
+  row = {"block": _row(arch), "attended": _row(arch), "fed_forward": _row(arch)}
+  for part in PARTS:
+    if (group, part, at[0]) in ms:
+      found[part] = tuple(ms[group, part, width] / row.get(part, 1) for width in at)
+  return Curves(group, ms[group, "embed", 0], at, found)
+
+
+def _row(arch):
+  return min(_IN_A_ROW, arch.depth)
+
+
+def _parts(network, group, width):
+  """{(part, width): (function, its arguments)} at a number of tokens."""
+  arch = network.arch
+  noise = np.random.default_rng(0).standard_normal((group, width, arch.width))
+  x = jnp.asarray(noise, network.dtype)
+  stage = jax.jit(_before_stage)(network, x)
+  # Handed in, or XLA would know that all are 1, and leave out what they change.
+  sizes = Attending.of(arch).first_sizes(group, width)
+  functions = {"block": _blocks, "last": _last}
+  if arch.prune_inside:
+    functions |= {"attended": _attended, "fed_forward": _fed_forward}
+  found = {part: (function, (network, x, sizes)) for part, function in functions.items()}
+  pruned = network.with_thresholds(np.zeros(arch.stages))
+  found |= {"stage": (_stage, (network, stage)), "decide": (_decide, (pruned, stage))}
+  return {(part, width): call for part, call in found.items()}
+
+
+def _nothing(network, images):
+  del network
+  return images[0, 0, 0]
+
+
+@usual
+def _embed(network, images):
+  return network.model.embed(network.preprocessing.normalize(images))
+
+
+@usual
+def _blocks(network, x, sizes):
+  for block in network.model.blocks[: _row(network.arch)]:
+    x, _ = block(x, _attend(network.arch, sizes))
+  return x
+
+
+@usual
+def _attended(network, x, sizes):
+  for block in network.model.blocks[: _row(network.arch)]:
+    x, _ = block.attended(x, _attend(network.arch, sizes))
+  return x
+
+
+@usual
+def _fed_forward(network, x, sizes):
+  del sizes
+  for block in network.model.blocks[: _row(network.arch)]:
+    x = block.fed_forward(x)
+  return x
+
+
+@usual
+def _last(network, x, sizes):
+  return predicted(network.model, x, _attend(network.arch, sizes)).logits
+
+
+@usual
+def _before_stage(network, x):
+  """The `Stage` after a block."""
+  attending = Attending.of(network.arch)
+  x, evidence = network.model.blocks[0].attended(x, attending.dense)
+  present = jnp.ones(x.shape[:2], jnp.float32)
+  return Stage(x, attending.first_sizes(*x.shape[:2]), present, evidence)
+
+
+@usual
+def _stage(network, stage):
+  """What a stage of fixed execution does that keeps two thirds of the patches."""
+  attending, count = Attending.of(network.arch), _two_thirds(network.arch, stage)
+  stage = dataclasses.replace(stage, present=jnp.ones(stage.present.shape, jnp.float32))
+  similarity = attending.similarity(stage)
+  keep = keeping.best(attending.scores(stage, similarity), stage.present, count)
+  rows, gone = rows_of(keep, count), rows_of(~keep, keep.shape[1] - count)
+  return attending.compacted(stage, keep.astype(jnp.float32), rows, similarity, gone)
+
+
+@usual
+def _decide(network, stage):
+  """What a stage of packed execution does before a group runs on at two thirds of the patches."""
+  count = _two_thirds(network.arch, stage)
+  rows = packed.decide(network.model, 0, stage)
+  n = rows.keep.shape[1]
+  if Attending.of(network.arch).compacts:
+    return rows._replace(x=rows.x[:, :count], sizes=rows.sizes[:, :count])
+  source = jnp.sort(jnp.where(rows.keep, jnp.arange(n), n - 1), axis=1)[:, :count]
+  x = jnp.take_along_axis(rows.x, source[..., None], axis=1)
+  sizes = rows.sizes
+  return rows._replace(
+    x=x, sizes=None if sizes is None else jnp.take_along_axis(sizes, source, axis=1)
+  )
+
+
+def _two_thirds(arch, stage):
+  """Tokens that go on where two thirds of the patches do."""
+  return arch.prefix_tokens + 2 * (stage.x.shape[1] - arch.prefix_tokens) // 3
+
+
+def _attend(arch, sizes):
+  return functools.partial(Attending.of(arch).dense, sizes=sizes)
