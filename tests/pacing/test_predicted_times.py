@@ -24,6 +24,7 @@ def arch(request, monkeypatch):
   image = 4 * (found.prefix_tokens + found.patches) * found.hidden
   monkeypatch.setattr(cache_sized, "CACHED_PACKED", 2 * image)  # groups of 2
   monkeypatch.setattr(packed, "STEP", 5)
+  monkeypatch.setattr(cache_sized, "FEW", 0)
   return found
 
 

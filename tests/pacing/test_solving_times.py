@@ -14,7 +14,7 @@ from asvit_jax.network import Network
 from asvit_jax.pacing import prediction, reaching, solving
 from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
-from asvit_jax.sparsity.executions import packed
+from asvit_jax.sparsity.executions import cache_sized, packed
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
 ARCH = tiny.arch()
@@ -30,6 +30,7 @@ COST = {
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
   monkeypatch.setattr(packed, "STEP", 3)
+  monkeypatch.setattr(cache_sized, "FEW", 0)
 
 
 @pytest.fixture(scope="module")
@@ -181,13 +182,12 @@ def test_packed_is_tried_beside_the_best_schedule_of_fixed_only(calibrator, monk
   assert tried["packed"][0].weights == best.weights
 
 
-def test_packed_programs_of_calls_have_every_width(monkeypatch):
-  """What is predicted and timed has the ladder without mean: calls must have the same."""
+def test_packed_programs_of_calls_have_the_widths_that_the_counts_say(monkeypatch):
   means, ladder = [], packed.ladder
   monkeypatch.setattr(packed, "ladder", lambda *given: means.append(given[2]) or ladder(*given))
   network = tiny.network(ARCH).with_counts((11, 6, 2))
   network(np.zeros((3, 32, 32, 3), np.uint8), "packed")
-  assert set(means) == {None}
+  assert set(means) == {12, 7, 3}  # with the class token
 
 
 @pytest.mark.parametrize("slower", [0.9, 1.0, 1.12])
