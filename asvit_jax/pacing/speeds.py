@@ -80,9 +80,8 @@ def asked(speedups):
   listed = isinstance(speedups, (list, tuple)) or getattr(speedups, "ndim", 0) == 1
   found = tuple(map(_number, speedups)) if listed else (_number(speedups),)
   if not found or len(set(found)) < len(found):
-    raise InputError(
-      f"speed-ups {', '.join(f'{s:g}' for s in found)}: expected one or more, each another"
-    )
+    given = f"speed-ups {', '.join(f'{s:g}' for s in found)}" if found else "no speed-ups"
+    raise InputError(f"{given}: expected one or more, each another")
   return found
 
 

@@ -167,6 +167,7 @@ class Untouchable:
     ({"speedup": True}, "speed-up True is no number"),
     ({"speedup": [1.5, None]}, "speed-up None is no number"),
     ({"speedup": []}, "expected one or more"),
+    ({"speedup": []}, "no speed-ups: expected one or more"),
     ({"speedup": [1.5, 1.8, 1.5]}, r"speed-ups 1\.5, 1\.8, 1\.5: expected one or more, each anot"),
     (
       {"speedup": 1.5, "budget": 0.5},
