@@ -206,7 +206,9 @@ def _with_photographs():
   if arch.image_size != network.arch.image_size:
     sized = dataclasses.replace(network.arch, image_size=arch.image_size)
     resized = load(given.weights, sized, resize=True, **chosen)
-    network = dataclasses.replace(network, params=resized.params)
+    network = dataclasses.replace(
+      network, params=resized.params, counts=resized.counts, speedups=resized.speedups
+    )
   network = dataclasses.replace(network, arch=arch)
   if given.speedup is None:
     check_budget(network.arch, given.budget)

@@ -77,13 +77,14 @@ def reference(network, images, tokens=False, execution=None):
   certain = jnp.ones(len(images), bool)
   if network.prunes:
     before = jnp.concatenate([jnp.ones_like(outputs.keep[:, :1]), outputs.keep[:, :-1]], axis=1)
-    if execution == "fixed":  # the least of those kept is the next above the greatest of the rest
-      least = jnp.where(outputs.keep > 0, outputs.scores, jnp.inf).min(axis=-1)
-      rest = jnp.where(before > outputs.keep, outputs.scores, -jnp.inf).max(axis=-1)
-      certain = (least - rest >= _NEAR).all(axis=1)
-    else:
+    if execution != "fixed":
       near = jnp.abs(outputs.scores - network.params["thresholds"][:, None]) < _NEAR
       certain = ~(near & (before > 0)).any(axis=(1, 2))
+    # By rank, the least of those kept is the next above the greatest of the rest.
+    if execution == "fixed" or network.arch.count_multiple > 1:
+      least = jnp.where(outputs.keep > 0, outputs.scores, jnp.inf).min(axis=-1)
+      rest = jnp.where(before > outputs.keep, outputs.scores, -jnp.inf).max(axis=-1)
+      certain &= (least - rest >= _NEAR).all(axis=1)
   found = {name: getattr(outputs, name) for name in output_names(tokens)}
   return found | {"certain": certain}
 

@@ -88,7 +88,8 @@ class Changing:
 
     Args:
       budget: share of the dense GMACs, between the least and the greatest of `budgets`. It may be
-        traced, and gradients reach all rows of thresholds; then its bounds are not checked.
+        traced, and gradients reach all rows of thresholds; then its bounds are not checked, and
+        the network has no counts, which are static: fixed execution needs `with_counts`.
 
     Raises:
       InputError: a budget outside of them, or a network that was not calibrated for several.
@@ -120,11 +121,10 @@ class Changing:
     found = [speed for speed in self.speedups if speed.asked == asked]
     if not found:
       known = ", ".join(f"{speed.asked:g}" for speed in self.speedups)
-      known = f"the network was calibrated for {known}" if known else "the network was for none"
-      raise InputError(
-        f"speed-up {asked:g}: {known}: ask for one of these, or calibrate for it with "
-        "--calibrate-speedup (`Network.calibrate`)"
-      )
+      said = f"the network was calibrated for {known}: ask for one of these, or calibrate"
+      if not known:
+        said = "the network was for none, or its images are of another size now: calibrate it"
+      raise InputError(f"speed-up {asked:g}: {said} with --calibrate-speedup (`Network.calibrate`)")
     one = self.at(found[0].budget) if self.budgets else self
     return dataclasses.replace(one, speedups=(found[0],))
 
@@ -132,8 +132,9 @@ class Changing:
     """The same network without what that execution does not read: `speedups`, and `counts`.
 
     Networks that differ in nothing else then run the same compiled programs: calls do so anyway;
-    functions of yours that `jax.jit` compiles do where they are handed this, `at` every budget.
-    Fixed execution runs with the counts, and for packed they say which widths to compile.
+    functions of yours that `jax.jit` compiles do where they are handed this. Fixed execution runs
+    with the counts, and for packed they say which widths to compile, so both compile anew `at`
+    another budget; packed does not for networks `with_counts(())`, which have all widths.
     """
     counts = self.counts if execution in ("fixed", "packed") else ()
     if (self.counts, self.speedups) == (counts, ()):

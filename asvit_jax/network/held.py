@@ -129,7 +129,8 @@ class Network(Changing, Compared):
     Args:
       images: (b, s, s, 3) uint8 pixels, or floats that are normalised; a list of such images, or of
         PIL images, does, too; see `vit.images`.
-      execution: of `EXECUTIONS`; by default packed where it prunes, else dense.
+      execution: of `EXECUTIONS`; by default `default_execution`: packed where it prunes, that of
+        its speed-up where it was calibrated for one, else dense.
       tokens: whether packed and fixed shall return the kept tokens, `Outputs.tokens` and
         `positions`, for heads of other tasks; dense and masked always do.
 

@@ -156,7 +156,7 @@ def _filled(network, stored, described, source, resize, new_head):
     )
   # A network without thresholds is of no budget, whatever its file says.
   budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
-  paced = speeds.from_description(stored.description, name) if prunes else ()
+  paced = speeds.from_description(stored.description, name, len(budgets) or 1) if prunes else ()
   if described is None or described.image_size != arch.image_size:
     paced = ()  # of images of that size
   if described is not None:  # before memory is taken for the sizes that a file claims

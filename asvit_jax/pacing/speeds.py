@@ -62,9 +62,23 @@ _FIELDS = {
 SCHEMA = schema.array(schema.table(_FIELDS, required=tuple(_FIELDS)), most=1000)
 
 
-def from_description(description, what):
-  """The `Speed`s of a `Network.describe()`; raises InputError, which says `what`, for others."""
+def from_description(description, what, rows):
+  """The `Speed`s of a `Network.describe()`.
+
+  Args:
+    description: it.
+    what: it is of, for the error.
+    rows: of thresholds, each of which has one, where there are any.
+
+  Raises:
+    InputError: something else.
+  """
   values = schema.check(description.get("speedups", []), SCHEMA, f"{what}: its speedups")
+  if len(values) not in (0, rows):
+    raise InputError(
+      f"{what}: it has {len(values)} speedups for {rows} rows of thresholds: fetch or write it "
+      "again"
+    )
   return tuple(map(Speed.from_json, values))
 
 
@@ -80,9 +94,8 @@ def asked(speedups):
   listed = isinstance(speedups, (list, tuple)) or getattr(speedups, "ndim", 0) == 1
   found = tuple(map(_number, speedups)) if listed else (_number(speedups),)
   if not found or len(set(found)) < len(found):
-    raise InputError(
-      f"speed-ups {', '.join(f'{s:g}' for s in found)}: expected one or more, each another"
-    )
+    given = f"speed-ups {', '.join(f'{s:g}' for s in found)}" if found else "no speed-ups"
+    raise InputError(f"{given}: expected one or more, each another")
   return found
 
 

@@ -193,13 +193,23 @@ def check_budget(arch, budget):
   check_share(budget)
   if not arch.prune_before:
     raise InputError(f"budget {budget:g} for a network that prunes nowhere: prune_before is empty")
-  least = float(gmacs(arch, jnp.zeros(arch.stages, jnp.float32))) / dense_gmacs(arch)
+  fewest = _fewest_patches(arch)
+  least = float(gmacs(arch, jnp.full(arch.stages, fewest, jnp.float32))) / dense_gmacs(arch)
   if budget < least:
+    pruned, more = "every patch", ""
+    if fewest:
+      pruned = f"all but {fewest} of {arch.patches} patches"
+      more = f", or set model.count_multiple below {arch.count_multiple}"
     raise InputError(
-      f"budget {budget:g} cannot be met: with every patch pruned from block "
-      f"{arch.prune_before[0]} on, {least:.3f} of the dense GMACs remain; ask for more, or prune "
-      "earlier"
+      f"budget {budget:g} cannot be met: with {pruned} pruned from block {arch.prune_before[0]} "
+      f"on, {least:.3f} of the dense GMACs remain; ask for more, or prune earlier{more}"
     )
+
+
+def _fewest_patches(arch):
+  """Patches that an image keeps where no score exceeds a threshold: `count_multiple` rounds up."""
+  multiple, prefix = arch.count_multiple, arch.prefix_tokens
+  return min(-(-prefix // multiple) * multiple - prefix, arch.patches)
 
 
 def check_budgets(arch, budgets):

@@ -2,7 +2,7 @@
 
 from asvit_jax import vit
 from asvit_jax.network import Network
-from asvit_jax.sparsity import complexity, counts
+from asvit_jax.sparsity import complexity, counts, schedule
 from asvit_jax.targets import account, fitting, programs, topology
 from asvit_jax.targets.compiling import compile_for
 
@@ -24,8 +24,9 @@ def compile_inference(target, arch, variant, dtype, budget, batch, executions):
     for all of them, `estimated_images_per_s`, `largest_batch` and `largest_batch_memory_mb`; and
     `results`, {execution: what `account.compiled` says}.
   """
-  ratio = complexity.uniform_ratio(arch, complexity.target_gmacs(arch, budget))
-  fixed = [counts.uniform(arch, ratio)]
+  scheduled = schedule.at(arch, budget)
+  ratio = complexity.uniform_ratio(scheduled, complexity.target_gmacs(arch, budget))
+  fixed = [counts.uniform(scheduled, ratio)]
   network = Network(arch, vit.specs(arch), dtype, variant=variant, counts=fixed)
   device = topology.devices(target)[0]
 

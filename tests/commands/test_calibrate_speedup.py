@@ -148,3 +148,13 @@ def test_benchmark_without_weights_has_no_speed_to_run():
 def test_a_network_of_no_speed_says_so(options):
   with pytest.raises(InputError, match=r"speed-up 1\.5: the network was for none"):
     run("evaluate", *options, "--speedup", 1.5)
+
+
+def test_benchmark_of_images_of_another_size_has_neither_their_speeds_nor_counts(fast, folder):
+  flags = (*fast[0][2:], "--images", folder / "val", "--image-size", 8, "--rounds", 1)
+  with pytest.raises(InputError, match=r"speed-up 1\.4: .* its images are of another size now"):
+    run("benchmark", *flags, "--speedup", 1.4)
+  budgets = [speed.budget for speed in load(fast[0][-1]).speedups]
+  given = ("--budget", np.mean(budgets), "--batch", 4, "--execution", "fixed")
+  result = run("benchmark", *flags, *given)
+  assert result["counts"] == [round(stage["mean"]) for stage in result["kept"]]

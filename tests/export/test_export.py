@@ -355,6 +355,16 @@ def test_an_artifact_that_keeps_other_tokens_does_not_verify(network, images):
     verification.largest_difference(network, programs, "onnx")
 
 
+def test_equal_scores_where_a_multiple_is_made_up_are_not_certain():
+  arch = tiny.arch(count_multiple=5)
+  network = tiny.network(arch).with_thresholds([1.0] * 3)  # above all: 4 of equals make up 5
+  params = network.params | {"pos_embed": 0 * network.params["pos_embed"]}
+  network, grey = network.with_params(params), np.full((1, 32, 32, 3), 128, np.uint8)
+  outputs = verification.reference(network, grey)
+  assert outputs["kept"].tolist() == [[4, 4, 4]]
+  assert not outputs["certain"].any()
+
+
 @pytest.mark.external
 def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
   pytest.importorskip("tensorflow")

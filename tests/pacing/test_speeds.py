@@ -13,6 +13,7 @@ from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.network import Network, load
 from asvit_jax.pacing import running, speeds
 from asvit_jax.pacing.speeds import Speed
+from asvit_jax.weights import saving
 
 ARCH = tiny.arch()
 # The parts of this one take long enough beside calling a program.
@@ -128,6 +129,15 @@ def test_images_of_another_size_are_of_no_speed(paced_network, tmp_path):
   assert load(path, larger, resize=True).speedups == ()
 
 
+def test_a_file_with_speeds_of_other_rows_is_named(paced_network, tmp_path):
+  path = tmp_path / "fast.safetensors"
+  described = paced_network.describe()
+  described |= {"speedups": described["speedups"][:2]}
+  saving.save(path, paced_network.params, described, arch=paced_network.arch)
+  with pytest.raises(InputError, match=r"fast\.safetensors: it has 2 speedups for 3 rows"):
+    load(path)
+
+
 @pytest.mark.parametrize(
   ("change", "said"),
   [
@@ -141,8 +151,6 @@ def test_files_that_say_something_else_are_refused(paced_network, tmp_path, chan
   network = paced_network.at_speedup(1.5)
   described = network.describe()
   described["speedups"] = [described["speedups"][0] | change]
-  from asvit_jax.weights import saving
-
   path = tmp_path / "w.safetensors"
   saving.save(path, network.params, described, arch=network.arch)
   with pytest.raises(InputError, match=said):
@@ -167,6 +175,7 @@ class Untouchable:
     ({"speedup": True}, "speed-up True is no number"),
     ({"speedup": [1.5, None]}, "speed-up None is no number"),
     ({"speedup": []}, "expected one or more"),
+    ({"speedup": []}, "no speed-ups: expected one or more"),
     ({"speedup": [1.5, 1.8, 1.5]}, r"speed-ups 1\.5, 1\.8, 1\.5: expected one or more, each anot"),
     (
       {"speedup": 1.5, "budget": 0.5},

@@ -131,6 +131,20 @@ def test_a_budget_below_what_remains_with_everything_pruned_is_refused():
     complexity.check_budget(arch, least - 0.01)
 
 
+@pytest.mark.parametrize(("multiple", "fewest"), [(5, 4), (9, 8), (16, 15), (17, 16)])
+def test_a_budget_below_what_a_multiple_leaves_is_refused(multiple, fewest):
+  arch = tiny.arch(count_multiple=multiple)
+  least = float(complexity.gmacs(arch, jnp.full(3, float(fewest)))) / complexity.dense_gmacs(arch)
+  said = rf"all but {fewest} of 16 patches .*{least:.3f} of.*model\.count_multiple below {multiple}"
+  with pytest.raises(InputError, match=said):
+    complexity.check_budget(arch, min(least - 0.01, 1.0))
+  if least < 0.99:  # and the least one can be met
+    complexity.check_budget(arch, least + 0.01)
+    network = tiny.network(arch).dense.calibrate(tiny.images(arch, 6), least + 0.01)
+    kept = np.asarray(network(tiny.images(arch, 6), "masked").kept)
+    assert kept.min() == fewest
+
+
 def test_a_budget_for_a_network_without_stages_is_refused():
   with pytest.raises(InputError, match="prunes nowhere"):
     complexity.check_budget(tiny.arch(prune_before=()), 0.5)
