@@ -223,6 +223,7 @@ def _after_stage(network, stage, limit, index, fixed=False):
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
+@usual
 def _kept(scores, present, threshold, multiple, prefix):
   """(images, n) bool, the patches that go on of those of a mask, by their scores."""
   always = ((0, 0), (prefix, 0))

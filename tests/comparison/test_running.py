@@ -280,8 +280,8 @@ def test_merging_is_the_network_s_own_or_the_recipe_s(network):
   assert own.paper.prune_before == tiny.TRAINED.prune_before
   shallow = Prunings.of(deit).merging
   stages = tuple(range(1, tiny.TRAINED.depth))
-  assert (shallow.reduction, shallow.prune_before) == ("merge", stages)
-  assert len(shallow.stage_weights) == len(stages)
+  assert (shallow.reduction, shallow.prune_before) == ("merge_tokens", stages)
+  assert shallow.stage_weights == ()  # they follow the budget
 
 
 COSTS = {
@@ -311,8 +311,10 @@ def test_whatever_merges_is_the_network_s_own_and_nothing_of_it_reaches_other_me
 
 def test_a_network_that_drops_inside_of_blocks_merges_as_the_recipes_do():
   arch = dataclasses.replace(tiny.TRAINED, prune_inside=True)
-  for pruning in Prunings.of(tiny.network(arch, variant="tiny")):
-    assert not pruning.prune_inside
+  paper, merging = Prunings.of(tiny.network(arch, variant="tiny"))
+  assert not paper.prune_inside
+  recipe = options.merging(arch.depth)
+  assert {name: getattr(merging, name) for name in recipe} == recipe
 
 
 @pytest.mark.parametrize("variant", ["deit_s", "lvvit_m"])
@@ -322,8 +324,9 @@ def test_a_recipe_s_stages_are_for_the_depth_of_its_variant(variant):
   config.model.variant = variant
   options.apply(config, "dense,merge")
   merging = Prunings.of(Network(arch, {}, variant=variant)).merging
-  assert merging.prune_before == tuple(range(1, arch.depth))
-  for key in ("reduction", "score", "score_exponents", "prune_before", "stage_weights"):
+  assert len(merging.prune_before) == 5
+  assert np.ptp(np.diff((*merging.prune_before, arch.depth))) <= 1  # evenly, to the end
+  for key in options.merging(arch.depth):
     assert getattr(merging, key) == config.model[key], key
 
 
