@@ -167,18 +167,18 @@ class Attending:
       there = source < n
       x = jnp.where(there[..., None], _take(x, source), 0)
       return x, None if sizes is None else jnp.where(there, _take(sizes, source), 1.0)
-    destinations = self._destinations(stage, keep, similarity)
-    weights = jnp.where(stage.present > 0, stage.sizes, 0.0)
-    x = stage.x.astype(jnp.float32)
-    at, mass, sizes = destinations, 0.0, 0.0
-    if gone is not None and gone.shape[1]:
-      sizes, (at, weights) = _take(weights, source), (_take(a, gone) for a in (at, weights))
-      mass, x = sizes[..., None] * _take(x, source), _take(x, gone)
-    moved = jnp.where(at[:, None, :] == source[..., None], weights[:, None, :], 0.0)
-    sizes += moved.sum(axis=-1)
-    mass += jnp.einsum("bwn,bnd->bwd", moved, x, precision="highest")
-    there = sizes > 0
-    sizes = jnp.where(there, sizes, 1.0)
+    tokens = (
+      self._destinations(stage, keep, similarity),
+      jnp.where(stage.present > 0, stage.sizes, 0.0),
+      stage.x.astype(jnp.float32),
+    )
+    if gone is None or not gone.shape[1]:
+      mass, sizes = _summed(source, *tokens)
+    else:
+      _, own_sizes, own = (_take(a, source) for a in tokens)
+      mass, sizes = _summed(source, *(_take(a, gone) for a in tokens))
+      mass, sizes = mass + own_sizes[..., None] * own, sizes + own_sizes
+    sizes = jnp.where(sizes > 0, sizes, 1.0)
     return (mass / sizes[..., None]).astype(stage.x.dtype), sizes
 
   def _destinations(self, stage, keep, similarity):
@@ -219,6 +219,22 @@ class Attending:
     if self.score.uses_keys or self.reduction.uses_keys:
       keys = k.astype(jnp.float32).mean(axis=-2)
     return context, Evidence(self.score.gather(class_attention, context), keys)
+
+
+def _summed(source, destinations, sizes, x):
+  """The mass and the size that tokens bring to where they go.
+
+  Args:
+    source: (b, width) int, what the places there are.
+    destinations: (b, n) int, the one of them that each token goes to.
+    sizes: (b, n) of the tokens.
+    x: (b, n, d), the tokens.
+
+  Returns:
+    (b, width, d) sums of tokens, weighted by size, and (b, width) of sizes.
+  """
+  moved = jnp.where(destinations[:, None, :] == source[..., None], sizes[:, None, :], 0.0)
+  return jnp.einsum("bwn,bnd->bwd", moved, x, precision="highest"), moved.sum(axis=-1)
 
 
 def _take(tokens, rows):

@@ -52,9 +52,8 @@ class Calibrator:
   Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores,
   e being the `Architecture.stage_exponents` at that budget, see `schedule`: 1, 2, 3 by default (the
   geometric schedule of DynamicViT, arXiv:2106.02034); how many of them are in one image is left to
-  its scores, and to `Architecture.count_multiple`. Each stage
-  sees the tokens that those before it leave, merged ones too. r is solved so that the measured mean
-  GMACs are the budget.
+  its scores, and to `Architecture.count_multiple`. Each stage sees the tokens that those before it
+  leave, merged ones too. r is solved so that the measured mean GMACs are the budget.
 
   Args:
     network: a `Network` whose architecture says where to prune; thresholds of it are not read.
@@ -152,8 +151,9 @@ class Calibrator:
     costs = gmacs(arch, jnp.asarray(kept, jnp.float32))
     left = None
     if logits:
-      left = [_logits(self._network, s, thresholds[-1], arch.stages - 1) for s in stages]
-      left = np.concatenate([np.asarray(x) for x in left])[self._valid]
+      left = self._gathered(
+        _logits(self._network, s, thresholds[-1], arch.stages - 1) for s in stages
+      )
     return Trial(thresholds, float(costs.mean()), left, kept)
 
   def fixed_trial(self, counts, logits=False):
@@ -167,25 +167,30 @@ class Calibrator:
     for i, count in enumerate(counts[:-1] if logits else ()):
       stages = [_after_stage(self._network, stage, count, i, True) for stage in stages]
     if logits:
-      left = [_logits(self._network, s, counts[-1], arch.stages - 1, True) for s in stages]
-      left = np.concatenate([np.asarray(x) for x in left])[self._valid]
+      left = self._gathered(
+        _logits(self._network, s, counts[-1], arch.stages - 1, True) for s in stages
+      )
     kept = np.tile(np.asarray(counts, int), (self.images, 1))
     return Trial(None, float(gmacs(arch, jnp.asarray(counts, jnp.float32))), left, kept)
 
   def dense_logits(self):
     """(images, classes) of the dense network."""
-    logits = [_dense_logits(self._network, stage) for stage in self._stages]
-    return np.concatenate([np.asarray(x) for x in logits])[self._valid]
+    return self._gathered(_dense_logits(self._network, stage) for stage in self._stages)
 
   def _scores(self, stages):
     """(images, n) of the patch tokens."""
-    scores = np.concatenate([np.asarray(_scores(self._network, s)) for s in stages])[self._valid]
+    scores = self._gathered(_scores(self._network, stage) for stage in stages)
     if not np.isfinite(scores).all():
       raise InputError(
         "the network's scores of these images are not finite (NaN or infinite), so no thresholds "
         "can be set by them: check its weights, which may be damaged or too large"
       )
     return scores
+
+  def _gathered(self, groups):
+    """(images, …) of what there is of each group, without padding."""
+    groups = list(groups)  # all of them are on their way before the first is waited for
+    return np.concatenate([np.asarray(of_group) for of_group in groups])[self._valid]
 
 
 def _in_groups(arch, images):

@@ -26,7 +26,8 @@ class VisionTransformer(nnx.Module):
     rngs: where the initial parameters come from.
 
   Attributes:
-    counts: patches that each stage keeps of every image, in fixed execution; () where not known.
+    counts: patches that each stage keeps of every image in fixed execution, and about which packed
+      has its widths; () where not known.
   """
 
   def __init__(self, arch: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):

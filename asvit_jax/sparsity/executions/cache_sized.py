@@ -75,10 +75,8 @@ def packed_group(arch, batch, platform):
 
 
 def fixed_group(arch, batch, platform):
-  """Images that a static number of tokens runs at once on a platform, with `CACHED_PACKED`."""
-  if platform == "cpu":
-    return images_at_once(arch, batch, CACHED_PACKED)
-  return images_at_once(arch, batch, CACHED_ON_TPU) if platform == "tpu" else batch
+  """Images that fixed runs at once on a platform of JAX."""
+  return _group(arch, batch, CACHED_PACKED, platform)
 
 
 def images_at_once(arch, batch, cached):
@@ -89,15 +87,26 @@ def images_at_once(arch, batch, cached):
 
 def _a_few_at_once(function, arch, images, cached):
   """A function of images, with as many at a time as a CPU's or a TPU's cache holds."""
-
-  def at_most(cached):
-    return functools.partial(in_groups, function, images_at_once(arch, len(images), cached))
-
-  if images_at_once(arch, len(images), cached) == len(images):  # and so on a TPU
+  if _group(arch, len(images), cached, "cpu") == len(images):  # and so on a TPU
     return function(images)
-  return jax.lax.platform_dependent(
-    images, cpu=at_most(cached), tpu=at_most(CACHED_ON_TPU), default=function
+  on_cpu, on_tpu = (
+    functools.partial(in_groups, function, _group(arch, len(images), cached, platform))
+    for platform in ("cpu", "tpu")
   )
+  return jax.lax.platform_dependent(images, cpu=on_cpu, tpu=on_tpu, default=function)
+
+
+def _group(arch, batch, cached, platform):
+  """Images to run at once on a platform of JAX: those whose hidden tokens its cache holds, or all.
+
+  Args:
+    arch: an `Architecture`.
+    batch: number of images.
+    cached: bytes of hidden tokens on a CPU.
+    platform: its name.
+  """
+  most = {"cpu": cached, "tpu": CACHED_ON_TPU}.get(platform)
+  return batch if most is None else images_at_once(arch, batch, most)
 
 
 def _divisor(batch, most):

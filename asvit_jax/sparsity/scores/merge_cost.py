@@ -6,9 +6,9 @@ import numpy as np
 from asvit_jax.sparsity.scores.class_attention import ClassAttention
 
 _LEAST = 1e-12  # powers and logarithms have no finite slope at 0
-# Stages cut as e^(s·t + c·(t² - 1/3)), t from -1 at the first to 1 at the last: (s, c) by the share
-# of the dense GMACs. With c below 0 the middle gives most; the less is to go, the more of it late.
-# Of those tried on 250 training images with DeiT-T, the ones with the least divergence.
+# Stages cut as e^(s·t + c·(t² - 1/3)), t from -1 at the first to 1 at the last; slopes s and curves
+# c by the share of the dense GMACs. With c below 0 the middle gives most; the less is to go, the
+# more of it late. Of what was tried on training images with DeiT-T, what had least divergence.
 _SHARES = (0.3, 0.4, 0.5, 0.65, 0.8)
 _SLOPES = (0.0, 0.15, 0.45, 0.85, 1.1)
 _CURVES = (0.0, -0.5, -0.7, -0.9, -0.9)
