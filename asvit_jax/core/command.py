@@ -173,6 +173,9 @@ def _said(error, known_keys):
         return f"get_config() of the file of --config returns {other[1]}, {_EXPECTED}"
       if isinstance(error, KeyError):
         return f"the config has no key {text!r}"
+      missing = re.search(r"Failed loading config file .* (No such file [^:]*): '([^']*)'", text)
+      if missing is not None:
+        return _no_config(missing[2], missing[1])
       return text + _choice_meant(text)
     known = known_keys()
     key = _as_given(unknown[1], known)
@@ -194,13 +197,20 @@ def _as_given(key, known):
   return next((path for path in paths if path not in known and key in path.split(".")), key)
 
 
+def _no_config(given, why):
+  """Of a --config that is neither a file nor the name of a recipe."""
+  names = recipes.names()
+  meant = hint(given.rpartition("/")[2].removesuffix(".py"), names)
+  return (
+    f"--config {given}: {why}, and no recipe of that name: choose from {', '.join(names)}, or give "
+    f"the path of a file{meant}"
+  )
+
+
 def _choice_meant(text):
-  """For a value that is none of those a flag takes, or a --config that is not there."""
+  """For a value that is none of those a flag takes."""
   choice = re.search(r"=(\S+): value should be one of <([^>]*)>", text)
-  if choice is not None:
-    return hint(choice[1], choice[2].split("|"))
-  missing = re.search(r"Failed loading config file .* No such file or directory: '([^']*)'", text)
-  return "" if missing is None else hint(missing[1].rpartition("/")[2], recipes.names())
+  return "" if choice is None else hint(choice[1], choice[2].split("|"))
 
 
 def _fail(error):

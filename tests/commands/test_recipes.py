@@ -83,6 +83,7 @@ def test_an_unknown_name_is_a_missing_file(tmp_path, given):
   for form in ((f"--config={given}",), ("--config", given)):
     process = call("-m", "asvit_jax", "train", *form, "--workdir", "w", cwd=tmp_path)
     assert_one_error(process, given.partition(":")[0], "No such file or directory")
+    assert "choose from as_deit_b, " in process.stderr
 
 
 def test_recipes_are_loaded_in_python_by_name():
