@@ -10,6 +10,7 @@ from PIL import Image
 from asvit_jax import config as config_lib
 from asvit_jax import vit
 from asvit_jax.core import leaves
+from asvit_jax.data import loader
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network import Network
 from asvit_jax.sparsity import gates
@@ -146,3 +147,9 @@ def config(data_dir, **changes):
     | changes
   )
   return config
+
+
+def all_of(config, source, network):
+  """Images and labels, all of them."""
+  batches = list(loader.eval_batches(config, source, network.preprocessing))
+  return [np.concatenate([b[k][b["valid"]] for b in batches]) for k in ("image", "label")]

@@ -7,7 +7,7 @@ import numpy as np
 
 from asvit_jax.comparison.accuracy import run_dense
 from asvit_jax.core.progress import log
-from asvit_jax.core.turns import in_turn
+from asvit_jax.core.turns import in_turn, representative
 from asvit_jax.data import loader, sources
 from asvit_jax.evaluation.speed import summarize
 
@@ -87,20 +87,6 @@ class Timer:
   def _pool(self):
     count = min(max(_POOL, self._count), len(self._source))
     return batch_of(self._config, self._source, self._dense.preprocessing, count)
-
-
-def representative(costs, count):
-  """Indices of images whose costs are evenly spaced quantiles of all, ascending.
-
-  Args:
-    costs: (images,) of each.
-    count: number to choose; where there are fewer, some come again.
-
-  Returns:
-    (count,) int array.
-  """
-  ranks = np.floor((np.arange(count) + 0.5) / count * len(costs)).astype(int)
-  return np.sort(np.argsort(costs, kind="stable")[ranks])
 
 
 def batch_of(config, source, preprocessing, count):

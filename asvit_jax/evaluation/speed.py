@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvit_jax.core import leaves
+from asvit_jax.core import leaves, turns
 from asvit_jax.core.devices import memory_mb
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
-from asvit_jax.core.turns import in_turn
 from asvit_jax.data import images as image_files
 from asvit_jax.sparsity import complexity, counts, schedule
 from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
@@ -68,7 +67,7 @@ def run(network, images, kept, names=TIMED, rounds=7):
     jax.block_until_ready(program(network, images))
 
   calls = {name: functools.partial(call, program) for name, program in programs.items()}
-  timed = summarize(in_turn(calls, rounds), len(images))
+  timed = summarize(turns.in_turn(calls, rounds), len(images))
   return {name: result | timed[name] for name, result in results.items()}
 
 
@@ -180,8 +179,7 @@ def representative(network, images, count):
     return network.apply(image, "masked").kept
 
   kept = np.concatenate([np.asarray(kept_of(network, image[None])) for image in images])
-  ranks = np.floor((np.arange(count) + 0.5) / count * len(images)).astype(int)
-  chosen = np.sort(np.argsort(network.gmacs(kept))[ranks])
+  chosen = turns.representative(network.gmacs(kept), count)
   return images[chosen], kept[chosen]
 
 

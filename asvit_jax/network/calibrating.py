@@ -6,7 +6,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import checking
-from asvit_jax.pacing import reaching, running, speeds
+from asvit_jax.pacing import reaching, speeds
 from asvit_jax.sparsity import complexity, search
 from asvit_jax.sparsity.counts import mean_of
 
@@ -77,4 +77,4 @@ def default_execution(network):
   """See `Network.default_execution`."""
   if not network.prunes:
     return "dense"
-  return running.default(network.speedups[0].execution) if network.speedups else "packed"
+  return network.speedups[0].execution if network.speedups else "packed"

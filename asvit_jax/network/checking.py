@@ -154,10 +154,7 @@ def thresholds_of(arch, thresholds, budgets=()):
   if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(thresholds)):
     thresholds = jnp.asarray(thresholds)
   elif not isinstance(thresholds, jax.Array):
-    try:
-      thresholds = np.asarray(thresholds)
-    except (TypeError, ValueError) as error:  # rows of different lengths
-      raise InputError(f"thresholds are no array ({error}): {expected}") from error
+    thresholds = _array(thresholds, "thresholds", expected)
   if thresholds.dtype == bool or not _is_real(thresholds.dtype):
     raise InputError(f"thresholds are {_what(thresholds)}, no numbers: {expected}")
   if thresholds.shape != shape:
@@ -193,12 +190,7 @@ def fixed_counts_of(arch, counts, budgets=()):
     f"expected whole numbers, one for each of its {arch.stages} stages{rows}, from 0 to the "
     f"{arch.patches} patches of an image, none above the one before"
   )
-  try:
-    array = np.asarray(counts)
-  except (TypeError, ValueError) as error:  # rows of different lengths, or traced
-    raise InputError(
-      f"the counts of a network are {shown(counts)}, no rows of numbers: {expected}"
-    ) from error
+  array = _array(counts, "the counts of a network", expected)
   if array.shape == (0,):
     return ()
   table = array[None] if array.ndim == 1 else array
@@ -221,12 +213,7 @@ def counts_of(arch, kept):
   """
   expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
   check_not_traced("What patches kept cost")
-  try:
-    counts = np.asarray(kept)
-  except (TypeError, ValueError) as error:  # rows of different lengths, or traced
-    raise InputError(
-      f"patches kept are no array ({' '.join(str(error).split())[:100]}): {expected}"
-    ) from error
+  counts = _array(kept, "patches kept", expected)
   fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
   if not fits or not np.isfinite(counts).all():
     what = "not all finite" if fits else _what(counts)
@@ -252,6 +239,15 @@ def names_of(classes):
   if wrong is not None:
     raise InputError(f"the name of class {wrong[0]} is {shown(wrong[1])}: expected a text")
   return names if all(type(name) is str for name in names) else tuple(map(str, names))
+
+
+def _array(values, what, expected):
+  """Values as a NumPy array; raises InputError for rows of different lengths, or traced ones."""
+  try:
+    return np.asarray(values)
+  except (TypeError, ValueError) as error:
+    said = " ".join(str(error).split())[:100]
+    raise InputError(f"{what} are no array ({said}): {expected}") from error
 
 
 def _prunes_nowhere():

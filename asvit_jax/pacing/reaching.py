@@ -13,7 +13,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
-from asvit_jax.core.turns import in_turn
+from asvit_jax.core.turns import in_turn, representative
 from asvit_jax.pacing import cache, running
 from asvit_jax.pacing.solving import Solver, check
 from asvit_jax.pacing.speeds import Speed
@@ -145,19 +145,16 @@ class _Timing:
 
   def __init__(self, network, given, batch):
     self._network, self._given, self._batch = network, given, batch
-    self._dense = self._packed = None
+    self._dense = None
 
   def __call__(self, execution, counts, trial):
     """Time of the dense network ÷ that of an execution, the median over the rounds."""
     network, images = self._network, self._images(trial)
-    pruned = network.with_thresholds(trial.thresholds)
+    # As users call it: what packed compiles follows from the counts, too.
+    pruned = network.with_thresholds(trial.thresholds, counts=counts)
     if self._dense is None:
-      self._dense = _compiled(running.dense_forward, network, images)
-    if execution == running.FIXED:
-      ours = _compiled(running.forward(execution, counts), pruned, images)
-    else:  # one program for all thresholds
-      self._packed = self._packed or _compiled(running.forward(execution, counts), pruned, images)
-      ours = self._packed
+      self._dense = _compiled(running.forward("dense"), network, images)
+    ours = _compiled(running.forward(execution), pruned, images)
     calls = {
       "dense": functools.partial(_run, self._dense, network, images),
       "ours": functools.partial(_run, ours, pruned, images),
@@ -169,15 +166,14 @@ class _Timing:
 
   def _images(self, trial):
     """A batch of images whose kept tokens are evenly spaced quantiles of those of all."""
-    order = np.argsort(trial.kept.sum(axis=1), kind="stable")
-    ranks = np.floor((np.arange(self._batch) + 0.5) / self._batch * len(order)).astype(int)
-    wanted, found, start = order[ranks], {}, 0
+    wanted = representative(trial.kept.sum(axis=1), self._batch)
+    found, start = {}, 0
     for batch in self._given:
       rows = np.flatnonzero(batch["valid"])
       for index in wanted[(wanted >= start) & (wanted < start + len(rows))]:
         found[int(index)] = np.asarray(batch["image"][rows[index - start]])
       start += len(rows)
-    return jax.device_put(np.stack([found[int(index)] for index in sorted(wanted)]))
+    return jax.device_put(np.stack([found[int(index)] for index in wanted]))
 
 
 def _compiled(forward, network, images):

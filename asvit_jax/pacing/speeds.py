@@ -9,6 +9,7 @@ import numpy as np
 from asvit_jax.core import schema, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
+from asvit_jax.pacing.running import PACED
 
 BATCH = 32
 _EXPECTED = "expected how many times as fast as the dense network it shall be, above 1, as 1.5"
@@ -22,7 +23,7 @@ class Speed:
     asked: time of the dense network ÷ time of this one, as asked for.
     reached: the same, measured.
     predicted: the same, from the table of times.
-    execution: how it runs, a name of `sparsity.executions`, or "fixed".
+    execution: how it runs, of `running.PACED`.
     budget: share of the dense GMACs that it takes on the images of the calibration, at most 1.
     counts: patches that each stage keeps, where every image keeps the same number.
     batch: images a batch.
@@ -53,7 +54,7 @@ _FIELDS = {
   "asked": schema.number(1, 1e6),
   "reached": schema.number(1e-6, 1e6),
   "predicted": schema.number(1e-6, 1e6),
-  "execution": schema.text(100),
+  "execution": schema.text(choices=PACED),
   "budget": schema.number(1e-6, 1),
   "counts": schema.array(schema.integer(), most=1 << 10),
   "batch": schema.integer(1, sizes.MOST_BATCH),

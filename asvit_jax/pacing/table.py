@@ -16,7 +16,7 @@ import numpy as np
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.core.promotion import usual
 from asvit_jax.core.turns import in_turn
-from asvit_jax.pacing.running import dense_forward, groups
+from asvit_jax.pacing.running import forward, groups
 from asvit_jax.sparsity import keeping
 from asvit_jax.sparsity.attending import Attending, Stage
 from asvit_jax.sparsity.executions import packed
@@ -96,7 +96,7 @@ def measure(network, batch, rounds=ROUNDS):
   """
   arch, sizes = network.arch, sorted(set(groups(network.arch, batch).values()))
   images = jnp.zeros((batch, *arch.image_shape), jnp.uint8)  # on the device already
-  programs = {"dense": (dense_forward, (network, images)), "call": (_nothing, (network, images))}
+  programs = {"dense": (forward("dense"), (network, images)), "call": (_nothing, (network, images))}
   for group in sizes:
     programs[group, "embed", 0] = _embed, (network, images[:group])
     for width in widths(arch):

@@ -18,7 +18,7 @@ from asvit_jax.comparison.running import Comparison, contenders
 from asvit_jax.comparison.table import markdown
 from asvit_jax.config import options
 from asvit_jax.core.errors import DivergedError, InputError
-from asvit_jax.data import loader, sources
+from asvit_jax.data import sources
 from asvit_jax.losses.distillation import divergence
 from asvit_jax.network import Network, load
 
@@ -27,29 +27,11 @@ pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 NAMES = ["merge", "tome", "evit"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-  return tiny.write_folder(tmp_path_factory.mktemp("compare") / "images")
-
-
-@pytest.fixture(scope="module")
-def network():
-  """Dense; it would merge by fewer stages than the recipe's."""
-  merging = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
-  return tiny.network(dataclasses.replace(tiny.TRAINED, **merging), variant="tiny").dense
-
-
 def comparison(network, data, out, names=NAMES, **changes):
   config = tiny.config(data, **changes)
   source, train_source = (sources.open_source(config.data, split) for split in ("val", "train"))
   compared = contenders(network, names, [0.7])
   return Comparison(network, compared, config, source, train_source, out)
-
-
-def all_of(config, source, network):
-  """Images and labels, all of them."""
-  batches = list(loader.eval_batches(config, source, network.preprocessing))
-  return [np.concatenate([b[k][b["valid"]] for b in batches]) for k in ("image", "label")]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +45,8 @@ def measured(network, data, tmp_path_factory):
 
 def test_it_measures_every_method_on_the_same_images(measured, network):
   ours, results = measured
-  images, labels = all_of(ours.config, ours.source, network)
-  calibration, _ = all_of(ours.config, ours.train_source, network)
+  images, labels = tiny.all_of(ours.config, ours.source, network)
+  calibration, _ = tiny.all_of(ours.config, ours.train_source, network)
   dense_logits, divergences = np.asarray(network(images).logits), {}
   dense = dense_logits.argmax(axis=-1)
   assert results["dense"]["top1"] == pytest.approx(100 * (dense == labels).mean())
@@ -204,7 +186,7 @@ def test_images_are_shown_of_what_is_right_most_often_at_the_least_budget(
 def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, name):
   config = tiny.config(data, total_steps=12, **{"data.crop_scale": (1.0, 1.0)})
   source = sources.open_source(config.data, "train")
-  images, _ = all_of(config, source, network)
+  images, _ = tiny.all_of(config, source, network)
   first = prepare(name, 0.6, network, Prunings.of(network)).calibrated(lambda: [{"image": images}])
   wanted = np.asarray(network(images).logits)
 
@@ -249,7 +231,7 @@ def test_fine_tuned_lines_and_speed_stand_beside_the_others(network, data, tmp_p
   before, after = (row["thresholds"] for row in results["results"][:2])
   assert before != after
   np.testing.assert_allclose(tuned.params["thresholds"], after, rtol=1e-6)
-  images, _ = all_of(ours.config, ours.train_source, network)
+  images, _ = tiny.all_of(ours.config, ours.train_source, network)
   cost = tuned.gmacs(np.asarray(tuned(images).kept)).mean()
   assert cost / network.dense_gmacs == pytest.approx(0.7, abs=0.01)
 

@@ -1,6 +1,5 @@
 """Methods at equal measured time, on a clock that is known, and what they are timed on."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -14,28 +13,10 @@ from asvit_jax.comparison.running import Comparison, contenders, searched
 from asvit_jax.comparison.speedups import least_budget
 from asvit_jax.comparison.table import markdown
 from asvit_jax.core.errors import InputError
-from asvit_jax.data import loader, sources
+from asvit_jax.data import sources
 from asvit_jax.network import Network
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-  return tiny.write_folder(tmp_path_factory.mktemp("speedups") / "images")
-
-
-@pytest.fixture(scope="module")
-def network():
-  """Dense; it would merge by fewer stages than the recipe's."""
-  merging = {"reduction": "merge", "score": "attention_novelty", "score_exponents": (0.5, 1.0)}
-  return tiny.network(dataclasses.replace(tiny.TRAINED, **merging), variant="tiny").dense
-
-
-def all_of(config, source, network):
-  """Images and labels, all of them."""
-  batches = list(loader.eval_batches(config, source, network.preprocessing))
-  return [np.concatenate([b[k][b["valid"]] for b in batches]) for k in ("image", "label")]
 
 
 class Clock:
@@ -75,7 +56,7 @@ def at_speedups(network, data, out, names, speedups, budgets=()):
 def clock(network, data, monkeypatch):
   config = tiny.config(data)
   clock = Clock({"merge": 0.2, "tome": 0.05})
-  clock.images = all_of(config, sources.open_source(config.data, "train"), network)[0]
+  clock.images = tiny.all_of(config, sources.open_source(config.data, "train"), network)[0]
   monkeypatch.setattr(timing.Timer, "time", lambda *given: clock(*given))
   return clock
 
@@ -179,7 +160,7 @@ def test_a_batch_to_time_on_is_as_dear_as_the_images(network, data):
 
   config = tiny.config(data)
   source = sources.open_source(config.data, "train")
-  images, _ = all_of(config, source, network)
+  images, _ = tiny.all_of(config, source, network)
   merge = prepare("merge", 0.6, network, Prunings.of(network))
   merge = merge.calibrated(lambda: [{"image": images}])
   timer = timing.Timer(network, config, source, 6)

@@ -44,11 +44,11 @@ def test_one_network_serves_several_speeds(paced_network, pixels):
     np.testing.assert_allclose(
       one.params["thresholds"], network.params["thresholds"][row], rtol=1e-5
     )
-    assert one.default_execution() == running.default(speed.execution)
+    assert one.default_execution() == speed.execution
     kept = np.asarray(one(pixels, "masked").kept).mean(axis=0)
     np.testing.assert_allclose(kept, speed.counts, atol=0.6)
     assert one.at_speedup(speed.asked) == one
-  assert network.default_execution() == running.default(network.speedups[0].execution)
+  assert network.default_execution() == network.speedups[0].execution
 
 
 def test_networks_keep_the_counts_of_their_speeds(paced_network):
@@ -145,6 +145,7 @@ def test_a_file_with_speeds_of_other_rows_is_named(paced_network, tmp_path):
     ({"reached": "fast"}, r"\[0\]\.reached is 'fast', expected a finite number"),
     ({"counts": None}, r"\[0\]\.counts is None, expected a list"),
     ({"budget": 2.0}, r"\[0\]\.budget is 2\.0, expected at most 1"),
+    ({"execution": "os:system"}, r"\[0\]\.execution is 'os:system', expected .*fixed"),
   ],
 )
 def test_files_that_say_something_else_are_refused(paced_network, tmp_path, change, said):

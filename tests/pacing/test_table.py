@@ -28,7 +28,7 @@ def test_the_parts_in_a_row_are_the_dense_network(changes):
   np.testing.assert_allclose(x, halves, atol=1e-5)
   expected = network(images, "dense").logits
   np.testing.assert_allclose(table._last(network, x, sizes), expected, atol=1e-4)
-  np.testing.assert_allclose(running.dense_forward(network, images), expected, atol=1e-4)
+  np.testing.assert_allclose(running.forward("dense")(network, images), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"prune_inside": True, "reduction": "merge"}])
