@@ -38,6 +38,8 @@ def test_groups_of_images_give_what_the_whole_batch_gives(pruned, execution, cac
 def test_packed_runs_in_groups_that_the_cache_holds(pruned, monkeypatch, changes, sizes):
   for name, value in changes.items():
     monkeypatch.setattr(cache_sized, name, value)
+  assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=None)
+  monkeypatch.setattr(cache_sized, "FEW_STAGES", 1)  # and two are many
   assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=cache_sized.FEW_STEP)
   monkeypatch.setattr(cache_sized, "FEW", 5)  # and six are more than a few
   assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=None)

@@ -23,8 +23,9 @@ CACHED_ON_TPU = 74 * 2**20
 # An accelerator runs packed in so many groups of at least so many images, and at coarser widths: by
 # its compiler's estimates a TPU takes 21 % longer for four times 16 images of DeiT-S than for 64.
 GROUPS, LEAST, WIDE_STEP = 4, 32, 32
-# A CPU takes a few images at coarser widths, too: who asks for these waits for the compiler.
-FEW, FEW_STEP = 8, 32
+# A CPU takes a few images through many stages at coarser widths, too: who asks for these waits for
+# the compiler.
+FEW, FEW_STAGES, FEW_STEP = 8, 3, 32
 
 
 def cache_sized(execution, cached=CACHED):
@@ -69,7 +70,8 @@ masked = cache_sized(in_place.masked)
 def packed_group(arch, batch, platform):
   """Images that packed runs at once on a platform of JAX, and its `step`, None for its default."""
   if platform == "cpu":
-    return images_at_once(arch, batch, CACHED_PACKED), FEW_STEP if batch <= FEW else None
+    waits = batch <= FEW and arch.stages > FEW_STAGES
+    return images_at_once(arch, batch, CACHED_PACKED), FEW_STEP if waits else None
   most = max(LEAST, min(batch // GROUPS, images_at_once(arch, batch, CACHED_ON_TPU)))
   return _divisor(batch, most), WIDE_STEP
 
