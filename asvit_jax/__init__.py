@@ -23,6 +23,7 @@ _PLACES = {
   "Preprocessing": "asvit_jax.data.preprocessing",
   "VARIANTS": "asvit_jax.vit",
   "create": "asvit_jax.network",
+  "estimated_times": "asvit_jax.targets.times",
   "load": "asvit_jax.network",
   "load_artifact": "asvit_jax.export.artifacts",
   "train": "asvit_jax.training.loop",

@@ -37,17 +37,20 @@ PARTS = dict(block=block, attended=attended, fed_forward=fed_forward, stage=stag
 PARTS |= dict(decide=decide)
 
 
+PLATFORM = "cpu"
+
+
 def table(arch, batch):
   """The `Table` of a network on that device, whose times are those of a group, any number."""
   curves = []
-  for group in sorted(set(running.groups(arch, batch).values())):
+  for group in sorted(set(running.groups(arch, batch, PLATFORM).values())):
     at = np.arange(1, arch.prefix_tokens + arch.patches + 1)
     parts = {name: tuple(map(float, part(at))) for name, part in PARTS.items()}
     curves.append(Curves(group, EMBED, tuple(at.tolist()), parts))
   n = arch.prefix_tokens + arch.patches
-  groups = batch / running.groups(arch, batch)["fixed"]
+  groups = batch / running.groups(arch, batch, PLATFORM)["fixed"]
   dense = CALL + groups * (EMBED + (arch.depth - 1) * block(n) + last(n))
-  return Table(batch, float(dense), CALL, tuple(curves))
+  return Table("made up", PLATFORM, False, {}, batch, float(dense), CALL, tuple(curves))
 
 
 def install(patched, slower=1.0):

@@ -9,6 +9,8 @@ python evaluate.py --weights W --execution fixed --counts mean --save-weights FI
 python evaluate.py --weights DIAL --budget 0.6 --config.data.dir=DIR --compare-dense
 python evaluate.py --config configs/as_deit_t.py --weights W --config.data.dir=DIR \
   --calibrate-speedup 1.5,1.8 --calibrate-split train --save-weights FAST
+python evaluate.py --config configs/as_deit_t.py --weights W --config.data.dir=DIR \
+  --calibrate-speedup 1.2 --speed-batch 64 --target tpu:v5e:1x1 --save-weights FOR_V5E
 """
 
 import dataclasses
@@ -121,6 +123,7 @@ def _evaluate():
     complexity.check_budgets(architecture(config), budgets)
   if asked is not None:
     speeds.check_prunes(architecture(config))
+    paced.check_target()
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
   loader.check_classes(config, source)
   network = arguments.network(config, images=source)

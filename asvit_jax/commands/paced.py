@@ -4,6 +4,7 @@ import dataclasses
 
 from absl import flags
 
+from asvit_jax.commands import arguments
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
@@ -23,6 +24,9 @@ def define_calibration():
   )
   flags.DEFINE_integer(
     "speed-batch", 32, "Images a batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
+  )
+  arguments.define_target(
+    "Of --calibrate-speedup: another device, a TPU whose compiler estimates the times, as"
   )
 
 
@@ -79,6 +83,10 @@ def check_calibration(asked, speedups, budgets, wanted):
     wanted: of --budget, or None.
   """
   given = flags.FLAGS
+  if given.target is not None and asked is None:
+    raise InputError(
+      f"--target {given.target} is the device that --calibrate-speedup is for: give that, too"
+    )
   if budgets is not None and asked is not None:
     raise InputError(
       "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
@@ -97,15 +105,26 @@ def check_calibration(asked, speedups, budgets, wanted):
     raise InputError("--counts is for budgets: a speed-up has counts of its own")
 
 
+def check_target():
+  """Raises InputError for a --target whose times nothing here can estimate."""
+  if flags.FLAGS.target is not None:
+    from asvit_jax.targets import process, times
+
+    process.environment(times.check(flags.FLAGS.target))
+
+
 def calibrated(network, batches, asked):
   """The network with thresholds for the speed-ups, those of host 0, and its `Speed`s for JSON."""
   from asvit_jax.core import exchange
   from asvit_jax.pacing import speeds
 
-  given = flags.FLAGS
-  network = network.calibrate(
-    batches, speedup=asked, batch=given["speed-batch"].value, seed=given.seed
-  )
+  given, times = flags.FLAGS, None
+  batch = given["speed-batch"].value
+  if given.target is not None:
+    from asvit_jax.targets.times import estimated_times
+
+    times = estimated_times(network, given.target, batch)
+  network = network.calibrate(batches, speedup=asked, batch=batch, seed=given.seed, times=times)
   # Every host timed its own devices.
   reached = [speed.to_json() for speed in network.speedups]
   reached, weights = exchange.gather((reached, network.arch.stage_weights))[0]

@@ -11,7 +11,7 @@ from asvit_jax.sparsity import complexity, search
 from asvit_jax.sparsity.counts import mean_of
 
 
-def calibrate(network, images, budget, speedup, batch, seed):
+def calibrate(network, images, budget, speedup, batch, seed, times):
   """See `Network.calibrate`."""
   checking.check_not_traced("Network.calibrate")
   if (budget is None) == (speedup is None):
@@ -23,7 +23,7 @@ def calibrate(network, images, budget, speedup, batch, seed):
   return (
     _for_budgets(network, images, budget)
     if speedup is None
-    else _for_speedups(network, images, speedup, batch, seed)
+    else _for_speedups(network, images, speedup, _batch(batch, times), seed, times)
   )
 
 
@@ -39,11 +39,21 @@ def _for_budgets(network, images, budget):
   return network.with_thresholds(np.stack(rows), budgets, kept)
 
 
-def _for_speedups(network, images, speedup, batch, seed):
-  asked, batch = speeds.asked(speedup), speeds.check_batch(batch)
+def _batch(batch, times):
+  """The images a batch that are asked for, or those that times are of."""
+  if batch is None:
+    return speeds.BATCH if times is None else times.batch
+  batch = speeds.check_batch(batch)
+  if times is not None and times.batch != batch:
+    raise InputError(f"batch {batch}, and the times are of batches of {times.batch}: give one")
+  return batch
+
+
+def _for_speedups(network, images, speedup, batch, seed, times):
+  asked = speeds.asked(speedup)
   speeds.check_seed(seed)
   speeds.check_prunes(network.arch)
-  found = reaching.reach(network, images, asked, batch, seed)
+  found = reaching.reach(network, images, asked, batch, seed, times)
   if len({reached.weights for reached in found}) == 1:
     arch = dataclasses.replace(network.arch, stage_weights=found[0].weights)
     network = dataclasses.replace(network, arch=arch)

@@ -188,7 +188,7 @@ class Network(Changing, Compared):
     """
     return reading.read(images, self.arch, self.preprocessing)
 
-  def calibrate(self, images, budget=None, *, speedup=None, batch=speeds.BATCH, seed=0):
+  def calibrate(self, images, budget=None, *, speedup=None, batch=None, seed=0, times=None):
     """Sets thresholds that meet a budget, or a speed, on the given images; no labels, no training.
 
     Args:
@@ -197,8 +197,10 @@ class Network(Changing, Compared):
         between, and at the first where none is asked for.
       speedup: instead, how many times as fast as dense it shall run on this device, measured; or
         several, see `at_speedup`. docs/speed.md says how.
-      batch: images a batch that the speed is for.
+      batch: images a batch that the speed is for, 32 by default.
       seed: of the batches that times are predicted for.
+      times: of the device that the speed is for, of `asvit_jax.estimated_times`; by default this
+        one, which is measured.
 
     Returns:
       The `Network` with these thresholds, and the mean of what they keep as `counts`.
@@ -206,7 +208,7 @@ class Network(Changing, Compared):
     Raises:
       InputError: what cannot be met, or images that are none, see `vit.images`.
     """
-    return calibrating.calibrate(self, images, budget, speedup, batch, seed)
+    return calibrating.calibrate(self, images, budget, speedup, batch, seed, times)
 
   def search(self, images, budget, trials=search.TRIALS, seed=0):
     """Looks for how hard each stage should cut; no labels, no training.

@@ -1,4 +1,4 @@
-"""Tables of times of this machine, kept from one process to the next.
+"""Tables of times, kept from one process to the next.
 
 A file each in `latency/` of the directory that `ASVIT_CACHE` names, by default
 `$XDG_CACHE_HOME/asvit_jax` or `~/.cache/asvit_jax`, under a name made of all that the times depend
@@ -16,13 +16,11 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.pacing.running import groups
-from asvit_jax.pacing.table import PARTS, Curves, Table, measure, widths
+from asvit_jax.pacing.table import PARTS, Curves, Table, described, measure, widths
 
 VARIABLE = "ASVIT_CACHE"
-_VERSION = 2  # of what is measured, and how
+_VERSION = 3  # of what is measured, and how
 _MOST_BYTES = 1 << 20
-# Of an architecture, what no time depends on.
-_NO_MATTER = ("prune_before", "stage_weights", "count_elementwise")
 _MS = schema.number(1e-9, 1e9)
 _ALWAYS = ("block", "stage", "decide", "last")
 _ROW = schema.array(_MS, 1, 1000)
@@ -36,8 +34,14 @@ _CURVES = schema.table(
   ("group", "embed", "widths", "parts"),
 )
 _FILE = schema.table(
-  {"key": schema.table(), "dense": _MS, "call": _MS, "curves": schema.array(_CURVES, 1, 10)},
-  ("key", "dense", "call", "curves"),
+  {
+    "key": schema.table(),
+    "device": schema.text(200),
+    "dense": _MS,
+    "call": schema.number(0, 1e9),
+    "curves": schema.array(_CURVES, 1, 10),
+  },
+  ("key", "device", "dense", "call", "curves"),
 )
 
 
@@ -48,12 +52,39 @@ def table(network, batch):
     network: as for `table.measure`.
     batch: images a batch.
   """
-  key = key_of(network, batch)
+
+  def measured():
+    log(f"measuring what parts of the network take on this device, batch {batch}: half a minute")
+    return measure(network, batch)
+
+  device, affinity = jax.devices()[0], getattr(os, "sched_getaffinity", None)
+  of = {
+    "platform": device.platform,
+    "device": device.device_kind,
+    "cpus": len(affinity(0)) if affinity else os.cpu_count(),
+    "jax": jax.__version__,
+    "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    "precision": str(jax.config.jax_default_matmul_precision),
+  }
+  return kept(network, batch, of, measured)
+
+
+def kept(network, batch, device, make):
+  """The `Table` of a network on a device: that of before, or what `make()` returns, kept from now.
+
+  Args:
+    network: as for `table.measure`.
+    batch: images a batch.
+    device: dictionary for JSON: `platform`, its name in JAX, and all else of the device, and of
+      what compiles for it, that times depend on.
+    make: function of nothing that returns the `Table`.
+  """
+  groups_ = groups(network.arch, batch, device["platform"])
+  key = {"version": _VERSION, **device, **described(network), "batch": batch, "groups": groups_}
   path = _path(key)
   found = None if path is None else _load(path, key, network.arch)
   if found is None:
-    log(f"measuring what parts of the network take on this device, batch {batch}: half a minute")
-    found = measure(network, batch)
+    found = make()
     if path is not None:
       _save(path, key, found)
   return found
@@ -68,30 +99,6 @@ def directory():
   if not os.path.isabs(caches):  # the specification ignores others
     caches = "~/.cache"
   return storage.path(caches) / "asvit_jax" / "latency"
-
-
-def key_of(network, batch):
-  """All that times depend on, as a dictionary for JSON.
-
-  Args:
-    network: a `Network`.
-    batch: images a batch.
-  """
-  device, arch = jax.devices()[0], network.arch
-  affinity = getattr(os, "sched_getaffinity", None)
-  return {
-    "version": _VERSION,
-    "platform": device.platform,
-    "device": device.device_kind,
-    "cpus": len(affinity(0)) if affinity else os.cpu_count(),
-    "jax": jax.__version__,
-    "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    "precision": str(jax.config.jax_default_matmul_precision),
-    "architecture": {k: v for k, v in arch.to_json().items() if k not in _NO_MATTER},
-    "dtype": network.dtype,
-    "batch": batch,
-    "groups": groups(arch, batch),
-  }
 
 
 def _path(key):
@@ -124,10 +131,12 @@ def _load(path, key, arch):
   except FileNotFoundError:
     return None
   except (OSError, InputError) as error:
-    log(f"warning: the times kept of this device cannot be used: {on_a_line(error)}")
+    log(f"warning: times kept of before cannot be used: {on_a_line(error)}")
     return None
-  log(f"what parts of the network take on this device is known: {path}")
-  return Table(key["batch"], values["dense"], values["call"], curves)
+  log(f"what parts of the network take on {values['device']} is known: {path}")
+  estimated, of = "target" in key, {name: key[name] for name in ("architecture", "dtype")}
+  ms = values["dense"], values["call"]
+  return Table(values["device"], key["platform"], estimated, of, key["batch"], *ms, curves)
 
 
 def _check(path, curves, key, arch):
@@ -145,8 +154,9 @@ def _check(path, curves, key, arch):
 
 def _save(path, key, found):
   curves = [vars(each) for each in found.curves]
-  values = {"key": key, "dense": found.dense, "call": found.call, "curves": curves}
+  values = {"key": key, "curves": curves}
+  values |= {name: getattr(found, name) for name in ("device", "dense", "call")}
   try:
     storage.write(path, json.dumps(values, indent=1) + "\n")
   except (OSError, InputError) as error:
-    log(f"warning: the times of this device are not kept: {on_a_line(error)}")
+    log(f"warning: the times of {found.device} are not kept: {on_a_line(error)}")

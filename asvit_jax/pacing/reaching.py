@@ -1,6 +1,7 @@
-"""Thresholds and counts with which a network is as fast as asked, on this device.
+"""Thresholds and counts with which a network is as fast as asked.
 
-What is predicted is timed beside the dense network, and the aim corrected by the miss.
+On this device, what is predicted is timed beside the dense network, and the aim corrected by the
+miss. Of a device that is not here, what its compiler estimates has to do.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from asvit_jax.core.turns import in_turn, representative
 from asvit_jax.pacing import cache, running
 from asvit_jax.pacing.solving import Solver, check
 from asvit_jax.pacing.speeds import Speed
+from asvit_jax.pacing.table import described
 from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.calibration import Calibrator
 from asvit_jax.sparsity.complexity import dense_gmacs
@@ -44,7 +46,7 @@ class Reached:
   weights: tuple[float, ...]
 
 
-def reach(network, images, speedups, batch, seed=0):
+def reach(network, images, speedups, batch, seed=0, times=None):
   """Looks for what makes a network so many times as fast as the dense one.
 
   Args:
@@ -53,21 +55,24 @@ def reach(network, images, speedups, batch, seed=0):
     speedups: tuple of them, see `speeds.asked`.
     batch: images a batch.
     seed: of the batches that packed execution is predicted for.
+    times: the `Table` of a device, of this network and batch; by default that of this device.
 
   Returns:
     A `Reached` for each speed-up.
 
   Raises:
-    InputError: a speed-up that cannot be reached, images that are none, or speed-ups whose results
-      are the same.
+    InputError: a speed-up that cannot be reached, images that are none, speed-ups whose results
+      are the same, or times of something else.
   """
   network = network.dense
   given = list(batches(images, network.arch, network.preprocessing))
-  table = cache.table(network, batch)
+  if times is not None:
+    _check_times(times, network)
+  table = times or cache.table(network, batch)
   check(table, network.arch, speedups)  # before images run
   calibrator = Calibrator(network, given)
   solver = Solver(table, calibrator.some(DECIDING), seed)
-  timing = _Timing(network, given, batch)
+  timing = None if table.estimated else _Timing(network, given, batch)
   found = [_one(speedup, solver, calibrator, timing) for speedup in speedups]
   for one, other in itertools.combinations(found, 2):
     if one.speed.budget == other.speed.budget:
@@ -76,6 +81,14 @@ def reach(network, images, speedups, batch, seed=0):
         "speeds further apart"
       )
   return found
+
+
+def _check_times(times, network):
+  if times.network != described(network):
+    raise InputError(
+      "the times are of another network: another architecture, compute type or way to prune; make "
+      "them of the network that is calibrated"
+    )
 
 
 def _one(speedup, solver, calibrator, timing):
@@ -88,6 +101,13 @@ def _one(speedup, solver, calibrator, timing):
   found, nearest = None, None
   for correction in range(CORRECTIONS + 1):
     result = _result(speedup, candidate, solver, calibrator, timing)
+    if timing is None:
+      log(
+        f"speed-up {speedup:g}: predicted {result.speed.predicted:.2f} at "
+        f"{result.speed.budget:.3f} of the GMACs, from {result.speed.device}: not measured"
+      )
+      found, nearest = result, 0.0
+      break
     miss = abs(result.speed.reached / speedup - 1)
     log(
       f"speed-up {speedup:g}: predicted {result.speed.predicted:.2f}, reached "
@@ -115,7 +135,7 @@ def _one(speedup, solver, calibrator, timing):
 
 
 def _result(speedup, candidate, solver, calibrator, timing):
-  """The `Reached` of a `Candidate`, timed."""
+  """The `Reached` of a `Candidate`, timed where `timing` is not None."""
   arch = calibrator.arch
   exponents = dataclasses.replace(arch, stage_weights=candidate.weights).stage_exponents
   trial = calibrator.trial(candidate.ratio, exponents)
@@ -124,12 +144,18 @@ def _result(speedup, candidate, solver, calibrator, timing):
     gmacs = calibrator.fixed_trial(counts).gmacs
   else:
     counts = mean_of(trial.kept)
-  reached = timing(candidate.execution, counts, trial)
-  device = jax.devices()[0].device_kind
+  reached = None if timing is None else timing(candidate.execution, counts, trial)
   predicted = solver.table.dense / candidate.predicted
   budget = min(gmacs / dense_gmacs(arch), 1.0)  # comparing tokens costs, too
   speed = Speed(
-    speedup, reached, predicted, candidate.execution, budget, counts, solver.table.batch, device
+    speedup,
+    reached,
+    predicted,
+    candidate.execution,
+    budget,
+    counts,
+    solver.table.batch,
+    solver.table.device,
   )
   return Reached(speed, trial.thresholds, candidate.weights)
 

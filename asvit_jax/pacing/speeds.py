@@ -21,17 +21,17 @@ class Speed:
 
   Attributes:
     asked: time of the dense network ÷ time of this one, as asked for.
-    reached: the same, measured.
+    reached: the same, measured; None where times are a compiler's estimates.
     predicted: the same, from the table of times.
     execution: how it runs, of `running.PACED`.
     budget: share of the dense GMACs that it takes on the images of the calibration, at most 1.
     counts: patches that each stage keeps, where every image keeps the same number.
     batch: images a batch.
-    device: what it was measured on.
+    device: what it was measured on, or the estimates are of.
   """
 
   asked: float
-  reached: float
+  reached: float | None
   predicted: float
   execution: str
   budget: float
@@ -52,7 +52,7 @@ class Speed:
 
 _FIELDS = {
   "asked": schema.number(1, 1e6),
-  "reached": schema.number(1e-6, 1e6),
+  "reached": schema.either(schema.number(1e-6, 1e6), schema.NULL),
   "predicted": schema.number(1e-6, 1e6),
   "execution": schema.text(choices=PACED),
   "budget": schema.number(1e-6, 1),

@@ -1,4 +1,4 @@
-"""What the parts of a network take on this device, by the number of tokens.
+"""What the parts of a network take on a device, by the number of tokens.
 
 Blocks are timed a few in a row, with weights of their own each, on as many images as the executions
 run at once: so caches hold what they hold there. All parts, and the dense network whole, are timed
@@ -27,6 +27,8 @@ ROUNDS = 7
 _IN_A_ROW = 4  # blocks
 _LEAST_MS = 1e-4  # of a part that takes no longer than a call
 PARTS = ("block", "attended", "fed_forward", "stage", "decide", "last")
+# Of an architecture, what no time depends on.
+_NO_MATTER = ("prune_before", "stage_weights", "count_elementwise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +62,23 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """What was measured of a network.
+  """What a network takes on a device.
 
   Attributes:
+    device: what it is of, in words.
+    platform: JAX's name of what the device is: "cpu", "gpu" or "tpu".
+    estimated: whether a compiler estimated the times, and none was measured.
+    network: what they are of, see `described`.
     batch: images a batch.
     dense: ms of a batch of the dense network, as inference runs it.
     call: ms of calling any program, which those of the parts are without.
     curves: for each number of images that an execution runs at once.
   """
 
+  device: str
+  platform: str
+  estimated: bool
+  network: dict
   batch: int
   dense: float
   call: float
@@ -86,23 +96,52 @@ def widths(arch):
   return tuple(np.unique(np.linspace(least, tokens, WIDTHS).round().astype(int)).tolist())
 
 
-def measure(network, batch, rounds=ROUNDS):
-  """Measures the `Table` of a network for a batch; each part is compiled once.
+def described(network):
+  """All of a `Network` that times depend on, as a dictionary for JSON."""
+  architecture = {k: v for k, v in network.arch.to_json().items() if k not in _NO_MATTER}
+  return {"architecture": architecture, "dtype": network.dtype}
+
+
+def programs(network, batch, platform):
+  """The parts of a network, as functions to compile.
 
   Args:
     network: a `Network` whose architecture says where it prunes; thresholds are not read.
     batch: images a batch.
+    platform: JAX's name of the platform that they are for.
+
+  Returns:
+    {(images at once, part, number of tokens): (function, its arguments)}; the stem is a part, too,
+    "embed", of 0 tokens.
+  """
+  arch, found = network.arch, {}
+  for group in sorted(set(groups(arch, batch, platform).values())):
+    images = jnp.zeros((group, *arch.image_shape), jnp.uint8)  # on the device already
+    found[group, "embed", 0] = _embed, (network, images)
+    for width in widths(arch):
+      found |= {(group, *key): call for key, call in _parts(network, group, width).items()}
+  return found
+
+
+def curves_of(arch, ms):
+  """The `Curves` of an `Architecture`, of the ms of its `programs`."""
+  return tuple(_curves(arch, group, ms) for group in sorted({group for group, _, _ in ms}))
+
+
+def measure(network, batch, rounds=ROUNDS):
+  """Measures the `Table` of a network for a batch; each part is compiled once.
+
+  Args:
+    network: as for `programs`.
+    batch: images a batch.
     rounds: number of times that each is timed.
   """
-  arch, sizes = network.arch, sorted(set(groups(network.arch, batch).values()))
-  images = jnp.zeros((batch, *arch.image_shape), jnp.uint8)  # on the device already
-  programs = {"dense": (forward("dense"), (network, images)), "call": (_nothing, (network, images))}
-  for group in sizes:
-    programs[group, "embed", 0] = _embed, (network, images[:group])
-    for width in widths(arch):
-      programs |= {(group, *key): call for key, call in _parts(network, group, width).items()}
-  progress, calls = Progress("compiling parts, programs", len(programs)), {}
-  for done, (key, (function, arguments)) in enumerate(programs.items(), 1):
+  platform = jax.default_backend()
+  images = jnp.zeros((batch, *network.arch.image_shape), jnp.uint8)
+  whole = {"dense": (forward("dense"), (network, images)), "call": (_nothing, (network, images))}
+  functions = whole | programs(network, batch, platform)
+  progress, calls = Progress("compiling parts, programs", len(functions)), {}
+  for done, (key, (function, arguments)) in enumerate(functions.items(), 1):
     program = jax.jit(function).lower(*arguments).compile()
     calls[key] = functools.partial(_call, program, arguments)
     calls[key]()
@@ -110,9 +149,9 @@ def measure(network, batch, rounds=ROUNDS):
   ms = {key: 1e3 * statistics.median(times) for key, times in in_turn(calls, rounds).items()}
   dense, call = ms.pop("dense"), ms.pop("call")
   ms = {key: max(time - call, _LEAST_MS) for key, time in ms.items()}
-  table = Table(batch, dense, call, tuple(_curves(arch, group, ms) for group in sizes))
-  log(f"the dense network takes {table.dense:.1f} ms for {batch} images")
-  return table
+  log(f"the dense network takes {dense:.1f} ms for {batch} images")
+  device, of = jax.devices()[0].device_kind, described(network)
+  return Table(device, platform, False, of, batch, dense, call, curves_of(network.arch, ms))
 
 
 def _call(program, arguments):

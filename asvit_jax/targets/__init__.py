@@ -4,5 +4,6 @@
 process of its own (`process` starts it, `worker` is it), whose environment makes JAX compile for
 the target: `topology` has its devices, `programs` what is compiled, `compiling` compiles it and
 reads what the compiler says, `fitting` looks for the largest batch, `roofline` estimates times, and
-`account` says it all. `check` compiles the programs of two recipes for many targets.
+`account` says it all. `times` is what the parts of a network take on a TPU, from the cycles that
+its compiler says (`cycles`). `check` compiles the programs of two recipes for many targets.
 """

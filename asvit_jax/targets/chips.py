@@ -23,6 +23,8 @@ class Chip:
       start (XLA_PYTHON_CLIENT_MEM_FRACTION).
     source: of the rates.
     gpu: what the compiler must know of a GPU, see `topology`; {} for a TPU.
+    clock: of a TPU, Hz: with it, as many matrix units as it has, each of 128 x 128 or, in v6e, 256
+      x 256 multipliers, come to the peak.
   """
 
   platform: str
@@ -32,11 +34,12 @@ class Chip:
   memory: float
   source: str
   gpu: dict = dataclasses.field(default_factory=dict)
+  clock: float | None = None
 
 
-def _tpu(tflops, gigabytes_s, gibibytes, page):
-  rate = tflops * 1e12
-  return Chip("tpu", rate, rate, gigabytes_s * 1e9, gibibytes * 2**30, _TPU + page)
+def _tpu(tflops, gigabytes_s, gibibytes, ghz, page):
+  rate, memory = tflops * 1e12, gibibytes * 2**30
+  return Chip("tpu", rate, rate, gigabytes_s * 1e9, memory, _TPU + page, clock=ghz * 1e9)
 
 
 def _gpu(tflops, tf32, gigabytes_s, device_bytes, source, **known):
@@ -86,10 +89,10 @@ _HOPPER = {
 
 # By the name that a user writes after "tpu:" or "gpu:".
 TPUS = {
-  "v4": _tpu(275, 1228, 30.75, "v4"),
-  "v5e": _tpu(197, 819, 15.75, "v5e"),
-  "v5p": _tpu(459, 2765, 95.74, "v5p"),
-  "v6e": _tpu(918, 1640, 31.25, "v6e"),
+  "v4": _tpu(275, 1228, 30.75, 1.05, "v4"),
+  "v5e": _tpu(197, 819, 15.75, 1.5, "v5e"),
+  "v5p": _tpu(459, 2765, 95.74, 1.75, "v5p"),
+  "v6e": _tpu(918, 1640, 31.25, 1.75, "v6e"),
 }
 GPUS = {
   "a100": _gpu(312, 156, 2039, 85100068864, _A100, **_AMPERE),

@@ -18,7 +18,7 @@ def main():
   try:
     job = json.load(sys.stdin)
   except ValueError:
-    sys.exit("error: this is the process of train.py and benchmark.py --target, and no tool")
+    sys.exit("error: this is the process behind --target, and no tool")
   try:
     result = _JOBS[job.pop("what")](target=names.parse(job.pop("target")), **job)
   except InputError as error:
@@ -48,7 +48,14 @@ def _check(target, **check):
   return compile_one(target, **check)
 
 
-_JOBS = {"training": _training, "inference": _inference, "check": _check}
+def _times(target, architecture, **rest):
+  from asvit_jax.targets.times import compile_parts
+  from asvit_jax.vit import Architecture
+
+  return compile_parts(target, Architecture.from_json(architecture, "the job"), **rest)
+
+
+_JOBS = {"training": _training, "inference": _inference, "check": _check, "times": _times}
 
 if __name__ == "__main__":
   main()

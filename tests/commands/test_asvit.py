@@ -26,7 +26,7 @@ FLAGS = {
       "save-weights",
     ),
     *("calibrate-split", "counts", "search", "seed", "budget", "report", "report-images"),
-    *("calibrate-speedup", "speed-batch", "speedup"),
+    *("calibrate-speedup", "speed-batch", "speedup", "target"),
     "[no]compare-dense",
     *("step", "weights-of", "per-class", "parts"),
   },

@@ -90,6 +90,6 @@ def test_batches_of_many_images_are_drawn_by_the_seed(arch):
 
 def test_times_between_widths_are_interpolated_and_never_fall(arch):
   table = paced.table(arch, BATCH)
-  curves = table.of(running.groups(arch, BATCH)["fixed"])
+  curves = table.of(running.groups(arch, BATCH, paced.PLATFORM)["fixed"])
   rough = type(curves)(2, 1.0, (4, 8, 16), {"block": (1.0, 3.0, 2.0)})
   assert [float(rough.at("block", n)) for n in (2, 4, 6, 8, 12, 16, 20)] == [1, 1, 2, 3, 3, 3, 3]

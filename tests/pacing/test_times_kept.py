@@ -9,7 +9,7 @@ import tiny
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.pacing import cache, running
-from asvit_jax.pacing.table import PARTS, Curves, Table, widths
+from asvit_jax.pacing.table import PARTS, Curves, Table, described, widths
 
 ARCH = tiny.arch()
 BATCH = 4
@@ -18,11 +18,11 @@ BATCH = 4
 def measured(network, batch):
   """A `Table` at the widths that are measured."""
   arch, at, found = network.arch, widths(network.arch), []
-  for group in sorted(set(running.groups(arch, batch).values())):
+  for group in sorted(set(running.groups(arch, batch, "cpu").values())):
     names = PARTS if arch.prune_inside else ("block", "stage", "decide", "last")
     parts = {name: tuple(paced.PARTS[name](n) for n in at) for name in names}
     found.append(Curves(group, 0.3, at, parts))
-  return Table(batch, 12.5, 0.01, tuple(found))
+  return Table("cpu", "cpu", False, described(network), batch, 12.5, 0.01, tuple(found))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_what_cannot_be_used_is_measured_anew_with_a_warning(file, calls, networ
   assert cache.table(network, BATCH) == measured(network, BATCH)
   assert calls == [BATCH]
   said = capsys.readouterr().err
-  assert said.count("warning: the times kept of this device cannot be used") == 1
+  assert said.count("warning: times kept of before cannot be used") == 1
   assert cache.table(network, BATCH) == measured(network, BATCH)  # and was kept again
   assert calls == [BATCH]
 
@@ -121,7 +121,7 @@ def test_where_nothing_can_be_written_it_is_measured_each_time(
   for _ in range(2):
     assert cache.table(network, BATCH) == measured(network, BATCH)
   assert calls == [BATCH, BATCH]
-  assert "warning: the times of this device are not kept" in capsys.readouterr().err
+  assert "warning: the times of cpu are not kept" in capsys.readouterr().err
 
 
 def test_a_cache_without_a_place_is_a_warning(calls, network, monkeypatch, capsys):
