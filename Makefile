@@ -38,6 +38,7 @@ format: .venv/dev
 .venv/run: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 .venv/dev: .venv/run requirements-dev.txt

@@ -77,10 +77,3 @@ def test_what_is_installed_is_what_is_there(repository):
   }
   assert listed == there | {"asvit_jax.recipes"}
   assert project["tool"]["setuptools"]["package-dir"] == {"asvit_jax.recipes": "configs"}
-
-
-def test_files_can_be_read_at_one_sitting(repository):
-  lines = {
-    path: len(path.read_text().splitlines()) for path in (repository / "asvit_jax").rglob("*.py")
-  }
-  assert {path.name: count for path, count in lines.items() if count > 330} == {}

@@ -54,7 +54,3 @@ def test_the_examples_for_python_run_one_after_the_other(
 def test_every_link_into_the_repository_leads_somewhere(page):
   for target in LINK.findall(page.read_text()):
     assert target.startswith("https://") or (page.parent / target).exists(), target
-
-
-def test_the_readme_can_be_read_at_one_sitting():
-  assert len(README.read_text().splitlines()) < 150
