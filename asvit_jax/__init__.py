@@ -23,9 +23,14 @@ _PLACES = {
   "Preprocessing": "asvit_jax.data.preprocessing",
   "VARIANTS": "asvit_jax.vit",
   "create": "asvit_jax.network",
+  "draw_run": "asvit_jax.report.curves",
+  "draw_tokens": "asvit_jax.report.tokens",
   "estimated_times": "asvit_jax.targets.times",
+  "evaluate": "asvit_jax.evaluation.accuracy",
   "load": "asvit_jax.network",
   "load_artifact": "asvit_jax.export.artifacts",
+  "open_images": "asvit_jax.config.opening",
+  "recipe": "asvit_jax.config.opening",
   "train": "asvit_jax.training.loop",
 }
 

@@ -32,27 +32,14 @@ def main(paths):
 
 
 def _curves(paths, out):
-  from asvit_jax.config.model import architecture
-  from asvit_jax.config.parts import NETWORK
   from asvit_jax.report import curves, tokens
-  from asvit_jax.run import identity, metrics
-  from asvit_jax.sparsity.complexity import target_gmacs
 
   workdir = flags.FLAGS.workdir
   if workdir is None or flags.FLAGS.weights is not None or paths:
     raise InputError("--curves draws the training of a run: give --workdir, no weights or images")
-  lines, config = metrics.read(workdir), identity.load(workdir, arguments.parts(), NETWORK)
-  target = target_gmacs(architecture(config), config.budget)
-  figure = curves.draw_curves(lines, target, _name(workdir))
+  figure, steps = curves.draw_run(workdir, arguments.parts())
   tokens.save(figure, out)
-  return {"steps": lines[-1]["step"]}
-
-
-def _name(workdir):
-  from asvit_jax.core import storage
-
-  path = storage.path(workdir)
-  return (path if storage.in_bucket(path) else path.resolve()).name
+  return {"steps": steps}
 
 
 def _tokens(paths, out):

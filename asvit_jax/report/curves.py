@@ -8,14 +8,39 @@ import numpy as np
 from matplotlib import colormaps, ticker
 from matplotlib.figure import Figure
 
+from asvit_jax.config.model import architecture
+from asvit_jax.config.parts import NETWORK
+from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses import LOSSES
 from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
+from asvit_jax.run import identity, metrics
+from asvit_jax.sparsity.complexity import target_gmacs
 
 _LOSS, _FIRST = "#222222", "#0072b2"
 # Okabe and Ito's, which everybody can tell apart; in the order of `LOSSES`, again if it is longer.
 _COLORS = (_FIRST, "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+
+
+def draw_run(workdir, parts=()):
+  """`draw_curves` of the run in a workdir.
+
+  Args:
+    workdir: of `train`.
+    parts: of the user's own that its config may name, see `identity.load`.
+
+  Returns:
+    matplotlib `Figure`, and the last step of the run.
+
+  Raises:
+    InputError: no run there, or one without a training step.
+  """
+  lines, config = metrics.read(workdir), identity.load(workdir, parts, NETWORK)
+  path = storage.path(workdir)
+  title = (path if storage.in_bucket(path) else path.resolve()).name
+  target = target_gmacs(architecture(config), config.budget)
+  return draw_curves(lines, target, title), lines[-1]["step"]
 
 
 def draw_curves(lines, target_gmacs=None, title=""):

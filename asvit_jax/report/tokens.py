@@ -12,6 +12,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import printable
 from asvit_jax.data import loader
 from asvit_jax.data.images import ImageFiles
+from asvit_jax.data.sources import Sample
 from asvit_jax.evaluation.one_pass import classify
 from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
@@ -95,22 +96,25 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   return figure
 
 
-def draw_tokens(network, config, source, execution="masked"):
+def draw_tokens(network, config, source, execution="masked", count=None):
   """Runs a pruned network on images and draws what it keeps of them.
 
   Args:
     network: a `Network` that prunes.
     config: a config; `data` is read.
-    source: a `Source` of at most `MAX_ROWS` images; a label of -1 stands for unknown. Its classes
-      name the labels.
+    source: a `Source`, of at most `MAX_ROWS` images without `count`; a label of -1 stands for
+      unknown. Its classes name the labels.
     execution: masked or fixed.
+    count: draw so many images of the source, evenly spaced; by default all of it.
 
   Returns:
     The `Figure` of `token_picture`.
 
   Raises:
-    InputError: an image that cannot be read, or classes that do not fit the network.
+    InputError: too many images, one that cannot be read, or classes that do not fit the network.
   """
+  check_rows(len(source) if count is None else count)
+  source = source if count is None else Sample(source, count)
   config = config.copy_and_resolve_references()
   devices = jax.local_device_count()
   config.eval.batch_size = math.ceil(len(source) / devices) * devices

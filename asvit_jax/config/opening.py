@@ -1,0 +1,64 @@
+"""A config and its images from Python: what the command line does with flags."""
+
+from asvit_jax.config.defaults import base
+from asvit_jax.core import recipes
+from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
+from asvit_jax.data import sources
+
+
+def recipe(name=None, **changes):
+  """The config of a recipe, with keys changed: `recipe("as_deit_s:0.65", **{"data.dir": DIR})`.
+
+  Args:
+    name: of a file of `configs/`, with its argument after a colon; by default the defaults alone.
+    **changes: values by dotted key, as `--config.KEY=VALUE`; a dictionary's keys for a section do,
+      too: `recipe(model={"variant": "deit_t"})`.
+
+  Returns:
+    A config: `asvit_jax.train`, `open_images`, `evaluate` and `draw_tokens` take it.
+
+  Raises:
+    InputError: an unknown recipe, an argument that it does not take, or an unknown key.
+  """
+  if name is not None and not isinstance(name, str):
+    raise InputError(f"recipe {shown(name)}: expected a name, such as 'as_deit_s:0.65', or None")
+  config = base() if name is None else recipes.load(*name.split(":", 1))
+  flat = {}
+  for key, value in changes.items():
+    nested = value if isinstance(value, dict) else {"": value}
+    flat |= {f"{key}.{inner}".rstrip("."): of for inner, of in nested.items()}
+  known = set(_keys(config))
+  for key in flat:
+    if key not in known:
+      raise InputError(
+        f"config key {shown(key)} is unknown: asvit_jax/config/defaults.py has all of them"
+        f"{hint(key, known)}"
+      )
+  config.update_from_flattened_dict(flat)
+  return config
+
+
+def open_images(config, split=None):
+  """The labelled images of a config's data set.
+
+  Args:
+    config: of `recipe`; `data` is read.
+    split: name of the split; `data.eval_split` by default.
+
+  Returns:
+    A `data.sources.Source`: `len()`, and by index a dictionary of `image` (encoded), `label` and
+    `file`; `classes`, their names.
+
+  Raises:
+    InputError: the data is not there, or is not what the config says.
+  """
+  return sources.open_source(config.data, split or config.data.eval_split, allow_flat=True)
+
+
+def _keys(config, prefix=""):
+  for key, value in config.items():
+    yield f"{prefix}{key}"
+    if hasattr(value, "items"):
+      yield from _keys(value, f"{prefix}{key}.")
