@@ -45,6 +45,7 @@ def load(
   arch=None,
   *,
   dtype="float32",
+  image_size=None,
   resize=False,
   new_head=False,
   classes=None,
@@ -61,6 +62,8 @@ def load(
     arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for what this package wrote, nor
       for weights of a published network.
     dtype: compute type, "float32" or "bfloat16".
+    image_size: side of the images, or (height, width), in pixels, instead of `arch`'s; the position
+      embedding is then interpolated.
     resize: interpolates the position embedding of another image size than `arch` has.
     new_head: starts a new head where `arch` has another number of classes, or the source no head.
     classes: instead of `arch`: number of classes, for a new head.
@@ -86,6 +89,8 @@ def load(
     arch, variant = recognize(stored, f"weights {source}", classes if new_head else None)
   if classes is not None:
     arch = dataclasses.replace(arch, classes=classes)
+  if image_size is not None:
+    arch, resize = dataclasses.replace(arch, image_size=image_size), True
   network = Network(arch, {}, dtype, _preprocessing(stored, source), variant=variant)
   return _filled(network, stored, described, source, resize, new_head)
 

@@ -87,6 +87,10 @@ def test_of_images_of_another_size_they_are_not_known(network, tmp_path, capsys)
   larger = load(path, tiny.arch(image_size=48), resize=True)
   assert larger.prunes
   assert larger.counts == ()
+  assert load(path, image_size=48) == larger
+  assert load(path, image_size=(48, 32)).arch.image_size == (48, 32)
+  with pytest.raises(InputError, match="image size 47 is not a multiple of patch size"):
+    load(path, image_size=47)
   assert "run it fixed" in capsys.readouterr().err
 
 
