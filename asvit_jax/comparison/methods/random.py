@@ -10,7 +10,7 @@ from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 class Random(FixedCount):
-  """See `methods`: as many tokens as `top_k`, but chosen by a seed and the image's own pixels.
+  """See `methods`: as many tokens as `drop_fixed`, chosen by a seed and the image's own pixels.
 
   So an image loses the same tokens again, in whatever batch it is.
 
