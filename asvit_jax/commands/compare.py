@@ -17,22 +17,32 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
+_BUDGETS = (0.65, 0.5)  # where nobody says any
 
 
 def define_flags():
   """Defines them."""
-  from asvit_jax.comparison.methods import METHODS
+  from asvit_jax.comparison.methods import DEFAULT
 
   arguments.define_config(trains=True)
   arguments.define_source("compare on")
-  flags.DEFINE_string("budgets", "0.65,0.5", "Shares of the dense GMACs.")
+  flags.DEFINE_string(
+    "budgets",
+    None,
+    "Shares of the dense GMACs. By default the config's own budget, 0.6 of --config RECIPE:0.6; "
+    f"{','.join(map(str, _BUDGETS))} where it has none.",
+  )
   flags.DEFINE_string(
     "speedups",
     None,
     "Times the dense network's speed, such as 1.3,1.8: each method at the budget that is measured "
     "to be so fast here; instead of --budgets, or besides them where they are given, too.",
   )
-  flags.DEFINE_list("methods", list(METHODS), "Methods, or package.module:object of your own.")
+  flags.DEFINE_list(
+    "methods",
+    list(DEFAULT),
+    "Methods, or package.module:object of your own; top_k is another name of drop_fixed.",
+  )
   outputs.define_directory("out", "runs/compare", "Directory for all results.", _check_out)
   flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
   flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
@@ -50,11 +60,12 @@ def main(_):
 
   given = flags.FLAGS
   methods, speedups = list(dict.fromkeys(given.methods)), _speedups()
-  alone = speedups and not flags.FLAGS["budgets"].present
-  budgets = () if alone else arguments.shares("budgets")
+  budgets = arguments.shares("budgets")
   if not methods:
     raise InputError("--methods is empty: give at least one")
   config = arguments.config(trains=given.finetune)
+  if budgets is None:
+    budgets = () if speedups else _budgets_of(config)
   if given.finetune:
     _check_recipe(config)
   source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
@@ -81,6 +92,11 @@ def main(_):
   if given.report is None:
     return {"out": given.out, **results}
   return {"out": given.out, "report": _report(comparison, results, title), **results}
+
+
+def _budgets_of(config):
+  """The shares to compare at where none are typed, a tuple."""
+  return _BUDGETS if config.budget is None else (config.budget,)
 
 
 def _speedups():

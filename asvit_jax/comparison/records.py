@@ -84,11 +84,14 @@ def base_settings(network, config, source):
 
 def contender_settings(contender, train_split=None):
   """What a contender adds to it; `train_split` is where thresholds come from."""
+  arch = contender.network.arch
   settings = {
     "budget": contender.budget,
-    "architecture": contender.network.arch.to_json(),
+    "architecture": arch.to_json(),
     "counts": list(contender.counts),
   }
+  if arch.prefix_tokens > 1:  # some methods let the second go once: that is not to be found again
+    settings["tokens_that_stay"] = arch.prefix_tokens
   return settings | ({"calibrated_on": train_split} if contender.method.adaptive else {})
 
 

@@ -65,12 +65,18 @@ class Attending:
   prefix_tokens: int = 1
 
   @classmethod
-  def of(cls, arch):
-    """Those that an `Architecture` names."""
+  def of(cls, arch, score=None, reduction=None):
+    """Those that an `Architecture` names, for its tokens.
+
+    Args:
+      arch: an `Architecture`.
+      score: in place of its own, see `scores`.
+      reduction: in place of its own, see `reductions`.
+    """
     return cls(
       ATTENTIONS[arch.attention],
-      SCORES[arch.score],
-      REDUCTIONS[arch.reduction],
+      score or SCORES[arch.score],
+      reduction or REDUCTIONS[arch.reduction],
       arch.score_exponents,
       arch.prefix_tokens,
     )

@@ -100,6 +100,42 @@ def test_speed_ups_are_timed_on_a_real_clock(tmp_path, given):
 
 
 @pytest.mark.parametrize(
+  ("flags", "budgets"),
+  [
+    ((), {0.65, 0.5}),
+    (("--config.budget=0.7",), {0.7}),
+    (("--config.budget=0.7", "--budgets", "0.8,0.6"), {0.8, 0.6}),
+    (("--config.budget=0.7", "--speedups", "1.5"), set()),
+    (("--config.budget=0.7", "--speedups", "1.5", "--budgets", "0.8"), {0.8}),
+  ],
+)
+def test_budgets_are_those_given_or_the_config_s_own(tmp_path, given, monkeypatch, flags, budgets):
+  monkeypatch.setattr(timing.Timer, "time", by_cost)
+  methods = ("--methods", "random", "--rounds", 1)
+  result = run("compare", *given, "--out", tmp_path / "out", *methods, *flags)
+  asked = {row.get("asked_speedup") for row in result["results"]}
+  assert asked == ({None} if budgets else set()) | ({1.5} if "--speedups" in flags else set())
+  assert {row["budget"] for row in result["results"] if "asked_speedup" not in row} == budgets
+
+
+def test_a_recipe_s_argument_is_the_budget_that_is_compared_at(tmp_path, given):
+  recipe = ("--config", "configs/as_digits.py:0.6", *given[2:], "--methods", "random")
+  result = run("compare", *recipe, "--out", tmp_path / "out", "--rounds", 0)
+  assert [row["budget"] for row in result["results"]] == [0.6]
+
+
+def test_by_default_no_method_is_measured_twice(tmp_path, given):
+  result = run("compare", *given, "--out", tmp_path, "--budgets", "0.7", "--rounds", 0)
+  measured = [row["method"] for row in result["results"]]
+  assert measured.count("drop_fixed") == 1 and "top_k" not in measured
+  alone = ("--budgets", "0.7", "--rounds", 0, "--methods", "top_k")
+  (row,) = run("compare", *given, "--out", tmp_path, *alone)["results"]
+  same = next(r for r in result["results"] if r["method"] == "drop_fixed")
+  assert row["method"] == "top_k"
+  assert (row["counts"], row["kl"], row["top1"]) == (same["counts"], same["kl"], same["top1"])
+
+
+@pytest.mark.parametrize(
   ("flags", "said"),
   [
     (("--speedups", "1.5,x"), "--speedups '1.5,x': expected how many times as fast"),

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 from asvit_jax.config.model import architecture
 from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
+from asvit_jax.run import identity
 
 # Name: an argument that it takes, or None.
 ARGUMENTS = {
@@ -119,6 +120,29 @@ def test_recipes_for_imagenet_train_in_bfloat16_and_mix_as_deit_does(name):
   assert (config.model.dtype, config.mix.mode) == expected
   if name in IMAGENET:  # what is published of the dense networks was measured in float32
     assert recipes.load(name, "dense").model.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_recipes_for_imagenet_average_weights_as_the_paper_does(name):
+  """By a constant decay. Dense, they are moved to other data, in steps too few for that."""
+  config = recipes.load(name)
+  assert config.ema_warmup == (name not in IMAGENET)
+  if name in IMAGENET:
+    assert (config.ema_decay, recipes.load(name, "0.7").ema_warmup) == (0.99996, False)
+    assert recipes.load(name, "dense").ema_warmup
+
+
+def test_a_run_that_a_recipe_of_before_began_goes_on_and_another_is_not_taken_for_it(tmp_path):
+  """With the warm-up, which its config has."""
+  config = recipes.load("as_deit_t")
+  before = config.copy_and_resolve_references()
+  before.ema_warmup = True
+  identity.save(before, tmp_path)
+  begun = identity.load(tmp_path)
+  assert begun.ema_warmup
+  identity.check_config(identity.as_begun(begun, tmp_path), tmp_path)
+  with pytest.raises(InputError, match="ema_warmup was True, is False"):
+    identity.check_config(identity.as_begun(config, tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("argument", ["0.65,fuse", "half", "0.65,merge,merge", ",merge"])

@@ -23,7 +23,8 @@ def run(tensors, image, heads, epsilon, between=None, before=None):
   """
   t = {name: np.asarray(value, np.float64) for name, value in tensors.items()}
   x = oracle.patches(image, t["patch_embed.proj.weight"], t["patch_embed.proj.bias"])
-  x = np.concatenate([t["cls_token"][0], x]) + t["pos_embed"][0]
+  before_patches = [t["cls_token"][0], *([t["dist_token"][0]] if "dist_token" in t else [])]
+  x = np.concatenate([*before_patches, x]) + t["pos_embed"][0]
   sizes, facts = np.ones(len(x)), None
   for i in range(1 + max(int(name.split(".")[1]) for name in t if name.startswith("blocks."))):
     b = {k.split(".", 2)[2]: v for k, v in t.items() if k.startswith(f"blocks.{i}.")}
@@ -37,7 +38,10 @@ def run(tensors, image, heads, epsilon, between=None, before=None):
     y = oracle.gelu(y @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"])
     x = x + y @ b["mlp.fc2.weight"].T + b["mlp.fc2.bias"]
   x = oracle.layer_norm(x, t["norm.weight"], t["norm.bias"], epsilon)
-  return x[0] @ t["head.weight"].T + t["head.bias"]
+  logits = x[0] @ t["head.weight"].T + t["head.bias"]
+  if "head_dist.weight" in t:
+    logits = (logits + x[1] @ t["head_dist.weight"].T + t["head_dist.bias"]) / 2
+  return logits
 
 
 def attention(b, x, sizes, heads, epsilon):
@@ -62,53 +66,54 @@ def attention(b, x, sizes, heads, epsilon):
   return x + out, facts
 
 
-def tome(r):
-  """`between` of ToMe (arXiv:2210.09461, section 3), r pairs a block as long as there are some."""
+def tome(r, prefix=1):
+  """`between` of ToMe (arXiv:2210.09461, section 3), r pairs a block as long as there are some.
+
+  The tokens before the patches are linked to nothing, and stay the first.
+  """
 
   def between(block, x, sizes, keys, class_attention):
     firsts, seconds = range(0, len(x), 2), range(1, len(x), 2)
     unit = [key / np.linalg.norm(key) for key in keys]
     links = []
     for i in firsts:
-      if i == 0:  # the class token
-        continue
-      alike = [unit[i] @ unit[j] for j in seconds]
-      links.append((max(alike), i, seconds[int(np.argmax(alike))]))
-    links = sorted(links, reverse=True)[: min(r, (len(x) - 1) // 2)]
-    groups = {j: [j] for j in seconds}
-    for _, i, j in links:
-      groups[j].append(i)
-    left = [i for i in firsts if i not in {i for _, i, _ in links}]
-    merged = [np.average(x[g], axis=0, weights=sizes[g]) for g in groups.values()]
-    total = [sizes[g].sum() for g in groups.values()]
-    return np.array([*x[left], *merged]), np.array([*sizes[left], *total])
+      alike = {unit[i] @ unit[j]: j for j in seconds if j >= prefix}
+      if i >= prefix and alike:
+        links.append((max(alike), i, alike[max(alike)]))
+    links = sorted(links, reverse=True)[: min(r, (len(x) - prefix) // 2)]
+    gone = {i for _, i, _ in links}
+    left = [*range(prefix), *(i for i in firsts if i >= prefix and i not in gone)]
+    groups = [[i] for i in left]
+    groups += [[j, *(i for _, i, to in links if to == j)] for j in seconds if j >= prefix]
+    merged = [np.average(x[g], axis=0, weights=sizes[g]) for g in groups]
+    return np.array(merged), np.array([sizes[g].sum() for g in groups])
 
   return between
 
 
-def evit(blocks, counts):
+def evit(blocks, counts, prefix=1):
   """`between` of EViT (arXiv:2202.07800, section 3.2) for the counts that stay in its blocks."""
 
   def between(block, x, sizes, keys, class_attention):
     if block not in blocks:
       return x, sizes
     count = counts[blocks.index(block)]
-    order = 1 + np.argsort(-class_attention[1:])
+    order = prefix + np.argsort(-class_attention[prefix:])
     stay, go = order[:count], order[count:]
     fused = [sum(class_attention[j] * x[j] for j in go)] if len(go) else []
-    x = np.array([x[0], *x[stay], *fused])
+    x = np.array([*x[:prefix], *x[stay], *fused])
     return x, np.ones(len(x))
 
   return between
 
 
-def top_k(blocks, counts, score):
+def top_k(blocks, counts, score, prefix=1):
   """`before` that keeps the best of the block before by "paper" or "attention"."""
 
   def before(block, x, facts):
     if block not in blocks:
       return x
-    order = 1 + np.argsort(-facts[score][1:])
-    return x[[0, *order[: counts[blocks.index(block)]]]]
+    order = prefix + np.argsort(-facts[score][prefix:])
+    return x[[*range(prefix), *order[: counts[blocks.index(block)]]]]
 
   return before

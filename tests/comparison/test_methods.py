@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit, weights
-from asvit_jax.comparison.methods import METHODS
+from asvit_jax.comparison.methods import ALIASES, DEFAULT, METHODS
 from asvit_jax.comparison.methods.evit import fuse
 from asvit_jax.comparison.methods.random import Random, number_of
 from asvit_jax.comparison.methods.tome import merge_pairs, pairs
@@ -134,6 +135,19 @@ def test_dropping_a_fixed_count_equals_its_definition(images, name, blocks, scor
   ours = logits_of(arch, params, images, method.execution(counts))
   rule = method_oracles.top_k(blocks, counts, score)
   np.testing.assert_allclose(ours, by_oracle(arch, params, images, before=rule), atol=3e-5)
+
+
+def test_no_two_methods_that_are_compared_by_default_do_the_same(images):
+  """Every other name is of one of these, which is measured once."""
+  assert {*DEFAULT, *ALIASES} == {*NAMES} and len(DEFAULT) + len(ALIASES) == len(NAMES)
+  assert all(METHODS[name] is METHODS[of] for name, of in ALIASES.items())
+  assert ALIASES == {"top_k": "drop_fixed"}
+  logits = {}
+  for name in DEFAULT:
+    method, arch, params, counts = prepared(name)
+    logits[name] = logits_of(arch, params, images, method.execution(counts))
+  for one, other in itertools.combinations(DEFAULT, 2):
+    assert np.abs(logits[one] - logits[other]).max() > 1e-3, (one, other)
 
 
 def test_counts_follow_the_powers_of_one_ratio():

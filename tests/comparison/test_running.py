@@ -10,7 +10,7 @@ import tiny
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit
-from asvit_jax.comparison import accuracy, differences
+from asvit_jax.comparison import accuracy, differences, records
 from asvit_jax.comparison.contenders import Prunings, prepare
 from asvit_jax.comparison.finetuning import finetune
 from asvit_jax.comparison.methods import METHODS
@@ -134,6 +134,15 @@ def test_other_settings_are_measured_anew(measured, network, data, monkeypatch):
   again = comparison(network, data, ours.out, **{"eval.batch_size": 5, "epochs": 3.0}).run()
   assert again == expected
   assert seen == ["tome"] * 3
+
+
+def test_what_was_measured_while_a_second_token_could_go_is_measured_anew(network):
+  """Not what was measured of networks with a class token alone: that holds."""
+  dense = tiny.network(dataclasses.replace(tiny.TRAINED, dist_token=True), variant="tiny").dense
+  for name in ("tome", "random"):
+    one, two = (contenders(of, [name], [0.7])[0] for of in (network, dense))
+    assert records.contender_settings(one).keys() == {"budget", "architecture", "counts"}
+    assert records.contender_settings(two)["tokens_that_stay"] == 2
 
 
 def test_of_every_two_methods_intervals_are_drawn_once(network, data, tmp_path, monkeypatch):

@@ -29,7 +29,9 @@ METHODS = Table(
     "tome": "asvit_jax.comparison.methods.tome:tome",
     "evit": "asvit_jax.comparison.methods.evit:evit",
     "dynamicvit": "asvit_jax.comparison.methods.dynamicvit:dynamicvit",
-    "top_k": "asvit_jax.comparison.methods.top_k:top_k",
+    "top_k": "asvit_jax.comparison.methods.drop_fixed:drop_fixed",
     "random": "asvit_jax.comparison.methods.random:random",
   },
 )
+ALIASES = {"top_k": "drop_fixed"}  # {another name: that of the same method}
+DEFAULT = tuple(name for name in METHODS if name not in ALIASES)  # what is compared, each once

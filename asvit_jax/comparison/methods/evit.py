@@ -10,7 +10,6 @@ from asvit_jax.comparison.mean_attention import mean_attention
 from asvit_jax.comparison.methods.fixed import FixedCount, take
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.executions.fixed_count import predicted
 from asvit_jax.sparsity.reductions import REDUCTIONS
 
@@ -42,7 +41,7 @@ class EViT(FixedCount):
   def forward(self, model, images, counts):
     """See `FixedCount`."""
     x = model.embed(images)
-    attending = Attending(ATTENTIONS[model.arch.attention], mean_attention, REDUCTIONS["drop"])
+    attending = Attending.of(model.arch, mean_attention, REDUCTIONS["drop"])
     count_of = dict(zip(_blocks(model.arch), counts, strict=True))
     for i, block in enumerate(model.blocks[:-1]):
       x, evidence = block.attended(x, attending.dense)

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 
 from asvit_jax.comparison.methods.fixed import FixedCount
 from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 class Random(FixedCount):
-  """See `methods`: as many tokens as `top_k`, but chosen by a seed and the image's own pixels.
+  """See `methods`: as many tokens as `drop_fixed`, chosen by a seed and the image's own pixels.
 
   So an image loses the same tokens again, in whatever batch it is.
 
@@ -25,7 +24,7 @@ class Random(FixedCount):
   def forward(self, model, images, counts):
     """See `FixedCount`."""
     score = _Draws(jax.random.key(self.seed), number_of(images))
-    attending = Attending(ATTENTIONS[model.arch.attention], score, REDUCTIONS["drop"])
+    attending = Attending.of(model.arch, score, REDUCTIONS["drop"])
     return fixed_count(model, images, counts, attending)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from asvit_jax.comparison.methods.fixed import FixedCount, take
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.executions.fixed_count import predicted
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
@@ -48,9 +47,7 @@ class ToMe(FixedCount):
     arch = model.arch
     x, sizes = model.embed(images), None
     # The evidence of merging includes the keys, averaged over the heads.
-    attending = Attending(
-      ATTENTIONS[arch.attention], SCORES["class_attention"], REDUCTIONS["merge"]
-    )
+    attending = Attending.of(arch, SCORES["class_attention"], REDUCTIONS["merge"])
     sizes = attending.first_sizes(*x.shape[:2])
     for block, r in zip(model.blocks[:-1], counts, strict=False):
       x, evidence = block.attended(x, functools.partial(attending.dense, sizes=sizes))
@@ -63,7 +60,7 @@ tome = ToMe()
 
 
 def pairs(arch, r):
-  """The pairs that each block merges, a tuple: r, or half of the tokens besides the class token."""
+  """The pairs that each block merges, a tuple: r, or half of the patches left."""
   counts, n = [], arch.prefix_tokens + arch.patches
   for _ in range(arch.depth):
     counts.append(min(r, (n - arch.prefix_tokens) // 2))
@@ -81,12 +78,13 @@ def merge_pairs(x, sizes, keys, r, prefix=1):
     sizes: (b, n) patches that each stands for.
     keys: (b, n, c), averaged over the heads.
     r: static number of links, at most (n - prefix) // 2.
-    prefix: number of tokens before the patches: the class token, and the distillation token, which
-      nothing is merged into either, as in the authors' code.
+    prefix: number of tokens before the patches: the class token, the first of the first set, and
+      perhaps the distillation token, the first of the second; nothing is merged into that either.
 
   Returns:
-    (b, n - r, d) tokens and (b, n - r) sizes: those left of the first set, in order, then the
-    second set.
+    (b, n - r, d) tokens and (b, n - r) sizes: those before the patches in their places, then what
+    is left of the first set, in order, then the second set. So do the authors (facebookresearch/
+    ToMe, `tome/merge.py`).
   """
   if not r:
     return x, sizes
@@ -108,6 +106,12 @@ def merge_pairs(x, sizes, keys, r, prefix=1):
   mass = mass.add(moved[..., None] * take(first, merged).astype(jnp.float32))
   second = (mass / total[..., None]).astype(x.dtype)
   return (
-    jnp.concatenate([take(first, left), second], axis=1),
-    jnp.concatenate([take(first_sizes, left), total], axis=1),
+    _joined(take(first, left), second, prefix),
+    _joined(take(first_sizes, left), total, prefix),
   )
+
+
+def _joined(first, second, prefix):
+  """What is left of both sets, (b, m, ...) each, as one, those before the patches first."""
+  own = prefix - 1  # of the second set
+  return jnp.concatenate([first[:, :1], second[:, :own], first[:, 1:], second[:, own:]], axis=1)
