@@ -1,3 +1,4 @@
+import ast
 import re
 from pathlib import Path
 
@@ -5,10 +6,12 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from test_layers import LAYERS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMED = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(([^)#]+\.py)\)")  # what is in a file, by its name
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -54,3 +57,32 @@ def test_the_examples_for_python_run_one_after_the_other(
 def test_every_link_into_the_repository_leads_somewhere(page):
   for target in LINK.findall(page.read_text()):
     assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_what_a_link_names_is_in_the_file_that_it_leads_to(page):
+  for name, target in NAMED.findall(page.read_text()):
+    if name != Path(target).name:
+      assert name in defined((page.parent / target).read_text()), (name, target)
+
+
+def defined(code):
+  """The functions and classes of a module, and Class.method of its methods."""
+  kinds = (ast.FunctionDef, ast.ClassDef)
+  found = {node.name: node for node in ast.parse(code).body if isinstance(node, kinds)}
+  return set(found) | {
+    f"{name}.{method.name}"
+    for name, node in found.items()
+    for method in node.body
+    if isinstance(node, ast.ClassDef) and isinstance(method, ast.FunctionDef)
+  }
+
+
+def test_the_method_links_to_its_functions():
+  named = {name for name, _ in NAMED.findall((ROOT / "docs" / "method.md").read_text())}
+  assert named >= {"ClassAttention", "straight_through_gate", "Softmax.masked", "Calibrator"}
+
+
+def test_how_it_works_lists_every_folder_in_the_order_of_imports():
+  page = (ROOT / "docs" / "how_it_works.md").read_text()
+  assert re.findall(r"\[(\w+)/\]\(\.\./asvit_jax/\1\)", page) == list(LAYERS)

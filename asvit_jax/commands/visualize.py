@@ -1,6 +1,7 @@
-"""Draws the tokens that a network keeps of images, or the curves of a run.
+"""Draws the tokens that a network keeps of images, how it decides, or the curves of a run.
 
 python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --out tokens.png [IMAGE ...]
+python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --scores --out scores.png IMAGE
 python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.png
 """
 
@@ -20,6 +21,9 @@ def define_flags():
   arguments.define_budget()
   flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
+  flags.DEFINE_bool(
+    "scores", False, "Draw one image file with the scores and the threshold of each stage."
+  )
   outputs.define("out", None, "PNG file to write.")
 
 
@@ -37,6 +41,8 @@ def _curves(paths, out):
   workdir = flags.FLAGS.workdir
   if workdir is None or flags.FLAGS.weights is not None or paths:
     raise InputError("--curves draws the training of a run: give --workdir, no weights or images")
+  if flags.FLAGS.scores:
+    raise InputError("--curves and --scores are two pictures: give one of them")
   figure, steps = curves.draw_run(workdir, arguments.parts())
   tokens.save(figure, out)
   return {"steps": steps}
@@ -46,6 +52,9 @@ def _tokens(paths, out):
   from asvit_jax.data import sources
   from asvit_jax.report import tokens
 
+  scores = flags.FLAGS.scores
+  if scores and len(paths) != 1:
+    raise InputError(f"--scores draws one image file: {len(paths)} were given")
   config = arguments.config()
   tokens.check_rows(len(paths) or flags.FLAGS.count)
   source = None
@@ -58,7 +67,11 @@ def _tokens(paths, out):
       f"{arguments.source()} has no thresholds, so it prunes nothing: set them with evaluate.py "
       "--calibrate BUDGET --save-weights FILE and draw that file with --weights"
     )
-  if paths:
+  if scores:
+    from asvit_jax.report import decisions
+
+    tokens.save(decisions.draw_decisions(network, network.read(paths)[0]), out)
+  elif paths:
     tokens.draw_files(network, config, paths, out)
   else:
     tokens.save(tokens.draw_tokens(network, config, source), out)

@@ -50,7 +50,7 @@ FLAGS = {
   },
   "visualize": {
     *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),
-    *("step", "weights-of", "parts"),
+    *("step", "weights-of", "parts", "[no]scores"),
   },
   "parity": set(),
   "quickstart": set(),

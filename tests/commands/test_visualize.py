@@ -66,6 +66,17 @@ def test_files_or_images_of_the_split_are_drawn(config, weights, draw, tmp_path)
   assert sizes[10][1] > 4 * sizes[2][1]
 
 
+def test_the_scores_of_one_file_are_drawn(config, weights, draw, tmp_path):
+  (path,) = write_images(tmp_path, 1, 20)
+  tokens = draw(path, config=config, weights=weights)
+  result = draw(path, config=config, weights=weights, scores=True, out=tmp_path / "scores.png")
+  assert result == {"out": str(tmp_path / "scores.png"), "images": 1}
+  with Image.open(result["out"]) as picture, Image.open(tokens["out"]) as row:
+    assert picture.format == "PNG"
+    # Three rows of as many columns as the one row of the kept tokens.
+    assert picture.width / picture.height < row.width / row.height / 2
+
+
 def test_the_curves_of_a_workdir_are_drawn(folder, tiny_variant, draw, tmp_path):
   identity.save(tiny.config(folder), tmp_path)
   text = "".join(json.dumps(line) + "\n" for line in metrics_lines(pruned=False))
@@ -102,6 +113,11 @@ def test_errors_say_what_to_do(config, weights, params, folder, draw, tmp_path):
     (dict(workdir=tmp_path / "nowhere", curves=True), (), "nowhere has no metrics"),
     (dict(workdir=empty, curves=True), (), "empty.*no training metrics"),
     (dict(good, curves=True), (), "give --workdir"),
+    (dict(workdir=empty, curves=True, scores=True), (), "--curves and --scores are two pictures"),
+    (dict(good, scores=True), (), "--scores draws one image file: 0 were given"),
+    (dict(good, scores=True), ["a.png", "b.png"], "--scores draws one image file: 2 were given"),
+    (dict(good, scores=True), [text], "text.png is not a readable image"),
+    (dict(good, weights=dense, scores=True), [text], "dense.safetensors has no thresholds"),
   ]
   for given, paths, message in cases:
     with pytest.raises(InputError, match=message):
