@@ -15,7 +15,7 @@ _CURVES = (0.0, -0.5, -0.7, -0.9, -0.9)
 
 
 class MergeCost(ClassAttention):
-  """attention^β · (1 - cosine)^γ · (s·s' / (s + s'))^ω, relative to the image; a score, see `scores`.
+  """attention^β · (1 - cosine)^γ · (s·s' / (s + s'))^ω, relative to the image; see `scores`.
 
   Attention is the paper's score of a token. The cosine compares the token (the residual stream at
   the stage) with the most similar patch token among those with more attention. Among similar
