@@ -34,7 +34,7 @@ _FLOAT8 = {
 
 
 class Safetensors:
-  """See `formats`."""
+  """The format of safetensors files, and of all other files; see `formats`."""
 
   expects = "a .safetensors file"
   takes_key = True
@@ -44,7 +44,7 @@ class Safetensors:
     return storage.path(source).is_file()
 
   def read(self, source, key=""):
-    """See `formats`."""
+    """The `Stored` of a file; see `formats`."""
     try:
       with storage.local(source) as path:
         contents.check_no_pointer(path, f"weights {source}")
