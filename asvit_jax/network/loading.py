@@ -61,7 +61,7 @@ def load(
     arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for files that this package
       wrote, nor for weights of a published network.
     dtype: compute type, "float32" or "bfloat16".
-    resize: interpolates the position embedding if the image size differs from that of `arch`.
+    resize: interpolates the position embedding of another image size than `arch` has.
     new_head: starts a new head if `arch` has another number of classes, or the source no head.
     classes: in place of `arch`, the number of classes of a new head.
     key: selects one of several networks in the source: "model_ema", "teacher".

@@ -68,7 +68,7 @@ class Attending:
 
   @classmethod
   def of(cls, arch):
-    """The `Attending` with the parts that an `Architecture` names."""
+    """Those that an `Architecture` names."""
     return cls(
       ATTENTIONS[arch.attention],
       SCORES[arch.score],
