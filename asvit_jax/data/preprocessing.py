@@ -1,4 +1,4 @@
-"""What a network expects of its images: how they are cut to size, and how pixels are scaled."""
+"""The preprocessing that a network's images need: crop, resize, and scale of the pixels."""
 
 import dataclasses
 import numbers
@@ -32,18 +32,18 @@ _SCHEMA = schema.table(
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """Belongs to the weights: another one costs accuracy without a word.
+  """How images become a network's input. Must match the weights: a mismatch lowers accuracy.
 
-  The size of the images is the `Architecture`'s.
+  No error shows a mismatch. The size of the images belongs to the `Architecture`.
 
   Attributes:
-    crop_ratio: in [0.1, 1], side of the centre crop ÷ that of the image before it: the shorter one,
-      or both, see crop_mode.
-    mean: of each channel, of pixels in [0, 1].
-    std: of each channel, of pixels in [0, 1].
-    interpolation: of `INTERPOLATIONS`, for resizing.
-    crop_mode: "center" keeps the image's shape when it is resized before the crop; "squash" brings
-      both sides to their crop's size ÷ crop_ratio, which changes it.
+    crop_ratio: in [0.1, 1], side of the centre crop ÷ side of the resized image: of its shorter
+      side, or of both, see crop_mode.
+    mean: mean of each channel, for pixels in [0, 1].
+    std: standard deviation of each channel, for pixels in [0, 1].
+    interpolation: one of `INTERPOLATIONS`, for resizing.
+    crop_mode: "center" keeps the image's aspect ratio when it is resized before the crop; "squash"
+      resizes both sides to their crop's size ÷ crop_ratio, which changes the aspect ratio.
   """
 
   crop_ratio: float = 0.875
@@ -53,7 +53,7 @@ class Preprocessing:
   crop_mode: str = "center"
 
   def __post_init__(self):
-    """Raises InputError for a value that cannot work, by the config's name of it."""
+    """Raises InputError for an invalid value, under its name in the config."""
     for key in ("mean", "std"):  # also of lists and arrays, but hashable and fit for JSON
       value = getattr(self, key)
       if getattr(value, "ndim", None) == 1:
@@ -86,11 +86,11 @@ class Preprocessing:
         )
 
   def normalize(self, images):
-    """Scales pixels to the network's input.
+    """Normalises pixels for the network.
 
     Args:
-      images: (…, h, w, 3) uint8, of NumPy or, on the device, of JAX: a quarter of the bytes to
-        send.
+      images: (…, h, w, 3) uint8 array of NumPy or JAX. On the device, uint8 needs a quarter of the
+        transfer.
 
     Returns:
       (…, h, w, 3) float32.
@@ -101,13 +101,13 @@ class Preprocessing:
     return (images.astype(np.float32) / 255 - mean) / std
 
   def overridden(self, data):
-    """What `config.data` gives of it, the rest as here; raises InputError for what cannot work."""
+    """A copy with the values that `config.data` sets; raises InputError for invalid values."""
     given = {field.name: data.get(field.name) for field in dataclasses.fields(self)}
     given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
     return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
   def to_json(self):
-    """As a dictionary for JSON; older versions know no crop_mode."""
+    """A dictionary for JSON. It omits a `crop_mode` of "center", which older versions lack."""
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
     if self.crop_mode == "center":
       del values["crop_mode"]
@@ -115,14 +115,14 @@ class Preprocessing:
 
   @classmethod
   def from_json(cls, values, source=""):
-    """From a dictionary of `to_json`; keys that it does not have take their defaults.
+    """Builds it from a dictionary of `to_json`; missing keys take their defaults.
 
     Args:
       values: the dictionary.
-      source: where it comes from, for the error.
+      source: origin of the dictionary, for the error.
 
     Raises:
-      InputError: values of other kinds, or that cannot work.
+      InputError: values of other types, or invalid values.
     """
     what = f"{source}: its preprocessing" if source else "preprocessing"
     schema.check(values, _SCHEMA, what)
@@ -139,7 +139,7 @@ def _is_three(values):
 
 
 def _all_within(values, least, most):
-  """Whether all are numbers in [least, most]; one that is not finite is not."""
+  """Whether all values are finite numbers in [least, most]."""
   return all(
     isinstance(value, numbers.Real) and not isinstance(value, bool) and least <= value <= most
     for value in values

@@ -1,4 +1,4 @@
-"""`Network`, the object that a user holds, and where it comes from."""
+"""`Network`, and the functions that create or load one."""
 
 from asvit_jax.network.held import Network
 from asvit_jax.network.loading import create, load, load_configured

@@ -1,4 +1,4 @@
-"""How a network gets its stages and thresholds: for budgets, or for speeds."""
+"""Calibrates a network's stage weights and thresholds, for budgets or for speeds."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from asvit_jax.sparsity.counts import mean_of
 
 
 def calibrate(network, images, budget, speedup, batch, seed, times):
-  """See `Network.calibrate`."""
+  """The network with thresholds for budgets or speeds; see `Network.calibrate`."""
   checking.check_not_traced("Network.calibrate")
   if (budget is None) == (speedup is None):
     neither = "budget None is no number, and speedup is None, too"
@@ -40,7 +40,7 @@ def _for_budgets(network, images, budget):
 
 
 def _batch(batch, times):
-  """The images a batch that are asked for, or those that times are of."""
+  """The requested number of images per batch, by default that of the times."""
   if batch is None:
     return speeds.BATCH if times is None else times.batch
   batch = speeds.check_batch(batch)
@@ -62,7 +62,7 @@ def _for_speedups(network, images, speedup, batch, seed, times):
 
 
 def _holding(network, thresholds, paced):
-  """The network with a row of thresholds for each `Speed`, the one place where they become its."""
+  """The network with one row of thresholds for each `Speed`; the only place that sets them."""
   counts = [speed.counts for speed in paced]
   if len(paced) == 1:
     network = network.with_thresholds(thresholds[0], counts=counts)
@@ -73,7 +73,7 @@ def _holding(network, thresholds, paced):
 
 
 def search_weights(network, images, budget, trials, seed):
-  """See `Network.search`."""
+  """The network with the best stage weights found, and `Found`; see `Network.search`."""
   checking.check_not_traced("Network.search")
   budget = complexity.share(budget)
   complexity.check_budget(network.arch, budget)  # before images run
@@ -84,7 +84,7 @@ def search_weights(network, images, budget, trials, seed):
 
 
 def default_execution(network):
-  """See `Network.default_execution`."""
+  """The name of the execution that inference uses; see `Network.default_execution`."""
   if not network.prunes:
     return "dense"
   return network.speedups[0].execution if network.speedups else "packed"

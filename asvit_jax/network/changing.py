@@ -1,4 +1,4 @@
-"""What makes another network of one: other parameters, thresholds, counts, or another budget."""
+"""Methods that return a changed network: other parameters, thresholds, counts, or a budget."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from asvit_jax.sparsity.counts import counts_at
 
 
 class Changing:
-  """The methods of `Network` that return the same network with something else in it."""
+  """The methods of `Network` that return a copy with changed fields."""
 
   @property
   def dense(self):
@@ -26,10 +26,10 @@ class Changing:
     """The same network with other parameters.
 
     Args:
-      params: nested dictionary of arrays, as `params` is, with thresholds or without.
+      params: nested dictionary of arrays like `Network.params`, with or without thresholds.
 
     Raises:
-      InputError: leaves that are missing, of other shapes, or unknown.
+      InputError: missing or unknown leaves, or leaves of other shapes.
     """
     checking.check_params(self.arch, params, self.budgets)
     return dataclasses.replace(self, params=params)
@@ -39,11 +39,13 @@ class Changing:
 
     Args:
       thresholds: (stages,), or (budgets, stages).
-      budgets: the shares of the dense GMACs that several rows are for.
-      counts: as for `with_counts`; not known unless given, as those of other thresholds are others.
+      budgets: the shares of the dense GMACs, one for each of several rows.
+      counts: as for `with_counts`; unknown by default, as the old counts belong to the old
+        thresholds.
 
     Raises:
-      InputError: another number of them than of stages or budgets, or values that are none.
+      InputError: a number of thresholds that does not match the stages or budgets, or invalid
+        values.
     """
     thresholds, budgets = checking.thresholds_of(self.arch, thresholds, budgets)
     params = self.params | {"thresholds": thresholds}
@@ -52,13 +54,14 @@ class Changing:
   def with_counts(self, counts):
     """The same network with other numbers of patches to keep in fixed execution.
 
-    It is then of no speed-up, as those are of counts of their own.
+    It has no `speedups`, as these hold for their own counts.
 
     Args:
-      counts: (stages,) whole numbers, or a row of them for each of `budgets`; () for none.
+      counts: (stages,) integers, or one row of them for each of `budgets`; () for none.
 
     Raises:
-      InputError: none of these, more than an earlier stage keeps, or a network without thresholds.
+      InputError: invalid counts, more patches than an earlier stage keeps, or a network without
+        thresholds.
     """
     network = dataclasses.replace(self, counts=counts, speedups=())
     if network.counts and not self.prunes:
@@ -69,30 +72,30 @@ class Changing:
     return network
 
   def mean_counts(self, images):
-    """Patches that each stage keeps of images by the thresholds, in the mean, rounded.
+    """The rounded mean number of patches that the thresholds keep at each stage.
 
     Args:
       images: as for `calibrate`.
 
     Returns:
-      What `with_counts` takes, a row for each of `budgets`, or one.
+      Counts for `with_counts`: one row for each of `budgets`, or a single row.
 
     Raises:
-      InputError: images that are none, or a network without thresholds.
+      InputError: invalid images, or a network without thresholds.
     """
     checking.check_not_traced("Network.mean_counts")
     return counting.mean_counts(self, images)
 
   def at(self, budget):
-    """The same network with the thresholds of one budget, interpolated between those it has.
+    """The same network with the thresholds of one budget, interpolated between its rows.
 
     Args:
-      budget: share of the dense GMACs, between the least and the greatest of `budgets`. It may be
-        traced, and gradients reach all rows of thresholds; then its bounds are not checked, and
-        the network has no counts, which are static: fixed execution needs `with_counts`.
+      budget: share of the dense GMACs, between the smallest and the largest of `budgets`. It may be
+        traced; gradients then reach all rows of thresholds, its bounds are not checked, and the
+        network has no counts, which are static: fixed execution needs `with_counts`.
 
     Raises:
-      InputError: a budget outside of them, or a network that was not calibrated for several.
+      InputError: a budget outside of this range, or a network calibrated for one budget only.
     """
     traced = isinstance(budget, jax.core.Tracer)
     if not traced:
@@ -112,10 +115,10 @@ class Changing:
     )
 
   def at_speedup(self, speedup):
-    """As `at`, with the thresholds of one of the speed-ups that it was calibrated for.
+    """As `at`, with the thresholds of one of the speed-ups in `speedups`.
 
     Raises:
-      InputError: another.
+      InputError: a speed-up that the network was not calibrated for.
     """
     (asked,) = speeds.asked((speedup,))
     found = [speed for speed in self.speedups if speed.asked == asked]
@@ -129,12 +132,12 @@ class Changing:
     return dataclasses.replace(one, speedups=(found[0],))
 
   def for_execution(self, execution):
-    """The same network without what that execution does not read: `speedups`, and `counts`.
+    """The same network without the fields that an execution does not read: `speedups`, `counts`.
 
-    Networks that differ in nothing else then run the same compiled programs: calls do so anyway;
-    functions of yours that `jax.jit` compiles do where they are handed this. Fixed execution runs
-    with the counts, and for packed they say which widths to compile, so both compile anew `at`
-    another budget; packed does not for networks `with_counts(())`, which have all widths.
+    Networks that differ only in these fields then share compiled programs. Calls apply this method
+    themselves; for your own functions under `jax.jit`, pass its result. Fixed execution runs with
+    the counts, and packed compiles the widths near them, so both compile again `at` another budget;
+    packed does not for networks `with_counts(())`, which compile all widths.
     """
     counts = self.counts if execution in ("fixed", "packed") else ()
     if (self.counts, self.speedups) == (counts, ()):
@@ -142,10 +145,10 @@ class Changing:
     return dataclasses.replace(self, counts=counts, speedups=())
 
   def merging(self):
-    """The same network, to merge tokens instead of dropping them, where and by what recipes do it.
+    """The same network, configured to merge tokens, with the recipes' stages and score.
 
     Raises:
-      InputError: it has thresholds, which are those of its own stages.
+      InputError: the network has thresholds, which belong to its own stages.
     """
     if self.prunes:
       raise InputError(

@@ -1,4 +1,4 @@
-"""What fits a network: its parameters, thresholds, budgets and the names of its classes."""
+"""Checks of the fields of a network: parameters, thresholds, budgets and class names."""
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +18,17 @@ _NAMED = 3  # leaves that an error names
 
 
 def fields_of(network):
-  """Fields of a network in the form in which programs are compiled for them, hashable.
+  """The fields of a network in canonical, hashable form, for which programs are compiled.
 
   Args:
-    network: a `Network`. Its parameters are not looked at: pytrees hold anything for a while.
+    network: a `Network`. Its parameters are not checked: JAX's tree functions put placeholders
+      there.
 
   Returns:
-    {name: value} of those that may be given in another form.
+    {name: value} of the fields that may be given in another form.
 
   Raises:
-    InputError: a field of another kind, or names of classes that are not as many as its classes.
+    InputError: a field of another type, or another number of class names than classes.
   """
   for name, kind, expected in (
     ("arch", vit.Architecture, "an Architecture"),
@@ -47,7 +48,7 @@ def fields_of(network):
 
 
 def dtype_of(dtype):
-  """A compute type by its name, of `DTYPES`; raises InputError for any other."""
+  """The name of a compute type, one of `DTYPES`; raises InputError for any other."""
   if type(dtype) is str and dtype in DTYPES:
     return dtype
   try:
@@ -60,7 +61,7 @@ def dtype_of(dtype):
 
 
 def budgets_of(budgets):
-  """The budgets of a network as a tuple of floats; raises InputError for what are none."""
+  """The budgets of a network as a tuple of floats; raises InputError for invalid budgets."""
   if budgets is None:
     return ()
   listed = hasattr(budgets, "__iter__") and getattr(budgets, "ndim", 1) == 1
@@ -73,7 +74,7 @@ def budgets_of(budgets):
 
 
 def speedups_of(speedups, budgets):
-  """The speed-ups of a network as a tuple; raises InputError for what are none of its."""
+  """The speed-ups of a network as a tuple; raises InputError unless there is one per budget."""
   listed = isinstance(speedups, (tuple, list)) and all(isinstance(s, Speed) for s in speedups)
   if not listed or len(speedups) not in (0, len(budgets) or 1):
     raise InputError(
@@ -84,7 +85,7 @@ def speedups_of(speedups, budgets):
 
 
 def check_not_traced(what):
-  """Raises InputError inside of `jax.jit`, for what looks at values; it is called `what`."""
+  """Raises InputError inside `jax.jit`, for the function `what` that needs concrete values."""
   if isinstance(jnp.zeros(()), jax.core.Tracer):
     raise InputError(
       f"{what} looks at values, which are not known inside of jax.jit: call it outside, and hand "
@@ -93,14 +94,14 @@ def check_not_traced(what):
 
 
 def check_params(arch, params, budgets=()):
-  """Raises InputError unless parameters are those of an architecture, with thresholds or without.
+  """Raises InputError unless parameters fit an architecture, with or without thresholds.
 
-  None and an empty dictionary pass: they stand for parameters that are still to come.
+  None and an empty dictionary pass: they are placeholders for parameters that are set later.
 
   Args:
     arch: the `Architecture`.
-    params: nested dictionary of arrays, traced ones and shapes among them.
-    budgets: those that there is a row of thresholds for, each.
+    params: nested dictionary of arrays; they may be traced, or shapes only.
+    budgets: the budgets, each with its own row of thresholds.
   """
   if params is None or (isinstance(params, dict) and not params):
     return
@@ -131,19 +132,18 @@ def check_params(arch, params, budgets=()):
 
 
 def thresholds_of(arch, thresholds, budgets=()):
-  """Thresholds as a network holds them, and their budgets.
+  """Thresholds and their budgets in canonical form.
 
   Args:
     arch: the `Architecture`.
-    thresholds: (stages,), or (budgets, stages); they may be traced, their values are then not
-      looked at.
-    budgets: shares of the dense GMACs that several rows are for.
+    thresholds: (stages,), or (budgets, stages); the values of traced thresholds are not checked.
+    budgets: shares of the dense GMACs, one for each of several rows.
 
   Returns:
-    float32 array of JAX, and a tuple of floats.
+    float32 JAX array, and a tuple of floats.
 
   Raises:
-    InputError: another shape, values that are no finite numbers, or budgets that are none.
+    InputError: another shape, values that are not finite numbers, or invalid budgets.
   """
   if not arch.prune_before:
     raise _prunes_nowhere()
@@ -170,18 +170,18 @@ def thresholds_of(arch, thresholds, budgets=()):
 
 
 def fixed_counts_of(arch, counts, budgets=()):
-  """Patches that each stage keeps of every image, as a network holds them.
+  """The numbers of patches that each stage keeps of every image, in canonical form.
 
   Args:
     arch: the `Architecture`.
-    counts: (stages,) or (rows, stages) integers; () where they are not known.
-    budgets: those of the network, each of which may have a row of its own.
+    counts: (stages,) or (rows, stages) integers; () if unknown.
+    budgets: the network's budgets, each of which may have its own row.
 
   Returns:
-    Tuple of rows, tuples of ints.
+    Tuple of rows, each a tuple of ints.
 
   Raises:
-    InputError: none of these, or more patches than there are before a stage.
+    InputError: invalid counts, or more patches than there are before a stage.
   """
   if counts is None or (type(counts) is tuple and not counts):
     return ()
@@ -205,11 +205,11 @@ def fixed_counts_of(arch, counts, budgets=()):
 
 
 def counts_of(arch, kept):
-  """Numbers of patches kept as an array; raises InputError for what are none.
+  """Numbers of kept patches as an array; raises InputError for invalid numbers.
 
   Args:
     arch: the `Architecture`.
-    kept: (..., stages), or (..., 0) of images that ran dense.
+    kept: (..., stages), or (..., 0) for images that ran dense.
   """
   expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
   check_not_traced("What patches kept cost")
@@ -227,7 +227,7 @@ def counts_of(arch, kept):
 
 
 def names_of(classes):
-  """Names of classes as a tuple of texts, or None; raises InputError for anything else."""
+  """Class names as a tuple of strings, or None; raises InputError for anything else."""
   if classes is None:
     return None
   if isinstance(classes, (str, bytes, dict, set)) or not hasattr(classes, "__iter__"):
@@ -242,7 +242,7 @@ def names_of(classes):
 
 
 def _array(values, what, expected):
-  """Values as a NumPy array; raises InputError for rows of different lengths, or traced ones."""
+  """Values as a NumPy array; raises InputError for traced values or rows of different lengths."""
   try:
     return np.asarray(values)
   except (TypeError, ValueError) as error:
@@ -258,7 +258,7 @@ def _prunes_nowhere():
 
 
 def _named(params):
-  """[(name, leaf)], an empty place or None counting as a leaf."""
+  """[(name, leaf)]; None counts as a leaf."""
   tree = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None)
   return [(leaves.name(path), leaf) for path, leaf in tree]
 

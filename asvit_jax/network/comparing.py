@@ -1,4 +1,4 @@
-"""What makes networks equal, and usable as keys: `jax.jit(network)` is one of them."""
+"""Equality and hash of networks, so that they can be dictionary keys and arguments of `jit`."""
 
 import dataclasses
 
@@ -6,13 +6,13 @@ from asvit_jax.core import leaves
 
 
 class Compared:
-  """A dataclass with `params`, equal to another where all fields are, arrays by their values.
+  """A dataclass with `params` whose instances are equal if all fields are, arrays by value.
 
-  The hash leaves the parameters out, so that it costs nothing and equal ones share it.
+  The hash ignores the parameters: it is cheap, and equal instances share it.
   """
 
   def __eq__(self, other):
-    """Whether another is the same; False where values cannot be compared, as of traced arrays."""
+    """Whether all fields are equal; False for values that cannot be compared, as traced arrays."""
     if not isinstance(other, type(self)):
       return NotImplemented
     if self is other:
@@ -28,6 +28,6 @@ class Compared:
 
   @property
   def _facts(self):
-    """All but the parameters."""
+    """The values of all fields except the parameters."""
     names = (field.name for field in dataclasses.fields(self) if field.name != "params")
     return tuple(getattr(self, name) for name in names)

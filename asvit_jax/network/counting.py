@@ -1,4 +1,4 @@
-"""What the thresholds of a network keep of images, in the mean: the counts of fixed execution."""
+"""The mean number of patches that thresholds keep: the counts of fixed execution."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from asvit_jax.vit import images as image_arrays
 
 
 def mean_counts(network, images):
-  """See `Network.mean_counts`."""
+  """Rounded mean counts of kept patches, one row per budget; see `Network.mean_counts`."""
   network.check_execution("masked")
   at = [network.at(budget) for budget in network.budgets] or [network]
   kept = [[] for _ in at]

@@ -1,4 +1,4 @@
-"""`Network`, the object that a user holds: a vision transformer, dense or pruned."""
+"""`Network`: a vision transformer, dense or pruned, with everything needed to use it."""
 
 import dataclasses
 import functools
@@ -31,24 +31,25 @@ from asvit_jax.weights import saving
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network(Changing, Compared):
-  """A vision transformer with its parameters, and all that is needed to use them right.
+  """A vision transformer with its parameters and everything needed to use them correctly.
 
-  A pytree whose leaves are the parameters: it goes through `jax.jit`, `jax.device_put` and
-  `jax.tree`. It does not change; what changes something returns another. Networks are equal where
-  all of this is, arrays by their values; their hash leaves the parameters out.
+  A network is a pytree whose leaves are the parameters, so it passes through `jax.jit`,
+  `jax.device_put` and `jax.tree`. It is immutable: methods that change something return another
+  network. Two networks are equal if all fields are, arrays by value; the hash ignores the
+  parameters.
 
   Attributes:
-    arch: the `Architecture`, with the stages at which it prunes or could.
-    params: nested dictionary of float32 arrays; it prunes where `thresholds` are among them.
+    arch: the `Architecture`, including the stages at which the network prunes or can prune.
+    params: nested dictionary of float32 arrays; the network prunes if it contains `thresholds`.
     dtype: compute type, "float32" or "bfloat16".
-    preprocessing: what it expects of its images.
-    classes: names by label, or None where they are not known.
-    variant: name of the architecture, for people.
-    budgets: shares of the dense GMACs, where it has a row of thresholds for each of several; it
-      runs at the first of them, `at` another. () where it has one set of thresholds, or none.
-    counts: patches that each stage keeps of every image in fixed execution: one row of them, or one
-      for each of `budgets`; () where they are not known.
-    speedups: the `Speed` of each row of thresholds, where it was calibrated for speeds; else ().
+    preprocessing: the `Preprocessing` that its images need.
+    classes: names by label, or None if unknown.
+    variant: name of the architecture, for display.
+    budgets: shares of the dense GMACs, one for each row of thresholds of a network with several
+      rows; it runs at the first budget, or `at` another. () for one set of thresholds, or none.
+    counts: number of patches that each stage keeps of every image in fixed execution: one row, or
+      one for each of `budgets`; () if unknown.
+    speedups: the `Speed` of each row of thresholds, if they were calibrated for speeds; else ().
   """
 
   arch: vit.Architecture
@@ -62,7 +63,7 @@ class Network(Changing, Compared):
   speedups: tuple[speeds.Speed, ...] = ()
 
   def __post_init__(self):
-    """Raises InputError for what is no field of a network; of parameters, calls look at it."""
+    """Raises InputError for an invalid field; parameters are checked when the network runs."""
     for name, value in checking.fields_of(self).items():
       object.__setattr__(self, name, value)
 
@@ -81,14 +82,15 @@ class Network(Changing, Compared):
 
   @property
   def dense_gmacs(self):
-    """GMACs of an image without pruning, as the paper counts them."""
+    """GMACs per image without pruning, by the paper's count."""
     return complexity.dense_gmacs(self.arch)
 
   def gmacs(self, kept):
-    """GMACs of images by what was kept of them.
+    """GMACs of images, from the number of patches kept.
 
     Args:
-      kept: (..., stages) patch tokens that each stage keeps, `Outputs.kept`; (..., 0) where dense.
+      kept: (..., stages) patch tokens that each stage keeps, `Outputs.kept`; (..., 0) for images
+        that ran dense.
 
     Returns:
       (...) float64 NumPy array.
@@ -96,15 +98,15 @@ class Network(Changing, Compared):
     return complexity.cost(self.arch, checking.counts_of(self.arch, kept))
 
   def real_gmacs(self, kept):
-    """As `gmacs`, but what is really computed; see `sparsity.complexity`."""
+    """As `gmacs`, but counts what is really computed; see `sparsity.complexity`."""
     return complexity.real_gmacs(self.arch, checking.counts_of(self.arch, kept))
 
   def default_execution(self):
-    """The execution of inference where none is asked for: that of its speed-up, packed or dense."""
+    """The default execution: that of its speed-up, else packed if it prunes, else dense."""
     return calibrating.default_execution(self)
 
   def check_execution(self, execution, name="the network"):
-    """Raises InputError, which calls the network `name`, where it cannot run that way."""
+    """Raises InputError if the network, called `name` in the message, has no such execution."""
     EXECUTIONS.check(execution)
     if execution != "dense" and not self.prunes:
       raise InputError(
@@ -120,26 +122,26 @@ class Network(Changing, Compared):
       )
 
   def __call__(self, images, execution=None, tokens=False):
-    """Runs it; compiled once for every shape of images and execution.
+    """Runs the network; compiled once for every shape of images and every execution.
 
-    Whether parameters are finite is looked at where weights are loaded and saved, and of
-    predictions in evaluations and by `predict.py`; here it would wait for the device: of parameters
-    that are NaN, logits are, too.
+    A call does not check that parameters and predictions are finite, as this would wait for the
+    device: NaN parameters give NaN logits. Parameters are checked when weights are loaded and
+    saved, predictions in evaluations and by `predict.py`.
 
     Args:
-      images: (b, s, s, 3) uint8 pixels, or floats that are normalised; a list of such images, or of
-        PIL images, does, too; see `vit.images`.
-      execution: of `EXECUTIONS`; by default `default_execution`: packed where it prunes, that of
-        its speed-up where it was calibrated for one, else dense.
-      tokens: whether packed and fixed shall return the kept tokens, `Outputs.tokens` and
-        `positions`, for heads of other tasks; dense and masked always do.
+      images: (b, s, s, 3) uint8 pixels or normalised floats; or a list of such images or of PIL
+        images; see `vit.images`.
+      execution: a name of `EXECUTIONS`; by default `default_execution`: that of its speed-up if it
+        was calibrated for one, else packed if it prunes, else dense.
+      tokens: whether packed and fixed return the kept tokens, `Outputs.tokens` and `positions`, for
+        heads of other tasks; dense and masked always do.
 
     Returns:
       `Outputs`.
 
     Raises:
       InputError: images of another shape or type, values that cannot be normalised pixels, or an
-        execution that needs thresholds, or counts.
+        execution that needs thresholds or counts.
     """
     execution = execution or self.default_execution()
     self.check_execution(execution)
@@ -147,9 +149,9 @@ class Network(Changing, Compared):
     return _compiled(self.for_execution(execution), images, execution, bool(tokens))
 
   def apply(self, images, execution=None, tokens=False):
-    """`__call__` not compiled, for use inside of functions that are.
+    """Like `__call__`, but not compiled, for use inside compiled functions.
 
-    Of traced images the type and the shape are checked, their values are not known.
+    For traced images only the type and the shape are checked.
     """
     execution = execution or self.default_execution()
     self.check_execution(execution)
@@ -162,79 +164,80 @@ class Network(Changing, Compared):
     return EXECUTIONS[execution](self.model, images, tokens)
 
   def warm_up(self, batch_sizes=(1, 32), execution=None, tokens=False):
-    """Compiles what calls with so many uint8 images run, so that none of them compiles anything.
+    """Compiles the programs of the given batch sizes, so that later calls need not compile.
 
     Args:
-      batch_sizes: numbers of images; a call with another number compiles when it comes.
+      batch_sizes: numbers of uint8 images; other numbers are compiled at their first call.
       execution: as for a call.
       tokens: as for a call.
 
     Raises:
-      InputError: sizes that are none, or too large, or an execution that needs thresholds.
+      InputError: invalid or too large sizes, or an execution that needs thresholds.
     """
     warming.warm_up(self, batch_sizes, execution, tokens)
 
   def read(self, images):
-    """Image files as it expects them.
+    """Reads image files and prepares them for this network.
 
     Args:
-      images: a directory, searched with all below it, an image file, or any iterable of files.
+      images: a directory, which is searched recursively, an image file, or any iterable of files.
 
     Returns:
       (n, height, width, 3) uint8.
 
     Raises:
-      InputError: no paths, no images there, or one that cannot be read.
+      InputError: not a path, no images found, or an unreadable image.
     """
     return reading.read(images, self.arch, self.preprocessing)
 
   def calibrate(self, images, budget=None, *, speedup=None, batch=None, seed=0, times=None):
-    """Sets thresholds that meet a budget, or a speed, on the given images; no labels, no training.
+    """Sets thresholds that meet a budget or a speed on the given images; no labels, no training.
 
     Args:
-      images: as for a call, or batches of them as `data.loader.eval_batches` gives them.
-      budget: share of the dense GMACs; or several of them, for a network that runs `at` any budget
-        between, and at the first where none is asked for.
-      speedup: instead, how many times as fast as dense it shall run on this device, measured; or
-        several, see `at_speedup`. docs/speed.md says how.
-      batch: images a batch that the speed is for, 32 by default.
-      seed: of the batches that times are predicted for.
-      times: of the device that the speed is for, of `asvit_jax.estimated_times`; by default this
-        one, which is measured.
+      images: as for a call, or batches as `data.loader.eval_batches` yields them.
+      budget: share of the dense GMACs. Several shares give a network that runs `at` any budget in
+        their range, and at the first one by default.
+      speedup: in place of a budget, the speed on this device as a multiple of the dense network's,
+        measured; or several, see `at_speedup`. docs/speed.md explains it.
+      batch: images per batch that the speed is for, 32 by default.
+      seed: seed of the batches for which times are predicted.
+      times: times of the device that the speed is for, from `asvit_jax.estimated_times`; by default
+        this device is measured.
 
     Returns:
-      The `Network` with these thresholds, and the mean of what they keep as `counts`.
+      The `Network` with these thresholds, and with the mean numbers of patches that they keep as
+      `counts`.
 
     Raises:
-      InputError: what cannot be met, or images that are none, see `vit.images`.
+      InputError: a budget or a speed that cannot be met, or invalid images, see `vit.images`.
     """
     return calibrating.calibrate(self, images, budget, speedup, batch, seed, times)
 
   def search(self, images, budget, trials=search.TRIALS, seed=0):
-    """Looks for how hard each stage should cut; no labels, no training.
+    """Searches for how strongly each stage should prune; no labels, no training.
 
     Args:
       images: as for `calibrate`.
-      budget: share of the dense GMACs that is searched at.
+      budget: share of the dense GMACs at which candidates are compared.
       trials: number of candidates.
-      seed: of the search.
+      seed: seed of the search.
 
     Returns:
-      The `Network` with these `stage_weights`, whose thresholds are still to be calibrated, and
-      what was `search.Found`.
+      The `Network` with the `stage_weights` found, whose thresholds must still be calibrated, and
+      the `search.Found`.
 
     Raises:
-      InputError: a budget that cannot be met, images that are none, or no number of trials.
+      InputError: a budget that cannot be met, invalid images, or an invalid number of trials.
     """
     return calibrating.search_weights(self, images, budget, trials, seed)
 
   def calibrator(self, images):
-    """A `Calibrator` on images, as for `calibrate`."""
+    """A `Calibrator` on images of the kinds that `calibrate` takes."""
     checking.check_not_traced("Network.calibrator")
     return calibration.Calibrator(self, images)
 
   def describe(self):
-    """What goes beside the parameters into weight files, workdirs and artifacts, for JSON."""
+    """The description stored beside the parameters in weights, workdirs and artifacts, for JSON."""
     return {
       "variant": self.variant,
       "architecture": self.arch.to_json(),
@@ -251,20 +254,20 @@ class Network(Changing, Compared):
     }
 
   def save(self, path, thresholds_as_metadata=False):
-    """Writes a safetensors file that `load` reads without being told anything.
+    """Writes a safetensors file that `load` reads without further arguments.
 
     Args:
-      path: of the file.
+      path: path of the file.
       thresholds_as_metadata: keeps thresholds out of the tensors, for timm; see `weights.saving`.
 
     Raises:
-      InputError: it cannot be written; its suffix is another format's, as `.pth`; or parameters
-        that could not be loaded.
+      InputError: the file cannot be written; its suffix belongs to another format, such as `.pth`;
+        or the parameters could not be loaded again.
     """
     saving.save(path, self.params, self.describe(), thresholds_as_metadata, self.arch)
 
   def export(self, path, form, batch_sizes=None, budget=None, **options):
-    """Writes an artifact that others run, verified; see `export.writing.export`."""
+    """Writes and verifies an artifact for other programs; see `export.writing.export`."""
     from asvit_jax.export.writing import BATCH_SIZES, export
 
     numbers = BATCH_SIZES if batch_sizes is None else batch_sizes

@@ -1,4 +1,4 @@
-"""Networks from weights of any format, or random ones."""
+"""Creates networks: with random parameters, or from weights of any format."""
 
 import dataclasses
 
@@ -28,8 +28,8 @@ def create(arch, *, seed=0, **fields):
 
   Args:
     arch: an `Architecture`, or a name of `vit.VARIANTS`.
-    seed: of the parameters.
-    **fields: others of `Network`.
+    seed: seed of the parameters.
+    **fields: other fields of `Network`.
 
   Raises:
     InputError: an unknown name.
@@ -54,28 +54,29 @@ def load(
   weights_of="",
   parts=(),
 ):
-  """A `Network` from weights of any format.
+  """Loads a `Network` from weights of any format.
 
   Args:
-    source: a file (safetensors, PyTorch, Google's .npz), a directory as the Hugging Face hub has
-      them, the workdir of a run, or `hf:OWNER/NAME`; docs/weights.md has them all.
-    arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for what this package wrote, nor
-      for weights of a published network.
+    source: a file (safetensors, PyTorch, Google's .npz), a directory in the Hugging Face hub's
+      layout, the workdir of a run, or `hf:OWNER/NAME`; docs/weights.md lists them all.
+    arch: an `Architecture` or a name of `vit.VARIANTS`; not needed for files that this package
+      wrote, nor for weights of a published network.
     dtype: compute type, "float32" or "bfloat16".
     image_size: side of the images, or (height, width), in pixels, instead of `arch`'s; the position
       embedding is then interpolated.
     resize: interpolates the position embedding of another image size than `arch` has.
-    new_head: starts a new head where `arch` has another number of classes, or the source no head.
-    classes: instead of `arch`: number of classes, for a new head.
-    key: where the source holds several networks, which: "model_ema", "teacher".
-    step: of a run: "latest" (as ""), "best" or a number; see `run.choice.check`.
-    weights_of: of a run: "ema", "raw" or "best"; "" for the averaged where it averages.
-    parts: names of parts of your own, `package.module:object`, that the source may name and that
-      are then imported. Opening a file runs no other code.
+    new_head: starts a new head if `arch` has another number of classes, or the source no head.
+    classes: in place of `arch`, the number of classes of a new head.
+    key: selects one of several networks in the source: "model_ema", "teacher".
+    step: step of a run: "latest" (or ""), "best" or a number; see `run.choice.check`.
+    weights_of: weights of a run: "ema", "raw" or "best"; "" takes the averaged ones if the run
+      averages.
+    parts: names of your own parts, `package.module:object`, that the source may name; they are
+      imported. Opening a file runs no other code.
 
   Raises:
-    InputError: nothing there, a format that is not known, weights that do not fit `arch`, or a
-      source that names code from outside of this package which is not in `parts`.
+    InputError: a missing source, an unknown format, weights that do not fit `arch`, or a source
+      that names code outside of this package that is not in `parts`.
   """
   parts = typed(parts)
   stored = formats.read(source, key, step, weights_of, parts)
@@ -107,21 +108,21 @@ def load_configured(
   parts=(),
   form=None,
 ):
-  """The `Network` of a source as a config wants it.
+  """Loads the `Network` that a config describes from a source.
 
-  What the config leaves open, where and how to prune and the preprocessing, is the source's; where
-  that says nothing either, the variant's and the defaults.
+  Values that the config leaves open (where and how to prune, and the preprocessing) come from the
+  source, else from the variant and the defaults.
 
   Args:
     source: as in `load`.
-    config: see `config.base`. The source may name the parts of one's own that it names.
+    config: see `config.base`. The source may name the same parts of your own as the config.
     resize: as in `load`.
     new_head: as in `load`.
     key: as in `load`.
     step: as in `load`.
     weights_of: as in `load`.
-    parts: as in `load`, besides those of the config.
-    form: a name of `weights.formats.FORMATS`, where the user said what the source is.
+    parts: as in `load`, in addition to those of the config.
+    form: a name of `weights.formats.FORMATS`, if the user gave the source's format.
 
   Raises:
     InputError: as in `load`; or the config and the source contradict each other.
@@ -136,7 +137,7 @@ def load_configured(
 
 
 def _published(name):
-  """The `Architecture` of that name; raises InputError for one that is not known."""
+  """The `Architecture` of that name; raises InputError for an unknown name."""
   if name not in vit.VARIANTS:
     known = ", ".join(vit.VARIANTS)
     raise InputError(
@@ -146,7 +147,7 @@ def _published(name):
 
 
 def _filled(network, stored, described, source, resize, new_head):
-  """The `Network` with the parameters, and what else is known of them, of a source."""
+  """The `Network` with a source's parameters, class names, budgets, counts and speed-ups."""
   arch, name = network.arch, f"weights {source}"
   if described is not None:  # what tensors do not show, their file does
     facts = {"image_size": described.image_size} | stored.facts
@@ -187,7 +188,7 @@ def _filled(network, stored, described, source, resize, new_head):
 
 
 def _counts(stored, described, arch, budgets, name):
-  """The counts that a source says; those of images of another size are of other patches."""
+  """The source's counts; () for another number of patches, whose counts do not apply."""
   of = arch if described is None else described
   try:
     found = fixed_counts_of(of, stored.description.get("counts", ()), budgets)
@@ -203,7 +204,7 @@ def _counts(stored, described, arch, budgets, name):
 
 
 def _described(stored, source, parts):
-  """The `Architecture` that a source says it is of, or None."""
+  """The `Architecture` in a source's description, or None."""
   values = stored.description.get("architecture")
   if values is None:
     return None
@@ -222,7 +223,7 @@ def _described(stored, source, parts):
 
 
 def _preprocessing(stored, source, config=None):
-  """What the weights expect of images; where they do not say it, what is taken is said."""
+  """The preprocessing of the weights; if it is assumed from the family, the log states it."""
   found = Preprocessing.from_json(stored.description.get("preprocessing", {}), f"weights {source}")
   if stored.assumes and (config is None or config.data.mean is None):
     taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
@@ -234,9 +235,9 @@ def _preprocessing(stored, source, config=None):
 
 
 def _check_same(arch, described, source, prunes, resize, new_head):
-  """Raises InputError where weights say that they are of another network than they are loaded as.
+  """Raises InputError if the weights' description contradicts the requested architecture.
 
-  Shapes of tensors would not tell the number of heads, or the blocks that thresholds are for.
+  The shapes of tensors show neither the number of heads nor the blocks of the thresholds.
   """
   free = {"image_size"} if resize else set()
   free |= {"classes"} if new_head else set()

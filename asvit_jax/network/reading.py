@@ -1,4 +1,4 @@
-"""Image files as a network expects them."""
+"""Reads image files at a network's size."""
 
 import os
 
@@ -13,18 +13,18 @@ _EXPECTED = "expected a directory, an image file, or paths of image files"
 
 
 def read(images, arch, preprocessing):
-  """See `Network.read`.
+  """Reads, crops and resizes image files; see `Network.read`.
 
   Args:
-    images: a directory, searched with all below it, an image file, or an iterable of files.
-    arch: the `Architecture`, whose image size they get.
+    images: a directory, which is searched recursively, an image file, or an iterable of files.
+    arch: the `Architecture`, which gives the image size.
     preprocessing: the `Preprocessing`.
 
   Returns:
     (n, height, width, 3) uint8.
 
   Raises:
-    InputError: no paths, no images there, or one that cannot be read.
+    InputError: not a path, no images found, or an unreadable image.
   """
   paths = _paths(images)
   progress, size = Progress("reading images", len(paths)), arch.image_size
@@ -36,7 +36,7 @@ def read(images, arch, preprocessing):
 
 
 def _paths(images):
-  """The files that are meant, at least one."""
+  """The list of image files, at least one."""
   if _is_path(images):
     place = _path(images, "the path of images")
     paths = [place] if image_files.is_file(place) else image_files.find(place)
@@ -53,7 +53,7 @@ def _paths(images):
 
 
 def _path(path, what):
-  """A path that names something; raises InputError for anything else."""
+  """The path, as given; raises InputError for an empty one, and for anything else."""
   if not _is_path(path):
     raise InputError(
       f"{what} is {_kind(path)}: {_EXPECTED}; images that are read already are for the network "

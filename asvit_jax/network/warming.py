@@ -1,4 +1,4 @@
-"""What compiles a network's programs before calls need them."""
+"""Compiles a network's programs ahead of its calls."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from asvit_jax.core.errors import InputError
 
 
 def warm_up(network, batch_sizes, execution, tokens):
-  """See `Network.warm_up`; raises InputError for sizes that are none, or too large."""
+  """Runs the network once per batch size, see `Network.warm_up`; InputError for bad sizes."""
   for size in sizes.check_batches(batch_sizes):
     try:
       images = np.zeros((size, *network.arch.image_shape), np.uint8)

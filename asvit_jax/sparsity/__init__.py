@@ -1,1 +1,1 @@
-"""What makes the transformer sparse: scores, gates, reductions, attention, executions, budgets."""
+"""Token pruning and merging: scores, gates, reductions, attention, executions, budgets."""

@@ -1,4 +1,4 @@
-"""What blocks are handed to mix tokens with, and what a stage decides by."""
+"""The attention functions that blocks take, and the scoring and reduction of a stage."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from asvit_jax.sparsity.similarity import cosine_similarity
 
 
 class Evidence(NamedTuple):
-  """What a block leaves behind for the next stage; arrays of tokens, in any arrangement.
+  """The values from a block that the next stage uses, per token, in any token layout.
 
   Attributes:
-    gathered: what the score needs, see `scores`.
-    keys: (…, c), the mean over the heads; None where neither score nor reduction compares them.
+    gathered: the values that the score gathers, see `scores`.
+    keys: (…, c), the mean over the heads; None if neither score nor reduction compares keys.
   """
 
   gathered: Any
@@ -30,10 +30,10 @@ class Stage:
   """The tokens of images before a stage: `Architecture.prefix_tokens` of them, then patches.
 
   Attributes:
-    x: (b, n, d).
-    sizes: (b, n) patches that each stands for; None where nothing is merged.
-    present: (b, n) mask, 1 for those that are there; what the others hold means nothing.
-    evidence: of the block before, (b, n, …).
+    x: (b, n, d) tokens.
+    sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
+    present: (b, n) mask, 1 for the tokens left; the values of other tokens are meaningless.
+    evidence: `Evidence` of the block before, (b, n, …).
   """
 
   x: jax.Array
@@ -44,18 +44,20 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Attending:
-  """The parts that a network attends, scores and reduces with.
+  """The attention, score and reduction of a network.
 
-  Its methods `dense`, `masked` and `prefix` are functions of (q, k, v), each (b, n, h, c), for
-  `vit.layers.Block`: they return the (b, n, h, c) context and `Evidence`, which `jit` drops where
-  nobody reads it. Queries may be those of the first tokens only; then there is no evidence.
+  Its methods `dense`, `masked` and `prefix` are attention functions for `vit.layers.Block`: they
+  take (q, k, v), each (b, n, h, c), and return the (b, n, h, c) context and `Evidence`, which `jit`
+  drops if it is not used. The queries may be those of the first tokens only; then there is no
+  evidence.
 
   Attributes:
-    attention: see `attentions`.
-    score: see `scores`.
-    reduction: see `reductions`.
-    exponents: of the score.
-    prefix_tokens: number of tokens before the patches. Scores and reductions see the first alone.
+    attention: the attention, see `attentions`.
+    score: the score, see `scores`.
+    reduction: the reduction, see `reductions`.
+    exponents: exponents of the score.
+    prefix_tokens: number of tokens before the patches. Of these, scores and reductions see only the
+      first, the class token.
   """
 
   attention: Any
@@ -87,20 +89,20 @@ class Attending:
     return self.reduction.changes_tokens
 
   def first_sizes(self, b, n):
-    """(b, n) sizes before the first stage; None where nothing is merged."""
+    """(b, n) sizes before the first stage, all 1; None if nothing is merged."""
     return jnp.ones((b, n), jnp.float32) if self.merges else None
 
   def dense(self, q, k, v, sizes=None):
-    """Every token sees every token; `sizes` are (b, n), or None where all are 1."""
+    """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
     return self._with_evidence(self.attention.dense(q, k, v, _bias(sizes)), k)
 
   def masked(self, q, k, v, keep, sizes=None):
-    """Tokens of `keep`, a (b, n) mask, see each other."""
+    """The tokens of `keep`, a (b, n) mask, attend to each other."""
     bias = None if sizes is None else _bias(jnp.where(keep > 0, sizes, 1.0))
     return self._with_evidence(self.attention.masked(q, k, v, keep, bias), k)
 
   def prefix(self, q, k, v, count, sizes=None):
-    """The first `count` (b,) tokens of every image see each other."""
+    """The first `count` (b,) tokens of every image attend to each other."""
     if sizes is not None:
       sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
     return self._with_evidence(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
@@ -111,21 +113,21 @@ class Attending:
     return self.merges and hasattr(self.reduction, "destinations")
 
   def similarity(self, stage):
-    """What scores and reductions that compare tokens themselves are handed, once a `Stage`.
+    """The similarities of a `Stage`'s tokens, computed once for the score and the reduction.
 
     Returns:
-      (b, m, m) float32 cosines of the tokens that they see; None where neither asks for them.
+      (b, m, m) float32 cosines of the tokens that they see; None if neither uses them.
     """
     if not (uses_similarity(self.score) or uses_similarity(self.reduction)):
       return None
     return cosine_similarity(self._seen(stage.x))
 
   def scores(self, stage, similarity=None):
-    """(b, n) float32 scores of a `Stage`; infinite before the patches, as these always stay.
+    """(b, n) float32 scores of a `Stage`; infinite for the tokens before the patches, always kept.
 
     Args:
-      stage: it.
-      similarity: of it, where it is there already.
+      stage: the `Stage`.
+      similarity: its `similarity`, if already computed.
     """
     gathered, sizes, present = self._seen((stage.evidence.gathered, stage.sizes, stage.present))
     more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
@@ -137,9 +139,9 @@ class Attending:
     return jnp.pad(scores, ((0, 0), (self.prefix_tokens - 1, 0)), constant_values=jnp.inf)
 
   def reduce(self, stage, keep, similarity=None):
-    """The tokens and sizes of a `Stage` when only those of the (b, n) mask `keep` go on.
+    """The tokens and sizes of a `Stage` after it keeps only the tokens of the (b, n) mask `keep`.
 
-    They stay where they are; `similarity` as for `scores`.
+    Tokens stay in place; `similarity` as for `scores`.
     """
     if not self.merges:
       return stage.x, stage.sizes
@@ -150,22 +152,22 @@ class Attending:
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
 
   def compacted(self, stage, keep, source, similarity=None, gone=None):
-    """As `reduce`, with the tokens that go on first.
+    """As `reduce`, but moves the kept tokens to the front.
 
-    Where the reduction says which token goes where, one product of (width, n) and (n, d) merges and
-    compacts, or one of (width, gone) and (gone, d) adds those that go to the others. Else tokens
+    If the reduction has `destinations`, one product of (width, n) and (n, d) merges and compacts,
+    or one of (width, gone) and (gone, d) adds the removed tokens to the kept ones. Otherwise tokens
     are reduced, and then gathered.
 
     Args:
-      stage: it.
+      stage: the `Stage`.
       keep: (b, n) mask.
-      source: (b, width) int, which token each of the first ones is; n or more where none is.
+      source: (b, width) int, the index of the token in each of the first rows; n or more for none.
       similarity: as for `scores`.
-      gone: (b, n - width) int, the tokens that do not go on, where `source` has all that do.
+      gone: (b, n - width) int, the indices of the removed tokens, if `source` has all kept ones.
 
     Returns:
-      (b, width, d) tokens and (b, width) sizes, None where nothing is merged. Where there is no
-      token, it is 0 and its size 1.
+      (b, width, d) tokens and (b, width) sizes, None if nothing is merged. Rows without a token are
+      0, with size 1.
     """
     n = keep.shape[1]
     if not self.compacts:
@@ -188,7 +190,7 @@ class Attending:
     return (mass / sizes[..., None]).astype(stage.x.dtype), sizes
 
   def _destinations(self, stage, keep, similarity):
-    """(b, n) int, the token that each becomes part of: itself where it goes on, n where none."""
+    """(b, n) int, the token into which each one is merged: itself if it is kept, n for none."""
     n, hidden = keep.shape[1], self.prefix_tokens - 1
     compared = self._compared(self.reduction, stage, similarity)
     seen = self.reduction.destinations(self._seen(keep), compared)  # by what it sees
@@ -199,20 +201,20 @@ class Attending:
     return jnp.where(keep > 0, jnp.arange(n), jnp.minimum(seen, n))
 
   def _compared(self, part, stage, similarity):
-    """What a score or a reduction compares tokens by: their similarity, or their keys."""
+    """The tokens' similarities or keys, whichever a score or a reduction compares."""
     if uses_similarity(part):
       return self.similarity(stage) if similarity is None else similarity
     return self._seen(stage.evidence.keys)
 
   def _seen(self, tree):
-    """Arrays (b, n, …) of the class token and the patches."""
+    """Arrays (b, n, …) without the tokens between the class token and the patches."""
     if self.prefix_tokens == 1:
       return tree
     n = self.prefix_tokens
     return jax.tree.map(lambda a: jnp.concatenate([a[:, :1], a[:, n:]], axis=1), tree)
 
   def _put_back(self, seen, all_):
-    """Of all tokens again; those that `_seen` left out as they are in `all_`."""
+    """The inverse of `_seen`; takes the tokens that it left out from `all_`."""
     if self.prefix_tokens == 1:
       return seen
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
@@ -228,13 +230,13 @@ class Attending:
 
 
 def _summed(source, destinations, sizes, x):
-  """The mass and the size that tokens bring to where they go.
+  """Sums tokens, weighted by size, and sizes at their destinations.
 
   Args:
-    source: (b, width) int, what the places there are.
-    destinations: (b, n) int, the one of them that each token goes to.
-    sizes: (b, n) of the tokens.
-    x: (b, n, d), the tokens.
+    source: (b, width) int, the indices of the destinations.
+    destinations: (b, n) int, the index of each token's destination.
+    sizes: (b, n) sizes of the tokens.
+    x: (b, n, d) tokens.
 
   Returns:
     (b, width, d) sums of tokens, weighted by size, and (b, width) of sizes.
@@ -244,16 +246,16 @@ def _summed(source, destinations, sizes, x):
 
 
 def _take(tokens, rows):
-  """(b, n, …) arrays of tokens and (b, m) of their rows -> (b, m, …)."""
+  """Gathers (b, m) rows from (b, n, …) arrays of tokens -> (b, m, …)."""
   rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
   return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
 
 
 def uses_similarity(part):
-  """Whether a score or a reduction compares tokens themselves; see there."""
+  """Whether a score or a reduction compares the tokens themselves, see `scores`."""
   return getattr(part, "uses_similarity", False)
 
 
 def _bias(sizes):
-  """Of the logits, so that a token counts as often as it stands for patches."""
+  """The bias of attention logits that gives a token the weight of its number of patches."""
   return None if sizes is None else jnp.log(sizes)

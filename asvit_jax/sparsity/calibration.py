@@ -1,4 +1,4 @@
-"""Thresholds for a budget from images alone: no labels, no training."""
+"""Calibrates thresholds for a budget on images alone, without labels or training."""
 
 import copy
 import dataclasses
@@ -31,13 +31,13 @@ MAX_TRIALS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """What a keep ratio leads to.
+  """The result of one keep ratio.
 
   Attributes:
-    thresholds: (stages,) float64; None where every image keeps the same number.
-    gmacs: mean over the images.
+    thresholds: (stages,) float64; None if every image keeps the same number of patches.
+    gmacs: mean GMACs over the images.
     logits: (images, classes) of the network with these thresholds, or None.
-    kept: (images, stages) int, patches that each stage keeps.
+    kept: (images, stages) int, number of patches that each stage keeps.
   """
 
   thresholds: np.ndarray | None
@@ -49,20 +49,21 @@ class Trial:
 class Calibrator:
   """Sets thresholds on images; the blocks before the first stage run once, for all budgets.
 
-  Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores,
-  e being the `Architecture.stage_exponents` at that budget, see `schedule`: 1, 2, 3 by default (the
-  geometric schedule of DynamicViT, arXiv:2106.02034); how many of them are in one image is left to
-  its scores, and to `Architecture.count_multiple`. Each stage sees the tokens that those before it
-  leave, merged ones too. r is solved so that the measured mean GMACs are the budget.
+  Over all images together, stage i keeps the share r^e of the patch tokens with the highest scores.
+  The exponents e are the `Architecture.stage_exponents` at that budget, see `schedule`: 1, 2, 3 by
+  default (the geometric schedule of DynamicViT, arXiv:2106.02034). The number of tokens of a single
+  image follows from its scores, and from `Architecture.count_multiple`. Each stage runs on the
+  tokens that the stages before it leave, merged ones included. r is solved for, so that the
+  measured mean GMACs equal the budget.
 
   Args:
-    network: a `Network` whose architecture says where to prune; thresholds of it are not read.
+    network: a `Network` whose architecture has pruning stages; its thresholds are ignored.
     images: see `vit.images.batches`: (n, s, s, 3) uint8 pixels or normalised floats, or batches,
-      {"image": images}, with "valid" (b,) bool where rows are padding. What blocks make of all of
-      them stays in memory.
+      {"image": images}, with "valid" (b,) bool that is false for padding. The tokens of all images
+      at the first stage stay in memory.
 
   Raises:
-    InputError: images that are none, or scores of them that are not finite.
+    InputError: invalid images, or scores that are not finite.
   """
 
   def __init__(self, network, images):
@@ -80,7 +81,7 @@ class Calibrator:
 
   @property
   def images(self):
-    """Number of images."""
+    """Number of images, without padding."""
     return int(self._valid.sum())
 
   @property
@@ -88,7 +89,7 @@ class Calibrator:
     return np.concatenate(self._valid_of)
 
   def some(self, most):
-    """A `Calibrator` on at most so many images, or one group: groups evenly spaced."""
+    """A `Calibrator` on evenly spaced groups of at most `most` images, or on one group."""
     chosen = np.flatnonzero([valid.any() for valid in self._valid_of])
     size = max(len(valid) for valid in self._valid_of)
     chosen = chosen[_evenly(len(chosen), max(1, most // size))]
@@ -99,7 +100,7 @@ class Calibrator:
     return fewer
 
   def thresholds(self, budget):
-    """The `Trial` whose mean GMACs are a budget's, a share of the dense ones.
+    """The `Trial` whose mean GMACs meet a budget, a share of the dense GMACs.
 
     Raises:
       InputError: a budget that cannot be met.
@@ -132,9 +133,9 @@ class Calibrator:
     """The `Trial` of a keep ratio.
 
     Args:
-      ratio: r.
-      exponents: e of each stage; by default those of the network.
-      logits: whether to predict, too, which takes the last blocks.
+      ratio: the keep ratio r.
+      exponents: the exponent e of each stage; by default those of the network.
+      logits: whether to compute predictions, too, which runs the last blocks.
     """
     arch = self.arch
     stages, scores = self._stages, self._first_scores
@@ -157,10 +158,10 @@ class Calibrator:
     return Trial(thresholds, float(costs.mean()), left, kept)
 
   def fixed_trial(self, counts, logits=False):
-    """The `Trial` where every image keeps the same numbers of patches, those with the best scores.
+    """The `Trial` in which every image keeps the same numbers of patches, by highest scores.
 
     Args:
-      counts: (stages,) patches that each stage keeps.
+      counts: (stages,) number of patches that each stage keeps.
       logits: as for `trial`.
     """
     arch, stages, left = self.arch, self._stages, None
@@ -174,11 +175,11 @@ class Calibrator:
     return Trial(None, float(gmacs(arch, jnp.asarray(counts, jnp.float32))), left, kept)
 
   def dense_logits(self):
-    """(images, classes) of the dense network."""
+    """(images, classes) logits of the dense network."""
     return self._gathered(_dense_logits(self._network, stage) for stage in self._stages)
 
   def _scores(self, stages):
-    """(images, n) of the patch tokens."""
+    """(images, n) scores of the patch tokens; raises InputError if one is not finite."""
     scores = self._gathered(_scores(self._network, stage) for stage in stages)
     if not np.isfinite(scores).all():
       raise InputError(
@@ -188,13 +189,13 @@ class Calibrator:
     return scores
 
   def _gathered(self, groups):
-    """(images, …) of what there is of each group, without padding."""
+    """Concatenates the groups' results to (images, …), without padding."""
     groups = list(groups)  # all of them are on their way before the first is waited for
     return np.concatenate([np.asarray(of_group) for of_group in groups])[self._valid]
 
 
 def _in_groups(arch, images):
-  """Splits images as a CPU's cache likes them; see `cache_sized`."""
+  """Splits images into groups that fit a CPU's cache, see `cache_sized`; one group elsewhere."""
   if jax.default_backend() != "cpu":
     return [images]
   return np.split(images, len(images) // images_at_once(arch, len(images), CACHED))
@@ -215,7 +216,7 @@ def _scores(network, stage):
 @functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
 def _after_stage(network, stage, limit, index, fixed=False):
-  """The `Stage` after one that keeps the scores above `limit`; where `fixed`, the best so many."""
+  """The `Stage` after one that keeps the scores above `limit`, or, if `fixed`, the best `limit`."""
   arch, attending = network.arch, Attending.of(network.arch)
   similarity = attending.similarity(stage)
   scores = attending.scores(stage, similarity)
@@ -230,7 +231,7 @@ def _after_stage(network, stage, limit, index, fixed=False):
 @functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
 def _kept(scores, present, threshold, multiple, prefix):
-  """(images, n) bool, the patches that go on of those of a mask, by their scores."""
+  """(images, n) bool, the patches of the mask `present` whose scores keep them."""
   always = ((0, 0), (prefix, 0))
   scores = jnp.pad(scores, always, constant_values=jnp.inf)
   present = jnp.pad(present, always, constant_values=True)
@@ -250,12 +251,12 @@ def _dense_logits(network, stage):
 
 
 def _evenly(count, most):
-  """At most so many of the indices below `count`, evenly spaced."""
+  """At most `most` of the indices below `count`, evenly spaced."""
   return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def _threshold(scores, keep):
-  """The value that exactly `keep` of the scores exceed, barring ties."""
+  """A threshold that exactly `keep` of the scores exceed, barring ties."""
   ordered = np.sort(scores)[::-1].astype(np.float64)
   if keep == 0:
     return ordered[0] if len(ordered) else 0.0  # there are none where all went before

@@ -1,12 +1,13 @@
-"""GMACs from token counts: the one place that knows what a network costs.
+"""GMACs from token counts; no other module computes costs.
 
-Multiply-accumulates of the linear layers, the attention products and the stem, as the paper counts
-them: the dense network by its patch tokens, a pruned one by its kept tokens and the class token.
-For LV-ViT the authors also count element-wise work. Where a score or a reduction compares tokens
-with each other, its similarities count too. Budgets, shares and tables mean this count.
+The count is the paper's: multiply-accumulates of the linear layers, the attention products and the
+stem, for the patch tokens of the dense network, and for the kept tokens and the class token of a
+pruned one. For LV-ViT it includes element-wise operations, as the authors' count does. If a score
+or a reduction compares tokens with each other, the similarities count, too. All budgets and
+reported GMACs use this count.
 
-What is *really* computed differs in two things: the dense network has a class token, too, and of
-the last block nothing but the class token's row is needed. `real_gmacs` counts that.
+The number of *really* computed GMACs differs in two respects: the dense network has a class token,
+too, and the last block needs only the class token's row. `real_gmacs` counts these.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ def gmacs(arch, kept):
 
   Args:
     arch: an `Architecture` with s stages.
-    kept: (..., s) patch tokens that each stage keeps.
+    kept: (..., s) number of patch tokens that each stage keeps.
 
   Returns:
     (...) float32 GMACs.
@@ -42,7 +43,7 @@ def gmacs(arch, kept):
 
 @usual
 def real_gmacs(arch, kept):
-  """GMACs that a network really computes, as `cost` counts images; see above."""
+  """The GMACs really computed, for `kept` as in `cost`; see the module's description."""
   if not kept.shape[-1]:
     blocks = np.full((*kept.shape[:-1], arch.depth), float(arch.prefix_tokens + arch.patches))
     return gmacs_of_blocks(arch, blocks, real=True)
@@ -54,17 +55,18 @@ def real_gmacs(arch, kept):
 
 @usual
 def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
-  """GMACs from the number of tokens in every block, whatever chose them.
+  """GMACs from the number of tokens in every block, for any method of choosing them.
 
   Args:
     arch: an `Architecture`.
-    tokens: (..., depth) of them, those before the patches included where they are to count.
-    real: counts of the last block what the tokens need that are read, where no more is computed.
-    in_mlp: (..., depth) of those that are left in a block's MLP, where some go between it and
-      attention; by default all.
+    tokens: (..., depth) number of tokens in each block. It includes the tokens before the patches
+      if they are to be counted.
+    real: whether to count the last block only for the tokens that are read, without an aux head.
+    in_mlp: (..., depth) number of tokens in each block's MLP, if some are removed between attention
+      and MLP; by default all.
 
   Returns:
-    (...) GMACs; similarities are not counted.
+    (...) GMACs, without similarities.
   """
   blocks = _block_gmacs(arch, tokens)
   if in_mlp is not None:
@@ -77,11 +79,11 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
 
 @usual
 def similarity_gmacs(arch, tokens):
-  """GMACs of comparing all pairs of tokens at each stage, by keys averaged over the heads or whole.
+  """GMACs of comparing all pairs of tokens at each stage, by mean keys over the heads or whole.
 
   Args:
     arch: an `Architecture`.
-    tokens: (..., 1 + stages), in the blocks before each stage and after the last.
+    tokens: (..., 1 + stages) number of tokens before each stage, and after the last one.
   """
   parts = SCORES[arch.score], REDUCTIONS[arch.reduction]
   width = arch.width / arch.heads if any(part.uses_keys for part in parts) else 0
@@ -93,11 +95,11 @@ def similarity_gmacs(arch, tokens):
 
 
 def _spared_gmacs(arch, tokens):
-  """GMACs that stages inside of blocks spare: there, the MLP runs on the tokens that are left.
+  """GMACs saved by stages inside blocks, whose MLP runs only on the tokens left.
 
   Args:
     arch: an `Architecture`.
-    tokens: (..., 1 + stages), in the blocks before each stage and after the last.
+    tokens: (..., 1 + stages) number of tokens before each stage, and after the last one.
   """
   if not arch.prune_inside:
     return 0.0
@@ -110,12 +112,12 @@ def dense_gmacs(arch):
 
 
 def cost(arch, kept, real=False):
-  """GMACs of images that ran.
+  """GMACs of images, dense or pruned.
 
   Args:
     arch: an `Architecture`.
-    kept: (..., stages) patch tokens kept; (..., 0) of images that ran dense.
-    real: what is computed, `real_gmacs`, instead of the paper's count.
+    kept: (..., stages) number of patch tokens kept; (..., 0) for images that ran dense.
+    real: whether to count what is really computed, `real_gmacs`, instead of the paper's count.
 
   Returns:
     (...) float64 NumPy array.
@@ -128,15 +130,15 @@ def cost(arch, kept, real=False):
 
 
 def target_gmacs(arch, budget):
-  """GMACs that a budget, a share of the dense ones, allows; None for None."""
+  """The GMACs of a budget, a share of the dense GMACs; None for None."""
   return None if budget is None else budget * dense_gmacs(arch)
 
 
 def share(budget):
-  """A budget as a float; raises InputError for what is no number.
+  """A budget as a float; raises InputError for anything but a number.
 
   Args:
-    budget: a number of Python, NumPy or JAX, or an array of one, ().
+    budget: a number of Python, NumPy or JAX, or an array of shape ().
   """
   number = None
   if not isinstance(budget, (bool, np.bool_, str, bytes, list, tuple)):
@@ -153,11 +155,11 @@ def share(budget):
 
 
 def shares(budgets, none_too=False):
-  """One budget or several as a tuple of floats, each in (0, 1], no two equal.
+  """One or several budgets as a tuple of distinct floats in (0, 1].
 
   Args:
-    budgets: a number, see `share`, or a list or an array of them.
-    none_too: whether there may be none, None or ().
+    budgets: a number, see `share`, or a list or an array of numbers.
+    none_too: whether None and () are allowed, too; they give ().
 
   Raises:
     InputError: anything else.
@@ -173,7 +175,7 @@ def shares(budgets, none_too=False):
 
 
 def check_differ(budgets):
-  """Raises InputError where of several budgets one is given twice, or there is none."""
+  """Raises InputError if there is no budget, or one is given twice."""
   if not budgets or len(set(budgets)) < len(budgets):
     raise InputError(
       f"budgets {', '.join(f'{b:g}' for b in budgets)}: expected one or more, each another"
@@ -181,7 +183,7 @@ def check_differ(budgets):
 
 
 def check_share(budget):
-  """Raises InputError where a budget is no share of the dense GMACs, whatever has to meet it."""
+  """Raises InputError unless a budget is a share of the dense GMACs, in (0, 1]."""
   if not 0 < budget <= 1:
     raise InputError(
       f"budget {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
@@ -189,7 +191,7 @@ def check_share(budget):
 
 
 def check_budget(arch, budget):
-  """Raises InputError where a budget, a share of the dense GMACs, cannot be met."""
+  """Raises InputError if an architecture cannot meet a budget, a share of the dense GMACs."""
   check_share(budget)
   if not arch.prune_before:
     raise InputError(f"budget {budget:g} for a network that prunes nowhere: prune_before is empty")
@@ -207,23 +209,23 @@ def check_budget(arch, budget):
 
 
 def _fewest_patches(arch):
-  """Patches that an image keeps where no score exceeds a threshold: `count_multiple` rounds up."""
+  """Patches kept when no score exceeds a threshold: 0, rounded up by `count_multiple`."""
   multiple, prefix = arch.count_multiple, arch.prefix_tokens
   return min(-(-prefix // multiple) * multiple - prefix, arch.patches)
 
 
 def check_budgets(arch, budgets):
-  """Raises InputError where one of several budgets cannot be met, or one is given twice."""
+  """Raises InputError if one of several budgets cannot be met, or is given twice."""
   for budget in budgets:
     check_budget(arch, budget)
   check_differ(budgets)
 
 
 def uniform_ratio(arch, gmacs):
-  """The ratio r that costs so much, if of the patches r^e is left after a stage.
+  """The keep ratio r with the given GMACs, if each stage keeps the share r^e of the patches.
 
-  e are the `Architecture.stage_exponents`; by default 1, 2, 3, the geometric schedule of DynamicViT
-  (arXiv:2106.02034).
+  The exponents e are the `Architecture.stage_exponents`, by default 1, 2, 3, the geometric schedule
+  of DynamicViT (arXiv:2106.02034).
   """
   low, high = 0.0, 1.0
   for _ in range(30):
@@ -233,19 +235,19 @@ def uniform_ratio(arch, gmacs):
 
 
 def uniform_gmacs(arch, ratio):
-  """GMACs if every image kept the same share, by the schedule of `uniform_ratio`."""
+  """GMACs if every image keeps the same share of patches, by the schedule of `uniform_ratio`."""
   kept = arch.patches * ratio ** np.array(arch.stage_exponents)
   return float(gmacs(arch, jnp.asarray(kept, jnp.float32)))
 
 
 def _tokens(arch, kept):
-  """(..., s) patches kept -> (..., 1 + s) tokens in the blocks before each stage and the last."""
+  """(..., s) patches kept -> (..., 1 + s) tokens before each stage, and after the last one."""
   before = jnp.full((*kept.shape[:-1], 1), float(arch.patches), jnp.float32)
   return jnp.concatenate([before, kept], axis=-1) + arch.prefix_tokens
 
 
 def _read_rows_gmacs(arch, n):
-  """GMACs of a block whose keys and values are n tokens' and the rest those that are read."""
+  """GMACs of a block with n keys and values that computes only the tokens read (the queries)."""
   d, m, read = arch.width, arch.hidden, arch.read_tokens
   each = 2 * d * d + 2 * d * m  # query, output projection, both layers of the MLP
   return 1e-9 * (read * each + 2 * d * d * n + read * 2 * d * n)
@@ -262,7 +264,7 @@ def _block_gmacs(arch, n):
 
 
 def _mlp_gmacs(arch, n):
-  """The part of `_block_gmacs` that comes after attention."""
+  """The part of `_block_gmacs` after attention."""
   d, m = arch.width, arch.hidden
   pointwise = 7 * d + 9 * m if arch.count_elementwise else 0  # layer norm, residual, bias; GELU
   return 1e-9 * (2 * d * m + pointwise) * n

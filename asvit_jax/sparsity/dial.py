@@ -1,6 +1,6 @@
 """One network, every budget: thresholds as a function of the share of the dense GMACs.
 
-A network that was calibrated for several budgets has a row of thresholds for each. Those of a
+A network calibrated for several budgets has a row of thresholds for each. The thresholds of a
 budget between two of them are interpolated.
 """
 
@@ -18,13 +18,14 @@ SPACING = 0.1  # of the budgets that a range is calibrated at, at most
 def thresholds_at(table, budgets, budget):
   """Interpolates between the two nearest budgets; differentiable in the table.
 
-  Scores are products, so thresholds are nearer to exponentials of the budget than to straight
-  lines: their logarithms are interpolated, or they themselves in a stage where one is not positive.
+  Scores are products, so thresholds are closer to exponential than to linear in the budget. Their
+  logarithms are interpolated; a stage with a threshold that is not positive is interpolated
+  linearly.
 
   Args:
-    table: (k, stages) thresholds, a row a budget.
+    table: (k, stages) thresholds, one row per budget.
     budgets: k shares of the dense GMACs, in any order.
-    budget: () share to have the thresholds of, between the least and the greatest of them.
+    budget: () share between the smallest and the largest of them.
 
   Returns:
     (stages,) thresholds.
@@ -44,7 +45,7 @@ def thresholds_at(table, budgets, budget):
 
 
 def check(budgets, budget):
-  """Raises InputError where a budget lies outside of those that thresholds are known for."""
+  """Raises InputError if a budget lies outside of the range of the given budgets."""
   low, high = min(budgets), max(budgets)
   if not low <= budget <= high:
     raise InputError(
@@ -54,7 +55,7 @@ def check(budgets, budget):
 
 
 def spread(low, high, default):
-  """The budgets to calibrate a range at: `default` first, then others at most `SPACING` apart."""
+  """The budgets to calibrate for a range: `default`, then others at most `SPACING` apart."""
   count = 1 + int(np.ceil((high - low) / SPACING - 1e-9))
   others = np.linspace(low, high, max(count, 2)).round(4).tolist()
   return (default, *(b for b in others if b != default))

@@ -1,4 +1,4 @@
-"""Gates: scores and a learned threshold to a mask (arXiv:2209.13802, section 3)."""
+"""Gates: masks from scores and a learned threshold (arXiv:2209.13802, section 3)."""
 
 import jax
 import jax.numpy as jnp

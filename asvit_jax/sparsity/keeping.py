@@ -1,20 +1,20 @@
-"""Which tokens of an image go on from a stage, by their scores: over a threshold, or the best."""
+"""Selects the tokens that a stage keeps: by a threshold on the scores, or a fixed number."""
 
 import jax.numpy as jnp
 
 
 def over(scores, present, threshold, multiple=1):
-  """Those whose score exceeds a threshold.
+  """The mask of the tokens whose score exceeds a threshold.
 
   Args:
-    scores: (b, n), infinite for the tokens that always go on.
-    present: (b, n) mask of those that are there.
-    threshold: ().
-    multiple: of which the number of an image is: it is rounded up, as far as there are tokens, and
-      those with the next highest scores make it up.
+    scores: (b, n), infinite for tokens that are always kept.
+    present: (b, n) mask of the tokens left.
+    threshold: () threshold.
+    multiple: the number of kept tokens of an image is rounded up to a multiple of this, as far as
+      there are tokens, with the tokens of the next highest scores.
 
   Returns:
-    (b, n) bool.
+    (b, n) bool mask of the kept tokens.
   """
   present = present > 0
   keep = (scores > threshold) & present
@@ -25,15 +25,15 @@ def over(scores, present, threshold, multiple=1):
 
 
 def best(scores, present, count):
-  """The `count`, () or (b,), highest scores of the tokens of the (b, n) mask `present`."""
+  """(b, n) mask of the `count`, () or (b,), highest scores among the tokens of `present`."""
   present = present > 0
   return present & (_ranks(scores, present) < jnp.reshape(count, (-1, 1)))
 
 
 def _ranks(scores, present):
-  """(b, n) how many tokens that are there have a higher score, or the same and come before.
+  """(b, n) rank of each token among the tokens left, by score; the first of equals is higher.
 
-  All pairs: for these numbers of tokens less work than to sort, on a CPU and on a TPU.
+  Compares all pairs: for these numbers of tokens that is faster than a sort, on CPU and on TPU.
   """
   scores = jnp.where(present, scores, -jnp.inf)
   one, other = scores[:, :, None], scores[:, None, :]

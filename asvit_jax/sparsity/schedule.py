@@ -1,4 +1,4 @@
-"""How hard each stage cuts, where that follows the budget."""
+"""The schedule of pruning: stage weights that depend on the budget."""
 
 import dataclasses
 
@@ -6,13 +6,13 @@ from asvit_jax.sparsity.scores import SCORES
 
 
 def at(arch, budget):
-  """An `Architecture` with the stage weights to meet a budget by.
+  """An `Architecture` with the stage weights for a budget.
 
-  They are its own where it has some. Where it has none, a score may know what fits it, see
-  `scores`; else all stages weigh the same, as published.
+  Its own stage weights take precedence. Without them, the score may provide defaults, see `scores`;
+  otherwise all stages have equal weights, as published.
 
   Args:
-    arch: it.
+    arch: the `Architecture`.
     budget: share of the dense GMACs.
   """
   weights = getattr(SCORES[arch.score], "stage_weights", None)

@@ -1,4 +1,4 @@
-"""How hard each stage should cut: a search without labels or gradients."""
+"""Searches for how strongly each stage should prune, without labels or gradients."""
 
 import dataclasses
 
@@ -21,15 +21,15 @@ _CORRECTIONS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """What a search found.
+  """The result of a search.
 
   Attributes:
-    stage_weights: see `Architecture.stage_weights`.
-    divergence: KL(dense ‖ pruned) of the predictions, the mean over the images, nats.
-    divergence_before: the same with the weights that the search began with.
-    trials: number of candidates that were tried.
-    seed: of the search.
-    images: number of them.
+    stage_weights: the best weights, see `Architecture.stage_weights`.
+    divergence: KL(dense ‖ pruned) of the predictions, mean over the images, nats.
+    divergence_before: the same with the initial weights.
+    trials: number of candidates.
+    seed: seed of the search.
+    images: number of images.
   """
 
   stage_weights: tuple[float, ...]
@@ -41,7 +41,7 @@ class Found:
 
 
 def search(calibrator, budget, trials=TRIALS, seed=0):
-  """Looks for stage weights whose predictions are nearest to the dense network's at a fixed budget.
+  """Searches for the stage weights with predictions closest to the dense network's at a budget.
 
   A (1+1) evolution strategy: the logarithms of the weights move at random, by steps that grow after
   a success and shrink after a failure. Every candidate gets thresholds that meet the budget.
@@ -50,7 +50,7 @@ def search(calibrator, budget, trials=TRIALS, seed=0):
     calibrator: a `Calibrator`.
     budget: share of the dense GMACs.
     trials: number of candidates.
-    seed: of the random steps; the same seed, images and machine find the same.
+    seed: seed of the random steps; the same seed, images and machine give the same result.
 
   Returns:
     `Found`.
@@ -81,14 +81,14 @@ def search(calibrator, budget, trials=TRIALS, seed=0):
 
 
 def check(trials, seed):
-  """Raises InputError where a number of trials, or a seed, is no whole number from 0 on."""
+  """Raises InputError unless the number of trials and the seed are integers from 0 on."""
   for name, value in (("trials", trials), ("seed", seed)):
     if not sizes.is_whole(value) or value < 0:
       raise InputError(f"{name} {shown(value)} of the search: expected a whole number, 0 or more")
 
 
 class _Evaluation:
-  """KL of stage weights at a number of GMACs."""
+  """Function of stage weights that returns their KL divergence at the target GMACs."""
 
   def __init__(self, calibrator, target):
     self._calibrator, self._target = calibrator, target
@@ -107,11 +107,11 @@ class _Evaluation:
 
 
 def divergence(dense, pruned):
-  """KL(dense ‖ pruned) of predictions, nats, the mean over the images.
+  """KL(dense ‖ pruned) of predictions, nats, mean over the images.
 
   Args:
-    dense: (images, classes) logits.
-    pruned: likewise.
+    dense: (images, classes) logits of the dense network.
+    pruned: (images, classes) logits of the pruned network.
   """
   dense, pruned = (log_softmax(x.astype(np.float64), axis=-1) for x in (dense, pruned))
   return float((np.exp(dense) * (dense - pruned)).sum(axis=-1).mean())

@@ -1,10 +1,10 @@
-"""How alike tokens are, by their keys or by themselves."""
+"""Similarity of tokens, from their keys or from the tokens themselves."""
 
 import jax.numpy as jnp
 
 
 def cosine_similarity(keys, others=None):
-  """(b, n, c) keys and (b, m, c) of others, by default the same -> (b, n, m) float32 cosines."""
+  """(b, n, c) keys and (b, m, c) other keys, by default the same -> (b, n, m) float32 cosines."""
   keys = _unit(keys)
   others = keys if others is None else _unit(others)
   return jnp.einsum("bic,bjc->bij", keys, others)

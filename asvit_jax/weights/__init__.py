@@ -1,4 +1,4 @@
-"""Weights in and out: published ones, a run's, our own files. Strict both ways."""
+"""Reads and writes weights: published, of a run, or in this package's files; strict both ways."""
 
 from asvit_jax.weights.names import from_timm, to_timm
 

@@ -1,4 +1,4 @@
-"""Weights of another image size or another number of classes, or without a head."""
+"""Adapts weights to another image size or number of classes, or adds a missing head."""
 
 import math
 
@@ -13,20 +13,20 @@ HEADS = ("head.", "head_dist.", "aux_head.", "pre_logits")
 
 
 def adapt(arch, stored, resize, new_head, source):
-  """Tensors for `arch` from those of another image size or number of classes, as asked for.
+  """Tensors for `arch` from those of another image size or number of classes, if requested.
 
   Args:
     arch: an `Architecture`.
     stored: `Stored`, in timm's names.
-    resize: interpolate the position embedding of another image size; bicubic, as timm does it.
-    new_head: start a new head where the number of classes differs, or where there is none.
-    source: where they come from, for the error.
+    resize: interpolate the position embedding of another image size; bicubic, as in timm.
+    new_head: start a new head if the number of classes differs, or there is no head.
+    source: origin of the tensors, for the error.
 
   Returns:
     {timm name: array}.
 
   Raises:
-    InputError: positions of an image of another shape, and no resize; no head.
+    InputError: a position embedding of another image size without `resize`, or a missing head.
   """
   tensors = dict(stored.tensors)
   if "pos_embed" in tensors and tensors["pos_embed"].ndim == 3:
@@ -49,17 +49,17 @@ def adapt(arch, stored, resize, new_head, source):
 
 
 def grid_of(position, prefix, patch_size=None, facts=None):
-  """What a position embedding is of.
+  """The grid of patches of a position embedding.
 
   Args:
-    position: (1, n, d).
+    position: (1, n, d) position embedding.
     prefix: number of tokens before the patches.
-    patch_size: side of a patch, pixels, where it is known.
-    facts: `Stored.facts`; the image size, where they have it.
+    patch_size: side of a patch, pixels, if known.
+    facts: `Stored.facts`, which may have the image size.
 
   Returns:
-    Rows and columns of patches, and whether the tokens before them have positions, too; None where
-    they cannot be known: it is of no square image, and nobody says of which.
+    Rows and columns of patches, and whether the tokens before them have positions, too; None if
+    unknown: the image is not square, and the source does not state its size.
   """
   n, size = position.shape[1], (facts or {}).get("image_size")
   if size is not None and patch_size:
@@ -74,7 +74,7 @@ def grid_of(position, prefix, patch_size=None, facts=None):
 
 
 def _positions(arch, stored, resize, source):
-  """(1, prefix + patches, d), of the image size that is wanted."""
+  """The (1, prefix + patches, d) position embedding at the image size of `arch`."""
   position, prefix = stored.tensors["pos_embed"], arch.prefix_tokens
   found = grid_of(position, prefix, arch.patch_size, stored.facts)
   if found is None and position.shape[1] in (arch.patches, prefix + arch.patches):
@@ -100,7 +100,7 @@ def _positions(arch, stored, resize, source):
 
 
 def _resized(position, prefix, old, new):
-  """(1, prefix + old patches, d) position embedding -> (1, prefix + new patches, d)."""
+  """Interpolates a (1, prefix + old patches, d) position embedding to new patches."""
   width = position.shape[2]
   grid = position[:, prefix:].reshape(*old, width).astype(np.float32)
   # Cubic with a = -1/2 and antialiasing, as PyTorch's bicubic interpolation with antialias=True.

@@ -1,7 +1,7 @@
-"""What holds for the tensors of any file: their list, before they are read, and their numbers.
+"""Checks of the tensors of any file: of their list, before they are read, and of their values.
 
-A file that a stranger wrote may list anything. Names and shapes are looked at before memory is
-taken for them; what is taken is in proportion to the file.
+Files may come from strangers. Names and shapes are checked before memory is allocated for them, and
+the memory allocated is proportional to the size of the file.
 """
 
 import re
@@ -25,15 +25,15 @@ _SCALE = re.compile(r"(^|[._])(scales?|scale_(inv|weight|input)|scaled_fp8)$")
 
 
 def check_listed(listed, source):
-  """Checks what a file lists, before any of it is read.
+  """Checks the tensors that a file lists, before any of them is read.
 
   Args:
     listed: {name: (shape, name of the type)}.
     source: the file, for the error.
 
   Raises:
-    InputError: more tensors, longer names or more axes than weights have, empty tensors, names
-      that cannot be printed, or numbers of eight bits with scales, which nothing here applies.
+    InputError: more tensors, longer names or more axes than weights have, empty tensors,
+      unprintable names, or 8-bit numbers with scales, which are not supported.
   """
   if len(listed) > MOST_TENSORS:
     raise InputError(
@@ -65,12 +65,12 @@ def check_listed(listed, source):
 
 
 def check_unpacked(size, path, source):
-  """Raises InputError where an archive says that it unpacks to far more than it is.
+  """Raises InputError if an archive states that it unpacks to far more than its own size.
 
   Args:
-    size: bytes of all that is in it, as it says.
-    path: of the archive.
-    source: for the error.
+    size: the stated total size of its members, bytes.
+    path: path of the archive.
+    source: name of the source, for the error.
   """
   most = max(_LITTLE, _MOST_TIMES * path.stat().st_size)
   if size > most:
@@ -81,11 +81,11 @@ def check_unpacked(size, path, source):
 
 
 def check_numbers(tensors, source):
-  """Raises InputError for the first tensor that is of whole numbers, or not finite.
+  """Raises InputError for the first tensor of integers, or with a non-finite value.
 
   Args:
-    tensors: {name: array}, those that are going to be used.
-    source: for the error.
+    tensors: {name: array} of the tensors used.
+    source: name of the source, for the error.
   """
   for name, value in tensors.items():
     if not jnp.issubdtype(value.dtype, jnp.floating):

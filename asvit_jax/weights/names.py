@@ -1,18 +1,18 @@
-"""Published weights in and out, strict both ways.
+"""Converts parameters to timm's names and layout and back, strict both ways.
 
 The parameter names are timm's for DeiT and the original ones for LV-ViT. The thresholds of a pruned
-network stand beside them under the names of the authors' code. Our modules have the same names, so
-one table serves both families.
+network are stored beside them, under the names of the authors' code. The modules of this package
+have the same names, so one table serves both families.
 
-| ours | timm | layout |
+| this package | timm | layout |
 |---|---|---|
 | `….kernel` of a linear layer | `….weight` | (in, out) -> (out, in) |
 | `….kernel` of a convolution | `….weight` | (height, width, in, out) -> (out, in, height, width) |
-| `….scale` of a norm | `….weight` | as it is |
-| `….mean`, `….var` of a batch norm | `….running_mean`, `….running_var` | as they are |
-| `thresholds` (stages,) | `score_predictor.<stage>.keep_threshold` () | one scalar a stage |
-| `thresholds` (budgets, stages) | the same (budgets,) | of a network for several budgets |
-| everything else | the same name | as it is |
+| `….scale` of a norm | `….weight` | unchanged |
+| `….mean`, `….var` of a batch norm | `….running_mean`, `….running_var` | unchanged |
+| `thresholds` (stages,) | `score_predictor.<stage>.keep_threshold` () | one scalar per stage |
+| `thresholds` (budgets, stages) | the same (budgets,) | for several budgets |
+| everything else | the same name | unchanged |
 """
 
 import itertools
@@ -61,15 +61,15 @@ def from_timm(arch, tensors, source, budgets=0, family=""):
   Args:
     arch: an `Architecture`; with `prune_before`, the thresholds are read too.
     tensors: {timm name: array}. Every one must be used.
-    source: where they come from, for the error.
-    budgets: number of budgets that there are thresholds for; 0 for one set of them.
-    family: whose names the file's tensors had, for the error; "" where nobody's that is known.
+    source: origin of the tensors, for the error.
+    budgets: number of rows of thresholds, one per budget; 0 for a single set of them.
+    family: family of the file's tensor names, for the error; "" if unknown.
 
   Returns:
     Nested dictionary of float32 arrays.
 
   Raises:
-    InputError: names every missing, unexpected and misshapen tensor at once.
+    InputError: missing, unexpected or misshapen tensors; the message lists them all.
   """
   check_fits(arch, tensors, source, budgets, family)
   expected = vit.specs(arch, budgets)
@@ -85,9 +85,9 @@ def from_timm(arch, tensors, source, budgets=0, family=""):
 
 
 def check_fits(arch, tensors, source, budgets=0, family="", but=()):
-  """Holds names and shapes of tensors to an architecture.
+  """Checks names and shapes of tensors against an architecture.
 
-  Nothing is made for it: an architecture that a file claims may be of any size.
+  It allocates no memory, as a file may claim an architecture of any size.
 
   Args:
     arch: as for `from_timm`.
@@ -95,10 +95,10 @@ def check_fits(arch, tensors, source, budgets=0, family="", but=()):
     source: as for `from_timm`.
     budgets: as for `from_timm`.
     family: as for `from_timm`.
-    but: what names of tensors begin with that may be missing, or of another shape.
+    but: prefixes of the names of tensors that may be missing or misshapen.
 
   Raises:
-    InputError: names every missing, unexpected and misshapen tensor at once.
+    InputError: missing, unexpected or misshapen tensors; the message lists them all.
   """
   blocks = len(numbers_of_blocks(tensors))
   if arch.depth > max(blocks, MOST_BLOCKS):
@@ -134,12 +134,12 @@ def check_fits(arch, tensors, source, budgets=0, family="", but=()):
 
 
 def numbers_of_blocks(names):
-  """The numbers that names of timm give to blocks, a set; those of more digits than any has not."""
+  """The set of block numbers in timm's names; numbers of more than six digits are ignored."""
   return {int(match[1]) for name in names if (match := _BLOCK.match(name))}
 
 
 def _side_by_side(missing, unexpected):
-  """Lines of a name missing and one unexpected each: often it is one tensor by two names."""
+  """Lines with a missing and an unexpected name each: often one tensor under two names."""
   pairs = list(itertools.zip_longest(missing, unexpected))
   lines = [
     (f"missing {a}" if a else "", f"unexpected {b}" if b else "") for a, b in pairs[:_LISTED]

@@ -1,4 +1,4 @@
-"""Which network weights are of, by the names and shapes of their tensors."""
+"""Recognizes the architecture of weights by the names and shapes of their tensors."""
 
 import dataclasses
 
@@ -22,22 +22,22 @@ _AXES = {
 
 
 def recognize(stored, source, classes=None):
-  """The architecture of weights that say nothing of it, or not all.
+  """The architecture of weights whose description is missing or incomplete.
 
-  Everything but the number of heads follows from the tensors; that, where to prune and what else
-  they do not show is taken from what their source says, or from the published network of the same
+  The tensors show most of it. The number of heads, the pruning stages and the other values that
+  they do not show come from the source's facts, or from the published network of the same
   dimensions.
 
   Args:
     stored: `Stored`, in timm's names.
-    source: where they come from, for the error.
-    classes: number of them, for weights without a head.
+    source: origin of the weights, for the error.
+    classes: number of classes, for weights without a head.
 
   Returns:
-    (`Architecture`, its name among `vit.VARIANTS`, "" where it is of the same shape as none).
+    (`Architecture`, its name among `vit.VARIANTS`, "" if none has the same dimensions).
 
   Raises:
-    InputError: not enough is known of it.
+    InputError: the architecture is not fully known.
   """
   try:
     found = _dimensions(stored, source, classes)

@@ -1,4 +1,4 @@
-"""Weights as safetensors files."""
+"""Writes weights as safetensors files."""
 
 import json
 
@@ -25,7 +25,7 @@ _OTHER_SUFFIXES = frozenset(
 
 
 def check_name(path):
-  """Raises InputError for a path whose suffix is another format's than safetensors."""
+  """Raises InputError for a path whose suffix belongs to another format than safetensors."""
   suffix = storage.path(path).suffix
   if suffix.lower() in _OTHER_SUFFIXES:
     raise InputError(
@@ -35,20 +35,20 @@ def check_name(path):
 
 
 def save(path, params, description=None, thresholds_as_metadata=False, arch=None):
-  """Writes parameters, thresholds included, as a safetensors file; all of it or nothing.
+  """Writes parameters, thresholds included, as a safetensors file, atomically.
 
   Args:
-    path: of the file.
-    params: of a network.
-    description: `Network.describe()`, which goes into the file's header; None for none.
-    thresholds_as_metadata: in the header instead of beside the tensors, so that timm loads the file
-      as it is. They are read from either.
-    arch: the `Architecture` that they are to fit, and the description is of; None for any.
+    path: path of the file.
+    params: parameters of a network.
+    description: `Network.describe()`, which is stored in the file's header; None for none.
+    thresholds_as_metadata: stores the thresholds in the header instead of as tensors, so that timm
+      loads the file without changes. Loading accepts both.
+    arch: the `Architecture` that the parameters must fit, and that is described; None for any.
 
   Raises:
-    InputError: the file cannot be written; its suffix is another format's; or what could not be
-      loaded: parameters that do not fit, or are not finite; a description or thresholds that
-      `vit.description` does not read.
+    InputError: the file cannot be written; its suffix belongs to another format; or its content
+      could not be loaded again: parameters that do not fit or are not finite, or a description or
+      thresholds that `vit.description` does not read.
   """
   check_name(path)
   tensors, what = to_timm(params), f"what would be saved as {path}"

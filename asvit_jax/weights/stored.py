@@ -1,4 +1,4 @@
-"""What a source of weights holds, in whatever format."""
+"""`Stored`, the content of a source of weights, whatever its format."""
 
 import dataclasses
 from typing import Any
@@ -9,16 +9,16 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """Weights as they were found.
+  """Weights as read from a source.
 
   Attributes:
     tensors: {name as published: array}, without the counters of batch norms.
-    description: what the source says of the network, `Network.describe()` or a part of it; {} where
-      it says nothing.
-    facts: {field of `Architecture`: value} that the source says, or its kind has, beyond that.
-    family: whose names its tensors had, for people; "" where nobody's that is known.
-    assumes: whether its preprocessing is what is usual, as the source says nothing of it.
-    key: of what is asked for, which of several networks, the part that is still to be found.
+    description: the source's description of the network, `Network.describe()` or a part of it; {}
+      if there is none.
+    facts: {field of `Architecture`: value} from the source or its family, beyond the description.
+    family: the family of its tensor names, for display; "" if unknown.
+    assumes: whether its preprocessing is the family's default, as the source states none.
+    key: the unresolved remainder of the requested key, which selects one of several networks.
   """
 
   tensors: dict[str, np.ndarray]
@@ -30,7 +30,7 @@ class Stored:
 
 
 def cleaned(tensors):
-  """{name: array}, those in floating point as float32, without counters of batch norms."""
+  """{name: array}, floating-point arrays as float32, without counters of batch norms."""
   return {
     name: _plain(np.asarray(value))
     for name, value in tensors.items()

@@ -1,4 +1,4 @@
-"""Softmax attention, and its masked form of DynamicViT and Adaptive Sparse ViT."""
+"""Softmax attention, and its masked form from DynamicViT and Adaptive Sparse ViT."""
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +14,20 @@ MAX_LOGIT = 5.0
 
 
 class Softmax:
-  """See `attentions`."""
+  """Softmax attention; its methods are those of `attentions`."""
 
   def dense(self, q, k, v, bias=None):
-    """Every token sees every token."""
+    """Every token attends to every token."""
     logits = _logits(q, k, bias)
     return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v)
 
   def masked(self, q, k, v, keep, bias=None):
-    """Shapes stay fixed and gradients reach the mask.
+    """Kept tokens attend to kept tokens; shapes stay fixed and gradients reach the mask.
 
     The mask multiplies the numerators of the softmax, `(e·m + ε/n) / (Σ e·m + ε)`, which is how
     DynamicViT (arXiv:2106.02034, Eq. 11) and Adaptive Sparse ViT train. The exponent is taken
     relative to the largest *kept* logit, so a pruned token never moves a kept one by more than ε
-    however large its own logit is. A pruned token still sees itself: its row stays finite.
+    however large its own logit is. A pruned token still attends to itself, so its row is finite.
     """
     n = k.shape[1]
     logits = _logits(q, k, bias)  # (b, h, q, n)
@@ -38,7 +38,7 @@ class Softmax:
     return _attend(mass, v, EPSILON)
 
   def prefix(self, q, k, v, count, bias=None):
-    """Keys past the count are masked out."""
+    """The first `count` tokens attend to each other; later keys are masked out."""
     valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
     logits = _logits(q, k, jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf))
     return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v)
@@ -48,12 +48,12 @@ softmax = Softmax()
 
 
 def _attend(mass, v, epsilon=0.0):
-  """What tokens receive, and the attention of the class token.
+  """The (b, q, h, c) context of the queries, and the (b, k, h) attention of the class token.
 
   Args:
     mass: (b, h, q, k) float32 numerators of the softmax.
     v: (b, k, h, c) values.
-    epsilon: mass that all keys share besides.
+    epsilon: additional mass, spread evenly over all keys.
   """
   total = mass.sum(axis=-1, keepdims=True) + epsilon  # (b, h, q, 1)
   # Divided by after the product, which is the smaller array.

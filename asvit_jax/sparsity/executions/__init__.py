@@ -1,15 +1,16 @@
-"""How a network runs: dense, masked, packed or fixed, by the same parameters and blocks.
+"""Executions of a network, dense, masked, packed and fixed, with the same parameters and blocks.
 
-| execution | tokens live in | for |
+| execution | token layout | for |
 |---|---|---|
 | dense  | (b, n, d) | the teacher, the baseline |
 | masked | (b, n, d) and a keep mask (b, n) | training; the definition of pruning |
 | packed | (g, width, d): the kept tokens of a group of images, at its width | inference |
-| fixed  | (b, count, d): as many tokens of every image, its best | inference, static shapes |
+| fixed  | (b, count, d): the same number of tokens of every image | inference, static shapes |
 
-`in_place` has dense and masked, `packed` packed, `fixed_count` fixed; `EXECUTIONS` has all as
-inference runs them. All but fixed keep of an image what exceeds the thresholds; fixed does not read
-them, but the model's `counts`, the mean that thresholds keep or any others.
+`in_place` implements dense and masked, `packed` packed, and `fixed_count` fixed; `EXECUTIONS` lists
+the versions for inference. Masked and packed keep the tokens whose score exceeds the threshold.
+Fixed ignores the thresholds and keeps the tokens with the highest scores, as many as the model's
+`counts` say: the mean number that the thresholds keep, or any other.
 """
 
 from asvit_jax.core.parts import Table

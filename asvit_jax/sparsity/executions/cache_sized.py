@@ -1,9 +1,10 @@
-"""The executions as inference runs them: as many images at once as are best for the device.
+"""The executions for inference, which split a batch into groups that suit the device.
 
-A block's hidden tokens of 32 images at 224² take 39 MB in DeiT-S. A CPU that runs the whole batch
-layer by layer waits for its memory; a few images at a time, all layers, take less time. So does a
-TPU, by its compiler's estimates, where what a block works on no longer fits into its vector memory
-(docs/benchmarks.md). Packed is sorted into a few groups everywhere.
+The hidden tokens of a block take 39 MB for 32 images at 224² in DeiT-S. A CPU that runs the whole
+batch layer by layer is limited by its memory; running all layers on a few images at a time is
+faster. By its compiler's estimates the same holds for a TPU, once the activations of a block no
+longer fit into its vector memory (docs/benchmarks.md). Packed sorts images into a few groups on
+every device.
 """
 
 import functools
@@ -29,11 +30,11 @@ FEW, FEW_STAGES, FEW_STEP = 8, 3, 32
 
 
 def cache_sized(execution, cached=CACHED):
-  """An execution that, on a CPU and on a TPU, takes only so many images at a time.
+  """An execution that, on a CPU and on a TPU, runs only as many images at a time as fit its cache.
 
   Args:
     execution: function of (model, images (b, height, width, 3)) that returns `Outputs`.
-    cached: bytes of hidden tokens to run at a time on a CPU, at least one image.
+    cached: bytes of hidden tokens to run at a time on a CPU; at least one image runs.
 
   Returns:
     Function like `execution`, with the same results.
@@ -47,7 +48,7 @@ def cache_sized(execution, cached=CACHED):
 
 
 def packed(model, images, tokens=False):
-  """`packed.packed`, in groups of the device's size."""
+  """`packed.packed`, in groups whose size suits the device."""
   arch, b = model.arch, len(images)
   rows = _a_few_at_once(functools.partial(begin, model), arch, images, CACHED)
   on_cpu, elsewhere = (
@@ -58,7 +59,7 @@ def packed(model, images, tokens=False):
 
 
 def fixed(model, images, tokens=False):
-  """`fixed_count.fixed`, as many images at a time as `cache_sized` takes."""
+  """`fixed_count.fixed`, on as many images at a time as fit the cache, see `cache_sized`."""
   few = functools.partial(fixed_count.fixed, model, tokens=tokens)
   return _a_few_at_once(few, model.arch, images, CACHED_PACKED)
 
@@ -68,7 +69,7 @@ masked = cache_sized(in_place.masked)
 
 
 def packed_group(arch, batch, platform):
-  """Images that packed runs at once on a platform of JAX, and its `step`, None for its default."""
+  """The images per group of packed on a platform of JAX, and its `step`; None is the default."""
   if platform == "cpu":
     waits = batch <= FEW and arch.stages > FEW_STAGES
     return images_at_once(arch, batch, CACHED_PACKED), FEW_STEP if waits else None
@@ -77,18 +78,18 @@ def packed_group(arch, batch, platform):
 
 
 def fixed_group(arch, batch, platform):
-  """Images that fixed runs at once on a platform of JAX."""
+  """The images per group of fixed on a platform of JAX."""
   return _group(arch, batch, CACHED_PACKED, platform)
 
 
 def images_at_once(arch, batch, cached):
-  """The largest divisor of `batch` whose hidden tokens fit."""
+  """The largest divisor of `batch` whose hidden tokens fit into `cached` bytes, at least 1."""
   image = 4 * (arch.prefix_tokens + arch.patches) * arch.hidden
   return _divisor(batch, cached // image)
 
 
 def _a_few_at_once(function, arch, images, cached):
-  """A function of images, with as many at a time as a CPU's or a TPU's cache holds."""
+  """Calls a function of images on as many at a time as a CPU's or a TPU's cache holds."""
   if _group(arch, len(images), cached, "cpu") == len(images):  # and so on a TPU
     return function(images)
   on_cpu, on_tpu = (
@@ -99,13 +100,13 @@ def _a_few_at_once(function, arch, images, cached):
 
 
 def _group(arch, batch, cached, platform):
-  """Images to run at once on a platform of JAX: those whose hidden tokens its cache holds, or all.
+  """Images to run at once on a platform of JAX: as many as its cache holds, or all.
 
   Args:
     arch: an `Architecture`.
     batch: number of images.
     cached: bytes of hidden tokens on a CPU.
-    platform: its name.
+    platform: name of the platform.
   """
   most = {"cpu": cached, "tpu": CACHED_ON_TPU}.get(platform)
   return batch if most is None else images_at_once(arch, batch, most)

@@ -1,8 +1,8 @@
-"""Fixed execution: every image keeps the same, static number of tokens at each stage, its best.
+"""Fixed execution: every image keeps the same, static number of tokens, those of highest score.
 
-Shapes are static, so nothing is computed for tokens that are not there, and there is one program
-for all images. What it has of comparisons instead of sorts and scatters, converters of artifacts
-know, and it is no more work than a product of the attention.
+Shapes are static, so a single program serves all images and computes nothing for pruned tokens. It
+uses comparisons in place of sorts and scatters, which all converters of artifacts support; they
+cost no more than a product of the attention.
 """
 
 import functools
@@ -17,7 +17,7 @@ from asvit_jax.sparsity.executions.outputs import Outputs
 
 
 def fixed(model, images, tokens=False):
-  """`fixed_count` by the counts of the model, a `VisionTransformer`."""
+  """`fixed_count` with the counts of the model, a `VisionTransformer`."""
   return fixed_count(model, images, model.counts, tokens=tokens)
 
 
@@ -28,16 +28,16 @@ def fixed_count(model, images, counts, attending=None, tokens=False):
   Args:
     model: a `VisionTransformer` that prunes; its thresholds are not read.
     images: (b, height, width, 3) normalised images.
-    counts: patch tokens that each stage keeps, a static number each, none above the one before.
-    attending: the parts to decide by, an `Attending`; by default those of the architecture.
-    tokens: whether the kept tokens are wanted; the last block then runs for all of them.
+    counts: number of patch tokens that each stage keeps, static, none above the one before.
+    attending: an `Attending` to score and reduce with; by default that of the architecture.
+    tokens: whether to return the kept tokens; the last block then runs for all of them.
 
   Returns:
-    `Outputs` without class_logits and aux_logits, and with `tokens` and `positions`, those kept
-    before the others, where they are wanted. Scores of tokens that an earlier stage took are 0.
+    `Outputs` without class_logits and aux_logits, and with `tokens` and `positions`, the kept ones
+    first, if `tokens`. Scores of tokens removed by an earlier stage are 0.
 
   Raises:
-    ValueError: fewer or more counts than stages.
+    ValueError: another number of counts than of stages.
   """
   x, prefix = model.embed(images), model.arch.prefix_tokens
   n = prefix + model.arch.patches
@@ -75,12 +75,12 @@ def fixed_count(model, images, counts, attending=None, tokens=False):
 
 @usual
 def predicted(model, x, attend):
-  """The prediction from the tokens before the last block, all of which are there.
+  """The prediction from the tokens before the last block, none of which is padding.
 
   Args:
     model: a `VisionTransformer`.
     x: (b, n, d), the class token first.
-    attend: for `Block`.
+    attend: attention function for `Block`.
 
   Returns:
     `Outputs` with logits only.
@@ -100,7 +100,7 @@ def _predicted(model, x, attend):
 
 
 def rows_of(keep, count):
-  """(b, n) bool, `count` of each row true -> (b, count) int32, which they are, in order."""
+  """(b, n) bool, `count` of each row true -> (b, count) int32, their indices in order."""
   index = jnp.arange(keep.shape[1])
   earlier = keep[:, None, :] & (index < index[:, None])
   place = earlier.astype(jnp.int32).sum(axis=-1)
@@ -109,6 +109,6 @@ def rows_of(keep, count):
 
 
 def _put(position, values, n):
-  """(b, m) values at (b, m) different positions of (b, n), 0 elsewhere."""
+  """Scatters (b, m) values to (b, m) different positions of a (b, n) array, 0 elsewhere."""
   at = position[..., None] == jnp.arange(n)  # (b, m, n)
   return jnp.where(at, values[..., None], 0.0).sum(axis=1)

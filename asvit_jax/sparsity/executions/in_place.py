@@ -1,4 +1,4 @@
-"""Executions that leave tokens where they are: dense, and masked, the definition of pruning."""
+"""Executions that keep tokens in place: dense, and masked, which defines pruning."""
 
 import functools
 
@@ -19,21 +19,22 @@ def dense(model, images, remat=False):
   Args:
     model: a `VisionTransformer`, with or without thresholds.
     images: (b, height, width, 3) normalised images.
-    remat: whether the backward pass computes the blocks again instead of keeping their results.
+    remat: whether the backward pass recomputes the blocks instead of storing their results.
 
   Returns:
-    `Outputs` with no stages: keep and scores are (b, 0, n).
+    `Outputs` without stages: keep and scores are (b, 0, n).
   """
   return _dense_from(model, 0, model.embed(images), remat)
 
 
 @usual
 def masked(model, images, gate=straight_through_gate, remat=False):
-  """Pruned tokens stay in place but are seen by none: fixed shapes, dynamic masks.
+  """Pruned tokens stay in place, but no token attends to them: fixed shapes, dynamic masks.
 
-  Before each block of `arch.prune_before`, or inside the one before it where `arch.prune_inside`
-  says so, a patch token stays if it was there before and its score in the attention just run
-  exceeds the stage's threshold; with `arch.count_multiple`, an image's number is rounded up.
+  A stage is before each block of `arch.prune_before`, or inside the block before it if
+  `arch.prune_inside`. It keeps a patch token if the earlier stages kept it and if its score in the
+  latest attention exceeds the stage's threshold; `arch.count_multiple` rounds an image's number of
+  tokens up.
 
   Args:
     model: a `VisionTransformer` with thresholds.
@@ -42,8 +43,8 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     remat: as for `dense`.
 
   Returns:
-    `Outputs`; gradients reach the thresholds through `keep`. What it says of tokens that were
-    pruned means nothing.
+    `Outputs`; gradients reach the thresholds through `keep`. Its values for pruned tokens are
+    meaningless.
   """
   attending, prefix = Attending.of(model.arch), model.arch.prefix_tokens
   stage = before_first_stage(model, images, remat)
@@ -67,22 +68,25 @@ def masked(model, images, gate=straight_through_gate, remat=False):
 
 
 def before_first_stage(model, images, remat=False):
-  """The `Stage` of images (b, height, width, 3), normalised, at which nothing is pruned yet."""
+  """The first `Stage` of normalised images (b, height, width, 3); nothing is pruned yet."""
   x, attending = model.embed(images), Attending.of(model.arch)
   x, evidence = run_up_to(model, 0, x, attending.dense, remat)
   return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), evidence)
 
 
 def after_stage(model, index, stage, keep, remat=False, similarity=None):
-  """The `Stage` before the next stage, or before the last block, where stage `index` keeps `keep`.
+  """Runs the blocks after stage `index`, which keeps `keep`, up to the next stage or last block.
 
   Args:
     model: a `VisionTransformer`.
-    index: of the stage.
-    stage: it.
+    index: index of the stage.
+    stage: the `Stage`.
     keep: (b, n) mask of patch tokens.
     remat: as for `dense`.
-    similarity: see `Attending`, where it is there already.
+    similarity: see `Attending.similarity`, if it was already computed.
+
+  Returns:
+    The `Stage` before the next stage, or before the last block.
   """
   attending = Attending.of(model.arch)
   x, sizes = attending.reduce(stage, _with_prefix(model.arch, keep), similarity)
@@ -91,7 +95,7 @@ def after_stage(model, index, stage, keep, remat=False, similarity=None):
 
 
 def logits(model, stage):
-  """(b, classes) logits of the last `after_stage`, what `masked` predicts."""
+  """(b, classes) logits of `masked`, from the `Stage` that the last `after_stage` returns."""
   keep = stage.present[:, model.arch.prefix_tokens :]
   attend = _among(model.arch, keep, stage.sizes)
   return _outputs(model, stage.x, attend, False, [keep], []).logits
@@ -114,28 +118,28 @@ def _dense_from(model, first, x, remat=False):
 
 
 def _among(arch, keep, sizes):
-  """Attention among the tokens that are kept."""
+  """The attention function that lets only kept tokens attend to each other."""
   return functools.partial(Attending.of(arch).masked, keep=_with_prefix(arch, keep), sizes=sizes)
 
 
 def _with_prefix(arch, keep):
-  """The mask of all tokens from that of the patches, (b, n)."""
+  """The mask of all tokens, from the (b, n) mask of the patches; tokens before them are kept."""
   return jnp.concatenate([jnp.ones((keep.shape[0], arch.prefix_tokens), keep.dtype), keep], axis=1)
 
 
 def run_up_to(model, index, x, attend, remat=False):
-  """The blocks from one stage to the next, or to where the last block begins.
+  """Runs the blocks from one stage to the next, or up to the last block.
 
   Args:
     model: a `VisionTransformer`.
-    index: of the stage to arrive at, which begins with the one before it; 0 begins with the images,
-      and the number of stages ends where nothing but the last block is left.
-    x: (..., n, d) tokens that are left after the stage before.
-    attend: for `Block`.
+    index: index of the stage at which to stop, starting from the stage before it. 0 starts from the
+      images; the number of stages stops before the last block.
+    x: (..., n, d) tokens left after the previous stage.
+    attend: attention function for `Block`.
     remat: as for `dense`.
 
   Returns:
-    The (..., n, d) tokens, and the evidence of the last attention, None where there was none.
+    The (..., n, d) tokens, and the evidence of the last attention; None if no attention ran.
   """
   arch, evidence = model.arch, None
   bounds = (0, *arch.prune_before, arch.depth - 1)
@@ -166,17 +170,17 @@ def _checkpointed(function, remat):
 
 
 def last_block(model, x, attend, remat=False):
-  """The last block, of which the prediction needs the class token only, or all for an aux head.
+  """The last block. The prediction reads only the class token, or all tokens with an aux head.
 
   Args:
     model: a `VisionTransformer`.
-    x: (b, n, d) tokens before it, the class token first.
-    attend: for `Block`, on (b, n, d) tokens.
+    x: (b, n, d) tokens before the block, the class token first.
+    attend: attention function for `Block`, on (b, n, d) tokens.
     remat: as for `dense`.
 
   Returns:
-    (b, read, d) tokens that the prediction reads, after it, and (b, n, d) all tokens; where only
-    the first are read, `jit` computes nothing else.
+    The tokens after the block: (b, read, d), those that the prediction reads, and (b, n, d), all of
+    them. If the second array is not used, `jit` does not compute it.
   """
   block = model.blocks[-1]
   tokens, _ = _run(block, x, attend, remat)

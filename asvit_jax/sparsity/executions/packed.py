@@ -1,16 +1,16 @@
-"""Packed execution: every image's kept tokens and no others, in one compiled program.
+"""Packed execution: runs only the kept tokens of every image, in one compiled program.
 
 Every image keeps its own number of tokens, so a pruned batch is ragged. At each stage the images
-are sorted by that number and taken in groups; the kept tokens of each move to the front, and the
-group runs at the width of its longest image, up to the next stage:
+are sorted by that number and split into groups. The kept tokens of each image move to the front,
+and the group runs at the width of its longest image up to the next stage:
 
     image 0   c a b . d                image 2   c f . .
     image 1   c . e f g    becomes     image 0   c a b d      c a class token
-    image 2   c . . f .                image 1   c e f g      . a token that is not there
+    image 2   c . . f .                image 1   c e f g      . a pruned token, or padding
 
-Sorted, the images of a group are about equally long, so little is computed for nothing. XLA needs
-static shapes: the width is rounded up to a rung of a ladder, and `lax.switch` picks the branch that
-was compiled for it. The top rung holds every token, so nothing can overflow.
+Sorting makes the images of a group about equally long, so there is little padding. XLA needs static
+shapes: the width is rounded up to one of a ladder of widths, and `lax.switch` selects the branch
+compiled for it. The largest width holds every token, so nothing can overflow.
 """
 
 import functools
@@ -34,13 +34,13 @@ LEAST_OF_MEAN, MOST_OF_MEAN = 0.75, 1.4
 
 
 class Rows(NamedTuple):
-  """The tokens of images where a stage has decided; the class token is the first row.
+  """The tokens of images at a stage, and the stage's decision; the class token is the first row.
 
   Attributes:
-    x: (b, n, d).
-    sizes: (b, n) patches that each stands for; None where nothing is merged.
-    position: (b, n) int, which token of the image each was at first.
-    keep: (b, n) bool, which of them go on: the first ones where `Attending.compacts`.
+    x: (b, n, d) tokens.
+    sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
+    position: (b, n) int, the original index of each token in its image.
+    keep: (b, n) bool, the tokens that the stage keeps: the first ones if `Attending.compacts`.
   """
 
   x: jax.Array
@@ -50,13 +50,13 @@ class Rows(NamedTuple):
 
 
 class Read(NamedTuple):
-  """What is read of images after the last block.
+  """The values that the outputs need from the last block.
 
   Attributes:
-    class_tokens: (b, read, d), those that the prediction reads.
-    best: (b, classes), the best of the patches' logits; None without auxiliary head.
-    tokens: see `Outputs`; None where nobody wants them.
-    positions: likewise.
+    class_tokens: (b, read, d), the tokens that the prediction reads.
+    best: (b, classes), the maximum over the patches' logits; None without an auxiliary head.
+    tokens: see `Outputs`; None unless requested.
+    positions: see `Outputs`; None unless requested.
   """
 
   class_tokens: jax.Array
@@ -72,13 +72,13 @@ def packed(model, images, first=None, group=None, step=None, tokens=False):
   Args:
     model: a `VisionTransformer` with thresholds.
     images: (b, height, width, 3) normalised images.
-    first: how many run at once up to the first stage, a divisor of b; by default all.
-    group: how many run at once from then on, a divisor of b; by default all.
+    first: number of images that run at once up to the first stage, a divisor of b; by default all.
+    group: number of images that run at once after the first stage, a divisor of b; by default all.
     step: tokens between two widths; `STEP` by default.
-    tokens: whether the kept tokens are wanted; their last block then runs for all of them.
+    tokens: whether to return the kept tokens; the last block then runs for all of them.
 
   Returns:
-    `Outputs` without scores, and with `tokens` and `positions` where they are wanted.
+    `Outputs` without scores, and with `tokens` and `positions` if `tokens`.
   """
   rows = in_groups(functools.partial(begin, model), first or len(images), images)
   return run(model, rows, group, step, tokens)
@@ -86,23 +86,23 @@ def packed(model, images, first=None, group=None, step=None, tokens=False):
 
 @usual
 def begin(model, images):
-  """The `Rows` at the first stage of images (b, height, width, 3), normalised."""
+  """Runs normalised images (b, height, width, 3) up to the first stage; returns its `Rows`."""
   return decide(model, 0, before_first_stage(model, images))
 
 
 @usual
 def run(model, rows, group=None, step=None, tokens=False):
-  """`packed` from the first stage on.
+  """Runs `packed` from the first stage on.
 
   Args:
     model: a `VisionTransformer` with thresholds.
-    rows: of `begin`.
+    rows: the `Rows` that `begin` returns.
     group: see `packed`.
     step: see `packed`.
     tokens: see `packed`.
 
   Returns:
-    `Outputs` as of `packed`.
+    `Outputs` as for `packed`.
   """
   b, n = rows.keep.shape
   order, keeps = jnp.arange(b), []
@@ -122,12 +122,12 @@ def run(model, rows, group=None, step=None, tokens=False):
 
 
 def in_groups(function, size, tree):
-  """A function of arrays (b, …), called with so many at a time, one group after the other.
+  """Calls a function on groups of `size` rows, one group after the other; returns all results.
 
   Args:
-    function: of a tree of arrays; the arrays that it returns have as long a first axis.
-    size: a divisor of b.
-    tree: of arrays (b, …).
+    function: function of a tree of arrays that returns a tree of arrays with the same first axis.
+    size: rows per group, a divisor of b.
+    tree: tree of arrays (b, …).
   """
   b = len(jax.tree.leaves(tree)[0])
   if size == b:
@@ -137,13 +137,13 @@ def in_groups(function, size, tree):
 
 
 def ladder(top, step, mean=None):
-  """The widths to compile, the last of which holds every token.
+  """The widths to compile, in increasing order; the last one holds every token.
 
   Args:
-    top: the last.
-    step: tokens between two, or a multiple of it where there were more than `MOST_WIDTHS`.
-    mean: tokens that images have on average, where that is known: then there is no width far below
-      it, and of those far above only the last. Fewer to compile.
+    top: the last width.
+    step: tokens between two widths; a multiple of it is used if `MOST_WIDTHS` would be exceeded.
+    mean: mean number of tokens per image, if known. Widths far below it, and all widths far above
+      it but the last, are then left out, so that fewer are compiled.
   """
   step *= max(1, -(-top // (step * (MOST_WIDTHS + 1))))
   # None that is hardly less than the last.
@@ -155,7 +155,7 @@ def ladder(top, step, mean=None):
 
 
 def decide(model, index, stage, position=None):
-  """The `Rows` of a `Stage`, the one with this index; `position` as there, by default in order."""
+  """The `Rows` of the `Stage` with this index; `position` as in `Rows`, by default in order."""
   attending = Attending.of(model.arch)
   similarity = attending.similarity(stage)
   keep = keeping.over(
@@ -176,18 +176,18 @@ def decide(model, index, stage, position=None):
 
 
 def _run_stage(model, index, widths, tokens, rows, images):
-  """The blocks after a stage, at the least width that holds what it keeps of each of some images.
+  """Runs a group of images after a stage, at the smallest width that holds their kept tokens.
 
   Args:
     model: a `VisionTransformer`.
-    index: of the stage.
-    widths: ladder of them.
+    index: index of the stage.
+    widths: the ladder of widths.
     tokens: see `packed`.
     rows: `Rows` of all images.
-    images: (g,) which of them run.
+    images: (g,) indices of the images of the group.
 
   Returns:
-    Their `Rows` at the next stage; after the last one their `Read`.
+    The group's `Rows` at the next stage; after the last stage, its `Read`.
   """
   keep = rows.keep[images]
   # Where tokens are compact already, rows of images are copied whole.
@@ -201,9 +201,9 @@ def _run_stage(model, index, widths, tokens, rows, images):
 
 
 def _run_at(model, index, width, tokens, rows, images, source, count):
-  """`_run_stage` at a static width: row j of an image becomes what its row `source[j]` is.
+  """`_run_stage` at a static width: row j of an image is filled from its row `source[j]`.
 
-  Without `source`, the rows are the first ones, as they are.
+  Without `source`, the first rows are used as they are.
   """
   n = rows.keep.shape[1]
 
@@ -232,7 +232,7 @@ def _run_at(model, index, width, tokens, rows, images, source, count):
 
 
 def _read(model, x, attend, present, tokens):
-  """The last block, and what is read of its tokens; a `Read` without positions."""
+  """Runs the last block; returns a `Read` without positions."""
   last = model.blocks[-1]
   aux_head, prefix = model.arch.aux_head, model.arch.prefix_tokens
   after = last(x, attend)[0] if aux_head or tokens else None
@@ -245,7 +245,7 @@ def _read(model, x, attend, present, tokens):
 
 
 def _kept_first(keep):
-  """(b, n) bool -> (b, n) the indices of those kept, in order, then n."""
+  """(b, n) bool -> (b, n) indices of the kept tokens, in order, padded with n."""
   n = keep.shape[1]
 
   def counted(keep):
@@ -259,11 +259,11 @@ def _kept_first(keep):
 
 
 def _kept_positions(rows):
-  """(b, n) bool, which tokens of an image go on, by their position at first."""
+  """(b, n) bool mask of the kept tokens, by their original index in the image."""
   at = rows.position[..., None] == jnp.arange(rows.position.shape[1])  # (b, of, n)
   return _count(at & rows.keep[..., None]) > 0
 
 
 def _count(of):
-  """(b, of, n) bool -> (b, n). A loop of vector instructions, where a scatter is one of calls."""
+  """(b, of, n) bool -> (b, n) counts over `of`. Vectorised, unlike a scatter."""
   return of.astype(jnp.int32).sum(axis=1)

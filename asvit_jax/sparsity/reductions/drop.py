@@ -1,14 +1,14 @@
-"""Dropping, as published (arXiv:2209.13802): nothing is left of a token that goes."""
+"""Dropping, as published (arXiv:2209.13802): removed tokens leave nothing behind."""
 
 
 class Drop:
-  """See `reductions`."""
+  """Leaves the kept tokens unchanged; a reduction, see `reductions`."""
 
   changes_tokens = False
   uses_keys = False
 
   def __call__(self, x, sizes, present, keep, keys):
-    """Tokens and sizes as they are."""
+    """Returns tokens and sizes unchanged."""
     del present, keep, keys
     return x, sizes
 

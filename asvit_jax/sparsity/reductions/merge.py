@@ -1,7 +1,7 @@
-"""Merging: a token that goes is averaged into the kept one most like it.
+"""Merging: every removed token is averaged into the kept token most similar to it.
 
-Tokens are alike by their keys, as in ToMe (arXiv:2210.09461), or by themselves; which ones go, and
-how many of an image, is said by scores and thresholds.
+Similarity is that of the keys, as in ToMe (arXiv:2210.09461), or that of the tokens themselves.
+Scores and thresholds decide which tokens of an image are removed, and how many.
 """
 
 import jax
@@ -11,17 +11,17 @@ from asvit_jax.sparsity.similarity import cosine_similarity
 
 
 class Merge:
-  """See `reductions`.
+  """Merges tokens by the similarity of their keys; a reduction, see `reductions`.
 
-  Every kept patch token becomes the mean of itself and of those that go to it, weighted by size.
-  The class token takes none over. Where no patch is kept, nothing takes them: they are dropped.
+  Every kept patch token becomes the mean of itself and the tokens merged into it, weighted by size.
+  No token is merged into the class token. If no patch is kept, the removed tokens are dropped.
   """
 
   changes_tokens = True
   uses_keys = True
 
   def __call__(self, x, sizes, present, keep, keys):
-    """See `reductions`; where tokens go has no gradient, how much of them goes does."""
+    """The merged tokens and sizes. Gradients reach how much is merged, not the destinations."""
     n = x.shape[1]
     destination = self.destinations(keep, keys)
     goes = jnp.where(destination < n, present * (1.0 - keep), 0.0)
@@ -34,18 +34,18 @@ class Merge:
     return (mass / total[..., None]).astype(x.dtype), total
 
   def destinations(self, keep, keys):
-    """See `reductions`."""
+    """(b, n) int, the kept token with the most similar key; see `reductions`."""
     return _most_alike(cosine_similarity(jax.lax.stop_gradient(keys)), keep)
 
 
 def _most_alike(similarity, keep):
-  """(b, n) for each token the first kept patch that is most like it; n where none is kept.
+  """(b, n) index of the kept patch most similar to each token, the first of equals; n for none.
 
-  A maximum and a minimum instead of an argmax, over the first axis of what is symmetric: a CPU has
-  vector instructions for these.
+  Uses a maximum and a minimum in place of an argmax, over the first axis of a symmetric array: CPUs
+  have vector instructions for these.
 
   Args:
-    similarity: (b, n, n).
+    similarity: (b, n, n), symmetric.
     keep: (b, n) mask, the class token first.
   """
   n = keep.shape[1]
@@ -60,13 +60,13 @@ merge = Merge()
 
 
 class MergeTokens(Merge):
-  """As `Merge`, but tokens are alike by themselves, the residual stream, and not by their keys."""
+  """As `Merge`, by the similarity of the tokens (the residual stream), not of their keys."""
 
   uses_keys = False
   uses_similarity = True
 
   def destinations(self, keep, similarity):
-    """See `reductions`."""
+    """(b, n) int, the most similar kept token; see `reductions`."""
     return _most_alike(jax.lax.stop_gradient(similarity), keep)
 
 

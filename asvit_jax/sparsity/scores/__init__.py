@@ -2,25 +2,25 @@
 
 A score is an object with
 
-  uses_keys: whether it compares the keys of tokens; a bool.
-  gather(class_attention, context): what it needs of a block, (b, n) or (b, n, …), from the float32
-    (b, n, h) attention of the class token to every token and the (b, n, h, c) output of each head
-    at it. Computed in every block.
-  __call__(gathered, keys, present, exponents): (b, n) float32, at a stage. `keys` are (b, n, c),
-    the mean over the heads (None unless `uses_keys`), `present` is a (b, n) bool mask of the tokens
-    that are there, what is said of others means nothing; `exponents` are the architecture's.
+  uses_keys: bool, whether it compares the keys of tokens.
+  gather(class_attention, context): selects the values that it needs from a block, (b, n) or
+    (b, n, …), given the float32 (b, n, h) attention of the class token to every token and the
+    (b, n, h, c) output of each head at every token. It runs in every block.
+  __call__(gathered, keys, present, exponents): returns the (b, n) float32 scores at a stage. `keys`
+    are (b, n, c), the mean over the heads (None unless `uses_keys`). `present` is the (b, n) bool
+    mask of the tokens left; scores of other tokens are ignored. `exponents` are the architecture's.
 
 A score may also have
 
-  uses_similarity: whether it compares the tokens themselves, the residual stream at the stage: it
-    is then handed their (b, n, n) float32 cosines in place of `keys`, computed once for it and the
-    reduction.
-  uses_sizes: whether it is handed `sizes`, (b, n) patches that each token stands for, by that name;
-    None where nothing is merged.
-  stage_weights(budget, stages): `Architecture.stage_weights` that suit it at a share of the dense
-    GMACs, where the architecture says none.
+  uses_similarity: bool, whether it compares the tokens themselves, the residual stream at the
+    stage: it then receives their (b, n, n) float32 cosine similarities in place of `keys`, computed
+    once for the score and the reduction.
+  uses_sizes: bool, whether it takes the keyword `sizes`, (b, n) number of patches that each token
+    stands for; None if nothing is merged.
+  stage_weights(budget, stages): default `Architecture.stage_weights` for a share of the dense
+    GMACs, used if the architecture sets none.
 
-n counts the class token, which is the first; what a score says of it is not read.
+n includes the class token, which is the first; its score is ignored.
 """
 
 from asvit_jax.core.parts import Table

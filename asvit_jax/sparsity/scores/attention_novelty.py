@@ -1,4 +1,4 @@
-"""The paper's score times what a token adds to those that have more of it."""
+"""The paper's score times the novelty of a token among those with more attention."""
 
 import jax.numpy as jnp
 
@@ -7,17 +7,17 @@ from asvit_jax.sparsity.similarity import cosine_similarity
 
 
 class AttentionNovelty(ClassAttention):
-  """attention^β · novelty^γ; see `scores`.
+  """attention^β · novelty^γ; a score, see `scores`.
 
   Attention is the paper's score. The novelty of a token is one minus the largest cosine similarity
-  of its key to that of a patch token with more attention: of many alike, the first stays and the
-  others, which merge well with it, go.
+  of its key to the keys of patch tokens with more attention. Among similar tokens, the one with the
+  most attention is kept; the others are removed, and merge well with it.
   """
 
   uses_keys = True
 
   def __call__(self, gathered, keys, present, exponents):
-    """See `scores`; `exponents` are (β, γ)."""
+    """(b, n) scores of the tokens; `exponents` are (β, γ), see `scores`."""
     similarity = cosine_similarity(keys)
     others = present & (jnp.arange(present.shape[1]) > 0)
     more = gathered[:, None, :] > gathered[:, :, None]  # (b, token, other)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 
 class ClassAttention:
-  """Class attention weighted by each head's importance to the token; see `scores`."""
+  """Class attention weighted by each head's importance to the token; a score, see `scores`."""
 
   uses_keys = False
 
@@ -15,7 +15,7 @@ class ClassAttention:
     return (importance * class_attention.astype(jnp.float32)).sum(axis=-1)
 
   def __call__(self, gathered, keys, present, exponents):
-    """What was gathered."""
+    """Returns the gathered values: they are the scores."""
     del keys, present, exponents
     return gathered
 

@@ -1,4 +1,4 @@
-"""What is lost where a token is merged into the one most like it."""
+"""The cost of merging a token into the one most similar to it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +17,15 @@ _CURVES = (0.0, -0.5, -0.7, -0.9, -0.9)
 class MergeCost(ClassAttention):
   """attention^β · (1 - cosine)^γ · (s·s' / (s + s'))^ω, relative to the image; see `scores`.
 
-  Attention is the paper's score of a token. The cosine is that of the token, the residual stream at
-  the stage, to the patch token most like it among those with more attention: of many alike, the one
-  with the most stays and the others, which merge well with it, go. s and s' are the sizes of the
-  two: Ward's factor, by which merging two clusters moves their mean (ATM, arXiv:2505.15160).
+  Attention is the paper's score of a token. The cosine compares the token (the residual stream at
+  the stage) with the most similar patch token among those with more attention. Among similar
+  tokens, the one with the most attention is kept; the others are removed, and merge well with it. s
+  and s' are the sizes of the two tokens. Their factor is Ward's: the distance by which merging two
+  clusters moves their mean (ATM, arXiv:2505.15160).
 
-  The cost is divided by the geometric mean over the image's patch tokens to the power α. At α = 0
-  an image whose tokens all cost little keeps few of them; at α = 1 every image keeps about as many.
+  The cost is divided by its geometric mean over the image's patch tokens to the power α. At α = 0
+  an image with low costs throughout keeps few tokens; at α = 1 all images keep about the same
+  number.
   """
 
   uses_keys = False
@@ -31,7 +33,7 @@ class MergeCost(ClassAttention):
   uses_sizes = True
 
   def __call__(self, gathered, similarity, present, exponents, sizes):
-    """See `scores`; `exponents` are (β, γ, ω, α), those left out 0."""
+    """(b, n) scores; `exponents` are (β, γ, ω, α), 0 where omitted, see `scores`."""
     n = present.shape[1]
     attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
     patches = present & (jnp.arange(n) > 0)
@@ -55,14 +57,14 @@ class MergeCost(ClassAttention):
     return cost
 
   def stage_weights(self, budget, stages):
-    """See `scores`; interpolated between budgets that were measured."""
+    """Default stage weights, interpolated between measured budgets; see `scores`."""
     slope, curve = np.interp(budget, _SHARES, _SLOPES), np.interp(budget, _SHARES, _CURVES)
     t = np.linspace(-1, 1, stages)
     return tuple(float(f"{w:.3g}") for w in np.exp(slope * t + curve * (t**2 - 1 / 3)))
 
 
 def _power(x, exponent):
-  """x^exponent; the usual ones by what processors have instructions for."""
+  """x^exponent, with faster instructions for the common exponents 0, 0.5 and 1."""
   known = {0.0: jnp.ones_like, 0.5: jnp.sqrt, 1.0: lambda x: x}
   return known.get(exponent, lambda x: x**exponent)(x)
 

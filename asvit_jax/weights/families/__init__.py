@@ -1,6 +1,6 @@
-"""Families of weights: whose names a file's tensors have, and what these are in timm's.
+"""Families of weights: recognizes the naming scheme of tensors, and translates it to timm's.
 
-| family | looks like | table |
+| family | marker | table |
 |---|---|---|
 | timm, DeiT, DeiT-III, DINO, MAE, LV-ViT, ours | `patch_embed.proj.weight` | `timm` |
 | transformers: ViT, DeiT, ViTMAE, DINOv2 | `embeddings.patch_embeddings.…` | `transformers` |
@@ -8,8 +8,8 @@
 | Google's vision_transformer, AugReg, big_vision | `Transformer/encoderblock_0/…` | `google` |
 | networks with other blocks, refused by name | | `refused` |
 
-A family is a `base.Family`, whose table turns its names into timm's. What is before its names, as
-`module.` or Lightning's `model.`, is found by the family's marker and goes.
+A family is a `base.Family`, whose table translates its names to timm's. The family's marker shows
+the prefix before its names, such as `module.` or Lightning's `model.`, which is removed.
 """
 
 import dataclasses
@@ -29,19 +29,19 @@ FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
 
 
 def in_timms_names(stored, source):
-  """What a source holds, with timm's names and layouts.
+  """Translates a source's tensors to timm's names and layouts.
 
   Args:
-    stored: `Stored`, as it was found.
-    source: where, for the errors. Where it holds several networks, `Stored.key` is what the names
-      of the one begin with.
+    stored: `Stored`, as read. If it holds several networks, `Stored.key` is the prefix of the names
+      of the requested one.
+    source: origin of the weights, for errors.
 
   Returns:
-    `Stored`; of a family that is not known, as it was.
+    `Stored`; unchanged if the family is unknown.
 
   Raises:
-    InputError: a network with other blocks than ours, or several of them; numbers that are not in
-      floating point, or not finite.
+    InputError: a network with unsupported blocks, several networks, or values that are not floating
+      point or not finite.
   """
   for family in FAMILIES:
     prefixes = family.prefixes(stored.tensors)
@@ -101,13 +101,13 @@ def _chosen(prefixes, source, key):
 
 
 def _is_called(prefix, key):
-  """Whether a key is what names begin with, or what they do after a wrapper's `module.`."""
+  """Whether a key is a prefix of names, with or without a wrapper's `module.` before it."""
   names = (prefix, base.WRAPPER.sub("", prefix))
   return any(n[:-1] == key or n.startswith((f"{key}.", f"{key}/")) for n in names)
 
 
 def _without_others(tensors, prefix, prefixes):
-  """The tensors without those of the other networks in a file."""
+  """The tensors without those of other networks in the file."""
   for other in prefixes:
     if other == prefix:
       continue
@@ -121,7 +121,7 @@ def _without_others(tensors, prefix, prefixes):
 
 
 def _until_apart(prefix, other):
-  """The beginning of a prefix up to the first part that the other has not."""
+  """The start of a prefix, up to the first part that differs from the other prefix."""
   parts, others = (re.findall(r"[^./]*[./]", text) for text in (prefix, other))
   same = sum(
     1
@@ -131,7 +131,7 @@ def _until_apart(prefix, other):
 
 
 def _shown(tensors):
-  """The traits of an `Architecture` that timm's names show."""
+  """The fields of `Architecture` that timm's names show."""
   return {
     "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in tensors),
     "layer_scale": "blocks.0.ls1.gamma" in tensors,

@@ -1,4 +1,4 @@
-"""What families of weights are made of."""
+"""`Family`, a naming scheme of tensors and its translation to timm's."""
 
 import dataclasses
 import re
@@ -24,22 +24,23 @@ def _as_it_is(name, value):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """A way to name the tensors of a vision transformer.
+  """A naming scheme for the tensors of a vision transformer.
 
   Attributes:
-    title: for people.
-    marker: the one name that gives it away, which every file of the family has once.
-    table: {module or tensor: timm's}, `{}` for the number of a block. Three whose timm's names end
-      in `.q`, `.k` and `.v` are joined to one, `.qkv`.
-    unneeded: regular expressions of whole names of what a classifier does not need: decoders,
-      mask tokens, projection heads. It is left out, and said.
+    title: name of the family, for display.
+    marker: the tensor name that identifies the family; every file of it has it once per network.
+    table: {module or tensor: timm's}, `{}` for the number of a block. Three entries whose timm
+      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`.
+    unneeded: regular expressions that match the full names of tensors a classifier does not need:
+      decoders, mask tokens, projection heads. These are dropped, and the log lists them.
     leaves: {last part of a name: timm's}.
-    separator: between the parts of a name.
+    separator: separator between the parts of a name.
     layout: function of (timm's name, array) that returns the array in timm's layout.
-    preprocessing: usual for it, where a file says nothing; {} for the package's defaults.
-    facts: {field of `Architecture`: value} that hold for all of it, and no tensor shows.
+    preprocessing: default preprocessing if a file states none; {} for the package's defaults.
+    facts: {field of `Architecture`: value} that hold for the whole family, and no tensor shows.
     seen: function of (tensors, prefix) that returns more facts.
-    ours: whether timm's names are its own: what the table lacks may be of a stem from elsewhere.
+    ours: whether the names are timm's already: names missing in the table then pass through, as
+      they may belong to another stem.
   """
 
   title: str
@@ -55,16 +56,16 @@ class Family:
   ours: bool = False
 
   def prefixes(self, tensors):
-    """What stands before the names, once for each network there; [] for another family."""
+    """The prefixes of the names, one for each network in the file; [] for another family."""
     marker = self.marker
     ends = [name for name in tensors if name == marker or name.endswith(self.separator + marker)]
     return [name.removesuffix(marker) for name in ends]
 
   def translate(self, tensors, prefix):
-    """Tensors in timm's names, and the names of those that were left out.
+    """Tensors in timm's names, and the names of those that were dropped.
 
-    Names that the table does not have stay what they are: the strict check says which they are.
-    Those of what holds the network, such as a loss or a metric beside `model.`, are left out.
+    Names missing in the table are kept unchanged: the strict check then lists them. Tensors outside
+    the network's prefix, such as those of a loss or a metric beside `model.`, are dropped.
     """
     found, origin, left_out = {}, {}, []
     before = _beginnings(prefix)
@@ -86,9 +87,9 @@ class Family:
     return _joined(found, origin), left_out
 
   def _beside(self, tensors, before):
-    """The names that do not begin as the network's do, where all of the network's begin so.
+    """The names outside the network's prefix, if all of the network's names have the prefix.
 
-    Where its head stands outside, so may a layer between the two, and the strict check names it.
+    If the head is outside, other layers of the network may be, too; the strict check lists them.
     """
     own = [b for b in before if WRAPPER.fullmatch(b) is None]
     if not own:
@@ -98,7 +99,7 @@ class Family:
     return frozenset() if known else beside
 
   def _timms(self, name):
-    """Timm's name of a tensor; None for one that the table does not have."""
+    """Timm's name of a tensor; None if the table does not have it."""
     if name in self.table:
       return self.table[name]
     if "{" in name:  # what the table has in place of a number
@@ -120,12 +121,12 @@ def _short(name, before):
 
 
 def _beginnings(prefix):
-  """A prefix and those that it begins with, the longest first: a head may stand outside of it."""
+  """A prefix and its own prefixes, the longest first: a head may stand outside of it."""
   return [prefix[: match.end()] for match in re.finditer(r"[./]", prefix)][::-1]
 
 
 def _joined(tensors, origin):
-  """With query, key and value as one tensor each; where not all three are there, by their names."""
+  """Joins query, key and value to one tensor; if one is missing, they keep their own names."""
   joined = {}
   for name, value in tensors.items():
     module, _, leaf = name.rpartition(".")
@@ -142,5 +143,5 @@ def _joined(tensors, origin):
 
 
 def _alike(tensors):
-  """Whether tensors have one shape, that of a layer's weight or bias."""
+  """Whether all tensors have the same shape, that of a layer's weight or bias."""
   return tensors[0].ndim in (1, 2) and len({tensor.shape for tensor in tensors}) == 1

@@ -1,4 +1,4 @@
-"""Google's names, of JAX: vision_transformer, AugReg, and big_vision's with a class token."""
+"""Google's names for JAX: vision_transformer, AugReg, and big_vision with a class token."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def _block(first_norm, attention, second_norm, mlp):
 
 
 def _layout(name, value):
-  """Kernels of Flax, (…in, …out), as PyTorch's weights; heads are axes of their own there."""
+  """Converts Flax kernels, (…in, …out) with separate axes for heads, to PyTorch's layout."""
   if name.endswith(("attn.q.bias", "attn.k.bias", "attn.v.bias")):
     return value.reshape(-1)  # (h, c)
   if not name.endswith(".weight") or value.ndim == 1:
@@ -36,7 +36,7 @@ def _layout(name, value):
 
 
 def _seen(tensors, prefix):
-  """The number of heads, which other families' tensors do not show."""
+  """The fact `heads`, which only this family's tensors show."""
   for name, value in tensors.items():
     if name.endswith("/query/kernel") and np.ndim(value) == 3:
       return {"heads": value.shape[1]}

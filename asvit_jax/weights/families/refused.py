@@ -1,4 +1,4 @@
-"""Networks whose blocks are not ours, by a tensor that only they have."""
+"""Networks with unsupported blocks, recognized by a tensor that only they have."""
 
 import re
 
@@ -75,12 +75,12 @@ _OTHERS = (
 
 
 def check(tensors, source, prefix=""):
-  """Raises InputError, which names it, for a network whose blocks are not ours.
+  """Raises InputError, with the network's name, for a network with unsupported blocks.
 
   Args:
     tensors: {name: array}.
-    source: for the error.
-    prefix: what its own names begin with.
+    source: name of the source, for the error.
+    prefix: prefix of the network's tensor names.
   """
   for pattern, what, why in _OTHERS:
     for name in tensors:
@@ -91,7 +91,7 @@ def check(tensors, source, prefix=""):
 
 
 def refuse(source, what, why):
-  """Raises InputError for weights of a network that is known, and has other blocks than ours."""
+  """Raises InputError for weights of a known network with unsupported blocks."""
   raise InputError(
     f"{source} looks like {what}, which does not fit the blocks here: {why}; give weights of a "
     "plain ViT with a class token, see docs/weights.md"

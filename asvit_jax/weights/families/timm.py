@@ -1,4 +1,4 @@
-"""timm's names, and those of what is written with them: DeiT, DINO, MoCo-v3, MAE, LV-ViT, ours."""
+"""timm's names, which DeiT, DINO, MoCo-v3, MAE, LV-ViT and this package use."""
 
 from asvit_jax.weights.families.base import Family
 
@@ -6,7 +6,7 @@ _MOCO = ("base_encoder.", "momentum_encoder.")
 
 
 def _seen(tensors, prefix):
-  """MoCo-v3's authors give 12 heads to their small ViT, too, where DeiT's has 6."""
+  """The facts of MoCo-v3, whose small ViT has 12 heads, where DeiT's has 6."""
   del tensors
   return {"heads": 12} if prefix.endswith(_MOCO) else {}
 

@@ -4,7 +4,7 @@ from asvit_jax.weights.families.base import Family
 
 
 def _blocks(layer):
-  """The table of a block by what its modules' names begin with."""
+  """The table of a block, for the prefix of its modules' names."""
   return {
     f"{layer}.layernorm_before": "blocks.{}.norm1",
     f"{layer}.attention.attention.query": "blocks.{}.attn.q",
@@ -30,7 +30,7 @@ def _blocks(layer):
 
 
 def _seen(tensors, prefix):
-  """DINOv2's layer norms have an epsilon of their own."""
+  """The facts of DINOv2, whose layer norms have another epsilon."""
   scaled = any(name.endswith(".layer_scale1.lambda1") for name in tensors)
   return {"norm_epsilon": 1e-6} if scaled else {}
 

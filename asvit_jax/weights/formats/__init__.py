@@ -4,18 +4,19 @@
 |---|---|
 | `hf:OWNER/NAME`, `hf:OWNER/NAME@REVISION` | huggingface_hub fetches a `repository` |
 | a directory with `model.safetensors` or `pytorch_model.bin`, or shards | `repository` |
-| the workdir of a run, also where one of these is beside its checkpoints | Orbax |
-| `FILE.pth`, `.pth.tar`, `.pt`, `.bin`, `.ckpt` | PyTorch; a pickle of more is refused |
+| the workdir of a run, even if one of these is beside its checkpoints | Orbax |
+| `FILE.pth`, `.pth.tar`, `.pt`, `.bin`, `.ckpt` | PyTorch; pickles may hold only tensors |
 | `FILE.npz` | NumPy |
 | any other file | safetensors |
 
 A format is an object with
 
-  expects: what it reads, in words, for the error where no format recognizes a source.
-  recognizes(source): whether a path or a name is its own, by what can be seen from outside.
-  read(source): `Stored`; raises InputError for what is not there, damaged, or needs a library.
-  takes_key: True where `read` takes a second argument, which of several networks is asked for; it
-    returns as `Stored.key` what of it is to be found among the names of the tensors. May be absent.
+  expects: description of the sources that it reads, for the error if no format recognizes one.
+  recognizes(source): whether the format reads a path or a name; decided without opening the file.
+  read(source): returns `Stored`; raises InputError if the source is missing or damaged, or a
+    library is missing.
+  takes_key: True if `read` takes a second argument, the key of one of several networks. The part of
+    it that is left to resolve by the names of the tensors is `Stored.key`. Optional.
 """
 
 from asvit_jax.core import storage
@@ -44,18 +45,18 @@ def read(source, key="", step="", weights_of="", parts=(), form=None):
   Args:
     source: a file, a directory of the hub's layout, the workdir of a run, or `hf:OWNER/NAME` on the
       Hugging Face hub. Files and workdirs may be in a bucket; `~` is the home directory.
-    key: where it holds several networks, such as averaged weights beside the last, which.
-    step: of a run, which one, see `run.choice.check`.
-    weights_of: of a run, which weights, see `run.choice.check`.
-    parts: of a run, names of parts of one's own that it may name, see `core.parts.typed`.
-    form: a name of `FORMATS`, where the user said what the source is; None to find it out.
+    key: selects one of several networks in the source, such as the averaged weights.
+    step: step of a run, see `run.choice.check`.
+    weights_of: weights of a run, see `run.choice.check`.
+    parts: names of your own parts that a run may name, see `core.parts.typed`.
+    form: a name of `FORMATS`, if the user gave the source's format; None to detect it.
 
   Returns:
     `Stored`, in timm's names.
 
   Raises:
-    InputError: nothing there, a damaged file, an unknown format, a missing library, or a network
-      with other blocks than ours; a step or weights of what is no run.
+    InputError: a missing source, a damaged file, an unknown format, a missing library, a network
+      with unsupported blocks, or a step or weights_of for a source that is not a run.
   """
   source = str(storage.path(source))
   names = tuple(FORMATS) if form is None else (form,)
@@ -83,7 +84,7 @@ def read(source, key="", step="", weights_of="", parts=(), form=None):
 
 
 def _with_config_beside(stored, source):
-  """With what a hub's config.json beside a file says, where the file itself says nothing."""
+  """`Stored` with the values of a config.json beside the file, if the file has no description."""
   path = storage.path(source)
   if stored.description or stored.facts or source.startswith("hf:") or not path.is_file():
     return stored

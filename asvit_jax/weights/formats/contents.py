@@ -1,4 +1,4 @@
-"""What a file of weights is by its first bytes, whatever its name says."""
+"""Detects the format of a file of weights from its first bytes, regardless of its name."""
 
 from asvit_jax.core.errors import InputError
 
@@ -6,14 +6,14 @@ _POINTER = b"version https://git-lfs"
 
 
 def check_no_pointer(path, source):
-  """Raises InputError for what Git leaves in the place of a large file that was not fetched.
+  """Raises InputError for a Git LFS pointer, which stands for a large file not yet fetched.
 
   Args:
-    path: of a file on a disk, a `pathlib.Path`.
-    source: for the error.
+    path: `pathlib.Path` of a file on a disk.
+    source: name of the source, for the error.
 
   Raises:
-    OSError: it cannot be read.
+    OSError: the file cannot be read.
   """
   if _start(path, len(_POINTER)) == _POINTER:
     raise InputError(
@@ -22,7 +22,7 @@ def check_no_pointer(path, source):
 
 
 def is_safetensors(path):
-  """Whether a file on a disk begins with the length of a header, and a header of JSON."""
+  """Whether a file on a disk starts like safetensors: the length of a header, then JSON."""
   start = _start(path, 9)
   length = int.from_bytes(start[:8], "little")
   return start[8:] == b"{" and length <= path.stat().st_size - 8

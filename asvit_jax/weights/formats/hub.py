@@ -10,17 +10,17 @@ _PREFIX = "hf:"
 
 
 class Hub:
-  """See `formats`."""
+  """The format of repositories on the Hugging Face hub, `hf:OWNER/NAME`; see `formats`."""
 
   expects = "hf:OWNER/NAME"
   takes_key = True
 
   def recognizes(self, source):
-    """The prefix `hf:`."""
+    """Whether the source has the prefix `hf:`."""
     return source.startswith(_PREFIX)
 
   def read(self, source, key=""):
-    """See `formats`; the repository must have weights that `repository` reads."""
+    """The `Stored` of a repository whose weights `repository` can read; see `formats`."""
     return repository.read(_download(source), key, named=source)
 
 
@@ -28,7 +28,7 @@ hub = Hub()
 
 
 def _download(source):
-  """The directory that the hub's cache has the needed files of a repository in."""
+  """Downloads the needed files of a repository; returns their directory in the hub's cache."""
   try:
     import huggingface_hub
   except ImportError as error:
@@ -40,7 +40,7 @@ def _download(source):
   unreachable = []
 
   def fetch(file):
-    """The path of a file; None where the repository, or the cache without network, has none."""
+    """The path of a file; None if the repository, or offline the cache, does not have it."""
     try:
       path = huggingface_hub.hf_hub_download(name, file, revision=revision or None)
     except huggingface_hub.errors.EntryNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What `config.json` and `preprocessor_config.json` of the hub say of weights."""
+"""Reads `config.json` and `preprocessor_config.json` of the Hugging Face hub."""
 
 import dataclasses
 
@@ -58,16 +58,16 @@ _TRANSFORMERS = schema.table(
 
 
 def applied(stored, directory, source):
-  """`Stored` with what the configs in a directory say; as it is where there are none of the hub's.
+  """`Stored` with the values of the hub's configs in a directory; unchanged if there are none.
 
   Args:
     stored: `Stored`.
-    directory: where they may be.
+    directory: directory that may contain configs.
     source: the weights, for errors.
 
   Raises:
-    InputError: a damaged file, values of another kind, preprocessing that is not known here, or a
-      network that does not fit the blocks here.
+    InputError: a damaged file, values of another type, unsupported preprocessing, or a network with
+      unsupported blocks.
   """
   config = _read(directory, NAMES[0])
   if "pretrained_cfg" in config or {"architecture", "num_features"} <= config.keys():
@@ -82,7 +82,7 @@ def applied(stored, directory, source):
 
 
 def _read(directory, name, form=schema.ANY):
-  """The content of a file without what is null; {} where there is none, or no object in it."""
+  """The content of a file without nulls; {} if there is no file, or it holds no object."""
   path = storage.path(directory) / name
   if not path.is_file():
     return {}
@@ -95,14 +95,14 @@ def _read(directory, name, form=schema.ANY):
 
 
 def _said(content):
-  """Without keys whose values are null: they say nothing."""
+  """The content without keys whose value is null."""
   if not isinstance(content, dict):
     return content
   return {key: _said(value) for key, value in content.items() if value is not None}
 
 
 def _timms(config, source):
-  """({fact: value}, description) of timm's config."""
+  """({fact: value}, description) from timm's config."""
   for key in ("model_args", "pretrained_cfg"):
     if isinstance(config.get(key), dict):
       config = config | {key: processor.in_whole_numbers(config[key], _WHOLE)}
@@ -133,7 +133,7 @@ def _timms(config, source):
 
 
 def _theirs(config, steps, source):
-  """({fact: value}, description) of transformers' configs."""
+  """({fact: value}, description) from transformers' configs."""
   kind = config["model_type"]
   if isinstance(kind, str) and kind not in _MODELS:  # whose keys have other forms
     kind = on_a_line(kind[:60])

@@ -1,4 +1,4 @@
-"""Names of classes in a hub's `config.json`, by their labels."""
+"""Class names in a `config.json` of the hub, in label order."""
 
 import re
 
@@ -13,15 +13,15 @@ _WHOLE = re.compile("[0-9]{1,9}")
 
 
 def names(value, key, source):
-  """Names in the order of their labels.
+  """Class names in the order of their labels.
 
   Args:
-    value: of `SCHEMA`; None or nothing where there are none.
-    key: of the config, for the error.
+    value: value that fits `SCHEMA`; None or empty if there are no names.
+    key: key of the config, for the error.
     source: the weights, for the error.
 
   Returns:
-    List of names; None where nobody has given any.
+    List of names; None if there are none.
 
   Raises:
     InputError: labels that are not 0 to the number of names - 1, each once.
@@ -46,11 +46,11 @@ def names(value, key, source):
 
 
 def check_inverse(listed, label_of, source):
-  """Raises InputError where `label2id` says otherwise than the names that `id2label` has.
+  """Raises InputError if `label2id` contradicts the names of `id2label`.
 
   Args:
-    listed: of `names`.
-    label_of: {name: label}, the label perhaps as text; None where there is none.
+    listed: the list that `names` returns.
+    label_of: {name: label}, labels as numbers or text; None if there is no `label2id`.
     source: the weights, for the error.
   """
   if not listed or not label_of or all(re.fullmatch("LABEL_[0-9]+", name) for name in label_of):
@@ -68,7 +68,7 @@ def _all_texts(value):
 
 
 def _are_numbers(value, key):
-  """Whether all names are whole numbers, as those of digits, and no labels of names."""
+  """Whether all names are integers, like those of digits, rather than labels with names."""
   return all(
     isinstance(name, int) and (key == "id2label" or str(name) == label)
     for label, name in value.items()

@@ -19,17 +19,17 @@ _HEADERS = {
 
 
 class Npz:
-  """See `formats`."""
+  """The format of NumPy archives; see `formats`."""
 
   expects = "an .npz file"
   takes_key = True
 
   def recognizes(self, source):
-    """A file of that suffix."""
+    """Whether the source is a file with the suffix .npz."""
     return storage.path(source).suffix.lower() == ".npz" and storage.path(source).is_file()
 
   def read(self, source, key=""):
-    """See `formats`; arrays of Python objects are refused."""
+    """The `Stored` of a file; arrays of Python objects are refused; see `formats`."""
     try:
       with storage.local(source) as path:
         contents.check_no_pointer(path, f"weights {source}")
@@ -57,7 +57,7 @@ def _unreadable(source, error):
 
 
 def _arrays(archive, listed, source):
-  """{name: array} of the members of an archive, whose headers are all read first."""
+  """{name: array} of the members of an archive; all headers are read and checked first."""
   # Beside the weights, an optimizer's state may stand.
   names = {member: member.filename.removesuffix(".npy") for member in listed}
   names = {k: name for k, name in names.items() if not name.startswith(("opt/state", "opt/0"))}
@@ -69,7 +69,7 @@ def _arrays(archive, listed, source):
 
 
 def _header(archive, member, name):
-  """The shape and the type's name of an array, of which the member must have as many bytes."""
+  """The shape and type name of an array; the member's size must match them."""
   with archive.open(member) as file:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
@@ -86,7 +86,7 @@ def _header(archive, member, name):
 
 
 def _numbers(archive, member):
-  """An array; two bytes without a type are bfloat16, which NumPy does not know."""
+  """Reads an array. Untyped 2-byte values are bfloat16, which NumPy does not know."""
   with archive.open(member) as file:
     value = np.lib.format.read_array(file, allow_pickle=False)
   if _is_bfloat16(value.dtype):

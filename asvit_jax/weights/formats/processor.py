@@ -1,7 +1,7 @@
-"""What `preprocessor_config.json` of transformers says: the steps from an image to its input.
+"""Reads the steps from an image to the network's input in transformers' preprocessor_config.json.
 
 They are resizing, a centre crop, `pixels * rescale_factor` and `(pixels - image_mean) / image_std`.
-Every step is understood as it is, or refused by its name.
+Every step is interpreted exactly as in transformers, or refused by name.
 """
 
 import math
@@ -44,14 +44,14 @@ SCHEMA = schema.table(
 
 
 def fields(processor, source):
-  """The fields of `Preprocessing` that it says.
+  """The fields of `Preprocessing` in the content of a preprocessor_config.json.
 
   Args:
-    processor: the content of the file, without what is null; {} for none.
+    processor: the content of the file without nulls; {} for none.
     source: the weights, for errors.
 
   Raises:
-    InputError: a value of another kind, or a step that there is none of here.
+    InputError: a value of another type, or an unsupported step.
   """
   if not processor:
     return {}
@@ -65,11 +65,11 @@ def fields(processor, source):
 
 
 def in_whole_numbers(values, keys):
-  """A table from JSON in which 32.0 is 32 at some keys, and in lists and tables there.
+  """A JSON object with floats such as 32.0 converted to integers at some keys, nested ones too.
 
   Args:
-    values: the table.
-    keys: of it.
+    values: the object.
+    keys: the keys to convert.
   """
   return {key: _whole(value) if key in keys else value for key, value in values.items()}
 
@@ -85,7 +85,7 @@ def _whole(value):
 
 
 def _scale(processor, source):
-  """Mean and std of pixels in [0, 1] that do what rescaling and normalising do."""
+  """The mean and std of pixels in [0, 1] equivalent to rescaling and normalising."""
   # Of pixels in [0, 1]: x · 255 · rescale_factor, then (x - image_mean) / image_std.
   factor = 255.0 * processor.get("rescale_factor", 1 / 255)
   factor = factor if processor.get("do_rescale", True) else 255.0
@@ -130,7 +130,7 @@ def _resample(processor, source):
 
 
 def _cut(processor, source):
-  """Crop mode and crop ratio."""
+  """The crop mode and crop ratio of the resizing and cropping steps."""
   size, crop = processor.get("size"), processor.get("crop_size")
   cropped = processor.get("do_center_crop", False)
   if not processor.get("do_resize", True):
@@ -166,7 +166,7 @@ def _cut(processor, source):
 
 
 def _cut_as_convnext(share, mode, side, source):
-  """`crop_pct` is the share of the shorter side that is kept, but of large images all is."""
+  """The crop mode and ratio of ConvNeXt's `crop_pct`, which large images ignore."""
   if mode != "center":
     raise _refused("crop_pct", share, "expected shortest_edge as size with it", source)
   if side >= 384:
@@ -175,7 +175,7 @@ def _cut_as_convnext(share, mode, side, source):
 
 
 def _resized(processor, size, source):
-  """(crop mode, (height, width) that images are resized to, the same for the shorter side)."""
+  """(crop mode, (height, width) after resizing); equal sides stand for the shorter side."""
   if isinstance(size, int):
     kind = processor.get("image_processor_type", processor.get("feature_extractor_type", ""))
     shorter = not processor.get("default_to_square", not kind.startswith(_BY_SHORTER_SIDE))
@@ -190,7 +190,7 @@ def _resized(processor, size, source):
 
 
 def _sides(size):
-  """(height, width); None for anything else, such as two numbers that may be in another order."""
+  """(height, width) of a size; None for other forms, such as two numbers of unknown order."""
   if isinstance(size, int):
     return size, size
   if isinstance(size, list):

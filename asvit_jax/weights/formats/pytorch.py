@@ -48,19 +48,19 @@ _TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class PyTorch:
-  """See `formats`."""
+  """The format of PyTorch checkpoints; see `formats`."""
 
   expects = f"a PyTorch checkpoint ({', '.join(_SUFFIXES)})"
   takes_key = True
 
   def recognizes(self, source):
-    """A file of one of PyTorch's suffixes."""
+    """Whether the source is a file with one of PyTorch's suffixes."""
     return storage.path(source).suffix.lower() in _SUFFIXES and storage.path(source).is_file()
 
   def read(self, source, key=""):
-    """See `formats`; a pickle that asks for more than tensors is refused.
+    """The `Stored` of a checkpoint; pickles of anything but tensors are refused; see `formats`.
 
-    What is safetensors under one of PyTorch's names is read as that.
+    A safetensors file with a PyTorch suffix is read as safetensors.
     """
     with _local(source) as (path, is_safetensors):
       if not is_safetensors:
@@ -74,7 +74,7 @@ pytorch = PyTorch()
 
 @contextlib.contextmanager
 def _local(source):
-  """A path on a disk with what is at a path, see `storage.local`, and whether it is safetensors."""
+  """A local path to the source's content, see `storage.local`, and whether it is safetensors."""
   with contextlib.ExitStack() as stack:
     try:
       path = stack.enter_context(storage.local(source))
@@ -111,7 +111,7 @@ def _read(path, source, key):
 
 
 def _loaded(torch, path, source):
-  """What a file holds, of plain values and tensors."""
+  """The content of a file, limited to plain values and tensors."""
   _check_container(path, source)
   # Training scripts save their flags and scores beside the tensors: values, as plain as these.
   allowed = [
@@ -145,7 +145,7 @@ def _loaded(torch, path, source):
 
 
 def _check_container(path, source):
-  """Raises InputError for a zip archive that would unpack to far more than it is."""
+  """Raises InputError for a zip archive that would unpack to far more than its own size."""
   try:
     with path.open("rb") as file:
       zipped_up = file.read(4) == b"PK\x03\x04"
@@ -159,7 +159,7 @@ def _check_container(path, source):
 
 
 def _check_tensors(torch, content, path, source):
-  """Raises InputError for tensors that are more than the file holds of them, or none of numbers."""
+  """Raises InputError for tensors larger than their data in the file, or without numbers."""
   for name, tensor in content.items():
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or str(tensor.dtype) not in _TYPES:
@@ -178,13 +178,13 @@ def _check_tensors(torch, content, path, source):
 
 
 def _array(tensor):
-  """As NumPy has it, floating point as float32."""
+  """A tensor as a NumPy array, floating point as float32."""
   tensor = tensor.detach()
   return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _chosen(content, source, key):
-  """The dictionary of tensors asked for, and what of the key is to be found in its names."""
+  """The selected dictionary of tensors, and the part of the key left to resolve by names."""
   seen = []  # a pickle's dictionary may hold itself
   while isinstance(content, dict) and not any(content is other for other in seen):
     seen.append(content)
@@ -209,7 +209,7 @@ def _tuple(*values):
 
 
 def _plain(error):
-  """An error in a line, without what colours terminals."""
+  """An error on one line, without terminal colour codes."""
   return " ".join(_TERMINAL.sub("", str(error)).split()) or type(error).__name__
 
 

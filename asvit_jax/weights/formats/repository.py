@@ -1,4 +1,4 @@
-"""Directories as the Hugging Face hub has them: weights, perhaps in shards, and their configs."""
+"""Directories in the Hugging Face hub's layout: weights, possibly in shards, and configs."""
 
 from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
@@ -19,16 +19,16 @@ _INDEX = schema.table({"weight_map": schema.table(others=_SHARD)}, required=["we
 
 
 class Repository:
-  """See `formats`."""
+  """The format of directories in the hub's layout; see `formats`."""
 
   expects = "a directory with model.safetensors or pytorch_model.bin"
   takes_key = True
 
   def recognizes(self, source):
-    """A directory with weights under the hub's names, or the index of shards.
+    """Whether the source is a directory with weights under the hub's names, or an index of shards.
 
-    Where checkpoints of a run are beside them, the run is meant: somebody exported it into its own
-    workdir, and only there `step` and `weights_of` have something to choose from.
+    A directory that also contains checkpoints of a run is taken as the run: it was exported into
+    its own workdir, and only the run has a `step` and `weights_of` to choose.
     """
     path = storage.path(source)
     if path.name in INDICES:
@@ -38,12 +38,12 @@ class Repository:
     return not ((path / "checkpoints").is_dir() and layout.is_run(path))
 
   def read(self, source, key="", named=None):
-    """See `formats`.
+    """The `Stored` of a directory or an index; see `formats`.
 
     Args:
       source: the directory, or an index.
       key: see `formats`.
-      named: what the user calls it.
+      named: the user's name of the source, for errors.
     """
     path, name = storage.path(source), f"weights {named or source}"
     index = path if path.name in INDICES else None
@@ -66,7 +66,7 @@ repository = Repository()
 
 
 def weights_in(directory):
-  """The names in a directory, a path, under which the hub has weights."""
+  """The hub's names of weight files that exist in a directory, a path."""
   return [name for name in (*WEIGHTS, *INDICES) if (directory / name).is_file()]
 
 
@@ -74,7 +74,7 @@ def shards(index, name):
   """The names of the files that an index lists.
 
   Raises:
-    InputError: it is no index.
+    InputError: the file is not an index.
   """
   return sorted(set(_weight_map(index, name).values()))
 

@@ -1,4 +1,4 @@
-"""Safetensors files, with timm's names or the authors'; what we add stands in the header."""
+"""Safetensors files; this package stores descriptions and thresholds in the header."""
 
 import ml_dtypes
 import numpy as np
@@ -34,17 +34,17 @@ _FLOAT8 = {
 
 
 class Safetensors:
-  """See `formats`."""
+  """The format of safetensors files, and of all other files; see `formats`."""
 
   expects = "a .safetensors file"
   takes_key = True
 
   def recognizes(self, source):
-    """Any file."""
+    """Whether the source is a file, with any suffix."""
     return storage.path(source).is_file()
 
   def read(self, source, key=""):
-    """See `formats`."""
+    """The `Stored` of a file; see `formats`."""
     try:
       with storage.local(source) as path:
         contents.check_no_pointer(path, f"weights {source}")
@@ -66,7 +66,7 @@ safetensors = Safetensors()
 
 
 def check_header(content, source):
-  """Raises InputError for the bytes of a file whose header is longer than is read."""
+  """Raises InputError if a file's bytes have a longer header than loading accepts."""
   length = int.from_bytes(content[:8], "little")
   if length > _MOST_BYTES:
     raise InputError(
@@ -76,7 +76,7 @@ def check_header(content, source):
 
 
 def _read(path, source):
-  """({name: array}, metadata) of a file on a disk, whose list of tensors is checked first."""
+  """({name: array}, metadata) of a file on a disk; its list of tensors is checked first."""
   with path.open("rb") as file:
     start = file.read(8)
   if len(start) == 8 and int.from_bytes(start, "little") > _MOST_BYTES:
@@ -107,7 +107,7 @@ def _read(path, source):
 
 
 def _thresholds(metadata, tensors, source):
-  """{name: array} of the thresholds in a header, a list of them or one for each budget."""
+  """{name: array} of the thresholds in a header: one list, or one list per budget."""
   what = f"{source}: its metadata, {THRESHOLDS}"
   found = descriptions.load_thresholds(metadata.get(THRESHOLDS, "[]"), what)
   columns = np.moveaxis(np.asarray(found, np.float32), -1, 0)

@@ -1,4 +1,4 @@
-"""Workdirs of runs: the weights that a run arrived at."""
+"""Workdirs of runs: the weights in a run's checkpoints."""
 
 from asvit_jax.config import parts as config_parts
 from asvit_jax.config.model import architecture, trained_architecture
@@ -13,16 +13,16 @@ from asvit_jax.weights.stored import Stored
 
 
 class Workdir:
-  """See `formats`."""
+  """The format of workdirs; see `formats`."""
 
   expects = "the workdir of a run"
 
   def recognizes(self, source):
-    """Any directory."""
+    """Whether the source is a directory."""
     return storage.path(source).is_dir()
 
   def read(self, source, step="", weights_of="", parts=()):
-    """See `formats`; which weights of which step, see `run.choice.check`."""
+    """The `Stored` of a step's weights, chosen as in `run.choice.check`; see `formats`."""
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
     # Of a run of one's own data or optimizer, the weights need neither.

@@ -1,4 +1,4 @@
-"""Zip archives, which NumPy's and PyTorch's files are: what they say of themselves, before reading.
+"""Checks the member lists of zip archives, NumPy's and PyTorch's files, before they are read.
 
 An archive of kilobytes can unpack to gigabytes, or list millions of members.
 """
@@ -19,16 +19,16 @@ def members(path, source):
   """The members of an archive.
 
   Args:
-    path: of a file on a disk, a `pathlib.Path`.
-    source: for the error.
+    path: `pathlib.Path` of a file on a disk.
+    source: name of the source, for the error.
 
   Returns:
     List of `zipfile.ZipInfo`.
 
   Raises:
-    InputError: it lists too much, or would unpack to far more than it is.
-    zipfile.BadZipFile: it is none, or damaged.
-    OSError: it cannot be read.
+    InputError: it lists too many members, or would unpack to far more than its own size.
+    zipfile.BadZipFile: the file is damaged, or not a zip archive.
+    OSError: the file cannot be read.
   """
   if (listed := _bytes_of_list(path)) > _MOST_BYTES:
     raise InputError(
@@ -44,7 +44,7 @@ def members(path, source):
 
 
 def _bytes_of_list(path):
-  """The length of the list of members, the larger where the two records of it differ."""
+  """The length of the list of members; the larger value if its two records differ."""
   with path.open("rb") as file:
     file.seek(-min(path.stat().st_size, _LONGEST_END), 2)
     tail = file.read()
