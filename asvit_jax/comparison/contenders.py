@@ -52,10 +52,10 @@ class Prunings(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-  """See `prepare`.
+  """A method at one budget, with its network, as `prepare` returns it.
 
   Attributes:
-    name: of `METHODS`.
+    name: name of the method in `METHODS`.
     budget: share of the dense GMACs that it was solved for.
     network: the `Network`, of the method's architecture. It has thresholds, which only an adaptive
       method reads.
@@ -72,7 +72,7 @@ class Contender:
 
   @property
   def method(self):
-    """See `methods`."""
+    """The contender's method, see `methods`."""
     return METHODS[self.name]
 
   @property

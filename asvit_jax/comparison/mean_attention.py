@@ -4,7 +4,7 @@ from asvit_jax.sparsity.scores.class_attention import ClassAttention
 
 
 class MeanAttention(ClassAttention):
-  """See `sparsity.scores`; what is gathered is the score, as the paper's is."""
+  """The score is the gathered attention, as in the paper's score; see `sparsity.scores`."""
 
   def gather(self, class_attention, context):
     """(..., h) -> (...)."""

@@ -21,16 +21,16 @@ from asvit_jax.sparsity.calibration import MAX_IMAGES
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """See `run`.
+  """The contenders, data and settings of a comparison, for `run`.
 
   Attributes:
-    network: the `Network`, dense: whose weights all contenders have.
-    contenders: list of `Contender`, not calibrated, at the budgets to compare at.
+    network: the dense `Network` whose weights all contenders use.
+    contenders: list of `Contender`, not calibrated, at the budgets to compare.
     config: a config.
-    source: of the images to evaluate on.
-    train_source: of the images to calibrate and to train on; None where nobody needs it.
-    out: directory for what is measured.
-    searched: list of `Contender`, one a method, at any budget, to be compared at `speedups`.
+    source: source of the images to evaluate on.
+    train_source: source of the images to calibrate and to train on; None if not needed.
+    out: directory for the measurements.
+    searched: list of `Contender`, one per method, at any budget, to be compared at `speedups`.
     speedups: times the dense network's speed, each above 1.
   """
 

@@ -14,14 +14,14 @@ from asvit_jax.core.progress import log
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-  """See `run`.
+  """The settings of a search for budgets that reach speed-ups, for `run`.
 
   Attributes:
     timer: times a contender beside the dense network.
-    records: of the comparison: what was timed and calibrated before is not done again.
-    settings: function of a `Contender` that returns what its timing depends on, for JSON.
-    batches: function of nothing that returns the images to calibrate on.
-    rounds: number of times that each is timed.
+    records: records of the comparison; timings and calibrations found in them are not repeated.
+    settings: function of a `Contender` that returns the settings its timing depends on, for JSON.
+    batches: function without arguments that returns the images to calibrate on.
+    rounds: number of times that each contender is timed.
   """
 
   timer: Timer

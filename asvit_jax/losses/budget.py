@@ -11,7 +11,7 @@ class Budget:
     return prunes
 
   def __call__(self, outputs, batch):
-    """See `losses`."""
+    """The value of the term, (), see `losses`."""
     del outputs
     return distance(batch.mean_gmacs, batch.target_gmacs)
 

@@ -18,7 +18,7 @@ class Classification:
     return True
 
   def __call__(self, outputs, batch):
-    """See `losses`."""
+    """The value of the term, (), see `losses`."""
     loss = batch.criterion(outputs.class_logits, batch.targets)
     if outputs.aux_logits is not None and batch.teacher is None:
       loss += 0.5 * batch.criterion(outputs.aux_logits, batch.targets[:, None])

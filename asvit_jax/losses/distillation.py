@@ -12,7 +12,7 @@ class Distillation:
     return prunes
 
   def __call__(self, outputs, batch):
-    """See `losses`."""
+    """The value of the term, (), see `losses`."""
     return divergence(outputs.class_logits, batch.teacher.class_logits).mean()
 
 
@@ -31,7 +31,7 @@ class TokenDistillation:
     return prunes and arch.aux_head
 
   def __call__(self, outputs, batch):
-    """See `losses`."""
+    """The value of the term, (), see `losses`."""
     of_tokens = divergence(outputs.aux_logits, batch.teacher.aux_logits)  # (b, n)
     keep = jax.lax.stop_gradient(outputs.keep[:, -1])
     kept = jnp.maximum(jax.lax.stop_gradient(batch.mean_kept), 1e-6)

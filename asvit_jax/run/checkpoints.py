@@ -272,7 +272,7 @@ class Checkpoints:
     return restored, None
 
   def _describe(self, error, step, targets):
-    """See `damage.describe`."""
+    """Describes what is damaged in a step, see `damage.describe`."""
     place = self.directory / str(step)
     try:
       content = storage.read(place / "checksums" / "metadata", _MOST_BYTES)

@@ -74,7 +74,7 @@ def _images(config):
 
 
 def _largest(config, network, steps, devices, target, step):
-  """See `fitting.largest_batch`."""
+  """The largest batch size that fits, see `fitting.largest_batch`."""
 
   def memory_of(images):
     other = config.copy_and_resolve_references()

@@ -20,18 +20,18 @@ class Reporter:
     self._metrics = Metrics(workdir, step, config) if hosts.is_first() else None
 
   def write(self, step, kind, values):
-    """See `Metrics.write`; nothing is written where the lock is lost."""
+    """Writes metrics, see `Metrics.write`; writes nothing once the lock is lost."""
     self._check_lock()
     if self._metrics is not None:
       self._metrics.write(step, kind, values)
 
   def flush(self):
-    """See `Metrics.flush`."""
+    """Flushes the metrics, see `Metrics.flush`."""
     if self._metrics is not None:
       self._metrics.flush()
 
   def close(self):
-    """See `Metrics.close`."""
+    """Closes the metrics, see `Metrics.close`."""
     if self._metrics is not None:
       self._metrics.close()
 

@@ -213,7 +213,7 @@ class Session:
     return None
 
   def _evaluate(self, step, state, stop):
-    """See `Evaluator`; where it fails, the step is saved without."""
+    """Evaluates a step, see `Evaluator`; if that fails, the step is saved without."""
     try:
       return self.evaluator(state, stop.noticed)
     except Exception:

@@ -22,14 +22,14 @@ from asvit_jax.training.optimizers import groups
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """See `set_up`.
+  """The network, data and teacher of a run, as `set_up` opens them.
 
   Attributes:
-    network: the `Network` to train, with its first parameters; it prunes where there is a budget.
+    network: the `Network` to train, with its initial parameters; it prunes if there is a budget.
     source: images to train on.
     eval_source: images to evaluate on.
-    teacher_params: of the frozen dense network that teaches; () for a dense network.
-    class_weights: what each class counts for in the loss; None for 1.
+    teacher_params: parameters of the frozen dense teacher; () when training a dense network.
+    class_weights: weight of each class in the loss; None for equal weights.
   """
 
   network: Network

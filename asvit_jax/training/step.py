@@ -134,7 +134,7 @@ def make_step(student, teacher, objective, optimizer, options=None):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-  """See `make_step`."""
+  """A training step, as `make_step` returns it."""
 
   student: Any
   teacher: Any
@@ -144,7 +144,7 @@ class Step:
 
   @usual
   def __call__(self, state, teacher_params, batch):
-    """See `make_step`."""
+    """Runs one step; arguments and results are described at `make_step`."""
     images, targets = self._augmented(batch, state.step)
     draws = Draws(self._drawn_budget(state.step), self._key(state.step, _DROP_PATH))
     places = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))

@@ -89,7 +89,7 @@ class ConvStem(Stem):
   check = staticmethod(_check_halved)
 
   def before(self, images):
-    """See `Stem`."""
+    """The convolutions before the patch projection, see `Stem`."""
     x = nnx.gelu(self.conv1(images), approximate=False)
     return nnx.gelu(self.conv2(x), approximate=False)
 
@@ -120,7 +120,7 @@ class LvStem(Stem):
   check = staticmethod(_check_halved)
 
   def before(self, images):
-    """See `Stem`."""
+    """The convolutions before the patch projection, see `Stem`."""
     x = nnx.relu(self.bn1(self.conv1(images)))
     x = nnx.relu(self.bn2(self.conv2(x)))
     return nnx.relu(self.bn3(self.conv3(x)))

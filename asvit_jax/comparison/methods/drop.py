@@ -4,10 +4,10 @@ from asvit_jax.comparison.methods.thresholds import Thresholds
 
 
 class Drop(Thresholds):
-  """See `methods`."""
+  """Thresholds with the paper's score, stages and dropping; see `methods`."""
 
   def architecture(self, paper, merging):
-    """See `methods`."""
+    """The `Architecture` that the method runs, of the two given; see `methods`."""
     del merging
     return paper
 

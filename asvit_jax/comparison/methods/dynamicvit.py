@@ -11,18 +11,18 @@ from asvit_jax.sparsity.executions.in_place import masked
 
 
 class DynamicViT(FixedCount):
-  """See `methods`: before blocks 3, 6 and 9 the shares r, r² and r³ of the patches stay.
+  """Keeps the shares r, r² and r³ of the patches before blocks 3, 6 and 9; see `methods`.
 
-  *Not* DynamicViT itself: there, a small network that is trained along, for 30 epochs, says which
-  tokens stay. Here the class token's attention says it, averaged over the heads, which needs no
-  training; so this is its schedule, its way of dropping, and its masked attention in training.
+  This is *not* DynamicViT itself, in which a small network, trained jointly for 30 epochs, selects
+  the tokens. Here the class token's attention, averaged over the heads, selects them without
+  training. The schedule, the dropping, and the masked attention in training are DynamicViT's.
 
-  The blocks are those before the paper's, 4, 7 and 10, by one, as in DynamicViT for DeiT; where
-  nothing comes before the first of these, the paper's own.
+  The stages are one block before the paper's (4, 7 and 10), as in DynamicViT for DeiT; if there is
+  no block before the first of these, they are the paper's own.
   """
 
   def architecture(self, paper, merging):
-    """See `methods`."""
+    """The `Architecture` that the method runs, of the two given; see `methods`."""
     del merging
     earlier = tuple(block - 1 for block in paper.prune_before)
     return dataclasses.replace(

@@ -15,12 +15,12 @@ _RATIOS = np.linspace(1.0, 0.0, 2001)
 
 
 class FixedCount:
-  """See `methods`: those of highest score, by the parts and the schedule of an architecture."""
+  """Keeps the tokens of highest score, by an architecture's parts and schedule; see `methods`."""
 
   adaptive = False
 
   def architecture(self, paper, merging):
-    """See `methods`."""
+    """The `Architecture` that the method runs, of the two given; see `methods`."""
     del merging
     return paper
 
@@ -33,7 +33,7 @@ class FixedCount:
     return list(dict.fromkeys(self.counts(arch, float(ratio)) for ratio in _RATIOS))
 
   def solve(self, arch, budget):
-    """See `methods`."""
+    """The counts that come nearest to a budget, a tuple; see `methods`."""
     complexity.check_share(budget)
     choices = self.choices(schedule.at(arch, budget))
     shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
@@ -53,11 +53,11 @@ class FixedCount:
     return fixed_count(model, images, counts)
 
   def execution(self, counts):
-    """See `methods`."""
+    """Function that runs the network as inference does, see `methods`."""
     return cache_sized(functools.partial(self.forward, counts=counts), CACHED_PACKED)
 
   def training(self, counts):
-    """See `methods`."""
+    """Function that runs the network as fine-tuning does, see `methods`."""
     return functools.partial(self.forward, counts=counts)
 
 

@@ -4,10 +4,10 @@ from asvit_jax.comparison.methods.thresholds import Thresholds
 
 
 class Merge(Thresholds):
-  """See `methods`; score, stages and ratios are those of the recipe."""
+  """Thresholds with the recipe's score, stages, ratios and merging; see `methods`."""
 
   def architecture(self, paper, merging):
-    """See `methods`."""
+    """The `Architecture` that the method runs, of the two given; see `methods`."""
     del paper
     return merging
 

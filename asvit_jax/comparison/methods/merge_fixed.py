@@ -4,10 +4,10 @@ from asvit_jax.comparison.methods.fixed import FixedCount
 
 
 class MergeFixed(FixedCount):
-  """See `methods`: the score, the stages, the schedule and the reduction of `merge`."""
+  """Fixed counts with `merge`'s score, stages, schedule and reduction; see `methods`."""
 
   def architecture(self, paper, merging):
-    """See `methods`."""
+    """The `Architecture` that the method runs, of the two given; see `methods`."""
     del paper
     return merging
 

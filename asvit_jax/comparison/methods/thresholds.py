@@ -9,7 +9,7 @@ from asvit_jax.sparsity.gates import hard_gate
 
 
 class Thresholds:
-  """See `methods`; packed in inference, masked in training, where thresholds stay."""
+  """Packed in inference, and masked in training with constant thresholds; see `methods`."""
 
   adaptive = True
 
@@ -23,11 +23,11 @@ class Thresholds:
     return complexity.cost(arch, counts, real)
 
   def execution(self, counts):
-    """See `methods`."""
+    """Function that runs the network as inference does, see `methods`."""
     del counts
     return EXECUTIONS["packed"]
 
   def training(self, counts):
-    """See `methods`."""
+    """Function that runs the network as fine-tuning does, see `methods`."""
     del counts
     return functools.partial(masked, gate=hard_gate)

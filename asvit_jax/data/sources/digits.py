@@ -4,7 +4,7 @@ from asvit_jax.data.sources import check_directory
 
 
 class Digits:
-  """See `sources`."""
+  """The source of the embedded digits; see `sources`."""
 
   def open(self, data, split, allow_flat):
     """Prepares them under `data.dir`, unless they are there, and opens a split.

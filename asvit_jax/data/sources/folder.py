@@ -20,7 +20,7 @@ _ADVICE = "replace or remove it"
 
 
 class Folder:
-  """See `sources`."""
+  """The source of a folder of images; see `sources`."""
 
   def open(self, data, split, allow_flat):
     """Opens `data.dir`/split, or where that may be flat `data.dir` itself.

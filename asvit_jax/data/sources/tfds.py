@@ -15,7 +15,7 @@ _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 
 
 class Tfds:
-  """See `sources`; named `tfds:NAME[/CONFIG][:VERSION]`."""
+  """The source of data prepared by TFDS, `tfds:NAME[/CONFIG][:VERSION]`; see `sources`."""
 
   def open(self, data, split, allow_flat):
     """Opens a split of what is prepared under `data.dir`, by default where TFDS keeps data.

@@ -10,7 +10,7 @@ from asvit_jax.export.serving import Programs
 
 
 class Format:
-  """See `formats`; a subclass sets the attributes and has write, load and verify."""
+  """Base of the formats, see `formats`; a subclass implements write, load and verify."""
 
   name: str
   needs: ClassVar[dict[str, str]] = {}
@@ -18,19 +18,19 @@ class Format:
   options: ClassVar[tuple[str, ...]] = ()
 
   def write(self, network, path, batch_sizes, **options):
-    """See `formats`."""
+    """Writes a `Network` to a path, see `formats`."""
     raise NotImplementedError
 
   def load(self, path):
-    """See `formats`."""
+    """Loads the programs of an artifact, see `formats`."""
     raise NotImplementedError
 
   def verify(self, network, path, execution=None):
-    """See `formats`."""
+    """Compares an artifact with the network in memory, see `formats`."""
     raise NotImplementedError
 
   def least_versions(self, path):
-    """See `formats`."""
+    """The oldest versions known to load an artifact; {} if unknown, see `formats`."""
     del path
     return {}
 
@@ -102,7 +102,7 @@ class ProgramFormat(Format):
     raise NotImplementedError
 
   def load(self, path):
-    """See `formats`."""
+    """Loads the programs of an artifact, see `formats`."""
     try:
       with storage.local(path) as file:
         return Programs(self.read(file), self.compiles)
@@ -115,5 +115,5 @@ class ProgramFormat(Format):
       ) from error
 
   def verify(self, network, path, execution=None):
-    """See `formats`."""
+    """Compares an artifact with the network in memory, see `formats`."""
     return verification.largest_difference(network, self.load(path), self.name, execution)

@@ -17,9 +17,9 @@ _RUNTIMES = {18: "1.15.1", 20: "1.17.3", 21: "1.18.1", 22: "1.21.1", 23: "1.23.2
 
 
 class Onnx(ProgramFormat):
-  """See `formats`; masked or fixed at any batch size.
+  """ONNX: masked or fixed at any batch size; see `formats`.
 
-  The converter knows no `lax.switch` of more than two branches, which packed takes.
+  The converter supports no `lax.switch` of more than two branches, which packed needs.
   """
 
   name = "onnx"
@@ -28,7 +28,7 @@ class Onnx(ProgramFormat):
   compiles = False
 
   def check_options(self, options):
-    """See `Format`."""
+    """Raises InputError for an invalid option or opset, see `Format`."""
     super().check_options(options)
     if "opset" not in options:
       return
@@ -40,7 +40,7 @@ class Onnx(ProgramFormat):
       )
 
   def write(self, network, path, batch_sizes, tokens=False, opset=None, execution=None):
-    """See `formats`."""
+    """Writes a `Network` to a path, see `formats`."""
     del batch_sizes
     jax2onnx, onnx = self.require("jax2onnx"), self.require("onnx")
     from jax import export
@@ -63,14 +63,14 @@ class Onnx(ProgramFormat):
     onnx.save(model, str(path))
 
   def least_versions(self, path):
-    """See `formats`."""
+    """The oldest ONNX Runtime seen to run the file's opset, see `formats`."""
     model = self.require("onnx").load(str(path), load_external_data=False)
     opset = next(opset.version for opset in model.opset_import if not opset.domain)
     least = next((least for newest, least in _RUNTIMES.items() if opset <= newest), None)
     return {} if least is None else {"onnxruntime": least}
 
   def read(self, path):
-    """See `ProgramFormat`."""
+    """Reads the programs of an artifact, see `ProgramFormat`."""
     onnxruntime = self.require("onnxruntime")
     providers = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(str(path), providers=providers)

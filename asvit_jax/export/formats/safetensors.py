@@ -11,7 +11,7 @@ from asvit_jax.weights.saving import check_name
 
 
 class Safetensors(Format):
-  """See `formats`; the thresholds stand in the header."""
+  """Weights as safetensors, with the thresholds in the header; see `formats`."""
 
   name = "safetensors"
 
@@ -21,21 +21,21 @@ class Safetensors(Format):
     check_name(path)
 
   def write(self, network, path, batch_sizes):
-    """See `formats`."""
+    """Writes a `Network` to a path, see `formats`."""
     del batch_sizes
     network.save(path, thresholds_as_metadata=True)
 
   def load(self, path):
-    """See `formats`; there are no programs."""
+    """Raises InputError: the format holds weights, and no programs."""
     raise InputError(f"artifact {path}: {self.name} holds weights only; give it as --weights")
 
   def least_versions(self, path):
-    """See `formats`; the oldest that was tried."""
+    """The oldest version of safetensors that was tried, see `formats`."""
     del path
     return {"safetensors": "0.3.1"}
 
   def verify(self, network, path, execution=None):
-    """See `formats`; weights and description are the same to the bit, or it is an error."""
+    """Raises InputError unless weights and description are bit-equal, see `formats`."""
     stored = reader.read(str(path))
     arch = network.arch if network.prunes else network.arch.dense
     params = from_timm(arch, stored.tensors, f"weights {path}")

@@ -8,9 +8,9 @@ from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output
 
 
 class SavedModel(ProgramFormat):
-  """See `formats`; packed at given batch sizes, masked at any; or fixed at any.
+  """SavedModel: packed at given batch sizes and masked at any, or fixed at any; see `formats`.
 
-  An artifact has a signature a program; `serving_default` takes any number of images.
+  An artifact has one signature per program; `serving_default` takes any number of images.
   """
 
   name = "savedmodel"
@@ -19,7 +19,7 @@ class SavedModel(ProgramFormat):
   options: ClassVar = ("tokens", "execution")
 
   def write(self, network, path, batch_sizes, tokens=False, execution=None):
-    """See `formats`."""
+    """Writes a `Network` to a path, see `formats`."""
     tf = self.require("tensorflow")
     from jax.experimental import jax2tf
 
@@ -50,12 +50,12 @@ class SavedModel(ProgramFormat):
       raise OSError(str(error)) from error
 
   def least_versions(self, path):
-    """See `formats`; of 2.15.1, 2.16.2, 2.18.1 and 2.20.0 the last alone runs jax 0.10.2's."""
+    """Of TensorFlow 2.15.1, 2.16.2, 2.18.1 and 2.20.0 only the last runs jax 0.10.2's."""
     del path
     return {"tensorflow": "2.20.0"}
 
   def read(self, path):
-    """See `ProgramFormat`."""
+    """Reads the programs of an artifact, see `ProgramFormat`."""
     tf = self.require("tensorflow")
     module = tf.saved_model.load(str(path))
 

@@ -28,16 +28,16 @@ _CALL = re.compile(r"custom_call\W+(?:call_target_name\W+)?([\w.$]+)")
 
 
 class StableHLO(ProgramFormat):
-  """See `formats`; packed at given batch sizes, masked at any; or fixed at any.
+  """StableHLO: packed at given batch sizes and masked at any, or fixed at any; see `formats`.
 
-  An artifact is a zip archive of `weights.npz`, and a `NAME.stablehlo` a program.
+  An artifact is a zip archive of `weights.npz` and one `NAME.stablehlo` per program.
   """
 
   name = "stablehlo"
   options: ClassVar = ("tokens", "execution")
 
   def write(self, network, path, batch_sizes, tokens=False, execution=None):
-    """See `formats`."""
+    """Writes a `Network` to a path, see `formats`."""
     from jax import export  # needs flatbuffers, which it does not declare
 
     flat, shape = flat_params(network), network.arch.image_shape
@@ -53,14 +53,14 @@ class StableHLO(ProgramFormat):
         archive.writestr(name + _SUFFIX, exported.serialize())
 
   def least_versions(self, path):
-    """See `formats`; by the version of StableHLO that jax wrote, else this jax, which reads it."""
+    """The oldest jax that reads the file's StableHLO version; this jax if unknown."""
     with zipfile.ZipFile(path) as archive:
       program = next(name for name in archive.namelist() if name.endswith(_SUFFIX))
       version = re.search(rb"StableHLO_v(\d+\.\d+)", archive.read(program))
     return {"jax": _READERS.get(version and version[1].decode(), jax.__version__)}
 
   def read(self, path):
-    """See `ProgramFormat`."""
+    """Reads the programs of an artifact, see `ProgramFormat`."""
     from jax import export
 
     what, size = f"artifact {path}", path.stat().st_size

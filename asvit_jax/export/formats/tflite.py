@@ -15,14 +15,14 @@ _SIGNATURE = "serving_default"
 
 
 class TFLite(ProgramFormat):
-  """See `formats`; masked or fixed, one image at a time: its shapes are as it was written."""
+  """TFLite, masked or fixed, for one image at a time, as its shapes are static; see `formats`."""
 
   name = "tflite"
   needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
   options: ClassVar = ("tokens", "execution")
 
   def write(self, network, path, batch_sizes, tokens=False, execution=None):
-    """See `formats`."""
+    """Writes a `Network` to a path, see `formats`."""
     del batch_sizes
     tf = self.require("tensorflow")
     from jax.experimental import jax2tf
@@ -53,7 +53,7 @@ class TFLite(ProgramFormat):
         ) from error
 
   def least_versions(self, path):
-    """See `formats`; the converter writes down which runtime knows all of the operators."""
+    """The oldest runtime with all operators, as the converter records it; see `formats`."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(path.read_bytes())
@@ -63,7 +63,7 @@ class TFLite(ProgramFormat):
     return {"tensorflow": least.decode()}
 
   def read(self, path):
-    """See `ProgramFormat`; with LiteRT where it is installed, else with TensorFlow."""
+    """Reads the program with LiteRT if installed, else with TensorFlow; see `ProgramFormat`."""
     try:
       interpreter_of = importlib.import_module("ai_edge_litert.interpreter").Interpreter
     except ImportError:
