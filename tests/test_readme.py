@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMED = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(([^)#]+\.py)\)")  # what is in a file, by its name
+SECTION = re.compile(r"\]\(([^)#]*)#([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -57,6 +58,20 @@ def test_the_examples_for_python_run_one_after_the_other(
 def test_every_link_into_the_repository_leads_somewhere(page):
   for target in LINK.findall(page.read_text()):
     assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_every_link_to_a_section_leads_to_one(page):
+  for target, section in SECTION.findall(page.read_text()):
+    if not target.startswith("https://"):
+      linked = page.parent / target if target else page
+      headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+      assert section in {anchor(heading) for heading in headings}, (target, section)
+
+
+def anchor(heading):
+  """What GitHub calls a heading in links."""
+  return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
