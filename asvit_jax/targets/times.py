@@ -3,6 +3,7 @@
 In place of what `pacing.table` measures, so that a speed can be asked for before there is a chip.
 """
 
+import dataclasses
 import importlib.metadata
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
-from asvit_jax.pacing import cache, running, speeds, table
+from asvit_jax.pacing import cache, prediction, speeds, table
 from asvit_jax.targets import cycles, names, process, topology
 
 _LEAST_MS = 1e-6  # of a part that the compiler says nothing of
@@ -43,10 +44,11 @@ def estimated_times(network, target, batch=speeds.BATCH):
     answer = process.run(job, target)
     ms = {(group, part, width): value for group, part, width, value in answer["ms"]}
     curves = table.curves_of(network.arch, ms)
-    dense = _dense_ms(network.arch, batch, curves)
     device = f"{target.kind}, by its compiler's estimates"
     of = table.described(network)
-    return table.Table(device, "tpu", True, of, batch, dense, 0.0, curves)
+    found = table.Table(device, "tpu", True, of, batch, 0.0, 0.0, curves)
+    whole = dataclasses.replace(network.arch, prune_before=(), stage_weights=())
+    return dataclasses.replace(found, dense=prediction.fixed_ms(found, whole, ()))
 
   process.environment(target)  # raises where the compiler is not installed
   of = {
@@ -94,12 +96,3 @@ def compile_parts(target, arch, dtype, batch):
     ms.append([*key, max(1e3 * cycles.count(text) / target.chip.clock, _LEAST_MS)])
     progress.update(done)
   return {"ms": ms}
-
-
-def _dense_ms(arch, batch, curves):
-  """A batch of the dense network, which runs as many images at once as fixed execution."""
-  group = running.groups(arch, batch, "tpu")[running.FIXED]
-  of = next(each for each in curves if each.group == group)
-  tokens = arch.prefix_tokens + arch.patches
-  blocks = (arch.depth - 1) * of.at("block", tokens) + of.at("last", tokens)
-  return float(batch / group * (of.embed + blocks))
