@@ -8,7 +8,15 @@ import method_oracles
 import numpy as np
 import pytest
 import tiny
-from test_methods import MERGING, NAMES, PAPER, SHARES, by_oracle, logits_of
+from test_methods import (
+  MERGING,
+  NAMES,
+  PAPER,
+  SHARES,
+  assert_dense_with_nothing_taken_away,
+  by_oracle,
+  logits_of,
+)
 
 from asvit_jax.comparison.methods import METHODS
 from asvit_jax.comparison.methods.tome import merge_pairs
@@ -59,11 +67,7 @@ def test_the_prediction_reads_the_tokens_before_the_patches_whatever_goes(images
 @pytest.mark.parametrize("name", NAMES)
 def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   method, arch, params, _ = prepared(name)
-  counts = () if method.adaptive else method.choices(arch)[0]
-  params = params | {"thresholds": -jnp.ones(3)}
-  dense = np.asarray(tiny.run_dense(arch, params, images).logits)
-  ours = logits_of(arch, params, images, method.execution(counts))
-  np.testing.assert_allclose(ours, dense, atol=2e-5)
+  assert_dense_with_nothing_taken_away(method, arch, params, images)
 
 
 @pytest.mark.parametrize("name", ["tome", "evit", "top_k", "dynamicvit"])

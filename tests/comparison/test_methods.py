@@ -199,6 +199,11 @@ def test_a_batch_mate_never_changes_an_image(images, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   method, arch, params, _ = prepared(name)
+  assert_dense_with_nothing_taken_away(method, arch, params, images)
+
+
+def assert_dense_with_nothing_taken_away(method, arch, params, images):
+  """In inference and in training."""
   counts = () if method.adaptive else method.choices(arch)[0]
   params = params | {"thresholds": -jnp.ones(3)}
   dense = np.asarray(tiny.run_dense(arch, params, images).logits)
