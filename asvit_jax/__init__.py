@@ -24,14 +24,14 @@ _PLACES = {
   "VARIANTS": "asvit_jax.vit",
   "create": "asvit_jax.network",
   "draw_run": "asvit_jax.report.curves",
-  "draw_tokens": "asvit_jax.report.tokens",
+  "draw_tokens": "asvit_jax.api",
   "estimated_times": "asvit_jax.targets.times",
-  "evaluate": "asvit_jax.evaluation.accuracy",
+  "evaluate": "asvit_jax.api",
   "load": "asvit_jax.network",
   "load_artifact": "asvit_jax.export.artifacts",
-  "open_images": "asvit_jax.config.opening",
-  "recipe": "asvit_jax.config.opening",
-  "train": "asvit_jax.training.loop",
+  "open_images": "asvit_jax.api",
+  "recipe": "asvit_jax.api",
+  "train": "asvit_jax.training.train",
 }
 
 __all__ = sorted(_PLACES)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from asvit_jax.config import imagenet
 from asvit_jax.data import loader, sources
+from asvit_jax.data.mixing import Mixing
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.training.mixing import Mixing
 
 PREPROCESSING = Preprocessing()
 

@@ -75,7 +75,7 @@ def _main():
   # What commands import, but no backend of JAX: its threads would not be in the children.
   import asvit_jax.config.rules
   import asvit_jax.evaluation.accuracy
-  import asvit_jax.training.loop  # noqa: F401
+  import asvit_jax.training.train  # noqa: F401
 
   warnings.simplefilter("ignore")
   command_lines, seconds = json.load(sys.stdin)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import tiny
 
+from asvit_jax.config import identity
 from asvit_jax.data import sources
 from asvit_jax.evaluation.accuracy import evaluate
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.network import load, load_configured
-from asvit_jax.run import identity, metrics
-from asvit_jax.training.loop import train
+from asvit_jax.run import metrics
+from asvit_jax.training.train import train
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -55,7 +56,9 @@ def test_a_run_is_understood(before):
   assert config.data.crop_ratio == 0.875
   network = load("run")
   assert (network.arch, network.variant) == (tiny.TRAINED, "tiny")
-  jax.tree.map(np.testing.assert_array_equal, network.params, load_configured("run", config).params)
+  jax.tree.map(
+    np.testing.assert_array_equal, network.params, load_configured("run", tiny.plan(config)).params
+  )
   source = sources.open_source(config.data, "val")
   assert evaluate(network, config, source)["images"] == 10
 

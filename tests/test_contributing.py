@@ -18,7 +18,7 @@ from asvit_jax.export.writing import export
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import load
 from asvit_jax.run import metrics
-from asvit_jax.training.loop import train
+from asvit_jax.training.train import train
 from asvit_jax.weights.formats import FORMATS as WEIGHT_FORMATS
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"

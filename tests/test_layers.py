@@ -14,8 +14,9 @@ LAYERS = (
   "sparsity",
   "pacing",
   "losses",
-  "config",
+  "optimizers",
   "run",
+  "config",
   "weights",
   "export",
   "network",
@@ -25,6 +26,7 @@ LAYERS = (
   "targets",
   "comparison",
   "reference",
+  "api",
   "commands",
 )
 # `python -m asvit_jax.NAME`.
@@ -38,7 +40,10 @@ def edges(repository):
   package = repository / "asvit_jax"
   for path in sorted(package.rglob("*.py")):
     layer = path.relative_to(package).parts[0].removesuffix(".py")
-    tree = ast.parse(path.read_text())
+    text = path.read_text()
+    if '__name__ == "__main__"' in text:  # a command line beside what it is about
+      layer = "commands"
+    tree = ast.parse(text)
     names = set()
     for node in ast.walk(tree):
       if isinstance(node, ast.ImportFrom) and node.module == "asvit_jax":
@@ -66,6 +71,26 @@ def test_no_import_runs_upward(edges):
 def test_every_file_is_in_a_layer(edges):
   assert {layer for _, layer, _ in edges} - TOP - {"__init__"} <= set(LAYERS)
   assert {target for _, _, target in edges} <= set(LAYERS)
+
+
+def test_below_the_plan_nothing_takes_a_config(repository):
+  """A config is what people write; all the rest reads the `Plan` that `resolve` makes of it."""
+  package = repository / "asvit_jax"
+  may = {
+    package / name for name in ("api.py", "training/train.py", "core/command.py", "core/recipes.py")
+  }
+  found = []
+  for path in sorted(package.rglob("*.py")):
+    text = path.read_text()
+    layer = path.relative_to(package).parts[0]
+    if layer in ("config", "commands") or path in may or '__name__ == "__main__"' in text:
+      continue
+    for node in ast.walk(ast.parse(text)):
+      taken = [a.arg for a in node.args.args] if isinstance(node, ast.FunctionDef) else []
+      imported = getattr(node, "module", "") or ""
+      if "config" in taken or imported.startswith("ml_collections"):
+        found.append(f"{path.relative_to(package)}:{node.lineno}")
+  assert found == []
 
 
 def test_what_is_installed_is_what_is_there(repository):

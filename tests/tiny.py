@@ -1,6 +1,7 @@
 """Small networks, images and data sets for tests; NumPy's random streams, not JAX's."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ from PIL import Image
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit
+from asvit_jax.config import model
+from asvit_jax.config.plan import unchecked
 from asvit_jax.core import leaves
 from asvit_jax.data import loader
 from asvit_jax.data.preprocessing import Preprocessing
@@ -149,7 +152,27 @@ def config(data_dir, **changes):
   return config
 
 
+def plan(config, images=None):
+  """The `Plan` of a config, which is not checked; for so many training images, if given.
+
+  Its variant may be "tiny", with `TRAINED` for its network, without the fixture of that name.
+  """
+  with mock.patch.dict(vit.VARIANTS, {"tiny": TRAINED} | vit.VARIANTS):
+    resolved = unchecked(config)
+  return resolved if images is None else resolved.of_images(images)
+
+
+def architecture(config, described=None):
+  """The `Architecture` that a config describes; see `config.model.architecture`."""
+  return model.architecture(model.Model.of(config.model), described)
+
+
+def preprocessing(config, described=None):
+  """The `Preprocessing` that a config asks for; see `config.model.preprocessing`."""
+  return model.preprocessing(config.data, described)
+
+
 def all_of(config, source, network):
   """Images and labels, all of them."""
-  batches = list(loader.eval_batches(config, source, network.preprocessing))
+  batches = list(loader.eval_batches(plan(config), source, network.preprocessing))
   return [np.concatenate([b[k][b["valid"]] for b in batches]) for k in ("image", "label")]

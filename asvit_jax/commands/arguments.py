@@ -44,7 +44,8 @@ def _config_to_change(goes_on, trains):
     return None
   workdir, weights = _given("workdir"), _given("weights")
   if workdir:
-    from asvit_jax.run import identity, layout
+    from asvit_jax.config import identity
+    from asvit_jax.run import layout
 
     there = keys or layout.is_run(workdir)
     return identity.load(workdir, _typed(), _needed(trains)) if there else None
@@ -229,8 +230,7 @@ def config(trains=False):
     InputError: both or neither of --workdir and --weights; no workdir; weights that do not say what
       they are, without a config; a value that cannot work.
   """
-  from asvit_jax.config import rules
-  from asvit_jax.run import identity
+  from asvit_jax.config import identity, rules
 
   where, given = source(), typed.config()
   if flags.FLAGS.workdir is not None:
@@ -245,15 +245,22 @@ def config(trains=False):
   return given
 
 
-def network(config, budget=None, images=None, speedup=None):
-  """The `Network` of --workdir or --weights as a config wants it, at a budget if one is given.
+def plan(trains=False):
+  """The `Plan` of what `config` returns, which raises the same."""
+  from asvit_jax.config.plan import unchecked
 
-  Class names are those that it knows, else those that the config's data leads to.
+  return unchecked(config(trains))
+
+
+def network(plan, budget=None, images=None, speedup=None):
+  """The `Network` of --workdir or --weights as a plan describes it, at a budget if one is given.
+
+  Its class names are those that the weights know, else those of the plan's data.
 
   Args:
-    config: see `config.base`.
+    plan: a `Plan`.
     budget: share of the dense GMACs, or None.
-    images: a `Source` of `config.data` that it is to be run on, or None.
+    images: a `Source` of `plan.data` that it is to be run on, or None.
     speedup: one that it was calibrated for, instead of a budget, or None.
 
   Raises:
@@ -269,24 +276,24 @@ def network(config, budget=None, images=None, speedup=None):
   given = {"key": flags.FLAGS["weights-key"].value, "parts": parts()} | choice()
   if flags.FLAGS.workdir is not None:
     given["form"] = "workdir"  # whatever else is in that directory
-  loaded = load_configured(source(), config, resize=config.init_resize, **given)
+  loaded = load_configured(source(), plan, resize=plan.init_resize, **given)
   if budget is not None:
     loaded = loaded.at(budget)
   if speedup is not None:
     loaded = loaded.at_speedup(speedup)
   if loaded.classes is not None:
     if images is not None:
-      sources.check_order(loaded.classes, config.data, images)
+      sources.check_order(loaded.classes, plan.data, images)
     return loaded
-  names = sources.class_names(config.data)
+  names = sources.class_names(plan.data)
   check_number(names, loaded.arch.classes, str(source()))
   return dataclasses.replace(loaded, classes=None if names is None else tuple(names))
 
 
 def _config_of_weights(weights, key, parts):
-  from asvit_jax.config import base
+  from asvit_jax.config import base, identity
   from asvit_jax.config.model import describe_in
-  from asvit_jax.run import identity, layout
+  from asvit_jax.run import layout
   from asvit_jax.vit import Architecture
   from asvit_jax.weights import formats
   from asvit_jax.weights.recognition import recognize

@@ -54,6 +54,7 @@ def main(_):
   """Compares; returns the results."""
   from asvit_jax.comparison.running import Comparison, contenders, searched
   from asvit_jax.comparison.table import markdown
+  from asvit_jax.config.plan import unchecked
   from asvit_jax.data import loader, sources
   from asvit_jax.report.comparison import draw_comparison
   from asvit_jax.report.tokens import save
@@ -64,24 +65,25 @@ def main(_):
   if not methods:
     raise InputError("--methods is empty: give at least one")
   config = arguments.config(trains=given.finetune)
+  plan = unchecked(config)
   if budgets is None:
-    budgets = () if speedups else _budgets_of(config)
+    budgets = () if speedups else _budgets_of(plan)
   if given.finetune:
     _check_recipe(config)
-  source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
-  loader.check_classes(config, source)
-  network = arguments.network(config, images=source)
+  source = sources.open_source(plan.data, plan.data.eval_split, allow_flat=True)
+  loader.check_classes(plan, source)
+  network = arguments.network(plan, images=source)
   compared = contenders(network, methods, budgets)
   fast = searched(network, methods) if speedups else []
   train_source = None
   if given.finetune or any(contender.method.adaptive for contender in (*compared, *fast)):
-    train_source = sources.open_source(config.data, config.data.train_split)
-    loader.check_classes(config, train_source)
+    train_source = sources.open_source(plan.data, plan.data.train_split)
+    loader.check_classes(plan, train_source)
   for opened in (source, train_source):
     if opened is not None:
-      sources.check_images(opened, config.data.check_images, config.data.max_bad_images)
+      sources.check_images(opened, plan.data.check_images, plan.data.max_bad_images)
 
-  opened = config, source, train_source
+  opened = plan, source, train_source
   comparison = Comparison(network.dense, compared, *opened, given.out, fast, speedups)
   results = comparison.run(given.finetune, given.rounds, given["speed-batch"].value)
   table = markdown(results)
@@ -94,9 +96,9 @@ def main(_):
   return {"out": given.out, "report": _report(comparison, results, title), **results}
 
 
-def _budgets_of(config):
+def _budgets_of(plan):
   """The shares to compare at where none are typed, a tuple."""
-  return _BUDGETS if config.budget is None else (config.budget,)
+  return _BUDGETS if plan.budget is None else (plan.budget,)
 
 
 def _speedups():
@@ -134,22 +136,20 @@ def _report(comparison, results, title):
   from asvit_jax.report import images
   from asvit_jax.report.compared import write_comparison
 
-  config = comparison.config
-  facts = [f"{config.data.name}, split {config.data.eval_split}", comparison.network.dtype]
+  plan = comparison.plan
+  facts = [f"{plan.data.name}, split {plan.data.eval_split}", comparison.network.dtype]
   gallery, shown = None, comparison.example(results)
   if shown is not None:
     facts.append(f"images: {shown.title}, without training")
     count = flags.FLAGS["report-images"].value
-    gallery, _ = images.collect(shown.network, config, comparison.source, "packed", count)
+    gallery, _ = images.collect(shown.network, plan, comparison.source, "packed", count)
   return write_comparison(flags.FLAGS.report, results, title, facts, gallery)
 
 
 def _check_recipe(config):
   """Raises InputError where a config cannot be trained by."""
-  from asvit_jax.config import rules
-  from asvit_jax.training.optimizers import building
+  from asvit_jax.config.plan import resolve
 
   checked = config.copy_and_resolve_references()
   checked.budget = None  # those of --budgets; the weights are those given
-  rules.check(checked)
-  building.check(checked)
+  resolve(checked)

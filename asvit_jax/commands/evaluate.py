@@ -106,7 +106,6 @@ def main(_):
 
 def _evaluate():
   """Of several hosts, each evaluates its part of the images, and the first one writes files."""
-  from asvit_jax.config.model import architecture
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
   from asvit_jax.pacing import speeds
@@ -114,20 +113,20 @@ def _evaluate():
   from asvit_jax.sparsity import complexity
 
   given = flags.FLAGS
-  config = arguments.config()
+  plan = arguments.plan()
   budgets, wanted = arguments.shares("calibrate"), arguments.shares("budget")
   asked, speedups = paced.speedups("calibrate-speedup"), paced.speedups("speedup")
   _check_flags(budgets, wanted, asked, speedups)
-  rows = _counts(architecture(config), budgets)
+  rows = _counts(plan.arch, budgets)
   if budgets is not None:
-    complexity.check_budgets(architecture(config), budgets)
+    complexity.check_budgets(plan.arch, budgets)
   if asked is not None:
-    speeds.check_prunes(architecture(config))
+    speeds.check_prunes(plan.arch)
     paced.check_target()
-  source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
-  loader.check_classes(config, source)
-  network = arguments.network(config, images=source)
-  sources.check_images(source, config.data.check_images, config.data.max_bad_images)
+  source = sources.open_source(plan.data, plan.data.eval_split, allow_flat=True)
+  loader.check_classes(plan, source)
+  network = arguments.network(plan, images=source)
+  sources.check_images(source, plan.data.check_images, plan.data.max_bad_images)
   exchange.check_same(
     {"images": len(source), "weights (their checksum)": leaves.fingerprint(network.params)},
     "give all of them the same data and weights",
@@ -135,10 +134,10 @@ def _evaluate():
 
   found = {}
   if budgets is not None or asked is not None:
-    network, found = _calibrated(network, config, source, budgets, asked)
+    network, found = _calibrated(network, plan, source, budgets, asked)
   if rows is not None:
     if rows == MEAN and budgets is None:
-      rows = exchange.gather(network.mean_counts(_sample(network, config, source)))[0]
+      rows = exchange.gather(network.mean_counts(_sample(network, plan, source)))[0]
     network = network if rows == MEAN else network.with_counts(rows)
     found = found | {"counts": [list(row) for row in network.counts]}
   if speedups is not None or (network.speedups and wanted is None):
@@ -146,20 +145,20 @@ def _evaluate():
   else:
     networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   for _, one in networks:
-    _execution(config, one)  # before any runs
-  execution = _execution(config, networks[0][1])
+    _execution(plan, one)  # before any runs
+  execution = _execution(plan, networks[0][1])
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
-  target = config.budget if budgets is None else budgets[0]
-  results = _evaluated(networks, config, source, target)
+  target = plan.budget if budgets is None else budgets[0]
+  results = _evaluated(networks, plan, source, target)
   curve = {"curve": results} if len(results) > 1 else {}
-  page = _page(networks[0][1], config, source, results, execution)
+  page = _page(networks[0][1], plan, source, results, execution)
   _summarize_classes(results, networks[0][1])
   for result in results if execution != "dense" else ():
     if result["target"] is not None:
       flag = "workdir" if given.workdir is not None else "weights"
       said = f"--{flag} {arguments.source()}"
-      log(ranking.verdict(result, result["target"], config, said))
+      log(ranking.verdict(result, result["target"], plan, said))
   return {"execution": execution, **results[0], **found, **curve, **page}
 
 
@@ -176,14 +175,14 @@ def _summarize_classes(results, network):
       per_class.write(path, confusion, network.classes)
 
 
-def _page(network, config, source, results, execution):
+def _page(network, plan, source, results, execution):
   """Writes the page where it is asked for; its path, for JSON."""
   if flags.FLAGS.report is None:
     return {}
   from asvit_jax.report.evaluated import write_report
 
   count = flags.FLAGS["report-images"].value
-  path = write_report(flags.FLAGS.report, network, config, source, results, execution, count)
+  path = write_report(flags.FLAGS.report, network, plan, source, results, execution, count)
   return {"report": path}
 
 
@@ -230,23 +229,23 @@ def _counts(arch, budgets):
   return rows
 
 
-def _sample(network, config, source):
+def _sample(network, plan, source):
   """Batches of images to calibrate on, or to count the mean of, evenly spaced in their split."""
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
 
   split = flags.FLAGS["calibrate-split"].value
   if split is not None:
-    source = sources.open_source(config.data, split, allow_flat=True)
+    source = sources.open_source(plan.data, split, allow_flat=True)
   sample = sources.Sample(source, MAX_IMAGES)
-  return list(loader.eval_batches(config, sample, network.preprocessing))
+  return list(loader.eval_batches(plan, sample, network.preprocessing))
 
 
-def _calibrated(network, config, source, budgets, asked):
+def _calibrated(network, plan, source, budgets, asked):
   """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
   from asvit_jax.core import exchange
 
-  batches = _sample(network, config, source)
+  batches = _sample(network, plan, source)
   if asked is not None:
     return paced.calibrated(network, batches, asked)
   found = {}
@@ -268,13 +267,13 @@ def _at(network, budgets):
   return [(budget, network.at(budget)) for budget in budgets]
 
 
-def _evaluated(networks, config, source, target):
+def _evaluated(networks, plan, source, target):
   """The results of every budget; `target` where the network is of one, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
-    execution = _execution(config, network)
+    execution = _execution(plan, network)
     if len(networks) > 1 and execution == "packed":
       # Without counts, which differ, all budgets run one program, of all widths.
       network = dataclasses.replace(network, counts=())
@@ -288,7 +287,7 @@ def _evaluated(networks, config, source, target):
     per_image = flags.FLAGS["per-image"].value
     compare = flags.FLAGS["compare-dense"].value
     result = evaluate(
-      network, config, source, execution, per_image, confusion=True, against_dense=compare
+      network, plan, source, execution, per_image, confusion=True, against_dense=compare
     )
     if compare:
       log(
@@ -299,10 +298,10 @@ def _evaluated(networks, config, source, target):
   return results
 
 
-def _execution(config, network):
+def _execution(plan, network):
   """The execution asked for, or the one that fits the weights, which must be able to run it."""
   wanted = flags.FLAGS.execution or network.default_execution()
-  if flags.FLAGS.execution is None and config.budget is not None and not network.speedups:
+  if flags.FLAGS.execution is None and plan.budget is not None and not network.speedups:
     wanted = "packed"
   network.check_execution(wanted, arguments.source())
   return wanted

@@ -67,7 +67,7 @@ def _export():
 
   given = flags.FLAGS
   FORMATS.check(given.format)
-  config = arguments.config()
+  plan = arguments.plan()
   check_libraries(given.format)
   options = {
     name: given[name].value for name in ("tokens", "opset", "execution") if given[name].value
@@ -75,20 +75,20 @@ def _export():
   check_options(given.format, options)
   push = _pushing()
   asked = arguments.share("budget")
-  network = arguments.network(config, asked, speedup=paced.speedup(asked))
+  network = arguments.network(plan, asked, speedup=paced.speedup(asked))
   if given.execution is not None:
     network.check_execution(given.execution, arguments.source())
-  budget = asked or _budget(network, config)
+  budget = asked or _budget(network, plan)
   log(f"writing {given.format} and verifying it: a minute or two")
   note = network.export(given.out, given.format, sorted(set(given.batch)), budget, **options)
   return {"out": str(given.out), **note} | push()
 
 
-def _budget(network, config):
+def _budget(network, plan):
   """The share of the dense GMACs that a network runs at where none was asked for, or None."""
   if network.speedups:
     return network.speedups[0].budget
-  return network.budgets[0] if network.budgets else config.budget
+  return network.budgets[0] if network.budgets else plan.budget
 
 
 def _pushing():

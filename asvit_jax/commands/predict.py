@@ -90,9 +90,9 @@ def _with_network(paths, features):
   from asvit_jax.evaluation.prediction import predict
 
   given = flags.FLAGS
-  config = arguments.config()
+  plan = arguments.plan()
   budget = arguments.share("budget")
-  network = arguments.network(config, budget, speedup=paced.speedup(budget))
+  network = arguments.network(plan, budget, speedup=paced.speedup(budget))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed", "fixed")):
     raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
   execution = given.execution or network.default_execution()
@@ -103,5 +103,5 @@ def _with_network(paths, features):
 
     # What thresholds keep is the same masked and packed.
     drawn = "fixed" if execution == "fixed" else "masked"
-    draw_files(network, config, paths, given.picture, drawn)
+    draw_files(network, plan, paths, given.picture, drawn)
   return results, network.arch.patches

@@ -20,12 +20,13 @@ def define_flags():
 
 def main(_):
   """Runs it all; returns both evaluations and where the pictures are."""
+  from asvit_jax.api import draw_tokens
   from asvit_jax.core import recipes, storage
   from asvit_jax.data import sources
   from asvit_jax.network import load
   from asvit_jax.report import curves, tokens
   from asvit_jax.run import metrics
-  from asvit_jax.training.loop import train
+  from asvit_jax.training.train import train
 
   runs = pathlib.Path("runs")
   pictures = ("tokens.png", "curves.png")
@@ -44,7 +45,7 @@ def main(_):
   network = load(workdir)
   images = sources.Sample(sources.open_source(config.data, config.data.eval_split), 6)
   drawn = (
-    tokens.draw_tokens(network, config, images),
+    draw_tokens(network, config, images),
     curves.draw_curves(metrics.read(workdir), BUDGET * network.dense_gmacs, workdir.name),
   )
   figures = dict(zip(pictures, drawn, strict=True))

@@ -51,7 +51,7 @@ def main(_):
 
   hosts.initialize()
   with hosts.failing_fast():
-    from asvit_jax.training.loop import train
+    from asvit_jax.training.train import train
 
     return train(typed.config(), flags.FLAGS.workdir, flags.FLAGS["dry-run"].value)
 

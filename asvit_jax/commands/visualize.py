@@ -55,13 +55,13 @@ def _tokens(paths, out):
   scores = flags.FLAGS.scores
   if scores and len(paths) != 1:
     raise InputError(f"--scores draws one image file: {len(paths)} were given")
-  config = arguments.config()
+  plan = arguments.plan()
   tokens.check_rows(len(paths) or flags.FLAGS.count)
   source = None
   if not paths:
-    source = sources.open_source(config.data, config.data.eval_split, allow_flat=True)
+    source = sources.open_source(plan.data, plan.data.eval_split, allow_flat=True)
     source = sources.Sample(source, flags.FLAGS.count)
-  network = arguments.network(config, arguments.share("budget"), source)
+  network = arguments.network(plan, arguments.share("budget"), source)
   if not network.prunes:
     raise InputError(
       f"{arguments.source()} has no thresholds, so it prunes nothing: set them with evaluate.py "
@@ -72,7 +72,7 @@ def _tokens(paths, out):
 
     tokens.save(decisions.draw_decisions(network, network.read(paths)[0]), out)
   elif paths:
-    tokens.draw_files(network, config, paths, out)
+    tokens.draw_files(network, plan, paths, out)
   else:
-    tokens.save(tokens.draw_tokens(network, config, source), out)
+    tokens.save(tokens.draw_tokens(network, plan, source), out)
   return {"images": len(paths) or len(source)}

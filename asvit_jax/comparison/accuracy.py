@@ -6,7 +6,7 @@ import numpy as np
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import loader
 from asvit_jax.evaluation import divergence
-from asvit_jax.losses import distillation
+from asvit_jax.losses import terms
 from asvit_jax.sparsity import complexity
 
 
@@ -45,7 +45,7 @@ def measure(contender, config, source, dense_logits):
   network = contender.network
   rows = _rows(contender.execution(), network, config, source, contender.title)
   result = _summary(rows, *contender.gmacs(rows.get("kept")), network.arch)
-  kl = np.asarray(distillation.divergence(rows["logits"], dense_logits), np.float64)
+  kl = np.asarray(terms.divergence(rows["logits"], dense_logits), np.float64)
   agrees = rows["logits"].argmax(axis=-1) == dense_logits.argmax(axis=-1)
   result |= divergence.summarize(kl, agrees)
   if "kept" in rows:

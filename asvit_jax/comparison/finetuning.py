@@ -11,7 +11,7 @@ from asvit_jax.core.errors import DivergedError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import loader
-from asvit_jax.losses.distillation import divergence
+from asvit_jax.losses.terms import divergence
 from asvit_jax.sparsity.executions import EXECUTIONS
 from asvit_jax.training.mixing import Mixing
 from asvit_jax.training.optimizers.building import create

@@ -196,7 +196,7 @@ def base():
   config.ema_warmup = True  # less in early steps: min(ema_decay, (1 + step) / (10 + step))
 
   config.optimizer = Section()
-  config.optimizer.name = "adamw"  # of training.optimizers.OPTIMIZERS, or any of optax
+  config.optimizer.name = "adamw"  # of optimizers.building.OPTIMIZERS, or any of optax
   config.optimizer.arguments = ""  # of it, besides the learning rate: "b1=0.9,b2=0.95"
   config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
   config.optimizer.end_lr = 2e-6

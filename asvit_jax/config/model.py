@@ -1,6 +1,8 @@
 """The network that a config describes."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from asvit_jax import vit
 from asvit_jax.core import sizes
@@ -32,11 +34,47 @@ PRUNING = (
 TRAITS = ("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head")
 
 
-def architecture(config, described=None):
-  """The `Architecture` that the model's keys describe, with the stages that it could prune at.
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The section `model` of a config: which network, and how it is computed.
+
+  Attributes:
+    variant: name of the network, see `vit.VARIANTS`.
+    num_classes: of its head.
+    image_size: side of the images in pixels, or (height, width).
+    dtype: compute type of stem and blocks, "float32" or "bfloat16".
+    precision: of float32 products, see `core.devices.precision`.
+    drop_path: rate of the last block, of stochastic depth.
+    remat: whether the backward pass computes blocks again instead of keeping their values.
+    given: {field of `Architecture`: value} that the config sets; the weights or the variant say the
+      others.
+  """
+
+  variant: str
+  num_classes: int
+  image_size: int | tuple[int, int]
+  dtype: str
+  precision: str
+  drop_path: float
+  remat: bool
+  given: Mapping[str, Any]
+
+  @classmethod
+  def of(cls, section):
+    """That of `config.model`; raises InputError for an image size that is none."""
+    given = {name: section[name] for name in OVERRIDES if section.get(name) is not None}
+    given |= {field: section[key] for key, field in _ALWAYS.items()}
+    given["image_size"] = sizes.plain(given["image_size"])
+    given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
+    own = [field.name for field in dataclasses.fields(cls) if field.name != "given"]
+    return cls(**{k: section[k] for k in own} | {"image_size": given["image_size"]}, given=given)
+
+
+def architecture(model, described=None):
+  """The `Architecture` that a `Model` describes, with the stages that it could prune at.
 
   Args:
-    config: see `config.base`.
+    model: a `Model`.
     described: what the weights say, an `Architecture` or {field: value} of some of its fields: what
       the config leaves open of how it prunes, and of `TRAITS`, is theirs.
 
@@ -44,11 +82,7 @@ def architecture(config, described=None):
     InputError: an unknown variant of which not all dimensions are given, or keys that do not fit
       each other.
   """
-  model = config.model
-  given = {name: model[name] for name in OVERRIDES if model.get(name) is not None}
-  given |= {field: model[key] for key, field in _ALWAYS.items()}
-  given["image_size"] = sizes.plain(given["image_size"])
-  given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
+  given = dict(model.given)
   said = vars(described) if isinstance(described, vit.Architecture) else described or {}
   theirs = {k: v for k, v in said.items() if k in PRUNING + TRAITS}
   if "prune_before" in given:  # other stages than those that the weights are for
@@ -88,7 +122,7 @@ def describe_in(config, arch, variant):
 
 def trained_architecture(config):
   """The `Architecture` to train: pruned where there is a budget, which is checked, else dense."""
-  arch = architecture(config)
+  arch = architecture(Model.of(config.model))
   if config.budget is None:
     return arch.dense
   for budget in (config.budget, *(config.budget_range or ())):
@@ -96,14 +130,14 @@ def trained_architecture(config):
   return arch
 
 
-def preprocessing(config, described=None):
-  """The `Preprocessing` that the config asks for.
+def preprocessing(data, described=None):
+  """The `Preprocessing` that the keys of `config.data` ask for.
 
   Args:
-    config: see `config.base`.
+    data: the section `data` of a config or a `Plan`.
     described: that of the weights, for what the config leaves open; None for the defaults.
 
   Raises:
     InputError: a value that cannot work.
   """
-  return (described or Preprocessing()).overridden(config.data)
+  return (described or Preprocessing()).overridden(data)

@@ -1,6 +1,6 @@
 """What recipes take as their argument: `0.65`, `0.65,merge`, `dense`, `dense,merge`."""
 
-from asvit_jax.config.model import architecture
+from asvit_jax.config.model import Model, architecture
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import shown
@@ -19,7 +19,7 @@ def apply(config, argument):
   """
   budget, *options = argument.split(",")
   if options == ["merge"]:
-    config.model.update(merging(architecture(config).depth))
+    config.model.update(merging(architecture(Model.of(config.model)).depth))
   elif options:
     meant = hint(options[0], ["merge"])
     raise InputError(f"argument {shown(argument)}: expected BUDGET, or BUDGET,merge{meant}")

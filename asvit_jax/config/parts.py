@@ -10,7 +10,11 @@ TRAINING = (*EVALUATION, "criterion.name", "optimizer.name")
 
 
 def own(config):
-  """The names in a config, a frozenset, that are in no table: `package.module:object`."""
+  """The names in a config, a frozenset, that are in no table: `package.module:object`.
+
+  Args:
+    config: see `config.base`, or `Plan.given`.
+  """
   return frozenset(filter(None, (_own(config, key) for key in TRAINING)))
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from asvit_jax.config.length import MOST_STEPS
 from asvit_jax.core import sizes
 from asvit_jax.core.devices import PRECISIONS
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_RATIO
+from asvit_jax.optimizers.schedule import MOST_STEPS
 from asvit_jax.sparsity.complexity import check_share
 from asvit_jax.vit import fields
 

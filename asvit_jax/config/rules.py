@@ -16,11 +16,11 @@ from asvit_jax import vit
 from asvit_jax.config import ranges
 from asvit_jax.config.defaults import base
 from asvit_jax.config.keys import flatten
-from asvit_jax.config.model import architecture, preprocessing, trained_architecture
+from asvit_jax.config.model import Model, architecture, preprocessing, trained_architecture
 from asvit_jax.core import leaves, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
-from asvit_jax.losses import class_weights, criteria
+from asvit_jax.losses import class_weights
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
@@ -37,10 +37,10 @@ def check_evaluation(config):
   """Raises InputError for the first value that cannot work in an evaluation."""
   _check_keys(config)
   _check_ranges(config, _EVALUATED)
-  arch = architecture(config)
+  arch = architecture(Model.of(config.model))
   _check_parts(arch)
   _check_size(arch)
-  preprocessing(config)
+  preprocessing(config.data)
   _expect(config, ("eval.batch_size", *_divides_over_devices(config.eval.batch_size)))
 
 
@@ -63,7 +63,6 @@ def check(config):
     ),
     ("optimizer.freeze", *_ends_soon(config.optimizer.freeze, arch)),
   )
-  criteria.check(config)
   class_weights.check(config.criterion.class_weights, config.model.num_classes)
   if config.wandb and importlib.util.find_spec("wandb") is None:
     raise InputError(

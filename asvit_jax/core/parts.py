@@ -61,21 +61,22 @@ def refuse(named, source):
 
 
 class Table:
-  """Parts of one kind by name, each imported when it is first asked for.
+  """Parts of one kind by name.
 
-  So listing the names costs no import, and a part may need what others do without. A name with a
-  colon, `package.module:object`, is imported as it is: your own part needs no entry here. Names
-  that come from files have passed `check_from_file`, or a config's `config.parts.check`, before.
+  The table holds a part itself, or its place, `package.module:object`, where importing it takes
+  seconds or a library that others do without: it is then imported when it is first asked for. A
+  name with a colon is such a place, too: your own part needs no entry here. Names that come from
+  files have passed `check_from_file`, or a config's `config.parts.check`, before.
 
   Args:
     kind: what they are, for the error: "score".
     key: of the config that chooses one, or the flag: "model.score".
-    places: {name: "package.module:object"}.
+    parts: {name: part, or "package.module:object"}.
   """
 
-  def __init__(self, kind, key, places):
+  def __init__(self, kind, key, parts):
     self.kind, self.key = kind, key
-    self._places = dict(places)
+    self._places = dict(parts)
 
   @property
   def names(self):
@@ -91,6 +92,8 @@ class Table:
     place = None
     if isinstance(name, str):
       place = self._places.get(name, name if _OWN.fullmatch(name) else None)
+    if place is not None and not isinstance(place, str):
+      return place
     if place is None:
       raise InputError(
         f"{self.key} {shown(name, 100)} is not known: choose from {', '.join(self.names)}, or give "
@@ -105,7 +108,7 @@ class Table:
       raise InputError(f"{self.key} {shown(name)} cannot be imported: {error}") from error
 
   def __setitem__(self, name, place):
-    """Adds a part, for this process."""
+    """Adds a part, or its place, for this process."""
     self._places[name] = place
 
   def __contains__(self, name):

@@ -31,7 +31,7 @@ _WORTH_WORKERS = 20_000
 
 
 def train_batches(
-  config, source, preprocessing, start_step=0, shard_index=0, shard_count=1, bad_images=None
+  plan, source, preprocessing, start_step=0, shard_index=0, shard_count=1, bad_images=None
 ):
   """Iterates over training batches without end, shuffled anew every epoch.
 
@@ -42,7 +42,7 @@ def train_batches(
   of all shards, one after the other, is batch k without sharding.
 
   Args:
-    config: the configuration; `data`, `model.image_size`, `batch_size` and `seed` are read.
+    plan: a `Plan`; `data`, `model.image_size`, `batch_size` and `seed` are read.
     source: a `Source`.
     preprocessing: a `Preprocessing`: how the network expects its images to be cut to size.
     start_step: number of the first batch.
@@ -58,36 +58,36 @@ def train_batches(
     InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
       than `data.max_bad_images`, or a worker process that died.
   """
-  batches = train_dataset(config, source, preprocessing, shard_count)
+  batches = train_dataset(plan, source, preprocessing, shard_count)
   batches = batches[start_step * shard_count + shard_index :: shard_count]
   bad_images = set() if bad_images is None else bad_images
-  return _iterate(batches, config.data.workers, config.data.max_bad_images, bad_images)
+  return _iterate(batches, plan.data.workers, plan.data.max_bad_images, bad_images)
 
 
-def train_dataset(config, source, preprocessing, shard_count=1):
+def train_dataset(plan, source, preprocessing, shard_count=1):
   """The endless batches of all shards in turn, by random access; see `train_batches`."""
-  check_classes(config, source)
-  batch_size = _shard_batch_size(config.batch_size, "batch_size", shard_count)
-  decoded = _Decoded(source, config.data.max_bad_images, config.data.exif_orientation)
-  examples = grain.MapDataset.source(decoded).seed(config.seed)
-  if config.data.sampler == "class_balanced":
-    examples = ClassBalanced(examples, labels_of(source), config.seed)
+  check_classes(plan, source)
+  batch_size = _shard_batch_size(plan.batch_size, "batch_size", shard_count)
+  decoded = _Decoded(source, plan.data.max_bad_images, plan.data.exif_orientation)
+  examples = grain.MapDataset.source(decoded).seed(plan.seed)
+  if plan.data.sampler == "class_balanced":
+    examples = ClassBalanced(examples, labels_of(source), plan.seed)
   else:
     examples = examples.shuffle().repeat()
-  if config.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
-    examples = _RepeatEach(examples, config.data.repeats)
+  if plan.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
+    examples = _RepeatEach(examples, plan.data.repeats)
   # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
-  views = examples.random_map(_TrainView(config.model.image_size, preprocessing, config.data))
+  views = examples.random_map(_TrainView(plan.model.image_size, preprocessing, plan.data))
   return views.batch(batch_size, drop_remainder=True, batch_fn=_collate)
 
 
-def eval_batches(config, source, preprocessing, shard_index=0, shard_count=1):
+def eval_batches(plan, source, preprocessing, shard_index=0, shard_count=1):
   """Iterates once over all images, in order; the last batches are padded.
 
   Every shard gives the same number of batches.
 
   Args:
-    config: the configuration; `data`, `model.image_size` and `eval.batch_size` are read.
+    plan: a `Plan`; `data`, `model.image_size` and `eval.batch_size` are read.
     source: a `Source`.
     preprocessing: a `Preprocessing`: how the network expects its images to be cut to size.
     shard_index: which part of every global batch.
@@ -103,13 +103,13 @@ def eval_batches(config, source, preprocessing, shard_index=0, shard_count=1):
     InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
       than `data.max_bad_images`.
   """
-  check_classes(config, source)
-  batch_size = _shard_batch_size(config.eval.batch_size, "eval.batch_size", shard_count)
-  padded = math.ceil(len(source) / config.eval.batch_size) * config.eval.batch_size
-  view = _EvalView(config.model.image_size, preprocessing, config.data, source)
+  check_classes(plan, source)
+  batch_size = _shard_batch_size(plan.eval.batch_size, "eval.batch_size", shard_count)
+  padded = math.ceil(len(source) / plan.eval.batch_size) * plan.eval.batch_size
+  view = _EvalView(plan.model.image_size, preprocessing, plan.data, source)
   batches = grain.MapDataset.range(padded).map(view).batch(batch_size, batch_fn=_collate)
-  workers = config.data.workers if len(source) >= _WORTH_WORKERS else 0
-  return _iterate(batches[shard_index::shard_count], workers, config.data.max_bad_images, set())
+  workers = plan.data.workers if len(source) >= _WORTH_WORKERS else 0
+  return _iterate(batches[shard_index::shard_count], workers, plan.data.max_bad_images, set())
 
 
 class _Decoded:
@@ -181,7 +181,7 @@ class _TrainView:
       image = transforms.random_resized_crop(
         image, size, rng, scale=data.crop_scale, interpolation=self._preprocessing.interpolation
       )
-    if data.get("shift", 0):
+    if data.shift:
       image = transforms.random_shift(image, data.shift, rng)
     if data.hflip and rng.random() < 0.5:
       image = transforms.hflip(image)
@@ -290,12 +290,12 @@ def _shard_batch_size(batch_size, field, shard_count):
   return batch_size // shard_count
 
 
-def check_classes(config, source):
+def check_classes(plan, source):
   """Raises InputError unless the data has as many classes as the model."""
-  if len(source.classes) != config.model.num_classes:
+  if len(source.classes) != plan.model.num_classes:
     notes = "".join(f"; {note}" for note in getattr(source, "notes", ()))
     raise InputError(
-      f"data set {config.data.name!r} has {len(source.classes)} classes, but model.num_classes is "
-      f"{config.model.num_classes}: make them equal, or give data.classes, a file with the model's "
+      f"data set {plan.data.name!r} has {len(source.classes)} classes, but model.num_classes is "
+      f"{plan.model.num_classes}: make them equal, or give data.classes, a file with the model's "
       f"classes in label order; it has {listing(source.classes)}{notes}"
     )

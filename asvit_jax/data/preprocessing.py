@@ -102,7 +102,7 @@ class Preprocessing:
 
   def overridden(self, data):
     """A copy with the values that `config.data` sets; raises InputError for invalid values."""
-    given = {field.name: data.get(field.name) for field in dataclasses.fields(self)}
+    given = {field.name: getattr(data, field.name, None) for field in dataclasses.fields(self)}
     given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()}
     return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 

@@ -14,7 +14,7 @@ _PER_IMAGE = "per-image results"
 
 def evaluate(
   network,
-  config,
+  plan,
   source,
   execution=None,
   per_image=None,
@@ -28,7 +28,7 @@ def evaluate(
 
   Args:
     network: a `Network`.
-    config: a config; `data` and `eval.batch_size` are read.
+    plan: a `Plan`; `data` and `eval.batch_size` are read.
     source: where the images come from.
     execution: a name of `EXECUTIONS`; by default packed where it prunes, else dense.
     per_image: file to write a line of JSON an image to, or None.
@@ -52,14 +52,14 @@ def evaluate(
       written.
   """
   found = evaluate_each(
-    [network], config, source, execution, per_image, stopped, confusion, against_dense, finite=True
+    [network], plan, source, execution, per_image, stopped, confusion, against_dense, finite=True
   )
   return None if found is None else found[0]
 
 
 def evaluate_each(
   networks,
-  config,
+  plan,
   source,
   execution=None,
   per_image=None,
@@ -72,7 +72,7 @@ def evaluate_each(
 
   Args:
     networks: `Network`s that differ in their parameters alone.
-    config: see `evaluate`.
+    plan: see `evaluate`.
     source: see `evaluate`.
     execution: see `evaluate`.
     per_image: see `evaluate`; of the first network.
@@ -91,9 +91,9 @@ def evaluate_each(
   if per_image is not None and hosts.is_first():
     storage.check_file(per_image, _PER_IMAGE)
   execution = execution or networks[0].default_execution()
-  with precision(config.model.get("precision", "default")):
+  with precision(plan.model.precision):
     found = one_pass.run(
-      networks, config, source, execution, stopped, per_image is not None, against_dense
+      networks, plan, source, execution, stopped, per_image is not None, against_dense
     )
   if found is None:
     return None

@@ -14,7 +14,7 @@ def summarize(kl, agrees):
   """Means over images and their standard errors.
 
   Args:
-    kl: (images,) KL(dense ‖ pruned) of the predictions, `losses.distillation.divergence`, nats.
+    kl: (images,) KL(dense ‖ pruned) of the predictions, `losses.terms.divergence`, nats.
     agrees: (images,) bool, whether both networks give the same class.
 
   Returns:

@@ -14,10 +14,10 @@ from asvit_jax.core.devices import AXIS, local_mesh, on_each_local, split_over_l
 from asvit_jax.core.progress import Progress
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import loader
-from asvit_jax.losses.distillation import divergence
+from asvit_jax.losses.terms import divergence
 
 
-def run(networks, config, source, execution, stopped=None, with_files=False, against_dense=False):
+def run(networks, plan, source, execution, stopped=None, with_files=False, against_dense=False):
   """Runs networks on every image once, each image decoded once.
 
   While the devices compute a batch, the next two are decoded and put there, by threads or by
@@ -25,7 +25,7 @@ def run(networks, config, source, execution, stopped=None, with_files=False, aga
 
   Args:
     networks: `Network`s for the same images; what they are, but for their parameters, is the same.
-    config: a config; `data` and `eval.batch_size` are read.
+    plan: a `Plan`; `data` and `eval.batch_size` are read.
     source: where the images come from.
     execution: a name of `EXECUTIONS`.
     stopped: function asked before every batch whether to stop, or None.
@@ -41,18 +41,18 @@ def run(networks, config, source, execution, stopped=None, with_files=False, aga
   """
   hosts, first = jax.process_count(), networks[0]
   networks = [on_each_local(network.for_execution(execution)) for network in networks]
-  images = config.eval.batch_size // hosts
+  images = plan.eval.batch_size // hosts
   zeros = np.zeros((images, *first.arch.image_shape), np.uint8)
   jax.block_until_ready(classify(first, zeros, execution, against_dense))
   start = time.perf_counter()
-  batches = loader.eval_batches(config, source, first.preprocessing, jax.process_index(), hosts)
+  batches = loader.eval_batches(plan, source, first.preprocessing, jax.process_index(), hosts)
 
   def put(batch):
     return batch | {"image": split_over_local(batch["image"])}
 
   with Ahead(batches, put, stopped=stopped) as ready:
     run_one = functools.partial(classify, execution=execution, against_dense=against_dense)
-    columns = _columns(networks, ready, config, len(source), run_one, stopped)
+    columns = _columns(networks, ready, plan, len(source), run_one, stopped)
   if columns is None:
     return None
   seconds = max(exchange.gather(time.perf_counter() - start))
@@ -105,7 +105,7 @@ def program(execution, mesh, against_dense=False):
   )
 
 
-def _columns(networks, batches, config, count, run_one, stopped):
+def _columns(networks, batches, plan, count, run_one, stopped):
   """For each network a list of the `rows_of` each batch; None where `stopped` said so."""
   progress = Progress("evaluating, images", count)
   columns, before = [[] for _ in networks], None
@@ -116,7 +116,7 @@ def _columns(networks, batches, config, count, run_one, stopped):
     batch, outputs = done
     for column, output in zip(columns, jax.device_get(outputs), strict=True):
       column.append(rows_of(batch | output, networks[0].arch))
-    progress.update(min(len(columns[0]) * config.eval.batch_size, count))
+    progress.update(min(len(columns[0]) * plan.eval.batch_size, count))
 
   for batch in batches:
     if stopped is not None and stopped():

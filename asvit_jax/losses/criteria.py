@@ -20,16 +20,6 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 from asvit_jax.core.printable import shown
 
-CRITERIA = Table(
-  "criterion",
-  "criterion.name",
-  {
-    "cross_entropy": "asvit_jax.losses.criteria:cross_entropy",
-    "focal": "asvit_jax.losses.criteria:focal",
-    "bce": "asvit_jax.losses.criteria:bce",
-  },
-)
-
 _OURS = ("logits", "targets", "weights")
 
 
@@ -67,6 +57,11 @@ def bce(logits, targets, weights=1.0, target_threshold=None, sum_classes=False):
   return each.sum(axis=-1) if sum_classes else each.mean(axis=-1)
 
 
+CRITERIA = Table(
+  "criterion", "criterion.name", {"cross_entropy": cross_entropy, "focal": focal, "bce": bce}
+)
+
+
 class Criterion:
   """A criterion with its arguments and the weights of classes.
 
@@ -89,24 +84,29 @@ class Criterion:
 CROSS_ENTROPY = Criterion()
 
 
-def check(config):
-  """Raises InputError unless the criterion of a config can be run; it is tried on shapes."""
-  options, arguments = config.criterion, parse(config)
-  function = CRITERIA[options.name]
-  keywords.check(function, arguments, "criterion.arguments", _OURS)
+def check(options):
+  """Raises InputError unless the criterion of a plan can be run; it is tried on shapes.
+
+  Args:
+    options: `Plan.criterion`.
+  """
+  keywords.check(CRITERIA[options.name], options.arguments, "criterion.arguments", _OURS)
   shape = jax.ShapeDtypeStruct((2, 3), jnp.float32)
   try:
-    found = jax.eval_shape(Criterion(options.name, arguments, (1.0, 2.0, 1.0)), shape, shape)
+    criterion = Criterion(options.name, options.arguments, (1.0, 2.0, 1.0))
+    found = jax.eval_shape(criterion, shape, shape)
   except Exception as error:  # there is no saying what a value that does not fit raises
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     raise InputError(
       f"criterion.name {shown(options.name)} cannot be run with criterion.arguments "
-      f"{shown(options.arguments)} ({said}): check them, or choose another"
+      f"{shown(dict(options.arguments))} ({said}): check them, or choose another"
     ) from error
   if found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
-    raise InputError(f"criterion.name {shown(options.name)} does not give a number a prediction")
+    raise InputError(
+      f"criterion.name {shown(options.name)} does not give one number for each prediction"
+    )
 
 
-def parse(config):
-  """The keyword arguments of a config's criterion."""
-  return keywords.parse(config.criterion.arguments, "criterion.arguments")
+def smooth_labels(labels, classes, smoothing):
+  """(b,) int labels -> (b, classes) float32 targets with label smoothing."""
+  return optax.smooth_labels(jax.nn.one_hot(labels, classes, dtype=jnp.float32), smoothing)

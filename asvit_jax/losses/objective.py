@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from asvit_jax.losses import LOSSES, WEIGHTS, criteria
+from asvit_jax.losses import WEIGHTS, criteria
+from asvit_jax.losses.terms import LOSSES
 from asvit_jax.sparsity.complexity import gmacs
 from asvit_jax.sparsity.executions.in_place import dense, masked
 from asvit_jax.sparsity.executions.outputs import Outputs

@@ -98,7 +98,7 @@ def load(
 
 def load_configured(
   source,
-  config,
+  plan,
   *,
   resize=False,
   new_head=False,
@@ -108,31 +108,31 @@ def load_configured(
   parts=(),
   form=None,
 ):
-  """Loads the `Network` that a config describes from a source.
+  """Loads the `Network` that a plan describes from a source.
 
-  Values that the config leaves open (where and how to prune, and the preprocessing) come from the
-  source, else from the variant and the defaults.
+  Values that the plan's config leaves open (where and how to prune, and the preprocessing) come
+  from the source, else from the variant and the defaults.
 
   Args:
     source: as in `load`.
-    config: see `config.base`. The source may name the same parts of your own as the config.
+    plan: a `Plan`. The source may name the same parts of your own as its config.
     resize: as in `load`.
     new_head: as in `load`.
     key: as in `load`.
     step: as in `load`.
     weights_of: as in `load`.
-    parts: as in `load`, in addition to those of the config.
+    parts: as in `load`, in addition to those of the plan.
     form: a name of `weights.formats.FORMATS`, if the user gave the source's format.
 
   Raises:
-    InputError: as in `load`; or the config and the source contradict each other.
+    InputError: as in `load`; or the plan and the source contradict each other.
   """
-  parts = typed(parts) | config_parts.own(config)
+  parts = typed(parts) | config_parts.own(plan.given)
   stored = formats.read(source, key, step, weights_of, parts, form)
   described = _described(stored, source, parts)
-  arch = architecture(config, described or stored.facts)
-  expected = preprocessing(config, _preprocessing(stored, source, config))
-  network = Network(arch, {}, config.model.dtype, expected, variant=config.model.variant)
+  arch = architecture(plan.model, described or stored.facts)
+  expected = preprocessing(plan.data, _preprocessing(stored, source, plan))
+  network = Network(arch, {}, plan.model.dtype, expected, variant=plan.model.variant)
   return _filled(network, stored, described, source, resize, new_head)
 
 
@@ -222,10 +222,10 @@ def _described(stored, source, parts):
   return arch
 
 
-def _preprocessing(stored, source, config=None):
+def _preprocessing(stored, source, plan=None):
   """The preprocessing of the weights; if it is assumed from the family, the log states it."""
   found = Preprocessing.from_json(stored.description.get("preprocessing", {}), f"weights {source}")
-  if stored.assumes and (config is None or config.data.mean is None):
+  if stored.assumes and (plan is None or plan.data.mean is None):
     taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
     log(
       f"weights {source} does not say how its images are prepared; taken is what is usual for "

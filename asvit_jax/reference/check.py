@@ -16,11 +16,11 @@ from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import Network
+from asvit_jax.optimizers.building import build
 from asvit_jax.reference.files import architecture, metadata, read, subset
 from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.executions.packed import packed
-from asvit_jax.training.optimizers.building import build
 from asvit_jax.vit import batch_norm
 from asvit_jax.weights import from_timm, to_timm
 

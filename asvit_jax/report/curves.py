@@ -8,15 +8,15 @@ import numpy as np
 from matplotlib import colormaps, ticker
 from matplotlib.figure import Figure
 
-from asvit_jax.config.model import architecture
+from asvit_jax.config import identity
 from asvit_jax.config.parts import NETWORK
+from asvit_jax.config.plan import unchecked
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.losses import LOSSES
+from asvit_jax.losses.terms import LOSSES
 from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
-from asvit_jax.run import identity, metrics
-from asvit_jax.sparsity.complexity import target_gmacs
+from asvit_jax.run import metrics
 
 _LOSS, _FIRST = "#222222", "#0072b2"
 # Okabe and Ito's, which everybody can tell apart; in the order of `LOSSES`, again if it is longer.
@@ -36,11 +36,10 @@ def draw_run(workdir, parts=()):
   Raises:
     InputError: no run there, or one without a training step.
   """
-  lines, config = metrics.read(workdir), identity.load(workdir, parts, NETWORK)
+  lines, plan = metrics.read(workdir), unchecked(identity.load(workdir, parts, NETWORK))
   path = storage.path(workdir)
   title = (path if storage.in_bucket(path) else path.resolve()).name
-  target = target_gmacs(architecture(config), config.budget)
-  return draw_curves(lines, target, title), lines[-1]["step"]
+  return draw_curves(lines, plan.target_gmacs, title), lines[-1]["step"]
 
 
 def draw_curves(lines, target_gmacs=None, title=""):

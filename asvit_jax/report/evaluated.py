@@ -10,13 +10,13 @@ from asvit_jax.report.results import SHARE, chart_against_dense, table_of
 _KEYS = ("top1", "top5", "gmacs", "share", "real_gmacs", "images", "images_per_s")
 
 
-def write_report(directory, network, config, source, results, execution, count=images.COUNT):
+def write_report(directory, network, plan, source, results, execution, count=images.COUNT):
   """Writes the page of an evaluation; of several hosts the first does.
 
   Args:
     directory: to write `writing.NAME` to.
     network: the `Network` whose images are shown.
-    config: its config.
+    plan: a `Plan`.
     source: where the images come from.
     results: dictionaries of `accuracy.evaluate`, one a budget. The first is of `network` as it is.
     execution: that they were evaluated with.
@@ -31,16 +31,16 @@ def write_report(directory, network, config, source, results, execution, count=i
   path = writing.path_in(directory)
   if jax.process_index() == 0:
     writing.check(directory)
-    gallery, dense = images.collect(network, config, source, execution, count)
-    writing.write(directory, page_of(network, config, results, execution, gallery, dense))
+    gallery, dense = images.collect(network, plan, source, execution, count)
+    writing.write(directory, page_of(network, plan, results, execution, gallery, dense))
   return str(path)
 
 
-def page_of(network, config, results, execution, gallery, dense):
+def page_of(network, plan, results, execution, gallery, dense):
   """The `Page` of results and of what `images.collect` returned."""
   return Page(
     title=network.variant or "vision transformer",
-    summary=_summary(network, config, results[0], execution),
+    summary=_summary(network, plan, results[0], execution),
     tiles=_tiles(results[0], gallery, dense),
     charts=_charts(results, dense),
     tables=(_table(results, dense), *_classes(network, results[0])),
@@ -48,8 +48,8 @@ def page_of(network, config, results, execution, gallery, dense):
   )
 
 
-def _summary(network, config, result, execution):
-  facts = [f"{result['images']} images of {config.data.name}, split {config.data.eval_split}"]
+def _summary(network, plan, result, execution):
+  facts = [f"{result['images']} images of {plan.data.name}, split {plan.data.eval_split}"]
   if execution != "dense":
     blocks = ", ".join(map(str, network.arch.prune_before))
     facts += [f"{network.arch.reduction}, before blocks {blocks}", f"score {network.arch.score}"]

@@ -17,14 +17,14 @@ from asvit_jax.sparsity.reductions import REDUCTIONS
 COUNT = 1000  # images of a page, by default
 
 
-def collect(network, config, source, execution, count=COUNT):
+def collect(network, plan, source, execution, count=COUNT):
   """Runs a network on images, and where it prunes also the same network without pruning.
 
   What is held of an image is a JPEG of at most `jpeg.MOST_BYTES` and some numbers.
 
   Args:
     network: a `Network`.
-    config: a config; `data` and `eval.batch_size` are read.
+    plan: a `Plan`; `data` and `eval.batch_size` are read.
     source: where the images come from.
     execution: a name of `EXECUTIONS`.
     count: images to take, evenly spaced; all where there are fewer.
@@ -41,7 +41,7 @@ def collect(network, config, source, execution, count=COUNT):
   pictures, rows_dense = [], []
   progress = Progress("images for the report", len(sample))
   done = 0
-  for batch in loader.eval_batches(config, sample, network.preprocessing):
+  for batch in loader.eval_batches(plan, sample, network.preprocessing):
     pruned = jax.device_get(classify(network, batch["image"], execution))
     dense = jax.device_get(classify(network.dense, batch["image"], "dense")) if prunes else None
     pictures += _pictures(network, batch, pruned, dense)

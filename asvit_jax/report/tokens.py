@@ -96,12 +96,12 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   return figure
 
 
-def draw_tokens(network, config, source, execution="masked", count=None):
+def draw_tokens(network, plan, source, execution="masked", count=None):
   """Runs a pruned network on images and draws what it keeps of them.
 
   Args:
     network: a `Network` that prunes.
-    config: a config; `data` is read.
+    plan: a `Plan`; `data` is read.
     source: a `Source`, of at most `MAX_ROWS` images without `count`; a label of -1 stands for
       unknown. Its classes name the labels.
     execution: masked or fixed.
@@ -115,10 +115,9 @@ def draw_tokens(network, config, source, execution="masked", count=None):
   """
   check_rows(len(source) if count is None else count)
   source = source if count is None else Sample(source, count)
-  config = config.copy_and_resolve_references()
   devices = jax.local_device_count()
-  config.eval.batch_size = math.ceil(len(source) / devices) * devices
-  (batch,) = loader.eval_batches(config, source, network.preprocessing)
+  plan = plan.replace(**{"eval.batch_size": math.ceil(len(source) / devices) * devices})
+  (batch,) = loader.eval_batches(plan, source, network.preprocessing)
   outputs = classify(network, batch["image"], execution)
   rows = {k: np.asarray(v)[batch["valid"]] for k, v in (batch | outputs).items()}
   captions = [
@@ -136,12 +135,12 @@ def draw_tokens(network, config, source, execution="masked", count=None):
   return token_picture(rows["image"], rows["keep"], ["input", *titles], captions, rows.get("box"))
 
 
-def draw_files(network, config, paths, out, execution="masked"):
+def draw_files(network, plan, paths, out, execution="masked"):
   """Draws the tokens that a pruned network keeps of image files into a PNG file.
 
   Args:
     network: a `Network` that prunes.
-    config: a config; `data` is read.
+    plan: a `Plan`; `data` is read.
     paths: of at most `MAX_ROWS` images.
     out: the PNG file.
     execution: masked or fixed.
@@ -151,10 +150,9 @@ def draw_files(network, config, paths, out, execution="masked"):
   """
   check_rows(len(paths))
   storage.check_file(out, "the picture")
-  config = config.copy_and_resolve_references()
-  config.data.exif_orientation = True  # as `predict` has it
+  plan = plan.replace(**{"data.exif_orientation": True})  # as `predict` has it
   classes = network.classes or map(str, range(network.arch.classes))
-  save(draw_tokens(network, config, ImageFiles(paths, classes), execution), out)
+  save(draw_tokens(network, plan, ImageFiles(paths, classes), execution), out)
 
 
 def check_rows(count):

@@ -34,12 +34,12 @@ def check(step, weights):
     raise InputError(f"weights_of latest and step {step} contradict each other: give one of them")
 
 
-def choose(workdir, config, steps, step="", weights=""):
+def choose(workdir, plan, steps, step="", weights=""):
   """Finds what is asked for, and says what it is.
 
   Args:
     workdir: of the run.
-    config: of the run.
+    plan: `Plan` of the run.
     steps: the numbers of its saved steps, in order.
     step: see `check`.
     weights: see `check`.
@@ -51,10 +51,10 @@ def choose(workdir, config, steps, step="", weights=""):
     InputError: what the run does not have.
   """
   check(step, weights)
-  step, averages = str(step), bool(config.ema_decay)
+  step, averages = str(step), bool(plan.ema_decay)
   if weights == ranking.EMA and not averages:
     raise InputError(f"{workdir} has no averaged weights, its ema_decay is 0: take the raw ones")
-  found = [e for e in ranking.of_run(workdir, config) if e.step in steps]
+  found = [e for e in ranking.of_run(workdir, plan) if e.step in steps]
   if step == BEST or (weights == BEST and not step):
     kinds = (weights,) if weights in (ranking.EMA, ranking.RAW) else (ranking.EMA, ranking.RAW)
     return _best(workdir, [e for e in found if e.weights in kinds])

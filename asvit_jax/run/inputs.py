@@ -64,24 +64,28 @@ def save(inputs, workdir):
   storage.write(storage.path(workdir) / "inputs.json", text, "the run's inputs.json")
 
 
-def know_weights(config, workdir, before):
+def know_weights(budget, workdir, before):
   """Whether it can be told if weights at another place are those that the run began with.
 
   Args:
-    config: of the run in the workdir, see `config.base`.
+    budget: of the run; None for a dense network.
     workdir: of the run.
     before: what `read` says of it.
   """
   if before is None:
     return False
   # Without their checksum the first weights must be done with; then only the teacher is needed.
-  return "first" in before or (config.budget is not None and layout.has_checkpoint(workdir))
+  return "first" in before or (budget is not None and layout.has_checkpoint(workdir))
 
 
-def check_places(config, workdir):
-  """Raises InputError where weights that a run began with are not where they were."""
-  for key in ("init_from", "teacher_from"):
-    place = config[key]
+def check_places(places, workdir):
+  """Raises InputError where weights that a run began with are not where they were.
+
+  Args:
+    places: {"init_from": place, "teacher_from": place}.
+    workdir: directory of the run.
+  """
+  for key, place in places.items():
     if not place or place.startswith("hf:") or storage.in_bucket(place):
       continue
     if not storage.path(place).exists():

@@ -3,7 +3,10 @@
 from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 
-FILES = ("config.json", "network.json", "inputs.json", "metrics.jsonl", "lock", "wandb.json")
+FILES = (
+  *("config.json", "plan.json", "network.json", "inputs.json", "metrics.jsonl"),
+  *("lock", "wandb.json"),
+)
 DIRECTORIES = ("checkpoints", "damaged", "lists", "pictures", "tensorboard", "wandb")
 
 # What is there only once `config.json` is, which a run writes first. A run that was killed before

@@ -32,10 +32,10 @@ class Metrics:
   Args:
     workdir: where the run lives.
     step: the step it goes on from; 0 for a new run.
-    config: of the run, whose `wandb` may name a project that scalars also go to; or None.
+    plan: `Plan` of the run, whose `wandb` may name a project that scalars also go to; or None.
   """
 
-  def __init__(self, workdir, step, config=None):
+  def __init__(self, workdir, step, plan=None):
     from asvit_jax.run.tensorboard import TensorBoard  # it takes a second to import
 
     path = metrics_path(workdir)
@@ -51,10 +51,10 @@ class Metrics:
     self._journal = Journal(path, map(json.dumps, kept))
     self._tensorboard = TensorBoard(storage.path(workdir) / "tensorboard", step)
     self._wandb = None
-    if config is not None and config.wandb:
+    if plan is not None and plan.wandb:
       from asvit_jax.run.wandb import Wandb
 
-      self._wandb = Wandb(workdir, config.wandb, config)
+      self._wandb = Wandb(workdir, plan.wandb, plan.given)
 
   def write(self, step, kind, values):
     """One line: the step, its kind ("train" or "eval") and a dictionary of numbers and lists."""

@@ -30,26 +30,26 @@ class Evaluation:
   result: dict[str, Any]
 
 
-def kinds(config):
+def kinds(plan):
   """{kind of a line of the metrics: the weights that it is about}."""
-  return {"eval": EMA, "eval_raw": RAW} if config.ema_decay else {"eval": RAW}
+  return {"eval": EMA, "eval_raw": RAW} if plan.ema_decay else {"eval": RAW}
 
 
-def evaluations(lines, config):
-  """The `Evaluation`s among the lines of the metrics of a run with that config, in their order."""
-  about = kinds(config)
+def evaluations(lines, plan):
+  """The `Evaluation`s among the lines of the metrics of a run of that `Plan`, in their order."""
+  about = kinds(plan)
   return [
-    Evaluation(line["step"], about[line["kind"]], rank(line, config), line)
+    Evaluation(line["step"], about[line["kind"]], rank(line, plan), line)
     for line in lines
     if line["kind"] in about
   ]
 
 
-def of_run(workdir, config):
+def of_run(workdir, plan):
   """The `Evaluation`s of a run; [] where it has none yet."""
   if not metrics.metrics_path(workdir).exists():
     return []
-  return evaluations(metrics.read(workdir), config)
+  return evaluations(metrics.read(workdir), plan)
 
 
 def best(found):
@@ -57,16 +57,16 @@ def best(found):
   return max(found, key=lambda evaluation: (evaluation.rank, evaluation.step))
 
 
-def rank(result, config):
+def rank(result, plan):
   """A number, the higher the better: top-1 in percent; less than 0 where the budget is missed."""
-  if config.budget is None or meets(result, config.budget, config):
+  if plan.budget is None or meets(result, plan.budget, plan):
     return float(result["top1"])
-  return -abs(result["share"] / config.budget - 1)
+  return -abs(result["share"] / plan.budget - 1)
 
 
-def meets(result, target, config):
+def meets(result, target, plan):
   """Whether the cost of a result is within `budget_tolerance` of a target share."""
-  return abs(result["share"] / target - 1) <= config.budget_tolerance
+  return abs(result["share"] / target - 1) <= plan.budget_tolerance
 
 
 def describe(evaluation):
@@ -78,23 +78,23 @@ def describe(evaluation):
   )
 
 
-def verdict(result, target, config, flag):
+def verdict(result, target, plan, flag):
   """Whether a result meets a target, with what to do where it does not.
 
   Args:
     result: see `Evaluation`.
     target: share of the dense GMACs.
-    config: a config.
+    plan: a `Plan`.
     flag: that leads a tool to what was evaluated, "--workdir runs/a".
 
   Returns:
     A line.
   """
   said = f"target {target:g} of the dense GMACs, reached {result['share']:.3f}"
-  if meets(result, target, config):
+  if meets(result, target, plan):
     return f"budget met: {said}"
   more = "more" if result["share"] > target else "less"
-  calibrate = f"--calibrate {target:g} --calibrate-split {config.data.train_split}"
+  calibrate = f"--calibrate {target:g} --calibrate-split {plan.data.train_split}"
   return (
     f"BUDGET MISSED, {more} than asked for is computed: {said}; set the thresholds anew, without "
     f"training: evaluate.py {flag} {calibrate} --save-weights FILE; or train on (the same command "

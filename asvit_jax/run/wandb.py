@@ -19,7 +19,7 @@ class Wandb:
   Args:
     workdir: where the run lives.
     project: name of the project.
-    config: of the run.
+    config: of the run, a nested dictionary.
 
   Raises:
     InputError: it cannot begin.
@@ -43,7 +43,7 @@ class Wandb:
         id=identity,
         name=place.name,
         resume="allow",
-        config=config.to_dict(),
+        config=config,
         dir=None if storage.in_bucket(place) else str(place),
       )
     except Exception as error:  # without a login, without a network: they have no common type

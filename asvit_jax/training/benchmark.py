@@ -1,14 +1,35 @@
-"""Shows that making batches, bringing them to the devices and computing on them overlap.
+"""Measures whether making batches, bringing them to the devices and computing on them overlap.
 
 python -m asvit_jax.training.benchmark
 
-Each is made the slowest in turn, by sleeping; the last line says what a step of a run took then.
-Figures are in docs/benchmarks.md.
+Each of the three is made the slowest in turn, by sleeping. A step of a run should then take as long
+as the longest of the three, and not as long as their sum; the last line says what it took. Figures
+are in docs/benchmarks.md.
 """
 
-from absl import flags
+import dataclasses
+import io
+import os
+import tempfile
+import time
 
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from asvit_jax import vit
+from asvit_jax.config import base
+from asvit_jax.config.plan import unchecked
 from asvit_jax.core import command
+from asvit_jax.core.devices import AXIS
+from asvit_jax.core.progress import log
+from asvit_jax.data import loader
+from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.network import Network
+from asvit_jax.run import metrics
+from asvit_jax.training.opening import Opened
+from asvit_jax.training.session import Session
 
 # Seconds of (data, transfer, step).
 _CASES = {
@@ -17,6 +38,131 @@ _CASES = {
   "slow step": (0.05, 0.05, 0.2),
   "data as slow as the step": (0.2, 0.05, 0.2),
 }
+_BATCH = 8
+_ARCH = vit.Architecture(
+  width=12, heads=3, depth=2, mlp_ratio=2, image_size=32, patch_size=8, classes=2, prune_before=()
+)
+
+
+def measure(data, transfer, step, steps=40):
+  """Times a run whose parts last for so many seconds a step, and each part by itself.
+
+  Args:
+    data: seconds that a batch takes to make.
+    transfer: seconds that it takes to get to the devices.
+    step: seconds that the devices take for it.
+    steps: number of them to time.
+
+  Returns:
+    Dictionary of seconds a step: `data`, `transfer` and `step`, each alone, as measured; `run`, of
+    all together; and `over`, by which share `run` is longer than the longest of them.
+  """
+  # Threads, one a core and at most 16, make a batch each.
+  source = _Noise(data / _BATCH * min(16, os.cpu_count() or 1))
+  plan = _plan(steps).of_images(len(source)).of_network(_ARCH, Preprocessing())
+  network = Network(_ARCH, vit.initial_params(_ARCH, seed=0), variant="tiny")
+  with tempfile.TemporaryDirectory() as workdir:
+    opened = Opened(plan, network, source, _Noise(0.0))
+    session = Session(opened, workdir, lambda: None)
+    session.put = _slower(session.put, transfer)
+    session.program = _lasting(session.program, step)
+    alone = _alone(plan, session, network, steps)
+    session.run()
+    timed = next(line for line in metrics.read(workdir, "train") if line["step"] == 2 * steps)
+  run = _BATCH / timed["images_per_s"]
+  result = alone | {"run": run, "over": run / max(alone.values()) - 1}
+  log("  ".join(f"{name} {value:.4f}" for name, value in result.items()))
+  return result
+
+
+def _plan(steps):
+  config = base()
+  config.model.variant, config.model.num_classes = "tiny", len(_Noise.classes)
+  config.model.image_size, config.model.patch_size = _ARCH.image_size, _ARCH.patch_size
+  config.batch_size = config.eval.batch_size = _BATCH
+  config.log_every = steps  # the first of them compile, too; the second are timed
+  # A step is reported while the next one runs: two more, or the last would be timed otherwise.
+  config.total_steps = config.eval.every = config.checkpoint_every = 2 * steps + 2
+  config.eval.pictures = 0
+  return unchecked(config)
+
+
+def _alone(plan, session, network, steps):
+  batches = loader.train_batches(plan, session.source, network.preprocessing)
+  for _ in range(steps // 2):  # some were made ahead
+    batch = next(batches)
+  data = _seconds(lambda: next(batches), steps)
+  batches.close()
+  transfer = _seconds(lambda: jax.block_until_ready(session.put(batch)), steps)
+  batch = session.put(batch)
+  state = jax.tree.map(lambda x: x.copy(), session.state)
+
+  def step():
+    nonlocal state
+    state, values = session.program(state, session.teacher_params, batch)
+    return values
+
+  jax.block_until_ready(step())
+  start = time.perf_counter()
+  for _ in range(steps):
+    values = step()
+  jax.block_until_ready((state, values))
+  return {"data": data, "transfer": transfer, "step": (time.perf_counter() - start) / steps}
+
+
+def _seconds(function, count):
+  start = time.perf_counter()
+  for _ in range(count):
+    function()
+  return (time.perf_counter() - start) / count
+
+
+def _slower(function, seconds):
+  def slower(*args):
+    time.sleep(seconds)
+    return function(*args)
+
+  return slower
+
+
+def _lasting(program, seconds):
+  """The program, after which its devices sleep; neither its state nor its metrics come before."""
+
+  def sleep(*numbers):
+    time.sleep(seconds)
+    return numbers
+
+  def nap(*numbers):
+    return jax.pure_callback(sleep, numbers, *numbers)
+
+  nap = jax.pmap(nap, axis_name=AXIS)
+
+  def lasting(state, teacher_params, batch):
+    state, values = program(state, teacher_params, batch)
+    step, skipped = nap(state.step, values["skipped"])
+    return dataclasses.replace(state, step=step), values | {"skipped": skipped}
+
+  return lasting
+
+
+class _Noise:
+  """A `Source` of one image again and again, which takes its time."""
+
+  classes = ("a", "b")
+
+  def __init__(self, seconds):
+    self._seconds = seconds
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    self._file = file.getvalue()
+
+  def __len__(self):
+    return 2 * _BATCH
+
+  def __getitem__(self, index):
+    time.sleep(self._seconds)
+    return {"image": self._file, "label": index % 2, "file": str(index)}
 
 
 def define_flags():
@@ -26,8 +172,6 @@ def define_flags():
 
 def main(_):
   """Measures; returns the figures."""
-  from asvit_jax.training.overlap import measure
-
   return {name: measure(*case, flags.FLAGS.steps) for name, case in _CASES.items()}
 
 

@@ -1,8 +1,10 @@
-"""What a run says and writes; of several hosts, the first one does."""
+"""What a run says, writes and evaluates on its way; of several hosts, the first one writes."""
 
-from asvit_jax.core import hosts, progress
-from asvit_jax.losses import LOSSES
-from asvit_jax.run.metrics import Metrics
+from asvit_jax.core import exchange, hosts, progress, storage
+from asvit_jax.data import sources
+from asvit_jax.evaluation import accuracy
+from asvit_jax.losses.terms import LOSSES
+from asvit_jax.run import metrics, ranking
 
 
 class Reporter:
@@ -11,13 +13,13 @@ class Reporter:
   Args:
     workdir: where the run lives.
     step: the step it goes on from; 0 for a new run.
-    config: see `Metrics`.
+    plan: a `Plan`, whose `wandb` may name a project.
     check_lock: raises InputError where another run may write to the workdir.
   """
 
-  def __init__(self, workdir, step, config, check_lock):
+  def __init__(self, workdir, step, plan, check_lock):
     self._check_lock = check_lock
-    self._metrics = Metrics(workdir, step, config) if hosts.is_first() else None
+    self._metrics = metrics.Metrics(workdir, step, plan) if hosts.is_first() else None
 
   def write(self, step, kind, values):
     """Writes metrics, see `Metrics.write`; writes nothing once the lock is lost."""
@@ -70,3 +72,81 @@ def describe_evaluation(result):
     f"top-1 {result['top1']:.2f}  top-5 {result['top5']:.2f}  gmacs {result['gmacs']:.4f} "
     f"({result['share']:.3f} of dense)" + (f"  kept {kept}" if kept else "")
   )
+
+
+class Evaluator:
+  """Evaluates the averaged weights of a run, and the raw ones, in one pass over the images.
+
+  Args:
+    plan: a `Plan`, complete.
+    workdir: of the run.
+    network: the `Network` in training; what it is, not its parameters.
+    source: images to evaluate on.
+    reporter: a `Reporter`.
+  """
+
+  def __init__(self, plan, workdir, network, source, reporter):
+    self._plan, self._workdir, self._network = plan, storage.path(workdir), network
+    self._source, self._steps, self._reporter = source, plan.steps, reporter
+    found = ranking.of_run(workdir, plan) if hosts.is_first() else []
+    found = exchange.gather([(evaluation.step, evaluation.rank) for evaluation in found])[0]
+    self._ranks = {}  # of every step that was evaluated, in their order
+    for evaluated, rank in found:
+      self._note(evaluated, rank)
+
+  def _note(self, step, rank):
+    self._ranks[step] = max(rank, self._ranks.get(step, rank))
+
+  @property
+  def is_exhausted(self):
+    """Whether `eval.patience` evaluations in a row were no better than one before them."""
+    patience, ranks = self._plan.eval.patience, list(self._ranks.values())
+    return bool(patience and ranks) and len(ranks) - 1 - ranks.index(max(ranks)) >= patience
+
+  def is_due(self, step):
+    """Whether a step is one that is evaluated."""
+    return step % self._plan.eval.every == 0 or step == self._steps
+
+  def is_missing(self, step):
+    """Whether the run was told to stop before it had evaluated the step it goes on from."""
+    if step == 0 or not self.is_due(step):
+      return False
+    lines = metrics.read(self._workdir, "eval") if hosts.is_first() else []
+    return hosts.all_true(not hosts.is_first() or step not in [line["step"] for line in lines])
+
+  def __call__(self, state, stopped):
+    """Evaluates a `TrainState` and writes the results.
+
+    Args:
+      state: it, on the host.
+      stopped: function that says whether to stop in the middle of it.
+
+    Returns:
+      {weights, `ranking.EMA` or `ranking.RAW`: their `ranking.rank`}; None where `stopped` said so.
+    """
+    step = int(state.step)
+    weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}
+    execution = "masked" if self._network.prunes else "dense"
+    networks = [self._network.with_params(params) for params in weights.values()]
+    found = accuracy.evaluate_each(networks, self._plan, self._source, execution, stopped=stopped)
+    if found is None:
+      return None
+    results = dict(zip(weights, found, strict=True))
+    about, target = ranking.kinds(self._plan), self._plan.budget
+    for kind, result in results.items():
+      result |= {} if target is None else {"target": target}
+      self._reporter.write(step, kind, result)
+      name = ranking.NAMES[about[kind]]
+      log(f"step {step}/{self._steps}  evaluation, {name}: {describe_evaluation(result)}")
+    if self._network.prunes and hosts.is_first() and self._plan.eval.pictures:
+      self._draw(step, self._network.with_params(weights["eval"]))
+    ranks = {about[kind]: ranking.rank(r, self._plan) for kind, r in results.items()}
+    self._note(step, max(ranks.values()))
+    return ranks
+
+  def _draw(self, step, network):
+    from asvit_jax.report import tokens  # matplotlib takes a second to import
+
+    sample = sources.Sample(self._source, self._plan.eval.pictures)
+    figure = tokens.draw_tokens(network, self._plan, sample)
+    tokens.save(figure, self._workdir / "pictures" / f"tokens_{step:07}.png")

@@ -2,25 +2,51 @@
 
 import contextlib
 import functools
+import time
 
 import jax
 import numpy as np
 
-from asvit_jax.config.length import total_steps
 from asvit_jax.core import exchange, hosts
 from asvit_jax.core.ahead import Ahead
 from asvit_jax.core.devices import host_device
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import loader
+from asvit_jax.optimizers import building
 from asvit_jax.run import metrics, ranking
-from asvit_jax.training import parallel, plan
-from asvit_jax.training.clock import Clock
-from asvit_jax.training.evaluator import Evaluator
-from asvit_jax.training.optimizers.building import create
-from asvit_jax.training.program import make_program
-from asvit_jax.training.reporting import Reporter, describe_step, log
-from asvit_jax.training.setup import calibrated
-from asvit_jax.training.step import create_state, state_shapes
+from asvit_jax.training import parallel, summary
+from asvit_jax.training.opening import calibrated
+from asvit_jax.training.reporting import Evaluator, Reporter, describe_step, log
+from asvit_jax.training.step import create_state, make_program, state_shapes
+
+
+class Clock:
+  """Times the steps between two reports; evaluations and checkpoints do not count.
+
+  Args:
+    step: the last one that was done.
+  """
+
+  def __init__(self, step):
+    self.restart(step)
+
+  def restart(self, step):
+    """Begins to count after `step`."""
+    self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+
+  @contextlib.contextmanager
+  def waiting(self):
+    """The block is waiting for data."""
+    asked = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - asked
+
+  def rates(self, step):
+    """(steps a second, share of the time that was waiting), up to `step`; then begins anew."""
+    now = time.perf_counter()
+    seconds, steps, waited = now - self._since, step - self._step, self._waited
+    self._step, self._since, self._waited = step, now, 0.0
+    return steps / seconds, waited / seconds
 
 
 class Session:
@@ -31,56 +57,52 @@ class Session:
   reported; nothing is copied between host and devices that nobody asked for.
 
   Args:
-    config: see `config.base`.
-    workdir: of the run, with its config in it.
-    setup: a `Setup`.
+    opened: an `Opened`.
+    workdir: directory of the run, which `training.train` has claimed.
     check_lock: raises InputError where another run has taken the workdir over.
 
   Raises:
     InputError: the hosts see different checkpoints, or none of them can be restored.
   """
 
-  def __init__(self, config, workdir, setup, check_lock):
+  def __init__(self, opened, workdir, check_lock):
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
-    self.config, self.workdir, self.source = config, workdir, setup.source
-    self.check_lock = check_lock
-    self.network = jax.eval_shape(lambda network: network, setup.network)  # without parameters
-    self.steps = total_steps(config, len(setup.source))
-    self.optimizer, self.schedule = create(config, self.steps)
+    self.plan, self.workdir, self.source = opened.plan, workdir, opened.source
+    plan, self.check_lock = opened.plan, check_lock
+    self.network = jax.eval_shape(lambda network: network, opened.network)  # without parameters
+    self.steps = plan.steps
+    self.optimizer = building.create(plan.optimizer, plan.schedule)
     self.checkpoints = Checkpoints(workdir)
-    self.program, self.objective = make_program(
-      config, self.network, self.optimizer, None, setup.class_weights
-    )
-    state = self._first_state(setup)
+    self.program, self.objective = make_program(plan, self.network, self.optimizer)
+    state = self._first_state(opened)
     self.start = self.saved = int(state.step)
     self.proved = bool(self.checkpoints.steps)  # that what is saved here can be read
-    self.state = parallel.replicate(state, config.parallel)
-    teacher_params = exchange.from_first(setup.teacher_params)
-    self.teacher_params = parallel.replicate(teacher_params, config.parallel)
-    self.put = functools.partial(parallel.shard, kind=config.parallel)
-    self.reporter = Reporter(workdir, self.start, config, check_lock)
-    self.evaluator = Evaluator(
-      config, workdir, self.network, setup.eval_source, self.steps, self.reporter
-    )
-    log(plan.describe(plan.plan(config, self.network, setup.source, setup.eval_source)))
+    self.state = parallel.replicate(state, plan.parallel)
+    teacher_params = exchange.from_first(opened.teacher_params)
+    self.teacher_params = parallel.replicate(teacher_params, plan.parallel)
+    self.put = functools.partial(parallel.shard, kind=plan.parallel)
+    self.reporter = Reporter(workdir, self.start, plan, check_lock)
+    self.evaluator = Evaluator(plan, workdir, self.network, opened.eval_source, self.reporter)
+    counted = summary.summarize(plan, self.network, opened.source, opened.eval_source)
+    log(summary.describe(counted))
 
-  def _first_state(self, setup):
+  def _first_state(self, opened):
     """The state to go on from: that of the latest checkpoint, or a new one."""
-    config, steps = self.config, self.checkpoints.steps
+    plan, steps = self.plan, self.checkpoints.steps
     if not hosts.agree(steps):
       raise InputError(
         f"the hosts see different checkpoints in {self.checkpoints.directory}, this one {steps}: "
         "give a --workdir that all of them share"
       )
     if not steps:
-      network = setup.network
-      if network.prunes and config.thresholds == "calibrated":
-        network = calibrated(config, network, setup.source)
+      network = opened.network
+      if network.prunes and plan.thresholds == "calibrated":
+        network = calibrated(plan, network, opened.source)
       # What hosts compute of the same images may differ in the last bit, and would for ever.
       params = exchange.from_first(network.params)
-      return create_state(params, self.optimizer, config.ema_decay)
-    target = state_shapes(self.network.params, self.optimizer, config.ema_decay)
+      return create_state(params, self.optimizer, plan.ema_decay)
+    target = state_shapes(self.network.params, self.optimizer, plan.ema_decay)
     state = self.checkpoints.restore(target)
     log(f"resuming {self.workdir} from step {int(state.step)} of {self.steps}")
     return state
@@ -119,23 +141,23 @@ class Session:
 
   def _results(self):
     """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
-    config, saved = self.config, self.checkpoints.steps
+    plan, saved = self.plan, self.checkpoints.steps
     lines = metrics.read(self.workdir)
     last = [line for line in lines if line["kind"] == "eval"][-1]
-    best = ranking.best([e for e in ranking.evaluations(lines, config) if e.step in saved])
+    best = ranking.best([e for e in ranking.evaluations(lines, plan) if e.step in saved])
     log(f"best: {ranking.describe(best)}; --step best takes it")
     results = last | {"best_step": best.step, "best_weights": best.weights}
     if self.evaluator.is_exhausted and last["step"] < self.steps:
       results["stopped_early"] = True
       log(
-        f"stopped early, at step {last['step']} of {self.steps}: the last {config.eval.patience} "
+        f"stopped early, at step {last['step']} of {self.steps}: the last {plan.eval.patience} "
         "evaluations were no better than one before (eval.patience)"
       )
-    if config.budget is None:
+    if plan.budget is None:
       return results
-    log(ranking.verdict(last, config.budget, config, f"--workdir {self.workdir}"))
-    met = ranking.meets(last, config.budget, config)
-    return results | {"target": config.budget, "budget_met": met}
+    log(ranking.verdict(last, plan.budget, plan, f"--workdir {self.workdir}"))
+    met = ranking.meets(last, plan.budget, plan)
+    return results | {"target": plan.budget, "budget_met": met}
 
   def _batches(self, stop):
     """What is left of them, each with the number of unreadable images up to it.
@@ -145,7 +167,7 @@ class Session:
     """
     bad_images = set()
     batches = loader.train_batches(
-      self.config,
+      self.plan,
       self.source,
       self.network.preprocessing,
       self.start,
@@ -158,7 +180,7 @@ class Session:
 
   def _take_steps(self, batches, stop):
     """Returns the step at which it was told to stop; None at its end, which may be early."""
-    config, before, clock = self.config, None, Clock(self.start)
+    plan, before, clock = self.plan, None, Clock(self.start)
     for step in range(self.start + 1, self.steps + 1):
       found = self._next(batches, clock, before, step - 1)
       if found is None:
@@ -175,10 +197,10 @@ class Session:
       self.check_lock()
       self.checkpoints.check()
       stopping, evaluating = self._told_to_stop(step, stop), self.evaluator.is_due(step)
-      if evaluating or stopping or step % config.checkpoint_every == 0:
+      if evaluating or stopping or step % plan.checkpoint_every == 0:
         self._finish(before, clock)
         before = None
-        state, ranks = parallel.unreplicate(self.state, config.parallel), None
+        state, ranks = parallel.unreplicate(self.state, plan.parallel), None
         if evaluating and not stopping:
           ranks = self._evaluate(step, state, stop)
           stopping = ranks is None
@@ -232,7 +254,7 @@ class Session:
   def _save_by_itself(self, step, state=None):
     """Saves a step at which only this host stops; of several, whose others wait elsewhere, none."""
     if step > self.saved and jax.process_count() == 1:
-      self._save(step, state or parallel.unreplicate(self.state, self.config.parallel))
+      self._save(step, state or parallel.unreplicate(self.state, self.plan.parallel))
 
   def _finish(self, done, clock):
     """Reports a step where that is due, and stops where it was one too many that changed nothing.
@@ -244,7 +266,7 @@ class Session:
     if done is None:
       return
     step, values, bad_images = done
-    if step % self.config.log_every == 0 or step == self.steps:
+    if step % self.plan.log_every == 0 or step == self.steps:
       self._report(step, values, clock, bad_images)
     self._check_finite(step, values)
 
@@ -252,7 +274,7 @@ class Session:
     """Evaluates the step to go on from, if that is missing; False where told to stop meanwhile."""
     if not self.evaluator.is_missing(self.start):
       return True
-    state = parallel.unreplicate(self.state, self.config.parallel)
+    state = parallel.unreplicate(self.state, self.plan.parallel)
     return self.evaluator(state, stop.noticed) is not None
 
   def _told_to_stop(self, step, stop):
@@ -266,11 +288,11 @@ class Session:
 
   def _check_finite(self, step, values):
     """Stops where too many steps in a row, up to this one, changed nothing."""
-    skipped = int(parallel.unreplicate(values["skipped"], self.config.parallel))
-    if skipped <= self.config.max_skipped_steps:
+    skipped = int(parallel.unreplicate(values["skipped"], self.plan.parallel))
+    if skipped <= self.plan.max_skipped_steps:
       return
     self.checkpoints.wait()
-    values = parallel.unreplicate(values, self.config.parallel)
+    values = parallel.unreplicate(values, self.plan.parallel)
     terms = ", ".join(f"{k} {float(v):.4g}" for k, v in values.items() if np.ndim(v) == 0)
     raise DivergedError(
       f"the loss or its gradient is not finite for {skipped} steps in a row, up to step {step} "
@@ -281,13 +303,13 @@ class Session:
 
   def _report(self, step, values, clock, bad_images):
     """Writes the metrics of a step, and a line of progress."""
-    values = parallel.unreplicate(values, self.config.parallel)
+    values = parallel.unreplicate(values, self.plan.parallel)
     if self.network.budgets:  # the first is that of the config
       values |= {"thresholds": values["thresholds"][0]}
     values = jax.tree.map(lambda x: x.tolist(), values)
     rate, waiting = clock.rates(step)
     values |= self._learning_rates(values.pop("updates")) | {
-      "images_per_s": rate * self.config.batch_size,
+      "images_per_s": rate * self.plan.batch_size,
       "data_wait": waiting,
       "bad_images": bad_images,
     }
@@ -301,7 +323,7 @@ class Session:
     """Of the groups of parameters that have their own; skipped steps do not count in `step`."""
     # On an accelerator it would wait for the step that is under way.
     with jax.default_device(host_device()), jax.transfer_guard("allow"):
-      lr = float(self.schedule(step))
+      lr = float(self.plan.schedule(step))
     if not self.network.prunes:
       return {"lr": lr}
-    return {"lr": lr, "lr_thresholds": lr * self.config.optimizer.thresholds_lr}
+    return {"lr": lr, "lr_thresholds": lr * self.plan.optimizer.thresholds_lr}

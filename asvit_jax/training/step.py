@@ -1,21 +1,23 @@
-"""One training step, written per device with a named axis; `parallel` turns it into the program."""
+"""One training step, written for one device with a named axis, and its program over all devices."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from asvit_jax.core.devices import AXIS
 from asvit_jax.core.promotion import usual
-from asvit_jax.losses.classification import smooth_labels
+from asvit_jax.data.mixing import Mixing
+from asvit_jax.losses.criteria import Criterion, smooth_labels
 from asvit_jax.losses.objective import Objective
+from asvit_jax.optimizers import building, groups
 from asvit_jax.run.state import TrainState
 from asvit_jax.sparsity.executions import in_place
-from asvit_jax.training import averaging
-from asvit_jax.training.mixing import Mixing
-from asvit_jax.training.optimizers import building, groups
+from asvit_jax.training import parallel
 from asvit_jax.vit import batch_norm, drop_path
 
 
@@ -26,7 +28,7 @@ class Options:
   Attributes:
     label_smoothing: in [0, 1).
     ema_decay: in [0, 1); 0 for no averaged weights.
-    ema_warmup: see `averaging.decay_at`.
+    ema_warmup: see `decay_at`.
     mixing: augmentation of the batch, a function of `seed`, the step and the place in the global
       batch.
     seed: see `mixing`.
@@ -50,18 +52,18 @@ class Options:
   budget_range: tuple[float, float] | None = None
 
   @classmethod
-  def of(cls, config):
-    """Those of a config."""
+  def of(cls, plan):
+    """The options of a `Plan`."""
     return cls(
-      label_smoothing=config.label_smoothing,
-      ema_decay=config.ema_decay,
-      ema_warmup=config.ema_warmup,
-      mixing=Mixing(**config.mix),
-      seed=config.seed,
-      accumulate=config.accumulate,
-      drop_path=config.model.drop_path,
-      freeze=config.optimizer.freeze,
-      budget_range=None if config.budget_range is None else tuple(config.budget_range),
+      label_smoothing=plan.label_smoothing,
+      ema_decay=plan.ema_decay,
+      ema_warmup=plan.ema_warmup,
+      mixing=plan.mix,
+      seed=plan.seed,
+      accumulate=plan.accumulate,
+      drop_path=plan.model.drop_path,
+      freeze=plan.optimizer.freeze,
+      budget_range=plan.budget_range,
     )
 
 
@@ -98,6 +100,41 @@ class Forward(NamedTuple):
   logits: jax.Array
   kept: jax.Array
   params: Any
+
+
+def make_program(plan, network, optimizer, devices=None):
+  """The program of a run: its step over all devices.
+
+  For a pruned network the metrics of a step hold the `thresholds` after it, too: the state itself
+  is gone once the next step has begun.
+
+  Args:
+    plan: a `Plan`, complete.
+    network: the `Network` to train; its parameters are not read.
+    optimizer: an optax optimizer.
+    devices: see `parallel.parallelize`.
+
+  Returns:
+    The function of (state, teacher_params, batch) that `parallel.parallelize` returns, and the
+    `Objective`.
+  """
+  objective = Objective(
+    weights=plan.loss,
+    target_gmacs=plan.target_gmacs,
+    temperature=plan.temperature,
+    remat=plan.model.remat,
+    criterion=Criterion(plan.criterion.name, plan.criterion.arguments, plan.class_weights),
+  )
+  teacher = network.dense if network.prunes else None
+  step = make_step(network, teacher, objective, optimizer, Options.of(plan))
+
+  def reporting_step(state, teacher_params, batch):
+    state, metrics = step(state, teacher_params, batch)
+    if network.prunes:
+      metrics = metrics | {"thresholds": state.params["thresholds"]}
+    return state, metrics
+
+  return parallel.parallelize(reporting_step, plan.parallel, devices), objective
 
 
 def create_state(params, optimizer, ema_decay):
@@ -240,7 +277,7 @@ class Step:
     params = optax.apply_updates(params, updates)
     ema = None
     if self.options.ema_decay:
-      decay = averaging.decay_at(state.step, self.options.ema_decay, self.options.ema_warmup)
+      decay = decay_at(state.step, self.options.ema_decay, self.options.ema_warmup)
       ema = optax.incremental_update(params, state.ema, 1 - decay)
     params, ema, opt_state = jax.tree.map(
       lambda new, old: jnp.where(finite, new, old),
@@ -261,3 +298,33 @@ class Step:
 
 def _global_mean(x):
   return jax.lax.pmean(x.mean(), AXIS)
+
+
+def decay_at(step, decay, warmup):
+  """The decay of the average in a step.
+
+  Args:
+    step: () int, the steps before this one.
+    decay: `ema_decay`, in (0, 1).
+    warmup: whether early steps have a smaller one, `(1 + step) / (10 + step)`, as TensorFlow's
+      average has it: the first weights, which are the start and no result, are soon forgotten, and
+      the average reaches over the last tenth of the steps or so, until that is longer than what
+      `decay` reaches over.
+
+  Returns:
+    () float32, or `decay` itself.
+  """
+  if not warmup:
+    return decay
+  step = jnp.asarray(step, jnp.float32)
+  return jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def initial_share(steps, decay, warmup):
+  """The share of the weights of step 0 that the average after `steps` steps still holds."""
+  if not warmup:
+    return float(decay**steps)
+  # (1 + t) ÷ (10 + t) is below the decay in the first steps; their product is 9! n! ÷ (n + 9)!.
+  first = min(steps, max(0, math.ceil((10 * decay - 1) / (1 - decay))))
+  k = np.arange(1, 10, dtype=np.float64)
+  return float(np.exp(np.log(k / (first + k)).sum() + (steps - first) * math.log(decay)))

@@ -108,9 +108,9 @@ def test_training_goes_on_where_nobody_hears_it(tmp_path, closed):
 UNGUARDED = """
 import tiny
 from asvit_jax import vit
-from asvit_jax.training import loop
+from asvit_jax.training.train import train
 vit.VARIANTS["tiny"] = tiny.TRAINED
-loop.train(tiny.config({images!r}, **{{"data.workers": 2}}), {workdir!r})
+train(tiny.config({images!r}, **{{"data.workers": 2}}), {workdir!r})
 """
 
 

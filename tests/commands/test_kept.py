@@ -7,9 +7,10 @@ import pytest
 import tiny
 from command_lines import run
 
+from asvit_jax.config import identity
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, layout
+from asvit_jax.run import layout
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 

@@ -3,14 +3,14 @@
 import sys
 
 import pytest
+import tiny
 from absl import flags
 from command_lines import assert_one_error, call
 from ml_collections import config_flags
 
-from asvit_jax.config.model import architecture
+from asvit_jax.config import identity
 from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
 
 # Name: an argument that it takes, or None.
 ARGUMENTS = {
@@ -105,9 +105,9 @@ def test_configs_that_were_changed_do_not_come_back():
 def test_tokens_are_merged_where_the_argument_says_so(name, budget):
   config = recipes.load(name, f"{budget},merge")
   assert config.budget == (None if budget == "dense" else 0.65)
-  arch = architecture(config)
+  arch = tiny.architecture(config)
   assert (arch.reduction, arch.score, arch.stages) == ("merge_tokens", "merge_cost", 5)
-  assert architecture(recipes.load(name, budget)).reduction == "drop"
+  assert tiny.architecture(recipes.load(name, budget)).reduction == "drop"
 
 
 IMAGENET = {"as_deit_t", "as_deit_s", "as_deit_b", "as_lvvit_s", "as_lvvit_m"}

@@ -11,12 +11,12 @@ import pytest
 import tiny
 
 from asvit_jax import config as config_lib
+from asvit_jax.config import identity
 from asvit_jax.config.parts import TRAINING
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.artifacts import load_artifact, note_path
 from asvit_jax.export.notes import checksum_of_description
 from asvit_jax.network import load, load_configured
-from asvit_jax.run import identity
 from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED
@@ -131,7 +131,7 @@ def test_no_field_of_weights_is_run(unmarked, image, field, name):
     with pytest.raises(InputError, match=f"w.safetensors.*model.{field}"):
       load(path, **given)
   with pytest.raises(InputError, match=f"w.safetensors.*model.{field}"):
-    load_configured(path, tiny.config("", **{"model.variant": "deit_t"}))
+    load_configured(path, tiny.plan(tiny.config("", **{"model.variant": "deit_t"})))
 
 
 @pytest.mark.parametrize("name", FOREIGN)

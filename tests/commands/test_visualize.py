@@ -8,8 +8,8 @@ from command_lines import run
 from pictures import metrics_lines, write_images
 from PIL import Image
 
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
 from asvit_jax.vit import without_thresholds
 from asvit_jax.weights.names import to_timm
 

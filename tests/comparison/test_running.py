@@ -19,7 +19,7 @@ from asvit_jax.comparison.table import markdown
 from asvit_jax.config import options
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import sources
-from asvit_jax.losses.distillation import divergence
+from asvit_jax.losses.terms import divergence
 from asvit_jax.network import Network, load
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")

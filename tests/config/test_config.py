@@ -2,11 +2,10 @@ import pytest
 import tiny
 
 from asvit_jax import network, vit
-from asvit_jax.config import base, rules
+from asvit_jax.config import base, identity, rules
 from asvit_jax.config.model import trained_architecture
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
-from asvit_jax.training import loop
+from asvit_jax.training.train import train
 from asvit_jax.weights import saving
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
@@ -59,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
 def test_a_value_that_cannot_work_is_refused_before_anything_is_opened(tmp_path, changes, message):
   config = tiny.config(tmp_path / "no such data", **changes)
   with pytest.raises(InputError, match=message):
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
@@ -77,7 +76,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch, k
 
 def refused(config, workdir, message):
   with pytest.raises(InputError, match=message):
-    loop.train(config, workdir)
+    train(config, workdir)
   assert not workdir.exists()
 
 

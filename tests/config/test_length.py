@@ -8,9 +8,9 @@ from command_lines import run
 from ml_collections import FrozenConfigDict
 
 from asvit_jax.config import base, rules
-from asvit_jax.config.length import total_steps
 from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
+from asvit_jax.optimizers.schedule import total_steps
 
 DIGITS = ("--config", str(recipes.directory() / "digits.py"), "--workdir", "w")
 
@@ -20,7 +20,7 @@ def typed(monkeypatch):
   """Function of flags that returns the config that training gets."""
 
   def config(*arguments):
-    monkeypatch.setattr("asvit_jax.training.loop.train", lambda config, *_: {"config": config})
+    monkeypatch.setattr("asvit_jax.training.train.train", lambda config, *_: {"config": config})
     return run("train", *arguments)["config"]
 
   return config

@@ -7,7 +7,7 @@ import tiny
 
 from asvit_jax import vit
 from asvit_jax.config import rules
-from asvit_jax.config.model import OVERRIDES, architecture, preprocessing
+from asvit_jax.config.model import OVERRIDES
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import IMAGENET_STD, Preprocessing
 
@@ -44,30 +44,30 @@ def test_a_key_of_the_model_overrides_the_variants_value_and_no_other(key):
   given = {key: OTHERS[key]} | ({"dist_token": True} if key == "dist_head" else {})
   config = tiny.config("", **{f"model.{k}": v for k, v in given.items()})
   expected = dataclasses.replace(tiny.TRAINED, **given)
-  assert architecture(config) == expected != tiny.TRAINED
+  assert tiny.architecture(config) == expected != tiny.TRAINED
 
 
 def test_a_network_of_your_own_is_given_by_its_dimensions():
   own = {"model.variant": "mine", "model.width": 24, "model.heads": 3, "model.depth": 4}
   config = tiny.config("", **own, **{"model.prune_before": (1, 2)})
-  arch = architecture(config)
+  arch = tiny.architecture(config)
   assert arch == vit.Architecture(
     24, 3, 4, image_size=16, patch_size=4, classes=3, prune_before=(1, 2)
   )
   with pytest.raises(InputError, match=r"'mine' is not known.*model\.prune_before must be given"):
-    architecture(tiny.config("", **own))
+    tiny.architecture(tiny.config("", **own))
 
 
 def test_weights_of_stages_go_with_the_stages_that_they_are_for():
   theirs = dataclasses.replace(tiny.TRAINED, stage_weights=(1.0, 2.0, 0.5))
-  assert architecture(tiny.config(""), theirs) == theirs
-  ours = architecture(tiny.config("", **{"model.prune_before": (1, 2)}), theirs)
+  assert tiny.architecture(tiny.config(""), theirs) == theirs
+  ours = tiny.architecture(tiny.config("", **{"model.prune_before": (1, 2)}), theirs)
   assert (ours.prune_before, ours.stage_weights) == ((1, 2), ())
 
 
 def test_exponents_of_a_score_are_two():
   with pytest.raises(InputError, match=r"score_exponents \(0\.5,\): expected two numbers to four"):
-    architecture(tiny.config("", **{"model.score_exponents": (0.5,)}))
+    tiny.architecture(tiny.config("", **{"model.score_exponents": (0.5,)}))
 
 
 @pytest.mark.parametrize("part", ["attention", "score", "reduction", "stem"])
@@ -80,19 +80,19 @@ def test_a_part_that_is_not_known_is_refused_and_the_known_ones_named(part):
 
 def test_what_a_config_leaves_open_of_how_to_prune_is_the_weights():
   described = dataclasses.replace(tiny.TRAINED, prune_before=(2,), score="theirs", width=24)
-  arch = architecture(tiny.config(""), described)
+  arch = tiny.architecture(tiny.config(""), described)
   assert (arch.prune_before, arch.score, arch.width) == ((2,), "theirs", 12)  # theirs need not fit
-  arch = architecture(tiny.config("", **{"model.prune_before": (1, 3)}), described)
+  arch = tiny.architecture(tiny.config("", **{"model.prune_before": (1, 3)}), described)
   assert (arch.prune_before, arch.score) == ((1, 3), "theirs")
 
 
 def test_what_a_config_leaves_open_of_the_preprocessing_is_the_weights():
-  assert preprocessing(tiny.config("")) == Preprocessing()
+  assert tiny.preprocessing(tiny.config("")) == Preprocessing()
   described = Preprocessing(0.9, (0.5, 0.5, 0.5), IMAGENET_STD, "bilinear")
-  assert preprocessing(tiny.config(""), described) == described
+  assert tiny.preprocessing(tiny.config(""), described) == described
   config = tiny.config("", **{"data.crop_ratio": 1.0, "data.mean": (0.4, 0.4, 0.4)})
   expected = Preprocessing(1.0, (0.4, 0.4, 0.4), IMAGENET_STD, "bilinear")
-  assert preprocessing(config, described) == expected
+  assert tiny.preprocessing(config, described) == expected
 
 
 @pytest.mark.parametrize(

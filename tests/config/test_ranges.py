@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from asvit_jax.config import base, ranges, rules
+from asvit_jax.config import base, identity, ranges, rules
 from asvit_jax.config.keys import flatten
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
 from asvit_jax.vit import fields
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from asvit_jax.config import base, rules
+from asvit_jax.config.plan import resolve
 from asvit_jax.core.errors import InputError
 
 VALUES = {
@@ -118,6 +119,6 @@ def test_long_values_are_not_printed_for_pages(changes):
   config = base()
   config.update_from_flattened_dict(changes)
   with pytest.raises(InputError) as caught:
-    rules.check(config)
+    resolve(config)
   assert len(str(caught.value)) < 1000, str(caught.value)
   assert "\n" not in str(caught.value)

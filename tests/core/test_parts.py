@@ -18,7 +18,7 @@ TABLES = {
   "asvit_jax.sparsity.reductions:REDUCTIONS": ("changes_tokens", "uses_keys", "__call__"),
   "asvit_jax.sparsity.executions:EXECUTIONS": ("__call__",),
   "asvit_jax.losses:LOSSES": ("applies", "__call__"),
-  "asvit_jax.training.optimizers:OPTIMIZERS": ("__call__",),
+  "asvit_jax.optimizers.building:OPTIMIZERS": ("__call__",),
   "asvit_jax.weights.formats:FORMATS": ("expects", "recognizes", "read"),
   "asvit_jax.export.formats:FORMATS": ("needs", "write", "load", "verify"),
 }

@@ -6,10 +6,11 @@ import pytest
 import tiny
 
 from asvit_jax import load
+from asvit_jax.config import identity
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.artifacts import load_artifact
-from asvit_jax.run import identity, layout
+from asvit_jax.run import layout
 
 NETWORK = tiny.network(tiny.TRAINED).dense
 TAKES_A_PATH = {

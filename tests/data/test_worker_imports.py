@@ -9,7 +9,8 @@ import json
 import cloudpickle
 import processes
 import pytest
-from image_sets import PREPROCESSING, make_config, open_source
+import tiny
+from image_sets import PREPROCESSING, open_source
 
 from asvit_jax.data import loader
 
@@ -44,8 +45,9 @@ def heavy_imports(work, *arguments, heavy=HEAVY):
 
 def test_a_worker_of_a_folder_imports_nothing_heavy(folder, tmp_path):
   """It makes a batch of what Grain sends to its workers."""
-  config = make_config(dir=folder, rand_augment=9.0, color_jitter=0.4, repeats=2)
-  dataset = loader.train_dataset(config, open_source(config), PREPROCESSING)
+  keys = {"data.rand_augment": 9.0, "data.color_jitter": 0.4, "data.repeats": 2}
+  plan = tiny.plan(tiny.config(folder, **keys))
+  dataset = loader.train_dataset(plan, open_source(plan), PREPROCESSING)
   (tmp_path / "dataset").write_bytes(cloudpickle.dumps(dataset))
   work = "pickle.load(open(sys.argv[1], 'rb'))[0]"
   assert not heavy_imports(work, tmp_path / "dataset", heavy=(*HEAVY, "tensorflow_datasets"))
@@ -53,7 +55,7 @@ def test_a_worker_of_a_folder_imports_nothing_heavy(folder, tmp_path):
 
 def test_whoever_only_asks_for_names_does_not_pay_for_tfds():
   work = """
-from asvit_jax.data import benchmark, convert, images, loader, sources, throughput
+from asvit_jax.data import benchmark, convert, images, loader, sources
 from ml_collections import ConfigDict
 for name in ("digits", "folder", "tfds:imagenet2012"):
   sources.class_names(ConfigDict({"name": name, "dir": "", "classes": "", "train_split": "train"}))

@@ -1,10 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from asvit_jax.losses.budget import distance
-from asvit_jax.losses.classification import smooth_labels
-from asvit_jax.losses.criteria import CROSS_ENTROPY
-from asvit_jax.losses.distillation import divergence
+from asvit_jax.losses.criteria import CROSS_ENTROPY, smooth_labels
+from asvit_jax.losses.terms import distance, divergence
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((6, 4)) * 3

@@ -10,9 +10,10 @@ import tiny
 
 from asvit_jax import vit
 from asvit_jax.core.devices import AXIS
-from asvit_jax.losses import LOSSES, WEIGHTS
-from asvit_jax.losses.classification import smooth_labels
+from asvit_jax.losses import WEIGHTS
+from asvit_jax.losses.criteria import smooth_labels
 from asvit_jax.losses.objective import Batch, Objective
+from asvit_jax.losses.terms import LOSSES
 from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.gates import soft_gate

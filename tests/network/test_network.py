@@ -129,13 +129,13 @@ def test_a_config_leaves_open_what_the_weights_say(tmp_path, network, tiny_varia
   arch = dataclasses.replace(ARCH, prune_before=(2, 3))
   other = Network(arch, network.dense.params, preprocessing=OWN).calibrate(PIXELS, 0.8)
   other.save(path)
-  loaded = load_configured(path, tiny.config(""))
+  loaded = load_configured(path, tiny.plan(tiny.config("")))
   assert (loaded.arch, loaded.preprocessing) == (arch, OWN)
   given = tiny.config("", **{"data.crop_ratio": 0.8, "data.mean": (0.4, 0.4, 0.4)})
   expected = dataclasses.replace(OWN, crop_ratio=0.8, mean=(0.4,) * 3)
-  assert load_configured(path, given).preprocessing == expected
+  assert load_configured(path, tiny.plan(given)).preprocessing == expected
   with pytest.raises(InputError, match=r"prune_before \(2, 3\), not \(1, 2, 3\)"):
-    load_configured(path, tiny.config("", **{"model.prune_before": (1, 2, 3)}))
+    load_configured(path, tiny.plan(tiny.config("", **{"model.prune_before": (1, 2, 3)})))
 
 
 def test_another_number_of_names_than_of_classes_is_refused(network):

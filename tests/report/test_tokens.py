@@ -118,7 +118,7 @@ def test_tokens_drawn_are_those_that_the_network_keeps(config, network, tmp_path
   pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
   outputs = tiny.run_masked(ARCH, network.params, tiny.normalize(pixels))
   source = ImageFiles(paths, ("ant", "bee", "cat"))
-  figure = tokens.draw_tokens(network, config, source)
+  figure = tokens.draw_tokens(network, tiny.plan(config), source)
   grid = np.array(figure.axes).reshape(2, 4)
   dense = complexity.dense_gmacs(ARCH)
   for row, image, keep, kept, logits in zip(
@@ -134,7 +134,7 @@ def test_tokens_drawn_are_those_that_the_network_keeps(config, network, tmp_path
 
 
 def test_labelled_images_say_whether_the_prediction_is_right(config, network):
-  figure = tokens.draw_tokens(network, config, of_the_split(config, 10))
+  figure = tokens.draw_tokens(network, tiny.plan(config), of_the_split(config, 10))
   answers = [axes.get_xlabel() for axes in figure.axes[::4]]
   assert len(answers) == 10
   labels = 4 * ["ant"] + 3 * ["bee"] + 3 * ["cat"]
@@ -152,7 +152,7 @@ def test_files_are_drawn_with_the_class_names_that_the_network_knows(
   monkeypatch.setattr(tokens, "save", lambda figure, path: figures.append((figure, path)))
   paths = write_images(tmp_path, 2, ARCH.image_size)
   network = dataclasses.replace(network, classes=classes)
-  tokens.draw_files(network, config, paths, "out.png")
+  tokens.draw_files(network, tiny.plan(config), paths, "out.png")
   ((figure, path),) = figures
   assert path == "out.png"
   pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
@@ -163,7 +163,7 @@ def test_files_are_drawn_with_the_class_names_that_the_network_knows(
 
 def test_thresholds_that_prune_nothing_leave_every_view_as_the_input(config, network):
   network = network.with_thresholds(jnp.full(3, -1.0))
-  figure = tokens.draw_tokens(network, config, of_the_split(config, 2))
+  figure = tokens.draw_tokens(network, tiny.plan(config), of_the_split(config, 2))
   for row in np.array(figure.axes).reshape(2, 4):
     for axes in row[1:]:
       np.testing.assert_array_equal(shown(axes), shown(row[0]))

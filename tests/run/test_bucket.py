@@ -8,9 +8,10 @@ import pytest
 import tiny
 from test_checkpoints import save, state, target
 
+from asvit_jax.config import identity
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, lease, lock, metrics
+from asvit_jax.run import lease, lock, metrics
 from asvit_jax.run.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.external

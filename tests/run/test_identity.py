@@ -6,10 +6,11 @@ import json
 import pytest
 import tiny
 
+from asvit_jax.config import identity
 from asvit_jax.config.model import trained_architecture
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.run import identity, inputs
+from asvit_jax.run import inputs
 
 ARCH = tiny.TRAINED
 

@@ -4,8 +4,9 @@ import places
 import pytest
 import tiny
 
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, layout
+from asvit_jax.run import layout
 
 NAMES = sorted(layout._AFTER_CONFIG)
 

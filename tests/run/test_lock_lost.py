@@ -12,8 +12,8 @@ import tiny
 from asvit_jax.core.errors import InputError
 from asvit_jax.run import lease, lock, metrics
 from asvit_jax.run.checkpoints import Checkpoints
-from asvit_jax.training import loop
 from asvit_jax.training.reporting import Reporter
+from asvit_jax.training.train import train
 
 
 def copied(path):
@@ -135,10 +135,10 @@ def test_a_run_whose_lock_is_removed_stops_and_goes_on(tmp_path, folder, tiny_va
 
   monkeypatch.setattr(Checkpoints, "save", removing)
   with pytest.raises(InputError, match="removed or replaced"):
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
   assert max(line["step"] for line in metrics.read(tmp_path / "run")) == 4
   monkeypatch.setattr(Checkpoints, "save", save)
-  assert loop.train(config, tmp_path / "run")["step"] == config.total_steps
+  assert train(config, tmp_path / "run")["step"] == config.total_steps
   steps = [line["step"] for line in metrics.read(tmp_path / "run", "train")]
   assert steps == list(range(1, config.total_steps + 1))
 

@@ -6,9 +6,10 @@ import shutil
 import pytest
 import tiny
 
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, inputs
-from asvit_jax.training import loop
+from asvit_jax.run import inputs
+from asvit_jax.training.train import train
 
 ARCH = tiny.TRAINED
 THEIRS, OTHERS = tiny.params(ARCH.dense), tiny.params(ARCH.dense, 1)
@@ -24,7 +25,7 @@ def begun(workdir, config, first=THEIRS, checkpoint=True):
 
 
 def goes_on(config, workdir, teacher=THEIRS, first=THEIRS):
-  """What `loop.train` asks before it goes on."""
+  """What `train` asks before it goes on."""
   moved = identity.check_config(config, workdir)
   found = inputs.describe([None] * 24, teacher, first_params=first)
   inputs.check(found, workdir, moved)
@@ -129,16 +130,16 @@ def test_a_dense_run_goes_on_from_weights_that_were_moved(tmp_path, folder, tiny
   plain = {"eval.pictures": 0, "eval.every": 100, "checkpoint_every": 100}
   config = tiny.config(folder, init_from=str(tmp_path / "a.safetensors"), total_steps=1, **plain)
   workdir = tmp_path / "run"
-  loop.train(config, workdir)
+  train(config, workdir)
   shutil.move(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
   config.total_steps = 2
   with pytest.raises(InputError, match="is not there"):
-    loop.train(config, workdir)
+    train(config, workdir)
   config.init_from = str(tmp_path / "b.safetensors")
-  assert loop.train(config, workdir)["step"] == 2
+  assert train(config, workdir)["step"] == 2
   assert identity.load(workdir).init_from == config.init_from
   tiny.network(ARCH.dense, seed=1, variant="tiny").save(tmp_path / "c.safetensors")
   config.init_from, config.total_steps = str(tmp_path / "c.safetensors"), 3
   with pytest.raises(InputError, match="other weights than those that init_from now leads to"):
-    loop.train(config, workdir)
+    train(config, workdir)
   assert identity.load(workdir).init_from == str(tmp_path / "b.safetensors")

@@ -12,7 +12,7 @@ from asvit_jax.core import leaves
 from asvit_jax.sparsity.complexity import dense_gmacs
 from asvit_jax.targets import account, names, programs, roofline, training
 from asvit_jax.targets.chips import GPUS, TPUS
-from asvit_jax.training.setup import set_up
+from asvit_jax.training.opening import open_run
 
 TARGET = names.parse("tpu:v5e:1x1")
 SMALL = dataclasses.replace(TARGET, chip=dataclasses.replace(TARGET.chip, memory=2**23))
@@ -32,7 +32,7 @@ def config(tiny_variant, folder, tmp_path):
 )
 def test_the_network_without_weights_is_that_of_the_run(config, changes):
   config.update(changes)
-  network, of_run = programs.untrained(config), set_up(config).network
+  network, of_run = programs.untrained(config), open_run(config).network
   assert network.arch == of_run.arch
   assert network.budgets == of_run.budgets
   shapes = [[(n, x.shape, x.dtype) for n, x in leaves.named(w.params)] for w in (network, of_run)]

@@ -9,10 +9,11 @@ import tiny
 from command_lines import run
 
 from asvit_jax import network, vit
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
 from asvit_jax.run.checkpoints import Checkpoints
-from asvit_jax.training import averaging, loop
+from asvit_jax.training.step import decay_at, initial_share
+from asvit_jax.training.train import train
 
 ARCH = tiny.TRAINED.dense
 
@@ -27,16 +28,16 @@ def test_what_is_left_of_the_first_weights_is_what_the_average_holds(steps):
   for decay, warmup in ((0.99996, True), (0.9, True), (0.99996, False)):
     average = 1.0  # of a weight that was 1 at first and is 0 ever since
     for step in range(steps):
-      average *= float(averaging.decay_at(step, decay, warmup))
-    assert averaging.initial_share(steps, decay, warmup) == pytest.approx(average, rel=1e-4)
-  assert averaging.initial_share(150, 0.99996, False) > 0.99
-  assert averaging.initial_share(35, 0.99996, True) < 1e-7
+      average *= float(decay_at(step, decay, warmup))
+    assert initial_share(steps, decay, warmup) == pytest.approx(average, rel=1e-4)
+  assert initial_share(150, 0.99996, False) > 0.99
+  assert initial_share(35, 0.99996, True) < 1e-7
 
 
 def test_the_decay_grows_to_the_one_asked_for():
-  found = [float(averaging.decay_at(step, 0.9, True)) for step in (0, 8, 79, 81, 10**6)]
+  found = [float(decay_at(step, 0.9, True)) for step in (0, 8, 79, 81, 10**6)]
   assert found == pytest.approx([0.1, 0.5, 80 / 89, 0.9, 0.9])
-  assert averaging.decay_at(0, 0.9, False) == 0.9
+  assert decay_at(0, 0.9, False) == 0.9
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def finished(tmp_path, folder, tiny_variant):
   """The config and the workdir of a short run with a decay for long ones."""
   changes = {"ema_decay": 0.99996, "eval.pictures": 0, "total_steps": 4, "eval.every": 2}
   config = tiny.config(folder, **changes, checkpoint_every=1)
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   return config, tmp_path / "run"
 
 
@@ -75,7 +76,7 @@ def test_a_short_run_averages_its_own_weights_and_every_way_to_load_takes_either
   capsys.readouterr()
   config.update({"init_from": str(workdir), "init_weights_of": "raw", "init_step": "4"})
   config.total_steps = 1
-  plan = loop.train(config, tmp_path / "next", dry_run=True)
+  plan = train(config, tmp_path / "next", dry_run=True)
   assert "step 4, raw weights" in capsys.readouterr().err
   assert plan["ema_initial_share"] == pytest.approx(0.1)
   with pytest.raises(InputError, match=r"has no step 2: saved are 3, 4|has no step 1: saved are"):

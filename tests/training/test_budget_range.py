@@ -12,8 +12,9 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.losses.objective import Objective
 from asvit_jax.run import metrics
 from asvit_jax.sparsity.complexity import dense_gmacs
-from asvit_jax.training import loop, parallel, session
+from asvit_jax.training import parallel, session
 from asvit_jax.training.step import Options, create_state, make_step
+from asvit_jax.training.train import train
 
 ARCH = tiny.TRAINED
 
@@ -28,18 +29,18 @@ def config(folder, init_from, **changes):
 def test_a_run_draws_a_budget_each_step_and_ends_as_a_network_for_all_of_them(
   tmp_path, folder, dense_weights
 ):
-  loop.train(config(folder, dense_weights), tmp_path / "run")
-  train = metrics.read(tmp_path / "run", "train")
-  drawn = [line["drawn_budget"] for line in train]
+  train(config(folder, dense_weights), tmp_path / "run")
+  lines = metrics.read(tmp_path / "run", "train")
+  drawn = [line["drawn_budget"] for line in lines]
   assert all(0.5 <= budget <= 0.9 for budget in drawn)
   assert len(set(drawn)) == len(drawn)
   dense = dense_gmacs(ARCH)
-  for line in train:
+  for line in lines:
     expected = abs(line["gmacs"] - line["drawn_budget"] * dense)
     assert line["budget"] == pytest.approx(expected, abs=1e-9)
     assert len(line["thresholds"]) == ARCH.stages
   # What is drawn is what runs: more is kept where more may be spent.
-  assert np.corrcoef(drawn, [line["gmacs"] for line in train])[0, 1] > 0.7
+  assert np.corrcoef(drawn, [line["gmacs"] for line in lines])[0, 1] > 0.7
 
   trained = network.load(tmp_path / "run")
   assert trained.budgets[0] == 0.7
@@ -54,11 +55,11 @@ def test_a_run_draws_a_budget_each_step_and_ends_as_a_network_for_all_of_them(
 @pytest.mark.optimized
 def test_a_run_that_stopped_goes_on_to_the_bit(tmp_path, folder, dense_weights, monkeypatch):
   ours = config(folder, dense_weights, total_steps=3, **{"eval.pictures": 0})
-  loop.train(ours, tmp_path / "whole")
+  train(ours, tmp_path / "whole")
   with monkeypatch.context() as patched:
     patched.setattr(session.hosts.StopSignal, "received", lambda self, step: step == 2)
-    assert loop.train(ours, tmp_path / "run")["finished"] is False
-  loop.train(ours, tmp_path / "run")
+    assert train(ours, tmp_path / "run")["finished"] is False
+  train(ours, tmp_path / "run")
   whole, run = (network.load(tmp_path / name) for name in ("whole", "run"))
   jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
 
@@ -66,7 +67,7 @@ def test_a_run_that_stopped_goes_on_to_the_bit(tmp_path, folder, dense_weights, 
 def test_parts_of_a_batch_draw_what_the_whole_batch_draws(tmp_path, folder, dense_weights):
   lines = []
   for name, accumulate in (("one", 1), ("two", 2)):
-    loop.train(
+    train(
       config(folder, dense_weights, total_steps=2, accumulate=accumulate, **{"eval.pictures": 0}),
       tmp_path / name,
     )
@@ -132,7 +133,7 @@ def test_weights_for_several_budgets_are_a_start_for_one(tmp_path, folder, dense
   ours = tiny.config(
     folder, init_from=str(tmp_path / "dial.safetensors"), budget=0.7, total_steps=1
   )
-  loop.train(ours, tmp_path / "run")
+  train(ours, tmp_path / "run")
   trained = network.load(tmp_path / "run")
   assert trained.budgets == ()
   assert trained.params["thresholds"].shape == (ARCH.stages,)

@@ -7,10 +7,11 @@ import tiny
 from command_lines import assert_one_error, call, run
 
 from asvit_jax import network
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, inputs, metrics
-from asvit_jax.training import loop, plan
-from asvit_jax.training.schedule import learning_rate
+from asvit_jax.optimizers.schedule import Schedule
+from asvit_jax.run import inputs, metrics
+from asvit_jax.training.train import train
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -24,8 +25,8 @@ def test_a_finished_run_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_pat
   """To the bit, where the schedule is the same."""
   kept = {"optimizer.decay_steps": 2}
   whole = config(folder, total_steps=4, **kept)
-  loop.train(whole, tmp_path / "whole")
-  loop.train(config(folder), tmp_path / "kept")
+  train(whole, tmp_path / "whole")
+  train(config(folder), tmp_path / "kept")
   for wrong, said in (
     ({"total_steps": 1}, "is one of 2 steps, and now there would be 1: .*--config.total_steps=2"),
     (
@@ -34,8 +35,8 @@ def test_a_finished_run_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_pat
     ),
   ):
     with pytest.raises(InputError, match=said):
-      loop.train(config(folder, **wrong), tmp_path / "kept")
-  assert loop.train(whole, tmp_path / "kept")["step"] == 4
+      train(config(folder, **wrong), tmp_path / "kept")
+  assert train(whole, tmp_path / "kept")["step"] == 4
   ours, theirs = (network.load(tmp_path / name).params for name in ("kept", "whole"))
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
   rates = [line["lr"] for line in metrics.read(tmp_path / "kept", "train")]
@@ -49,11 +50,11 @@ def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
   inputs.save({"images": 24, "teacher": 0}, workdir)
   longer = config(folder, total_steps=None, epochs=2.0)  # 6 steps of 8 among 24 images
   identity.check_config(longer, workdir)
-  now = float(learning_rate(longer, 6)(4))
-  said = plan.describe_extension(longer, workdir)
+  now = float(Schedule.of(longer, 6)(4))
+  said = identity.describe_extension(longer, workdir)
   assert "from 4 to 6 steps: the learning rate of step 4 was 3.13e-08, and is" in said
   assert f"{now:.3g} by the schedule now (--config.optimizer.decay_steps=4 keeps" in said
-  assert plan.describe_extension(config(folder, total_steps=4), workdir) is None
+  assert identity.describe_extension(config(folder, total_steps=4), workdir) is None
   with pytest.raises(InputError, match="is one of 4 steps, and now there would be 3"):
     identity.check_config(config(folder, total_steps=None, epochs=1.0), workdir)
 

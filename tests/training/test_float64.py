@@ -13,7 +13,7 @@ import jax, numpy as np, tiny
 from asvit_jax import network, vit
 from asvit_jax.core import leaves
 from asvit_jax.run import metrics
-from asvit_jax.training import loop
+from asvit_jax.training.train import train
 from asvit_jax.weights import saving
 
 folder, workdir = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -24,10 +24,10 @@ changes = {"init_from": str(workdir / "dense.safetensors"), "budget": 0.6, "eval
 changes |= {"optimizer.name": "sgd", "optimizer.lr": 6.4}
 changes |= {"thresholds": "calibrated", "mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.erasing": 0.25}
 config = tiny.config(folder, **changes)
-loop.train(config, workdir / "run")
+train(config, workdir / "run")
 before = leaves.checksums(network.load(workdir / "run").params)
 shutil.rmtree(workdir / "run" / "checkpoints" / "6")
-loop.train(config, workdir / "run")
+train(config, workdir / "run")
 trained = network.load(workdir / "run")
 assert leaves.checksums(trained.params) == before
 images = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)

@@ -20,7 +20,8 @@ from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.evaluation import one_pass
 from asvit_jax.run import metrics
 from asvit_jax.run.checkpoints import Checkpoints
-from asvit_jax.training import loop, session
+from asvit_jax.training import session
+from asvit_jax.training.train import train
 from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED.dense
@@ -48,7 +49,7 @@ def trained(workdir):
 def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   make_program = session.make_program
 
   def terminated_in_the_third_step(*args):
@@ -66,12 +67,12 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patched:
     patched.setattr(session, "make_program", terminated_in_the_third_step)
-    result = loop.train(config, tmp_path / "stopped")
+    result = train(config, tmp_path / "stopped")
   assert result == {"workdir": str(tmp_path / "stopped"), "step": 3, "finished": False}
   assert signal.getsignal(signal.SIGTERM) == before
   assert Checkpoints(tmp_path / "stopped").latest_step == 3
 
-  loop.train(config, tmp_path / "stopped")
+  train(config, tmp_path / "stopped")
   ours, theirs = trained(tmp_path / "stopped"), trained(tmp_path / "whole")
   assert ours[0] == theirs[0]
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
@@ -81,7 +82,7 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
 def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   save = Checkpoints.save
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -96,11 +97,11 @@ def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
     patched.setattr(Checkpoints, "save", save_on_a_full_disk)
     try:
       with pytest.raises(InputError, match=r"checkpoint cannot be written.*; step 3 is there"):
-        loop.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, before)
   assert Checkpoints(tmp_path / "run").latest_step == 3
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   ours, theirs = trained(tmp_path / "run"), trained(tmp_path / "whole")
   assert ours[0] == theirs[0]
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
@@ -112,13 +113,13 @@ def test_metrics_that_cannot_be_written_end_the_run(tmp_path, config, monkeypatc
 
   monkeypatch.setattr(metrics.Metrics, "write", full)
   with pytest.raises(InputError, match=r"cannot read or write .*No space left .*'metrics"):
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
 
 
 def test_sigterm_in_an_evaluation_saves_at_once_and_the_next_run_evaluates(
   tmp_path, config, monkeypatch
 ):
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   eval_batches = one_pass.loader.eval_batches
 
   def terminated_in_the_evaluation(*args):
@@ -129,11 +130,11 @@ def test_sigterm_in_an_evaluation_saves_at_once_and_the_next_run_evaluates(
 
   with monkeypatch.context() as patched:
     patched.setattr(one_pass.loader, "eval_batches", terminated_in_the_evaluation)
-    result = loop.train(config, tmp_path / "run")
+    result = train(config, tmp_path / "run")
   assert (result["step"], result["finished"]) == (3, False)
   assert {line["kind"] for line in metrics.read(tmp_path / "run")} == {"train"}
   assert Checkpoints(tmp_path / "run").latest_step == 3
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   ours, theirs = trained(tmp_path / "run"), trained(tmp_path / "whole")
   assert ours[0] == theirs[0]
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
@@ -144,15 +145,15 @@ def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_pa
   saving.save(teacher, tiny.params(ARCH))
   config = tiny.config(folder, init_from=str(teacher), budget=0.6, **{"eval.pictures": 0})
   config.total_steps = 2
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   saving.save(teacher, tiny.params(ARCH, seed=1))
   for dry_run in (True, False):
     with pytest.raises(InputError, match="began with another teacher"):
-      loop.train(config, tmp_path / "run", dry_run)
+      train(config, tmp_path / "run", dry_run)
   saving.save(teacher, tiny.params(ARCH))
   next(folder.glob("train/*/*.jpg")).unlink()
   with pytest.raises(InputError, match="began with 24 images to train on, now there are 23"):
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -162,11 +163,11 @@ def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_pa
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
   tmp_path, config, damage, capsys
 ):
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   run = tmp_path / "run"
   shutil.copytree(tmp_path / "whole", run)
   damage(run / "checkpoints" / "6")
-  loop.train(config, run)  # step 4 is the one before
+  train(config, run)  # step 4 is the one before
   errors = capsys.readouterr().err
   assert "WARNING: checkpoint" in errors
   assert "6 is damaged" in errors
@@ -177,7 +178,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
 
 def test_every_evaluated_step_can_be_the_best(tmp_path, config):
   config.checkpoint_every = 4
-  loop.train(config, tmp_path)
+  train(config, tmp_path)
   assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())[-2:] == [4, 6]
   top1 = {line["step"]: line["top1"] for line in metrics.read(tmp_path, "eval")}
   assert set(top1) == {3, 6}
@@ -187,7 +188,7 @@ def test_every_evaluated_step_can_be_the_best(tmp_path, config):
 
 def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, config):
   run = tmp_path / "run"
-  loop.train(config, run)
+  train(config, run)
   for step in (run / "checkpoints").iterdir():
     shutil.rmtree(step / "ema")
   with pytest.raises(InputError, match=r"no checkpoint in .* can be restored"):
@@ -197,13 +198,13 @@ def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, config):
 def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, config):
   config.update({"checkpoint_every": 1, "max_skipped_steps": 1})
   config.total_steps = 3
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   good = trained(tmp_path / "run")[1]
   other = tmp_path / "other"
   config.total_steps = 6
   config.optimizer.lr = 1e30  # the second step sees weights that overflow
   with pytest.raises(DivergedError, match=r"not finite for 2 steps in a row.*last good checkpoint"):
-    loop.train(config, other)
+    train(config, other)
   params = network.load(other).params
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
@@ -212,7 +213,7 @@ def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, 
 def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys):
   config.optimizer.warmup = 0.5
   (pathlib.Path(config.data.dir) / "val" / "ant" / "x.heic").touch()
-  plan = loop.train(config, tmp_path / "run", dry_run=True)
+  plan = train(config, tmp_path / "run", dry_run=True)
   assert not (tmp_path / "run").exists()
   json.dumps(plan)
   assert plan["images"] == 24
@@ -232,7 +233,7 @@ def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys
   assert plan["memory_mb"] > 0
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="cannot write to workdir"):
-    loop.train(config, tmp_path / "file" / "run", dry_run=True)
+    train(config, tmp_path / "file" / "run", dry_run=True)
   config.optimizer.freeze = "no such parameter"
   with pytest.raises(InputError, match="is found in no parameter"):
-    loop.train(config, tmp_path / "run", dry_run=True)
+    train(config, tmp_path / "run", dry_run=True)

@@ -18,9 +18,10 @@ import pytest
 import tiny
 
 from asvit_jax import vit
-from asvit_jax.run import identity, metrics
+from asvit_jax.config import identity
+from asvit_jax.optimizers.building import create
+from asvit_jax.run import metrics
 from asvit_jax.run.checkpoints import Checkpoints
-from asvit_jax.training.optimizers.building import create
 from asvit_jax.training.step import state_shapes
 from asvit_jax.weights import saving
 
@@ -38,7 +39,8 @@ from asvit_jax import vit
 from asvit_jax.data import transforms
 from asvit_jax.evaluation import accuracy
 from asvit_jax.run.checkpoints import Checkpoints
-from asvit_jax.training import loop, parallel
+from asvit_jax.training import parallel
+from asvit_jax.training.train import train
 
 def kill():
   if moment == "terminate":
@@ -73,7 +75,7 @@ if __name__ == "__main__":
   elif moment:
     parallelize = parallel.parallelize
     parallel.parallelize = lambda *args: killing(parallelize(*args))
-  loop.train(tiny.config(folder, **json.loads(changes)), workdir)
+  train(tiny.config(folder, **json.loads(changes)), workdir)
 """
 
 
@@ -123,7 +125,8 @@ def arrived_at(workdir, changes):
     for line in metrics.read(workdir)
   ]
   config = identity.load(workdir)
-  optimizer, _ = create(config, config.total_steps)
+  plan = tiny.plan(config)
+  optimizer = create(plan.optimizer, plan.schedule)
   target = state_shapes(vit.specs(tiny.TRAINED), optimizer, config.ema_decay)
   return lines, Checkpoints(workdir).restore(target)
 

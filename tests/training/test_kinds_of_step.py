@@ -13,8 +13,7 @@ import tiny
 from asvit_jax.core import leaves, recipes
 from asvit_jax.network import Network
 from asvit_jax.training import parallel
-from asvit_jax.training.program import make_program
-from asvit_jax.training.step import create_state
+from asvit_jax.training.step import create_state, make_program
 
 SMALL = dict(depth=3, prune_before=(1, 2))
 ARCHS = {"deit": tiny.arch(**SMALL), "lvvit": tiny.arch(**SMALL, **tiny.LV)}
@@ -50,7 +49,8 @@ def prepared(kind, **changes):
   images = tiny.normalize(batch(arch)["image"])
   params = tiny.with_thresholds(arch, tiny.params(arch), images, (0.7, 0.4))
   network = Network(arch, params, dtype=config.model.dtype)
-  program, _ = make_program(config, network, optax.sgd(1.0))
+  plan = tiny.plan(config).of_network(arch, network.preprocessing)
+  program, _ = make_program(plan, network, optax.sgd(1.0))
   given = create_state(params, optax.sgd(1.0), config.ema_decay), network.dense.params
   given = [parallel.replicate(tree, config.parallel) for tree in given]
   return program, (*given, parallel.shard(batch(arch), config.parallel)), params, config

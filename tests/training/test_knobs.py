@@ -17,11 +17,12 @@ from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import Network
+from asvit_jax.optimizers import building, groups
 from asvit_jax.run import metrics
 from asvit_jax.sparsity.complexity import dense_gmacs
-from asvit_jax.training import loop, parallel
-from asvit_jax.training.optimizers import building, groups
+from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, create_state, make_step
+from asvit_jax.training.train import train
 from asvit_jax.vit import drop_path
 
 ARCH = tiny.TRAINED
@@ -34,7 +35,8 @@ def test_layers_further_from_the_head_learn_more_slowly():
   for decay in (1.0, 0.5):
     changes = {"optimizer.name": "sgd", "optimizer.layer_decay": decay}
     changes |= {"optimizer.weight_decay": 0.0, "optimizer.thresholds_lr": 3.0}
-    optimizer, _ = building.create(tiny.config("", **changes), 10)
+    plan = tiny.plan(tiny.config("", **changes, total_steps=10))
+    optimizer = building.create(plan.optimizer, plan.schedule)
     found, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     updates.append(dict(leaves.named(found)))
   plain, decayed = updates
@@ -94,16 +96,16 @@ def test_a_run_that_gets_no_better_ends_early_and_stays_there(tmp_path, folder, 
   changes |= {"checkpoint_every": 100, "optimizer.end_lr": 0.0, "criterion.name": "bce"}
   changes |= {"criterion.class_weights": "balanced", "optimizer.layer_decay": 0.9}
   config = tiny.config(folder, **changes | {"eval.patience": 2, "model.drop_path": 0.1})
-  result = loop.train(config, tmp_path)
+  result = train(config, tmp_path)
   assert (result["step"], result["stopped_early"]) == (3, True)
-  assert loop.train(config, tmp_path) == result
+  assert train(config, tmp_path) == result
   assert [line["step"] for line in metrics.read(tmp_path, "train")] == [1, 2, 3]
   config.eval.patience = 0
-  result = loop.train(config, tmp_path)
+  result = train(config, tmp_path)
   assert (result["step"], "stopped_early" in result) == (5, False)
   config.criterion.class_weights = "1,1,2"
   with pytest.raises(InputError, match="class_weights was 'balanced', is '1,1,2'"):
-    loop.train(config, tmp_path)
+    train(config, tmp_path)
 
 
 class Wandb(types.ModuleType):

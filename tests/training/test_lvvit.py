@@ -10,12 +10,12 @@ import tiny
 from asvit_jax import vit
 from asvit_jax.core.devices import AXIS
 from asvit_jax.core.leaves import named
-from asvit_jax.losses.classification import smooth_labels
+from asvit_jax.losses.criteria import smooth_labels
 from asvit_jax.losses.objective import Objective
 from asvit_jax.network import Network
+from asvit_jax.optimizers.building import build
+from asvit_jax.optimizers.groups import decay_mask
 from asvit_jax.training import parallel
-from asvit_jax.training.optimizers.building import build
-from asvit_jax.training.optimizers.groups import decay_mask
 from asvit_jax.training.step import Options, create_state, make_step
 from asvit_jax.vit.batch_norm import is_statistic
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from asvit_jax.losses.classification import smooth_labels
-from asvit_jax.training import mixing
+from asvit_jax.data import mixing
+from asvit_jax.losses.criteria import smooth_labels
 
 SIZE = (24, 30)
 DRAWS = 1000

@@ -7,8 +7,9 @@ import jax
 import pytest
 import tiny
 
-from asvit_jax.training import loop, parallel, session
+from asvit_jax.training import parallel, session
 from asvit_jax.training.reporting import Reporter
+from asvit_jax.training.train import train
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -64,7 +65,7 @@ def test_devices_hold_one_state_and_steps_are_reported_while_the_next_one_runs(
 
   with spied(monkeypatch, before_step) as patched:
     patched.setattr(Reporter, "write", noted)
-    loop.train(config, tmp_path)
+    train(config, tmp_path)
   assert order[:3] == [("step", 1), ("step", 2), ("train", 1)]
   assert order[3:7] == [("step", 3), ("train", 2), ("step", 4), ("train", 3)]
   for more, params, batch in held.values():
@@ -81,5 +82,5 @@ def test_nothing_goes_to_the_devices_unasked_once_steps_run(tmp_path, config, mo
       lambda batch, kind: jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[1:]), batch),
     )
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-      loop.train(config, tmp_path)
+      train(config, tmp_path)
   assert seen == [1, 2]  # the first one compiles, which copies constants

@@ -11,8 +11,9 @@ import tiny
 
 from asvit_jax.core import keywords, leaves
 from asvit_jax.core.errors import InputError
-from asvit_jax.training import loop
-from asvit_jax.training.optimizers import OPTIMIZERS, building
+from asvit_jax.optimizers import building
+from asvit_jax.optimizers.building import OPTIMIZERS
+from asvit_jax.training.train import train
 from asvit_jax.vit import batch_norm
 
 ARCH = tiny.TRAINED
@@ -23,9 +24,9 @@ NAMES = (*OPTIMIZERS.names, "adam", "novograd", "optax.contrib:ademamix")
 
 def create(name="adamw", steps=10, **changes):
   """The optimizer of a config, and its schedule; checked."""
-  config = tiny.config("", **{"optimizer.name": name} | changes)
-  building.check(config)
-  return building.create(config, steps)
+  plan = tiny.plan(tiny.config("", **{"optimizer.name": name} | changes, total_steps=steps))
+  building.check(plan.optimizer)
+  return building.create(plan.optimizer, plan.schedule), plan.schedule
 
 
 def step(optimizer, params, grads):
@@ -233,5 +234,5 @@ def test_what_cannot_work_is_one_error_before_anything_is_opened(
 ):
   changes = {"optimizer.name": name, "optimizer.arguments": arguments}
   with pytest.raises(InputError, match=message):
-    loop.train(tiny.config(tmp_path / "no such data", **changes), tmp_path / "run")
+    train(tiny.config(tmp_path / "no such data", **changes), tmp_path / "run")
   assert not (tmp_path / "run").exists()

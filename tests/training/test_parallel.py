@@ -8,10 +8,11 @@ import processes
 import pytest
 import tiny
 
+from asvit_jax.config import identity
 from asvit_jax.core import hosts
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity, metrics
-from asvit_jax.training import loop
+from asvit_jax.run import metrics
+from asvit_jax.training.train import train
 from asvit_jax.weights import saving
 
 STEPS = 20
@@ -21,7 +22,7 @@ import json, os, signal, sys
 import tiny
 from asvit_jax import vit
 from asvit_jax.core import hosts
-from asvit_jax.training import loop
+from asvit_jax.training.train import train
 folder, workdir, changes = sys.argv[1:]
 vit.VARIANTS["tiny"] = tiny.TRAINED
 hosts.initialize()
@@ -43,7 +44,7 @@ if jax.process_index() == changes.pop("victim"):
     return received(self, step)
   hosts.StopSignal.received = killed
 with hosts.failing_fast():
-  loop.train(tiny.config(folder, **changes), workdir)
+  train(tiny.config(folder, **changes), workdir)
 """
 
 
@@ -154,7 +155,7 @@ def test_a_pair_of_which_one_was_killed_goes_on_to_the_bit(run, victim):
 def test_a_dense_network_trains_on_two_hosts(run, tmp_path, folder, tiny_variant):
   changes = {"budget": None, "total_steps": 4, "eval.every": 2}
   ours = run("two", count=2, **changes)
-  loop.train(identity.load(tmp_path / "two"), tmp_path / "one")
+  train(identity.load(tmp_path / "two"), tmp_path / "one")
   assert_same_run(ours, metrics.read(tmp_path / "one"))
 
 

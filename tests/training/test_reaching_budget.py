@@ -5,7 +5,7 @@ import tiny
 
 from asvit_jax.run import metrics
 from asvit_jax.sparsity.complexity import dense_gmacs
-from asvit_jax.training import loop
+from asvit_jax.training.train import train
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -31,7 +31,7 @@ def test_a_run_that_starts_dense_ends_at_its_budget(tmp_path, folder, dense_weig
     "eval.pictures": 0,
     "checkpoint_every": 60,
   }
-  result = loop.train(tiny.config(folder, **changes), tmp_path / "run")
+  result = train(tiny.config(folder, **changes), tmp_path / "run")
   lines = metrics.read(tmp_path / "run", "train")
   dense = dense_gmacs(tiny.TRAINED)
   assert lines[0]["gmacs"] > 0.95 * dense

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import tiny
 
-from asvit_jax.config.length import total_steps
-from asvit_jax.training import schedule
+from asvit_jax.optimizers.schedule import Schedule, total_steps
 
 
 def test_steps_follow_from_epochs_unless_they_are_given():
@@ -16,7 +15,7 @@ def test_steps_follow_from_epochs_unless_they_are_given():
 
 def test_the_learning_rate_is_a_cosine_between_its_end_points():
   changes = {"optimizer.lr": 8e-3, "optimizer.end_lr": 8e-4, "batch_size": 64}
-  rate = schedule.learning_rate(tiny.config("", **changes), 100)
+  rate = Schedule.of(tiny.config("", **changes), 100)
   peak, end = 1e-3, 1e-4  # an eighth of 512
   assert rate(0) == pytest.approx(peak)
   assert rate(50) == pytest.approx((peak + end) / 2)
@@ -27,8 +26,8 @@ def test_the_learning_rate_is_a_cosine_between_its_end_points():
 
 def test_after_its_steps_the_learning_rate_stays():
   changes = {"optimizer.lr": 8e-3, "optimizer.end_lr": 8e-4, "optimizer.warmup": 0.2}
-  short = schedule.learning_rate(tiny.config("", **changes), 100)
-  longer = schedule.learning_rate(tiny.config("", **changes, **{"optimizer.decay_steps": 100}), 300)
+  short = Schedule.of(tiny.config("", **changes), 100)
+  longer = Schedule.of(tiny.config("", **changes, **{"optimizer.decay_steps": 100}), 300)
   for step in (0, 10, 20, 60, 100, 299):
     assert longer(step) == short(step)
 
@@ -36,7 +35,7 @@ def test_after_its_steps_the_learning_rate_stays():
 def test_warm_up_climbs_linearly_to_the_peak():
   changes = {"optimizer.lr": 8e-3, "optimizer.end_lr": 0.0, "batch_size": 64}
   changes["optimizer.warmup"] = 0.2
-  rate = schedule.learning_rate(tiny.config("", **changes), 100)
+  rate = Schedule.of(tiny.config("", **changes), 100)
   np.testing.assert_allclose([rate(i) for i in (0, 10, 20)], [0, 5e-4, 1e-3], atol=1e-9)
   assert rate(21) < rate(20)
   assert rate(100) == pytest.approx(0, abs=1e-9)

@@ -15,7 +15,8 @@ from asvit_jax.data import loader
 from asvit_jax.evaluation import one_pass
 from asvit_jax.run import checkpoints, metrics
 from asvit_jax.run.checkpoints import Checkpoints
-from asvit_jax.training import loop, session
+from asvit_jax.training import session
+from asvit_jax.training.train import train
 
 SLOW_TRAINING = pytest.param("training", marks=pytest.mark.slow)
 SLOW_EVALUATION = pytest.param("evaluation", marks=pytest.mark.slow)
@@ -50,7 +51,7 @@ def fail():
 
 @pytest.mark.parametrize("of", [SLOW_TRAINING, "evaluation"])
 def test_an_image_that_cannot_be_read_loses_no_step(tmp_path, config, monkeypatch, of):
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   run = tmp_path / "run"
   with monkeypatch.context() as patched:
     place, name = (
@@ -58,9 +59,9 @@ def test_an_image_that_cannot_be_read_loses_no_step(tmp_path, config, monkeypatc
     )
     patched.setattr(place, name, after(2, fail)(getattr(loader, name)))
     with pytest.raises(InputError, match="an image cannot be read"):
-      loop.train(config, run)
+      train(config, run)
   assert Checkpoints(run).latest_step == (2 if of == "training" else 3)
-  loop.train(config, run)
+  train(config, run)
   check_same(tmp_path / "whole", run)
 
 
@@ -78,7 +79,7 @@ def check_same(one, other):
 @pytest.mark.parametrize("of", ["training", SLOW_EVALUATION])
 def test_a_signal_ends_a_run_whose_data_hang(tmp_path, config, monkeypatch, of):
   """As on a network disk that is gone: the read never returns."""
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   run, released = tmp_path / "run", threading.Event()
 
   def hang():
@@ -91,14 +92,14 @@ def test_a_signal_ends_a_run_whose_data_hang(tmp_path, config, monkeypatch, of):
     )
     patched.setattr(place, name, after(2, hang)(getattr(loader, name)))
     start = time.monotonic()
-    result = loop.train(config, run)
+    result = train(config, run)
     assert time.monotonic() - start < 30
   released.set()
   step = result["step"]
   assert result == {"workdir": str(run), "step": step, "finished": False}
   assert step in ((1, 2) if of == "training" else (3,))  # the signal may come while it compiles
   assert Checkpoints(run).latest_step == step
-  loop.train(config, run)
+  train(config, run)
   check_same(tmp_path / "whole", run)
 
 
@@ -117,7 +118,7 @@ def test_a_step_being_saved_is_there_before_the_error_is_said(tmp_path, config, 
     session.Session, "_check_finite", lambda self, step, values: step == 3 and fail()
   )
   with pytest.raises(InputError, match="an image cannot be read"):
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
   assert order[-1] == 2
 
 
@@ -131,7 +132,7 @@ def test_a_run_ends_at_its_first_save_where_that_cannot_be_read(tmp_path, config
   with pytest.raises(
     InputError, match=r"first checkpoint of the run, .*/2, was written and cannot"
   ):
-    loop.train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
   assert [line["step"] for line in metrics.read(tmp_path / "run")] == [1, 2]
 
 
@@ -139,8 +140,8 @@ def test_a_run_ends_at_its_first_save_where_that_cannot_be_read(tmp_path, config
 def test_a_run_in_a_directory_of_brackets_goes_on(tmp_path, config):
   config.total_steps = 3
   run = tmp_path / "run[1]"
-  loop.train(config, run)
+  train(config, run)
   config.total_steps = 6
-  loop.train(config, run)
+  train(config, run)
   assert Checkpoints(run).steps == [3, 6]
   assert list((run / "tensorboard").iterdir())

@@ -14,12 +14,13 @@ import tiny
 from asvit_jax import network, vit
 from asvit_jax.core.errors import InputError
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.optimizers import building
 from asvit_jax.run import metrics
 from asvit_jax.run.checkpoints import Checkpoints
 from asvit_jax.sparsity.complexity import dense_gmacs
-from asvit_jax.training import loop, parallel, session
-from asvit_jax.training.optimizers import building
+from asvit_jax.training import parallel, session
 from asvit_jax.training.step import state_shapes
+from asvit_jax.training.train import train
 from asvit_jax.weights import saving
 
 ARCH = tiny.TRAINED
@@ -36,7 +37,8 @@ def pruned_config(folder, init_from, **changes):
 def saved(config, workdir):
   """The whole `TrainState` of the last checkpoint of a run."""
   specs = vit.specs(ARCH if config.budget is not None else ARCH.dense)
-  optimizer, _ = building.create(config, config.total_steps)
+  plan = tiny.plan(config)
+  optimizer = building.create(plan.optimizer, plan.schedule)
   target = state_shapes(specs, optimizer, config.ema_decay)
   return jax.tree.map(np.asarray, Checkpoints(workdir).restore(target))
 
@@ -94,7 +96,7 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
     "mix.erasing": 0.5,
   }
   config = pruned_config(folder, dense_weights, **augmentation)
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   interrupted = tmp_path / "interrupted"
   train_batches = session.loader.train_batches
 
@@ -110,10 +112,10 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
     patched.setattr(session.loader, "train_batches", killed_after_five)
     # For an error, the last step would be saved; a process that is killed has no time to.
     patched.setattr(session.Session, "_save_by_itself", lambda *_: None)
-    loop.train(config, interrupted)
+    train(config, interrupted)
   steps = [line["step"] for line in lines(interrupted)]
   assert steps == [1, 2, 3, 3, 3, 4, 5]  # 3: evaluations too
-  loop.train(config, interrupted)
+  train(config, interrupted)
 
   assert_identical(saved(config, interrupted), saved(config, tmp_path / "whole"))
   assert lines(interrupted) == lines(tmp_path / "whole")
@@ -134,7 +136,7 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
     }
 
   before = files()
-  result = loop.train(config, interrupted)
+  result = train(config, interrupted)
   last = {"workdir": str(interrupted), **metrics.read(interrupted, "eval")[-1]}
   assert result | last == result
   assert (result["target"], result["budget_met"]) == (0.6, abs(last["share"] / 0.6 - 1) <= 0.02)
@@ -149,10 +151,10 @@ def test_four_devices_equal_one(tmp_path, folder, dense_weights):
     "import sys, jax, test_training; from test_training import *; assert jax.device_count() == 4\n"
     "folder, weights_file, workdir, changes = sys.argv[1:]\n"
     "vit.VARIANTS['tiny'] = tiny.TRAINED\n"
-    "loop.train(pruned_config(folder, weights_file, **json.loads(changes)), workdir)"
+    "train(pruned_config(folder, weights_file, **json.loads(changes)), workdir)"
   )
   processes.succeed("-c", script, folder, dense_weights, four, json.dumps(changes), devices=4)
-  loop.train(config, one)
+  train(config, one)
 
   ours, theirs = lines(four), lines(one)
   assert [line["step"] for line in ours] == [1, 2, 3, 3, 3, 4, 4, 4]
@@ -175,7 +177,7 @@ def test_four_devices_equal_one(tmp_path, folder, dense_weights):
 
 def test_a_run_and_its_exported_weights_are_the_same_start(tmp_path, folder, dense_weights):
   dense = tmp_path / "dense"
-  loop.train(tiny.config(folder, init_from=str(dense_weights), total_steps=2), dense)
+  train(tiny.config(folder, init_from=str(dense_weights), total_steps=2), dense)
   trained = network.load(dense)
   assert differs(trained.params, tiny.params(ARCH.dense))
   assert (trained.arch, trained.prunes) == (ARCH, False)  # it remembers where it could prune
@@ -185,7 +187,7 @@ def test_a_run_and_its_exported_weights_are_the_same_start(tmp_path, folder, den
   assert_identical(network.load(exported).params, trained.params)
   runs = []
   for name, init_from in (("a", dense), ("b", exported)):
-    loop.train(pruned_config(folder, init_from, total_steps=1), tmp_path / name)
+    train(pruned_config(folder, init_from, total_steps=1), tmp_path / name)
     runs.append(lines(tmp_path / name))
   assert runs[0] == runs[1]
 
@@ -197,7 +199,7 @@ def test_calibrated_thresholds_start_at_the_budget(tmp_path, folder, dense_weigh
     dense_weights,
     **{"data.crop_scale": (1.0, 1.0), "data.hflip": False, "batch_size": 24, "total_steps": 1},
   )
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   first = metrics.read(tmp_path / "run", "train")[0]
   target = 0.6 * dense_gmacs(ARCH)
   assert first["gmacs"] == pytest.approx(target, rel=3e-3)
@@ -208,11 +210,11 @@ def test_calibrated_thresholds_start_at_the_budget(tmp_path, folder, dense_weigh
 def test_a_run_of_another_optimizer_goes_on_to_the_bit(tmp_path, folder, monkeypatch):
   changes = {"optimizer.name": "lion", "optimizer.arguments": "b1=0.8", "eval.pictures": 0}
   config = tiny.config(folder, total_steps=3, **changes)
-  loop.train(config, tmp_path / "whole")
+  train(config, tmp_path / "whole")
   with monkeypatch.context() as patched:
     patched.setattr(session.hosts.StopSignal, "received", lambda self, step: step == 2)
-    assert loop.train(config, tmp_path / "run")["finished"] is False
-  loop.train(config, tmp_path / "run")
+    assert train(config, tmp_path / "run")["finished"] is False
+  train(config, tmp_path / "run")
   assert_identical(saved(config, tmp_path / "run"), saved(config, tmp_path / "whole"))
   assert lines(tmp_path / "run") == lines(tmp_path / "whole")
 
@@ -224,7 +226,7 @@ def test_a_run_takes_from_its_weights_what_the_config_leaves_open_and_keeps_to_i
   dense = network.Network(arch, tiny.params(ARCH.dense), preprocessing=expected)
   dense.save(file)
   config = pruned_config(folder, file, total_steps=1, **{"eval.pictures": 0})
-  loop.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   trained = network.load(tmp_path / "run")
   assert (trained.arch, trained.preprocessing, trained.variant) == (arch, expected, "tiny")
   assert trained.classes == ("ant", "bee", "cat")  # of the data
@@ -235,7 +237,7 @@ def test_a_run_takes_from_its_weights_what_the_config_leaves_open_and_keeps_to_i
   dataclasses.replace(dense, preprocessing=Preprocessing()).save(file)
   for dry_run in (True, False):
     with pytest.raises(InputError, match=r"holds a run of another network \(crop_ratio was 0\.9"):
-      loop.train(config, tmp_path / "run", dry_run)
+      train(config, tmp_path / "run", dry_run)
 
 
 @pytest.mark.slow
@@ -243,8 +245,8 @@ def test_a_network_of_your_own_trains_dense_and_pruned_and_is_loaded_as_it_is(tm
   own = {"model.variant": "mine", "model.width": 8, "model.heads": 2, "model.depth": 3}
   own |= {"model.prune_before": (1, 2), "model.mlp_ratio": 2.0, "model.stem": "conv"}
   own |= {"total_steps": 1, "eval.pictures": 0}
-  loop.train(tiny.config(folder, **own), tmp_path / "dense")
-  loop.train(pruned_config(folder, tmp_path / "dense", **own, budget=0.8), tmp_path / "pruned")
+  train(tiny.config(folder, **own), tmp_path / "dense")
+  train(pruned_config(folder, tmp_path / "dense", **own, budget=0.8), tmp_path / "pruned")
   dense, pruned = (network.load(tmp_path / name) for name in ("dense", "pruned"))
   assert dense.arch == pruned.arch
   assert (pruned.arch.width, pruned.arch.stem, pruned.arch.prune_before) == (8, "conv", (1, 2))
@@ -256,7 +258,7 @@ def test_weights_with_thresholds_need_a_budget(tmp_path, folder):
   file = tmp_path / "pruned.safetensors"
   saving.save(file, tiny.params(ARCH))
   with pytest.raises(InputError, match="does not fit this model: it has thresholds"):
-    loop.train(tiny.config(folder, init_from=str(file)), tmp_path / "run")
+    train(tiny.config(folder, init_from=str(file)), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
@@ -265,10 +267,10 @@ def test_weights_that_prune_where_a_budget_cannot_be_met_are_refused(tmp_path, f
   arch = dataclasses.replace(ARCH, prune_before=(3,))
   network.Network(arch, tiny.params(ARCH.dense)).save(file)
   with pytest.raises(InputError, match=r"budget 0\.6 cannot be met: .* from block 3 on"):
-    loop.train(pruned_config(folder, file), tmp_path / "run")
+    train(pruned_config(folder, file), tmp_path / "run")
 
 
 def test_training_is_imported_without_what_only_some_runs_need():
   heavy = ("matplotlib", "tensorboard", "tensorflow", "tensorflow_datasets", "torch")
-  script = f"import sys, asvit_jax.training.loop; print([m for m in {heavy} if m in sys.modules])"
+  script = f"import sys, asvit_jax.training.train; print([m for m in {heavy} if m in sys.modules])"
   assert processes.succeed("-c", script).strip() == "[]"

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.network import load
-from asvit_jax.run import identity, inputs
+from asvit_jax.run import inputs
 from asvit_jax.vit import description as descriptions
 from asvit_jax.vit.architecture import Architecture
 from asvit_jax.weights import saving, to_timm
@@ -189,10 +190,9 @@ def check_run(directory, change):
   described = changed(tiny.network(ARCH).describe(), where, key, value)
   (directory / "network.json").write_text(json.dumps(described))
   (directory / "inputs.json").write_text(json.dumps({"images": value, "teacher": 1, key: value}))
-  from asvit_jax.config.model import architecture
 
   for read in (
-    lambda: architecture(identity.load(directory)),
+    lambda: tiny.architecture(identity.load(directory)),
     lambda: identity.load_description(directory),
     lambda: inputs.check({"images": 1, "teacher": 1}, directory),
   ):

@@ -98,10 +98,10 @@ def test_google_s_npz_has_its_own_mean_and_std_and_says_its_heads(tmp_path, caps
   assert network.preprocessing == Preprocessing(0.9, (0.5,) * 3, (0.5,) * 3)
   assert "does not say how its images are prepared; taken is" in capsys.readouterr().err
   config = tiny.config("", **OWN | {"data.mean": (0.4, 0.4, 0.4)})  # told otherwise
-  assert load_configured(tmp_path / "B_16.npz", config).preprocessing.mean == (0.4,) * 3
+  assert load_configured(tmp_path / "B_16.npz", tiny.plan(config)).preprocessing.mean == (0.4,) * 3
   config.model.heads = 6
   with pytest.raises(InputError, match="it has 3 heads, not 6"):
-    load_configured(tmp_path / "B_16.npz", config)
+    load_configured(tmp_path / "B_16.npz", tiny.plan(config))
 
 
 def test_torchvision_s_names_and_bilinear_resizing(tmp_path):
@@ -128,11 +128,15 @@ OWN = {
 def test_a_config_leaves_open_what_only_the_weights_know(tmp_path, arch):
   params, tensors = tensors_of(arch)
   theirs = namings.deit3(tensors) if arch == DEIT3 else tensors
-  network = load_configured(save(tmp_path / "w.safetensors", theirs), tiny.config("", **OWN))
+  network = load_configured(
+    save(tmp_path / "w.safetensors", theirs), tiny.plan(tiny.config("", **OWN))
+  )
   assert_identical(network.params, params)
   assert network.arch == arch
   network.save(tmp_path / "again.safetensors")
-  assert load_configured(tmp_path / "again.safetensors", tiny.config("", **OWN)).arch == arch
+  assert (
+    load_configured(tmp_path / "again.safetensors", tiny.plan(tiny.config("", **OWN))).arch == arch
+  )
   assert load(tmp_path / "again.safetensors").arch == arch
 
 
@@ -153,7 +157,7 @@ def test_prefixes_go_and_short_floats_widen(tmp_path, prefix, kind):
   _, tensors = tensors_of(ARCH)
   short = {k: v.astype(getattr(ml_dtypes, kind, kind)) for k, v in tensors.items()}
   path = save(tmp_path / "w.safetensors", PREFIXED[prefix](short))
-  loaded = load_configured(path, tiny.config("", **OWN))
+  loaded = load_configured(path, tiny.plan(tiny.config("", **OWN)))
   for name, value in weights.to_timm(loaded.params).items():
     assert value.dtype == np.float32
     np.testing.assert_array_equal(value, short[name].astype(np.float32))
@@ -200,11 +204,11 @@ def test_weights_without_a_head_get_a_new_one_when_asked_for(tmp_path, family, c
   path = save(tmp_path / "w.safetensors", headless | extra)
   config = tiny.config("", **OWN)
   with pytest.raises(InputError, match=r"has no head for 5 classes.*init_new_head=True"):
-    load_configured(path, config)
+    load_configured(path, tiny.plan(config))
   said = capsys.readouterr().err
   assert "left out what the classifier does not need: " in said
   assert all(name in said for name in extra)
-  loaded = load_configured(path, config, new_head=True).params
+  loaded = load_configured(path, tiny.plan(config), new_head=True).params
   assert loaded["head"]["kernel"].shape == (24, 5)
   assert np.abs(loaded["head"]["kernel"]).max() > 0
   assert_identical({k: v for k, v in loaded.items() if k != "head"}, without_head(params))
@@ -388,13 +392,13 @@ def test_as_many_patches_in_another_shape_are_not_taken_as_they_are(tmp_path):
   wanted = dataclasses.replace(ARCH, image_size=(16, 64))
   config = tiny.config("", **OWN | {"model.image_size": "16x64"})
   with pytest.raises(InputError, match=r"image_size 32, not \(16, 64\)"):
-    load_configured(path, config)
+    load_configured(path, tiny.plan(config))
   save(path, tensors_of(ARCH)[1])  # which does not say what it is
   with pytest.raises(
     InputError, match=r"of 4 rows and 4 columns of patches, and the image has 2 and 8"
   ):
-    load_configured(path, config)
-  network = load_configured(path, config, resize=True)
+    load_configured(path, tiny.plan(config))
+  network = load_configured(path, tiny.plan(config), resize=True)
   assert (network.arch, network.params["pos_embed"].shape) == (wanted, (1, 17, 24))
   assert vit.specs(wanted.dense)["pos_embed"].shape == (1, 17, 24)
 

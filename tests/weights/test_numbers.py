@@ -14,9 +14,9 @@ from command_lines import run
 from raw_weights import write_safetensors as write_raw
 
 from asvit_jax import weights
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import load
-from asvit_jax.run import identity
 from asvit_jax.run.checkpoints import Checkpoints
 from asvit_jax.run.state import TrainState
 from asvit_jax.weights.saving import save

@@ -39,7 +39,7 @@ def test_the_run_is_meant_and_what_is_beside_is_named(workdir, capfd):
     load(workdir, step="4")
   assert same(load(workdir / "model.safetensors").params, OTHERS)
   config = tiny.config("", budget=0.6)
-  assert same(load_configured(str(workdir), config).params, PARAMS)
+  assert same(load_configured(str(workdir), tiny.plan(config)).params, PARAMS)
 
 
 @pytest.mark.parametrize("flag", ["workdir", "weights"])

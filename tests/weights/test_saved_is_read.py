@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
 from asvit_jax.export import notes
 from asvit_jax.network import load
-from asvit_jax.run import identity
 from asvit_jax.weights import saving
 
 ARCH = tiny.arch(width=12, depth=2, prune_before=(1,), image_size=16, classes=3)

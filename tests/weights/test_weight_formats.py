@@ -6,8 +6,8 @@ import test_weight_files
 import tiny
 
 from asvit_jax import weights
+from asvit_jax.config import identity
 from asvit_jax.core.errors import InputError
-from asvit_jax.run import identity
 from asvit_jax.run.checkpoints import Checkpoints
 from asvit_jax.run.state import TrainState
 from asvit_jax.weights import formats

@@ -87,7 +87,7 @@ def _labels(data, split):
     key = f"{which}_labels"
     if split == data.get(f"{which}_split") and data.get(key):
       images = functools.cache(lambda: _images(data, split))  # all are listed
-      return read_labels(data[key], f"data.{key}", images)
+      return read_labels(getattr(data, key), f"data.{key}", images)
   return None
 
 

@@ -1,11 +1,13 @@
 """Workdirs of runs: the weights in a run's checkpoints."""
 
+from asvit_jax.config import identity
 from asvit_jax.config import parts as config_parts
-from asvit_jax.config.model import architecture, trained_architecture
+from asvit_jax.config.plan import unchecked
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
-from asvit_jax.run import choice, identity, ranking
+from asvit_jax.run import choice, ranking
+from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.vit import Architecture
 from asvit_jax.weights.formats.repository import weights_in
 from asvit_jax.weights.names import to_timm
@@ -26,19 +28,22 @@ class Workdir:
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
     # Of a run of one's own data or optimizer, the weights need neither.
-    config = identity.load(source, parts, config_parts.NETWORK)
+    plan = unchecked(identity.load(source, parts, config_parts.NETWORK))
     description = identity.load_description(source)
-    arch = trained_architecture(config)
+    arch = plan.arch
     if "architecture" in description:
       arch = Architecture.from_json(description["architecture"], f"workdir {source}", parts)
-      arch = arch.dense if config.budget is None else arch
     else:  # of a run from before it was written
-      ratio = config.data.crop_ratio
+      ratio = plan.data.crop_ratio
       description = {
-        "variant": config.model.variant,
-        "architecture": architecture(config).to_json(),
+        "variant": plan.model.variant,
+        "architecture": arch.to_json(),
         "preprocessing": {} if ratio is None else {"crop_ratio": ratio},
       }
+    if plan.prunes:
+      check_budget(arch, plan.budget)
+    else:
+      arch = arch.dense
     checkpoints = Checkpoints(source, read_only=True)
     if checkpoints.latest_step is None:
       raise InputError(f"{source} has no checkpoint yet: let train.py save one first")
@@ -48,7 +53,7 @@ class Workdir:
         f"{source} holds a run, whose weights are taken, and not {beside[0]} beside them: to take "
         "those, give the path of that file"
       )
-    step, kind = choice.choose(source, config, checkpoints.steps, step, weights_of)
+    step, kind = choice.choose(source, plan, checkpoints.steps, step, weights_of)
     name = {ranking.EMA: "ema", ranking.RAW: "params"}[kind]
     budgets = len(description.get("budgets", ()))
     return Stored(to_timm(checkpoints.restore_weights(arch, name, budgets, step)), description)

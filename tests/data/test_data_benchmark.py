@@ -1,13 +1,14 @@
 import processes
 import pytest
-from image_sets import PREPROCESSING, make_config
+import tiny
+from image_sets import PREPROCESSING
 
-from asvit_jax.data import throughput
+from asvit_jax.data import benchmark
 
 
 def test_the_benchmark_accounts_for_all_the_time_of_a_core(folder):
-  config = make_config(dir=folder, rand_augment=9.0, repeats=2)
-  result = throughput.measure(config, PREPROCESSING, batches=2, rounds=1)
+  config = tiny.config(folder, batch_size=4, **{"data.rand_augment": 9.0, "data.repeats": 2})
+  result = benchmark.measure(tiny.plan(config), PREPROCESSING, batches=2, rounds=1)
   assert result["images_per_s_a_core"] > 0
   assert result["images_per_s"] > 0
   parts = {"decode", "random_resized_crop", "rand_augment", "other"}

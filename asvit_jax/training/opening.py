@@ -1,4 +1,4 @@
-"""What a run begins with: its data and its network, opened and checked."""
+"""Opening a run: its images, its network and its teacher, loaded and checked."""
 
 import dataclasses
 from typing import Any
@@ -6,160 +6,156 @@ from typing import Any
 import jax.numpy as jnp
 
 from asvit_jax import vit
-from asvit_jax.config.model import PRUNING, architecture, preprocessing
+from asvit_jax.config.model import PRUNING
+from asvit_jax.config.plan import Plan
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
 from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
+from asvit_jax.optimizers import groups
 from asvit_jax.run.layout import has_checkpoint
 from asvit_jax.sparsity import dial
 from asvit_jax.sparsity.calibration import MAX_IMAGES
 from asvit_jax.sparsity.complexity import check_budget
-from asvit_jax.training.optimizers import groups
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-  """The network, data and teacher of a run, as `set_up` opens them.
+class Opened:
+  """A run before its first step, as `open_run` returns it.
 
   Attributes:
+    plan: the `Plan`, complete.
     network: the `Network` to train, with its initial parameters; it prunes if there is a budget.
     source: images to train on.
     eval_source: images to evaluate on.
     teacher_params: parameters of the frozen dense teacher; () when training a dense network.
-    class_weights: weight of each class in the loss; None for equal weights.
   """
 
+  plan: Plan
   network: Network
   source: Any
   eval_source: Any
   teacher_params: Any = ()
-  class_weights: tuple[float, ...] | None = None
 
 
-def set_up(config, workdir=None):
-  """Opens the data and the weights of a config.
+def open_run(plan, workdir=None):
+  """Opens the data and the weights of a plan, and completes it.
 
   Args:
-    config: see `config.base`; its values are checked.
-    workdir: of the run, where the lists of a folder's files are kept unless `data.cache` says
-      where. With a checkpoint in it, the images were checked when the run began, and are not
-      again. None to check them all and to write nothing.
+    plan: a `Plan`.
+    workdir: directory of the run, which keeps the lists of a folder's files unless `data.cache`
+      names another. With a checkpoint in it, the images were checked when the run began, and are
+      not again. None to check them all and to write nothing.
 
   Returns:
-    A `Setup`.
+    An `Opened`.
 
   Raises:
     InputError: data that is not there, images that cannot be read, weights that do not fit.
   """
-  data = _cached_in(workdir, config.data)
+  data = _cached_in(workdir, plan.data)
   source = sources.open_source(data, data.train_split)
   eval_source = sources.open_source(data, data.eval_split)
-  loader.check_classes(config, source)
-  loader.check_classes(config, eval_source)
-  names = sources.class_names(config.data) or source.classes
-  network, was_pruned = _first_network(config, tuple(names), source)
-  teacher_params = _teacher_params(config, network, was_pruned) if network.prunes else ()
+  loader.check_classes(plan, source)
+  loader.check_classes(plan, eval_source)
+  names = sources.class_names(plan.data) or source.classes
+  network, was_pruned = _first_network(plan, tuple(names), source)
+  teacher_params = _teacher_params(plan, network, was_pruned) if network.prunes else ()
   goes_on = workdir is not None and has_checkpoint(workdir)
   for images in () if goes_on else (source, eval_source):
-    sources.check_images(images, config.data.check_images, config.data.max_bad_images)
-  groups.check_frozen(network.params, config.optimizer.freeze)
-  weights = class_weights.of(config.criterion.class_weights, config.model.num_classes, source)
-  return Setup(network, source, eval_source, teacher_params, weights)
+    sources.check_images(images, plan.data.check_images, plan.data.max_bad_images)
+  groups.check_frozen(network.params, plan.optimizer.freeze)
+  weights = class_weights.of(plan.criterion.class_weights, plan.model.num_classes, source)
+  plan = plan.of_images(len(source)).of_network(network.arch, network.preprocessing, weights)
+  return Opened(plan, network, source, eval_source, teacher_params)
 
 
 def _cached_in(workdir, data):
-  """`config.data` with a directory in the workdir for its lists, which must be on a disk."""
+  """`Plan.data` with a directory in the workdir for its lists, which must be on a disk."""
   if data.cache or workdir is None or storage.in_bucket(workdir):
     return data
-  data = data.copy_and_resolve_references()
-  data.cache = str(storage.path(workdir) / "lists")
-  return data
+  return dataclasses.replace(data, cache=str(storage.path(workdir) / "lists"))
 
 
-def calibrated(config, network, source):
+def calibrated(plan, network, source):
   """The network with thresholds that meet the budget on a sample of the images to train on."""
   sample = sources.Sample(source, MAX_IMAGES)
-  batches = loader.eval_batches(config, sample, network.preprocessing)
+  batches = loader.eval_batches(plan, sample, network.preprocessing)
   # Counts are of these thresholds, and training moves them.
-  return network.calibrate(batches, network.budgets or config.budget).with_counts(())
+  return network.calibrate(batches, network.budgets or plan.budget).with_counts(())
 
 
-def _first_network(config, classes, source):
+def _first_network(plan, classes, source):
   """The weights of `init_from` over random ones; thresholds stay where these are dense.
 
   Returns:
     The `Network`, and whether the weights are a pruned one's.
   """
-  if config.init_from:
+  if plan.init_from:
     network = load_configured(
-      config.init_from,
-      config,
-      resize=config.init_resize,
-      new_head=config.init_new_head,
-      key=config.init_key,
-      step=config.init_step,
-      weights_of=config.init_weights_of,
+      plan.init_from,
+      plan,
+      resize=plan.init_resize,
+      new_head=plan.init_new_head,
+      key=plan.init_key,
+      step=plan.init_step,
+      weights_of=plan.init_weights_of,
     )
-    sources.check_order(network.classes, config.data, source)
+    sources.check_order(network.classes, plan.data, source)
   else:
     network = Network(
-      architecture(config),
-      {},
-      config.model.dtype,
-      preprocessing(config),
-      variant=config.model.variant,
+      plan.arch, {}, plan.model.dtype, plan.preprocessing, variant=plan.model.variant
     )
   arch = network.arch
-  if config.budget is not None:
-    check_budget(arch, config.budget)  # it may prune elsewhere than the config's variant does
+  if plan.budget is not None:
+    check_budget(arch, plan.budget)  # it may prune elsewhere than the config's variant does
   elif network.prunes:
     raise InputError(
-      f"weights {config.init_from} does not fit this model: it has thresholds, and a network "
+      f"weights {plan.init_from} does not fit this model: it has thresholds, and a network "
       "that is trained without a budget has none; give a budget, or dense weights"
     )
   # A dense network remembers where it could prune, but has no thresholds.
   was_pruned = network.prunes
-  params = vit.initial_params(arch.dense if config.budget is None else arch, seed=config.seed)
-  params |= (network.at(config.budget) if network.budgets else network).params
+  params = vit.initial_params(arch.dense if plan.budget is None else arch, seed=plan.seed)
+  params |= (network.at(plan.budget) if network.budgets else network).params
   network = dataclasses.replace(
     network, params=params, classes=classes, budgets=(), counts=(), speedups=()
   )
-  if config.budget_range is None:
+  if plan.budget_range is None:
     return network, was_pruned
-  budgets = dial.spread(*config.budget_range, config.budget)
+  budgets = dial.spread(*plan.budget_range, plan.budget)
   rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # until they are calibrated
   return network.with_thresholds(rows, budgets), was_pruned
 
 
-def _teacher_params(config, network, was_pruned):
+def _teacher_params(plan, network, was_pruned):
   """The parameters of the dense network that teaches: of `teacher_from`, or the first ones.
 
   Args:
-    config: see `config.base`.
+    plan: a `Plan`.
     network: the `Network` to train.
     was_pruned: whether its weights are a pruned network's.
 
   Raises:
     InputError: a teacher of other dimensions, or one that expects other pixels.
   """
-  if not config.teacher_from:
+  if not plan.teacher_from:
     if was_pruned:
       log(
-        f"WARNING: the weights {config.init_from} are of a network that was pruned before, and so "
+        f"WARNING: the weights {plan.init_from} are of a network that was pruned before, and so "
         "its teacher is, too: what that has unlearned, it cannot teach; give the dense weights "
         "as config.teacher_from"
       )
     return network.dense.params
-  teacher = load_configured(config.teacher_from, config, resize=config.init_resize)
+  teacher = load_configured(plan.teacher_from, plan, resize=plan.init_resize)
   if teacher.prunes:
     log(
-      f"WARNING: teacher_from {config.teacher_from} is of a network that was pruned; its weights "
+      f"WARNING: teacher_from {plan.teacher_from} is of a network that was pruned; its weights "
       "teach without their thresholds: give those from before it was"
     )
-  name = f"teacher_from {config.teacher_from}"
+  name = f"teacher_from {plan.teacher_from}"
   fields = [f.name for f in dataclasses.fields(network.arch) if f.name not in PRUNING]
   differ = [f for f in fields if getattr(teacher.arch, f) != getattr(network.arch, f)]
   if differ:

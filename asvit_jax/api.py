@@ -1,6 +1,10 @@
-"""A config and its images from Python: what the command line does with flags."""
+"""The commands as functions of Python: they take a config where a command takes flags.
+
+A config is resolved here; what is below takes its `Plan`.
+"""
 
 from asvit_jax.config.defaults import base
+from asvit_jax.config.plan import resolve
 from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
@@ -38,6 +42,49 @@ def recipe(name=None, **changes):
       )
   config.update_from_flattened_dict(flat)
   return config
+
+
+def evaluate(network, config, source, execution=None, **options):
+  """Accuracy, compute and kept tokens of a network on a data set, as `evaluate.py` prints them.
+
+  Args:
+    network: a `Network`.
+    config: of `recipe`; `data` and `eval.batch_size` are read.
+    source: of `open_images`.
+    execution: a name of `EXECUTIONS`; by default packed if the network prunes, else dense.
+    **options: see `evaluation.accuracy.evaluate`.
+
+  Returns:
+    Dictionary, see `evaluation.accuracy.evaluate`.
+
+  Raises:
+    InputError: a config that cannot work, or as `evaluation.accuracy.evaluate`.
+  """
+  from asvit_jax.evaluation import accuracy
+
+  plan = resolve(config, trains=False)
+  return accuracy.evaluate(network, plan, source, execution, **options)
+
+
+def draw_tokens(network, config, source, execution="masked", count=None):
+  """Runs a pruned network on images and draws the tokens that each stage keeps.
+
+  Args:
+    network: a `Network` that prunes.
+    config: of `recipe`; `data` is read.
+    source: of `open_images`.
+    execution: masked or fixed.
+    count: number of images to draw, evenly spaced in the source; by default all of it.
+
+  Returns:
+    matplotlib `Figure`.
+
+  Raises:
+    InputError: a config that cannot work, or as `report.tokens.draw_tokens`.
+  """
+  from asvit_jax.report import tokens
+
+  return tokens.draw_tokens(network, resolve(config, trains=False), source, execution, count)
 
 
 def open_images(config, split=None):

@@ -6,16 +6,18 @@ these and no others.
 
 import json
 
+from ml_collections import ConfigDict
+
 from asvit_jax.config import base
 from asvit_jax.config import parts as config_parts
 from asvit_jax.config.keys import flatten
-from asvit_jax.config.length import total_steps
 from asvit_jax.core import hosts, schema, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.plain import plain
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
+from asvit_jax.optimizers.schedule import Schedule, total_steps
 from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.run import layout
 from asvit_jax.vit import description as descriptions
@@ -47,12 +49,6 @@ _LENGTH = ("epochs", "total_steps", "optimizer.decay_steps")
 
 # What runs did that do not have these keys yet, where it is not the default.
 _BEFORE = {"ema_warmup": False}
-
-# May also differ from host to host: where each finds what is the same for all.
-_OF_A_HOST = (
-  *("data.dir", "data.classes", "data.train_labels", "data.eval_labels", "data.cache"),
-  *("data.workers", "init_from", "teacher_from"),
-)
 
 # The forms of what stands in a workdir. Of a config, `base` knows the type of each key.
 _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
@@ -89,6 +85,26 @@ def save(config, workdir, description=None):
     storage.write(storage.path(workdir) / name, text, f"the run's {name}")
 
 
+def save_run(config, plan, description, inputs, workdir):
+  """Writes what makes a run the same run, before its first step: the first host alone does.
+
+  Args:
+    config: see `config.base`.
+    plan: its `Plan`, complete. Nothing reads `plan.json` again: it tells people what was resolved.
+    description: `Network.describe()`.
+    inputs: of `run.inputs.describe`.
+    workdir: where to.
+
+  Raises:
+    InputError: as `save`.
+  """
+  if not hosts.is_first():
+    return
+  save(config, workdir, description)
+  inputs_lib.save(inputs, workdir)
+  storage.write(storage.path(workdir) / "plan.json", _json(plan.to_json()), "the run's plan.json")
+
+
 def check_config(config, workdir):
   """Raises InputError where a run of another config is there, or nothing could be written.
 
@@ -110,7 +126,7 @@ def check_config(config, workdir):
     inputs = inputs_lib.read(workdir)
     length = () if inputs is None else _LENGTH
     moved = [k for k in changed if k in inputs_lib.PLACES]
-    if moved and not inputs_lib.know_weights(config, workdir, inputs):
+    if moved and not inputs_lib.know_weights(config.budget, workdir, inputs):
       moved = []
     others = [k for k in changed if k not in (*length, *moved)]
     if others:
@@ -122,7 +138,7 @@ def check_config(config, workdir):
     if len(changed) > len(moved):
       _check_no_shorter(config, found, inputs["images"], workdir)
     if inputs is not None:
-      inputs_lib.check_places(config, workdir)
+      inputs_lib.check_places({key: config[key] for key in ("init_from", "teacher_from")}, workdir)
   layout.check(workdir)
   return moved
 
@@ -137,13 +153,32 @@ def _check_no_shorter(config, found, images, workdir):
     )
 
 
+def describe_extension(config, workdir):
+  """How a config makes the run in a workdir longer, in a line; None where it does not."""
+  if not layout.is_run(workdir):
+    return None
+  before, inputs = load(workdir, config_parts.own(config)), inputs_lib.read(workdir)
+  if inputs is None:  # a run from before its images were counted
+    return None
+  was, now = (total_steps(c, inputs["images"]) for c in (before, config))
+  if was == now:
+    return None
+  rates = [Schedule.of(before, was)(was), Schedule.of(config, now)(was)]
+  old, new = (f"{float(rate):.3g}" for rate in rates)
+  return (
+    f"extended from {was:,} to {now:,} steps: the learning rate of step {was:,} was {old}, and is "
+    f"{new} by the schedule now (--config.optimizer.decay_steps={was} keeps the one there was, and "
+    f"stays at {old})"
+  )
+
+
 def as_begun(config, workdir):
   """A config with what the run in a workdir does, if there is one, by keys that came after it.
 
   So a run goes on as it began; all other keys are for `check_config`.
   """
-  if not layout.is_run(workdir):
-    return config
+  if not isinstance(config, ConfigDict) or not layout.is_run(workdir):
+    return config  # `plan.resolve` says what is wrong with the first
   before = _read(workdir, "config.json")
   later = {k: v for k, v in _BEFORE.items() if k not in before and config[k] != v}
   if later:
@@ -153,11 +188,6 @@ def as_begun(config, workdir):
     if hosts.is_first():
       log(f"{workdir} holds a run from before these keys, which goes on as it began: {listed}")
   return config
-
-
-def of_all_hosts(config):
-  """{dotted key: value} of a config, of those that every host must have alike."""
-  return {f"config.{k}": v for k, v in flatten(config).items() if k not in _OF_A_HOST}
 
 
 def load(workdir, parts=(), needed=config_parts.TRAINING):

@@ -1,4 +1,12 @@
-"""The optimizer that a config asks for, with what surrounds it."""
+"""Optimizers: those of optax and your own, with what surrounds them.
+
+An optimizer is a function of `learning_rate`, a schedule, and of what `optimizer.arguments` may
+give it by name; it returns an `optax.GradientTransformation` that needs no more than gradients and
+parameters. Where it takes `weight_decay` and a `mask`, it gets them.
+
+The tests know those of the table. Any other of optax goes by its name there, and what is in one of
+its packages, or yours, by `package.module:object`: `optax.contrib:muon`.
+"""
 
 import inspect
 
@@ -7,12 +15,23 @@ import numpy as np
 import optax
 
 from asvit_jax import vit
-from asvit_jax.core import keywords
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.parts import Table
 from asvit_jax.core.printable import shown
-from asvit_jax.training.optimizers import OPTIMIZERS, groups
-from asvit_jax.training.schedule import learning_rate
+from asvit_jax.optimizers import groups
+from asvit_jax.optimizers.schedule import Schedule
+
+OPTIMIZERS = Table(
+  "optimizer",
+  "optimizer.name",
+  {
+    "adamw": "optax:adamw",
+    "lamb": "optax:lamb",
+    "lion": "optax:lion",
+    "sgd": "optax:sgd",
+  },
+)
 
 # Names of keyword arguments that are set here, in the words of optax.
 _MASKS = ("mask", "weight_decay_mask")
@@ -30,27 +49,25 @@ _TRIED_ON = vit.Architecture(
 )
 
 
-def create(config, steps):
-  """The optimizer of a config, which clips, descends, and lets stay what is frozen.
+def create(options, schedule):
+  """The optimizer of a plan: it clips, descends, and leaves frozen parameters where they are.
 
   Args:
-    config: see `config.base`; its section `optimizer` is read.
-    steps: number of steps of the whole run.
+    options: `Plan.optimizer`.
+    schedule: learning rate, a number or a function of the step: `Plan.schedule`.
 
   Returns:
-    An optax optimizer, and its learning rate, a function of the step.
+    An `optax.GradientTransformation`.
 
   Raises:
     InputError: as `build`.
   """
-  schedule, options = learning_rate(config, steps), config.optimizer
-  arguments = keywords.parse(options.arguments, "optimizer.arguments")
-  stages = [build(options.name, schedule, options.weight_decay, **arguments)]
+  stages = [build(options.name, schedule, options.weight_decay, **options.arguments)]
   if options.clip_norm:
     stages.insert(0, groups.clipped(options.clip_norm, options.freeze))
   if options.thresholds_lr != 1 or options.freeze or options.layer_decay != 1:
     stages.append(groups.scaled(options.thresholds_lr, options.freeze, options.layer_decay))
-  return optax.chain(*stages), schedule
+  return optax.chain(*stages)
 
 
 def updates_done(opt_state):
@@ -111,10 +128,10 @@ def build(name, learning_rate, weight_decay, /, **arguments):
     ) from error
 
 
-def check(config):
-  """Raises InputError unless the step can run the optimizer of a config; it is tried on shapes."""
-  optimizer, _ = create(config, 1)
-  name, params = config.optimizer.name, vit.specs(_TRIED_ON)
+def check(options):
+  """Raises InputError unless a step can run the optimizer of a plan; it is tried on shapes."""
+  optimizer = create(options, Schedule(1e-3, 1e-3, 0, 1))
+  name, params = options.name, vit.specs(_TRIED_ON)
   try:
     state = jax.eval_shape(optimizer.init, params)
     updates, after = jax.eval_shape(optimizer.update, params, state, params)

@@ -1,0 +1,1 @@
+"""What moves the parameters: optimizers, groups of parameters, and the learning rate."""

@@ -1,0 +1,155 @@
+"""What a run will be, counted before it begins: steps, images, memory, compute."""
+
+import math
+
+import jax
+import numpy as np
+
+from asvit_jax.core import devices, leaves
+from asvit_jax.data import sources
+from asvit_jax.optimizers.groups import is_frozen
+from asvit_jax.training import parallel
+from asvit_jax.training.step import initial_share, state_shapes
+
+_MUCH = 0.1  # of the initial weights, in an average that is meant to be of trained ones
+# Of the loss: where keeping all tokens costs less, the other terms decide how many are kept. The
+# paper's weight, 2 a GMAC, makes it 3.2 for DeiT-S at 65 %.
+_LITTLE = 0.1
+
+
+def summarize(plan, network, source, eval_source, machine=None):
+  """Counts what a run would do.
+
+  Args:
+    plan: a `Plan`, complete.
+    network: the `Network` it trains.
+    source: images to train on.
+    eval_source: images to evaluate on.
+    machine: dictionary of `devices`, `platform` and `hosts` of another machine that it would run
+      on; by default this one's.
+
+  Returns:
+    Dictionary: `variant`, `parameters`, `gmacs_dense`, `gmacs_target` (None for a dense network);
+    `data`, `images`, `eval_images`, `notes` about them; `devices`, `platform`, `hosts`,
+    `batch_size`, `batch_a_device`, `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`,
+    `evaluations`, `checkpoints`; `ema_initial_share`, the share of the first weights in the
+    averaged ones at the end, None where none are averaged; `budget_loss_unpruned`, what keeping
+    all tokens adds to the loss, None where no threshold is trained towards a budget.
+  """
+  steps, schedule = plan.steps, plan.schedule
+  every = plan.eval.every, plan.checkpoint_every
+  evaluations, saves = ((steps - 1) // count for count in every)
+  both = (steps - 1) // math.lcm(*every)
+  machine = machine or {
+    "devices": jax.device_count(),
+    "platform": jax.devices()[0].platform,
+    "hosts": jax.process_count(),
+  }
+  return {
+    "variant": plan.model.variant,
+    "parameters": leaves.count(network.params),
+    "gmacs_dense": network.dense_gmacs,
+    "gmacs_target": plan.target_gmacs,
+    "data": plan.data.name,
+    "images": len(source),
+    "eval_images": len(eval_source),
+    "notes": sources.notes(source, eval_source),
+    **machine,
+    "batch_size": plan.batch_size,
+    "batch_a_device": plan.batch_size // machine["devices"],
+    "accumulate": plan.accumulate,
+    "steps": steps,
+    "warmup_steps": schedule.warmup_steps,
+    "lr_peak": float(schedule(schedule.warmup_steps)),
+    "lr_end": float(schedule(steps)),
+    "evaluations": evaluations + 1,  # and one at the end; every evaluation is saved, too
+    "checkpoints": evaluations + saves - both + 1,
+    "ema_initial_share": initial_share(steps, plan.ema_decay, plan.ema_warmup)
+    if plan.ema_decay
+    else None,
+    "budget_loss_unpruned": _budget_loss_unpruned(plan, network),
+  }
+
+
+def _budget_loss_unpruned(plan, network):
+  """The weighted budget term of the loss while nothing is pruned; see `losses.terms.Budget`."""
+  fixed = is_frozen("thresholds", plan.optimizer.freeze) or not plan.optimizer.thresholds_lr
+  if plan.budget in (None, 1) or fixed:
+    return None
+  return plan.loss["budget"] * (network.dense_gmacs - plan.target_gmacs)
+
+
+def describe(counted):
+  """What `summarize` counted, in words."""
+  n, aim = counted, ""
+  if n["gmacs_target"] is not None:
+    aim = f", aiming at {n['gmacs_target']:.4f}"
+  parts = "" if n["accumulate"] == 1 else f" in {n['accumulate']} parts"
+  return (
+    f"{n['variant']}: {n['parameters']:,} parameters, "
+    f"{n['gmacs_dense']:.4f} GMACs dense{aim}\n"
+    f"{n['data']}: {n['images']:,} images to train on, "
+    f"{n['eval_images']:,} to evaluate on\n"
+    f"{n['steps']:,} steps of {n['batch_size']} images: {n['batch_a_device']} on each of "
+    f"{n['devices']} {n['platform']} device(s) of {n['hosts']} host(s){parts}\n"
+    f"learning rate {n['lr_peak']:.3g} after {n['warmup_steps']:,} steps of warm-up, "
+    f"{n['lr_end']:.3g} at the end; {n['evaluations']:,} evaluations, "
+    f"{n['checkpoints']:,} checkpoints"
+    + _describe_average(n["ema_initial_share"])
+    + _describe_budget(counted)
+  )
+
+
+def _describe_average(share):
+  """A line on the averaged weights, where there are some."""
+  if share is None:
+    return ""
+  left = "less than 0.01" if share < 1e-4 else f"{100 * share:.2g}"
+  line = f"\naveraged weights: {left} % of the initial ones is left in them at the end"
+  if share < _MUCH:
+    return line
+  return (
+    f"{line}: WARNING: that is much; set ema_warmup or a smaller ema_decay, or use --weights-of raw"
+  )
+
+
+def _describe_budget(counted):
+  """A line on the budget's weight in the loss, where it is too small to be felt."""
+  loss = counted["budget_loss_unpruned"]
+  if loss is None or loss >= _LITTLE:
+    return ""
+  weight = 1 / (counted["gmacs_dense"] - counted["gmacs_target"])
+  return (
+    f"\nbudget: WARNING: keeping every token adds {loss:.2g} to the loss, too little to be "
+    f"felt: --config.loss.budget weighs one GMAC, and this network has few; {weight:.2g} makes it 1"
+  )
+
+
+def memory_mb(plan, program, network, optimizer):
+  """MiB that a step takes on a device, by the compiler's account; None where it gives none.
+
+  Args:
+    plan: a `Plan`.
+    program: of `parallel.parallelize`.
+    network: the `Network` it trains.
+    optimizer: an optax optimizer.
+  """
+  shapes = step_shapes(plan, network, optimizer)
+  return devices.memory_mb(program.lower(*shapes).compile())
+
+
+def step_shapes(plan, network, optimizer):
+  """The arguments of the program of a step, for this host, as `jax.ShapeDtypeStruct`s.
+
+  Args:
+    plan: a `Plan`.
+    network: the `Network` it trains; its parameters may be shapes, too.
+    optimizer: an optax optimizer.
+  """
+  state = state_shapes(network.params, optimizer, plan.ema_decay)
+  teacher_params = network.dense.params if network.prunes else ()
+  batch = {
+    "image": jax.ShapeDtypeStruct((plan.batch_size, *network.arch.image_shape), np.uint8),
+    "label": jax.ShapeDtypeStruct((plan.batch_size,), np.int32),
+  }
+  return parallel.shapes(state, teacher_params, batch, plan.parallel)

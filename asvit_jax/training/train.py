@@ -1,0 +1,93 @@
+"""Training, top to bottom: resolve the config, open the run, claim the workdir, take the steps."""
+
+from asvit_jax.config import identity
+from asvit_jax.config.plan import resolve
+from asvit_jax.core import exchange
+from asvit_jax.core.devices import precision
+from asvit_jax.core.errors import InputError
+from asvit_jax.data import workers
+from asvit_jax.optimizers import building
+from asvit_jax.run import inputs as inputs_lib
+from asvit_jax.run import layout, lock
+from asvit_jax.training import summary
+from asvit_jax.training.opening import open_run
+from asvit_jax.training.reporting import log
+from asvit_jax.training.session import Session
+from asvit_jax.training.step import make_program
+
+
+def train(config, workdir, dry_run=False):
+  """Trains a network, or continues a run that stopped.
+
+  Args:
+    config: see `config.base`.
+    workdir: directory of the run, or `gs://BUCKET/…`. It gets `config.json`, `plan.json`,
+      `network.json`, `inputs.json`, `checkpoints/`, `metrics.jsonl`, `pictures/`, `tensorboard/`
+      and `lock`.
+    dry_run: checks everything, writes nothing, and says what would be run.
+
+  Returns:
+    Dictionary: `workdir`, `step`, and the last evaluation; where SIGTERM, Ctrl-C or SIGHUP ended
+    the run, `finished` is False. For a dry run: what `summary.summarize` counts, the `memory_mb` of
+    a step on a device, and the `plan`.
+
+  Raises:
+    InputError: anything in the config, the data, the weights or the workdir that does not fit,
+      before the first step where it can be known then; another run that writes there; a disk that
+      is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
+  """
+  workers.check_script()
+  config = identity.as_begun(config, workdir)
+  plan = resolve(config)
+  with precision(plan.model.precision):
+    exchange.check_same(plan.of_all_hosts(), "give all of them the same flags")
+    moved = identity.check_config(config, workdir)
+    extension = (
+      identity.describe_extension(config, workdir) if layout.has_checkpoint(workdir) else None
+    )
+    if not dry_run:
+      lock.check(workdir)
+    opened = open_run(plan, None if dry_run else workdir)
+    inputs = _check_inputs(opened, workdir, moved)
+    if extension is not None:
+      log(extension)
+    if dry_run:
+      return _describe(opened)
+    try:
+      with lock.held(workdir) as check_lock:
+        identity.save_run(config, opened.plan, opened.network.describe(), inputs, workdir)
+        session = Session(opened, workdir, check_lock)
+        del opened  # its parameters would take a device's memory for as long as the run goes
+        return session.run()
+    except OSError as error:
+      raise InputError(
+        f"the run in {workdir} cannot read or write a file ({error}): make room or mend the disk, "
+        "and run the same command to go on from its last checkpoint"
+      ) from error
+
+
+def _check_inputs(opened, workdir, moved):
+  """Data and weights as `run.inputs` keeps them: the same on all hosts, and as the run began."""
+  inputs = inputs_lib.describe(
+    opened.source, opened.teacher_params, opened.plan.class_weights, opened.network.params
+  )
+  exchange.check_same(
+    {"images to train on": inputs["images"], "images to evaluate on": len(opened.eval_source)}
+    | {"teacher (its checksum)": inputs["teacher"]},
+    "give all of them the same data and weights",
+  )
+  inputs_lib.check(inputs, workdir, moved)
+  identity.check_network(opened.network.describe(), workdir)
+  return inputs
+
+
+def _describe(opened):
+  """Says what a run would be, in words and as the dictionary of a dry run."""
+  plan, network = opened.plan, opened.network
+  counted = summary.summarize(plan, network, opened.source, opened.eval_source)
+  log(plan.describe())
+  log(summary.describe(counted))
+  optimizer = building.create(plan.optimizer, plan.schedule)
+  program, _ = make_program(plan, network, optimizer)
+  memory = summary.memory_mb(plan, program, network, optimizer)
+  return counted | {"memory_mb": memory, "plan": plan.to_json()}
