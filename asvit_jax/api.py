@@ -35,7 +35,7 @@ def recipe(name=None, **changes):
     flat |= {f"{key}.{inner}".rstrip("."): of for inner, of in nested.items()}
   known = set(_keys(config))
   for key in flat:
-    if key not in known:
+    if key not in known and not key.startswith(("optimizer.arguments.", "criterion.arguments.")):
       raise InputError(
         f"config key {shown(key)} is unknown: asvit_jax/config/defaults.py has all of them"
         f"{hint(key, known)}"

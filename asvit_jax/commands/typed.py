@@ -17,6 +17,8 @@ class _OrNone(flags.ArgumentParser):
     """The value of a text; a value stays as it is."""
     if argument == "None":
       return None
+    if not isinstance(argument, (str, int, float)):  # keyword arguments, whose flag is text
+      return argument
     try:
       return self._parser.parse(argument)
     except (TypeError, ValueError) as error:

@@ -4,8 +4,11 @@ A file in `configs/` starts from `base()` and changes what its recipe needs. Key
 misspelt one is an error that names the nearest.
 """
 
+from types import NoneType
+
 from ml_collections import ConfigDict, config_dict
 
+from asvit_jax.core import keywords
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
@@ -19,6 +22,12 @@ class Section(ConfigDict):
   """
 
   def __setitem__(self, key, value):
+    if isinstance(self.get(key), Arguments) and isinstance(
+      value, (str, dict, ConfigDict, NoneType)
+    ):
+      name = f"{vars(self).get('_section', '')}{key}"
+      self[key].replace(keywords.parse(value, name) if isinstance(value, str) else value or {})
+      return
     if isinstance(value, (dict, ConfigDict)) and isinstance(self.get(key), Section):
       value = value if type(value) is Section else Section(value)
     value = _of_python(value)
@@ -26,6 +35,22 @@ class Section(ConfigDict):
       super().__setitem__(key, value)
     except TypeError as error:
       raise self._not_of_its_type(key, value, error) from error
+
+  def update(self, *other, **kwargs):
+    """As `ConfigDict.update`; text for keyword arguments sets them all."""
+    given = dict(pair for values in (*other, kwargs) for pair in values.items())
+    text = {
+      k
+      for k in given
+      if isinstance(given[k], (str, NoneType)) and isinstance(self.get(k), Arguments)
+    }
+    for key in text:
+      self[key] = given[key]
+    super().update({k: v for k, v in given.items() if k not in text})
+
+  def get_type(self, key):
+    """As `ConfigDict.get_type`; a flag of keyword arguments as a whole is text."""
+    return str if isinstance(self.get(key), Arguments) else super().get_type(key)
 
   def _not_of_its_type(self, key, value, error):
     """The InputError for what ml_collections refuses."""
@@ -40,6 +65,37 @@ class Section(ConfigDict):
     else:  # a key that somebody added
       expected = f"a value of its type ({' '.join(str(error).split())[:300]})"
     return InputError(f"field {name!r} of the config is {shown(value)}: expected {expected}")
+
+
+class Arguments(Section):
+  """Keyword arguments of a part, which has other ones than the next: any name, any literal.
+
+  They are set one by one, `optimizer.arguments.b1 = 0.95`, or all anew by text, "b1=0.9,b2=0.95".
+  """
+
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, **kwargs, type_safe=False)
+
+  def __setitem__(self, key, value):
+    with self.unlocked():
+      super().__setitem__(key, value)
+
+  def get_type(self, key):
+    """The type that the flag of a key is read as: `object`, which is any literal.
+
+    The flag sets the key next, and can set only one that is there.
+    """
+    if key not in self:
+      self[key] = None
+    return object
+
+  def replace(self, arguments):
+    """Sets them all anew, of a dictionary."""
+    with self.unlocked():
+      for key in list(self):
+        del self[key]
+      for key, value in arguments.items():
+        self[key] = value
 
 
 class Config(Section):
@@ -197,7 +253,7 @@ def base():
 
   config.optimizer = Section()
   config.optimizer.name = "adamw"  # of optimizers.building.OPTIMIZERS, or any of optax
-  config.optimizer.arguments = ""  # of it, besides the learning rate: "b1=0.9,b2=0.95"
+  config.optimizer.arguments = Arguments()  # of it, besides the learning rate: `b1`, `b2`
   config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
   config.optimizer.end_lr = 2e-6
   config.optimizer.warmup = 0.0  # share of these steps
@@ -211,7 +267,7 @@ def base():
 
   config.criterion = Section()  # of the classification term
   config.criterion.name = "cross_entropy"  # of losses.criteria.CRITERIA: "focal", "bce"
-  config.criterion.arguments = ""  # of it: "gamma=1.5"
+  config.criterion.arguments = Arguments()  # of it: `gamma`
   config.criterion.class_weights = ""  # "balanced", numbers with commas between, or a file of them
 
   config.loss = Section(WEIGHTS)  # the weight of each term of losses.LOSSES

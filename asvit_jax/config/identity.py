@@ -54,7 +54,9 @@ _BEFORE = {"ema_warmup": False}
 _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
 _VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
 _SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
-_CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_VALUE)), others=_VALUE)
+# A key of a section may itself hold keyword arguments: of an optimizer, of a criterion.
+_KEY = schema.either(_VALUE, schema.table(others=_VALUE))
+_CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_KEY)), others=_VALUE)
 _ADVICE = "somebody changed it"
 _READERS = {
   "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
@@ -121,7 +123,8 @@ def check_config(config, workdir):
   if layout.is_run(workdir):
     found = load(workdir, config_parts.own(config))
     before, now = (_with_defaults(flatten(c)) for c in (found, config))
-    changed = [k for k in now if now[k] != before[k] and k not in _FREE]
+    keys = dict.fromkeys([*now, *before])
+    changed = [k for k in keys if now.get(k) != before.get(k) and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
     inputs = inputs_lib.read(workdir)
     length = () if inputs is None else _LENGTH
@@ -130,7 +133,7 @@ def check_config(config, workdir):
       moved = []
     others = [k for k in changed if k not in (*length, *moved)]
     if others:
-      listed = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in others)
+      listed = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in others)
       raise InputError(
         f"{workdir} holds a run of another config ({listed}): use another --workdir; there, "
         f"--config.init_from={workdir} would start from the weights of this one"

@@ -15,7 +15,6 @@ from typing import Any
 
 from asvit_jax.config import rules
 from asvit_jax.config.model import Model, architecture, preprocessing
-from asvit_jax.core import keywords
 from asvit_jax.core.plain import plain
 from asvit_jax.data.mixing import Mixing
 from asvit_jax.data.options import Data
@@ -253,14 +252,13 @@ def unchecked(config):
 
 
 def _section(cls, section):
-  """A section of a config as its dataclass; text of keyword arguments is parsed."""
+  """A section of a config as its dataclass."""
   names = [field.name for field in dataclasses.fields(cls)]
   values = {name: _frozen(section[name]) for name in names if name != "others"}
   if "others" in names:
     values["others"] = {k: _frozen(v) for k, v in section.items() if k not in names}
   if "arguments" in values:
-    key = f"{cls.__name__.lower()}.arguments"
-    values["arguments"] = keywords.parse(values["arguments"], key)
+    values["arguments"] = {k: _frozen(v) for k, v in values["arguments"].items()}
   return cls(**values)
 
 

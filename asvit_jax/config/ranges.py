@@ -267,7 +267,6 @@ RANGES = {
   "ema_decay": between(0, 1, "[)"),
   "ema_warmup": _switch,
   "optimizer.name": text(),
-  "optimizer.arguments": text(),
   "optimizer.lr": more_than(0),
   "optimizer.end_lr": at_least(0),
   "optimizer.warmup": between(0, 1, "[)"),
@@ -280,7 +279,6 @@ RANGES = {
     "text", lambda v: isinstance(v, str), "a regular expression", _is_pattern
   ),
   "criterion.name": text(),
-  "criterion.arguments": text(),
   "criterion.class_weights": text(2**24),  # a number for each class
   "eval.batch_size": _batch,
   "eval.every": _step_count,

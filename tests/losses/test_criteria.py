@@ -90,6 +90,6 @@ def test_weights_of_classes_are_balanced_or_given(tmp_path):
   ],
 )
 def test_what_is_no_criterion_is_refused(name, arguments, said):
-  config = tiny.config("", **{"criterion.name": name, "criterion.arguments": arguments})
   with pytest.raises(InputError, match=said):
+    config = tiny.config("", **{"criterion.name": name, "criterion.arguments": arguments})
     criteria.check(tiny.plan(config).criterion)

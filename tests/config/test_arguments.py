@@ -1,0 +1,81 @@
+"""Keyword arguments of an optimizer or a criterion: keys of the config, or text as before."""
+
+import json
+
+import pytest
+import tiny
+from command_lines import answer
+
+import asvit_jax
+from asvit_jax.config import base, identity
+from asvit_jax.config.defaults import Arguments
+from asvit_jax.core.errors import InputError
+
+BOTH = {"b1": 0.8, "betas": (1, 2)}
+
+
+def given(config):
+  return config.optimizer.arguments.to_dict()
+
+
+@pytest.mark.parametrize("of", ["keys", "text", "dictionary", "update", "flat", "recipe"])
+def test_every_way_to_give_them_says_the_same(of):
+  config = base()
+  if of == "keys":
+    config.optimizer.arguments.b1 = 0.8
+    config.optimizer.arguments.betas = (1, 2)
+  elif of == "text":
+    config.optimizer.arguments = "b1=0.8, betas=(1, 2)"
+  elif of == "dictionary":
+    config.optimizer.arguments = BOTH
+  elif of == "update":
+    config.update({"optimizer": {"arguments": "b1=0.8,betas=(1,2)"}})
+  elif of == "flat":
+    config.update_from_flattened_dict({f"optimizer.arguments.{k}": v for k, v in BOTH.items()})
+  else:
+    config = asvit_jax.recipe(**{f"optimizer.arguments.{k}": v for k, v in BOTH.items()})
+  assert given(config) == BOTH
+  copy = config.copy_and_resolve_references()
+  assert isinstance(copy.optimizer.arguments, Arguments)
+  assert given(copy) == tiny.plan(config).optimizer.arguments == BOTH
+  config.optimizer.arguments = "b1=0.5"  # text sets them all anew
+  assert given(config) == {"b1": 0.5}
+
+
+def test_other_keys_of_the_section_are_locked_and_its_types_stay():
+  config = base()
+  with pytest.raises(AttributeError, match="locked"):
+    config.optimizer.argument = 1
+  with pytest.raises(InputError, match=r"optimizer\.arguments"):
+    config.optimizer.arguments = 3
+
+
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ["--config.optimizer.arguments.b1=0.8", "--config.optimizer.arguments.nesterov"],
+    ["--config.optimizer.arguments=b1=0.8,nesterov=True"],
+  ],
+)
+def test_flags_set_them(tmp_path, flags):
+  data = f"--config.data.dir={tmp_path}"
+  plan = answer(
+    "train.py", "--config", "digits", "--workdir", tmp_path / "run", "--dry-run", data, *flags
+  )["plan"]
+  assert plan["optimizer"]["arguments"] == {"b1": 0.8, "nesterov": True}
+
+
+def test_a_run_whose_config_has_them_as_text_goes_on(tmp_path):
+  """As configs of before have them."""
+  config = tiny.config("", **{"optimizer.arguments": "b1=0.8"})
+  identity.save(config, tmp_path)
+  path = tmp_path / "config.json"
+  content = json.loads(path.read_text())
+  assert content["optimizer"]["arguments"] == {"b1": 0.8}
+  content["optimizer"]["arguments"] = "b1=0.8"
+  path.write_text(json.dumps(content))
+  assert given(identity.load(tmp_path)) == {"b1": 0.8}
+  identity.check_config(config, tmp_path)
+  for changed in ("b1=0.7", "b1=0.8,b2=0.9", ""):
+    with pytest.raises(InputError, match=r"another config \(optimizer\.arguments\.b"):
+      identity.check_config(tiny.config("", **{"optimizer.arguments": changed}), tmp_path)
