@@ -1,4 +1,4 @@
-"""Tables of parts that a config chooses by name, and who may name parts of one's own."""
+"""Tables of the parts that a config chooses by name, and the check of names in files."""
 
 import importlib
 import re
@@ -7,18 +7,18 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import shown
 
-# What a part of somebody's own is called: a module, a colon, and what is in it.
+# The name of a user's own part: a module, a colon, and an object in the module.
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def typed(names):
-  """The names of parts that a user typed, as a frozenset.
+  """The names of their own parts that a user typed, as a frozenset.
 
   Args:
-    names: of parts of one's own, `package.module:object`, in any collection; or one, as text.
+    names: `package.module:object` names in any collection; or one name.
 
   Raises:
-    InputError: something else, such as the parts themselves.
+    InputError: anything else, such as the parts themselves.
   """
   names = (names,) if isinstance(names, str) else tuple(names)
   for name in names:
@@ -28,16 +28,16 @@ def typed(names):
 
 
 def check_from_file(name, key, source, parts=()):
-  """Raises InputError for a part that is in no table and that nobody but a file asks for.
+  """Raises InputError for a part that is in no table and that only a file names.
 
-  Whoever types the name of a part, in a config or a flag, asks for its code to be run. Whoever
-  opens a file that names one does not, whether or not its module happens to be imported already.
+  A user who types the name of a part, in a config or a flag, asks for its code to be run. A user
+  who opens a file that names one does not, even if its module is imported already.
 
   Args:
-    name: of a part, as the file has it.
-    key: of the config that would choose it: "model.score".
+    name: the name of a part in the file.
+    key: the key of the config that would choose it: "model.score".
     source: the file, for the error.
-    parts: names that the user typed, see `typed`.
+    parts: the names that the user typed, see `typed`.
   """
   if isinstance(name, str) and ":" in name and name not in parts:
     refuse({key: name}, source)
@@ -61,16 +61,20 @@ def refuse(named, source):
 
 
 class Table:
-  """Parts of one kind by name, each imported when it is first asked for.
+  """Parts of one kind by name.
 
-  So listing the names costs no import, and a part may need what others do without. A name with a
-  colon, `package.module:object`, is imported as it is: your own part needs no entry here. Names
-  that come from files have passed `check_from_file`, or a config's `config.parts.check`, before.
+  A built-in part is the object itself. It is a text, "package.module:object", only where importing
+  it would be slow, would need a library that others do without, or would go in a circle; then it
+  is imported when it is first looked up.
+
+  A user's own part needs no entry: a name with a colon, `package.module:object`, is imported as it
+  is. Names that come from files must have passed `check_from_file`, or a config's
+  `config.parts.check`, before.
 
   Args:
-    kind: what they are, for the error: "score".
-    key: of the config that chooses one, or the flag: "model.score".
-    places: {name: "package.module:object"}.
+    kind: the kind of part, for errors: "score".
+    key: the key of the config that chooses a part, or the flag: "model.score".
+    places: {name: the part, or "package.module:object"}.
   """
 
   def __init__(self, kind, key, places):
@@ -83,11 +87,11 @@ class Table:
     return tuple(self._places)
 
   def check(self, name):
-    """Raises InputError unless `name` leads to a part, naming those there are."""
+    """Raises InputError, which lists the names, unless `name` leads to a part."""
     self[name]
 
   def __getitem__(self, name):
-    """The part of that name; raises InputError where there is none."""
+    """The part of that name; raises InputError if there is none."""
     place = None
     if isinstance(name, str):
       place = self._places.get(name, name if _OWN.fullmatch(name) else None)
@@ -96,6 +100,8 @@ class Table:
         f"{self.key} {shown(name, 100)} is not known: choose from {', '.join(self.names)}, or give "
         f"your own {self.kind} as package.module:object{hint(name, self.names)}"
       )
+    if not isinstance(place, str):
+      return place
     module, _, attribute = place.partition(":")
     try:
       return getattr(importlib.import_module(module), attribute)
@@ -105,7 +111,7 @@ class Table:
       raise InputError(f"{self.key} {shown(name)} cannot be imported: {error}") from error
 
   def __setitem__(self, name, place):
-    """Adds a part, for this process."""
+    """Adds a part, or its "package.module:object", for this process."""
     self._places[name] = place
 
   def __contains__(self, name):
