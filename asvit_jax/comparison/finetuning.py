@@ -1,4 +1,4 @@
-"""One recipe for all contenders: their weights learn what the dense network says, and no more."""
+"""Fine-tuning, the same for all contenders: distillation from the dense network, without labels."""
 
 import jax
 import numpy as np
@@ -19,11 +19,11 @@ from asvit_jax.vit import batch_norm
 
 
 def finetune(contender, teacher, config, source):
-  """Trains the weights of a contender; what it keeps, counts or thresholds, stays.
+  """Trains the weights of a contender; its counts or thresholds stay fixed.
 
-  The loss is the divergence of its prediction from the dense network's, the mean over the batch:
-  no labels. Batches, augmentation, optimizer and schedule are the config's; there are no averaged
-  weights, and batch norms stay as in evaluation. On one device.
+  The loss is the divergence of its prediction from the dense network's, the mean over the batch;
+  labels are not used. Batches, augmentation, optimizer and schedule are the config's. There are no
+  averaged weights, and the statistics of batch norms do not change. It runs on one device.
 
   Args:
     contender: a `Contender`, calibrated.
@@ -33,15 +33,15 @@ def finetune(contender, teacher, config, source):
     source: a `Source` of images to train on.
 
   Returns:
-    The `Contender` with other weights.
+    The `Contender` with the trained weights.
 
   Raises:
-    DivergedError: a loss that is not finite.
+    DivergedError: the loss is not finite.
   """
   steps = total_steps(config, len(source))
   optimizer, _ = create(config, steps)
   step = _make_step(contender, teacher, optimizer, config)
-  params = vit.without_thresholds(contender.network.params)  # which stay
+  params = vit.without_thresholds(contender.network.params)  # thresholds are not trained
   opt_state = optimizer.init(params)
   batches = loader.train_batches(config, source, contender.network.preprocessing)
   try:
@@ -55,7 +55,7 @@ def finetune(contender, teacher, config, source):
 
 
 def _make_step(contender, teacher, optimizer, config):
-  """Function of (params, optimizer state, step, uint8 images) that returns those after, and ()."""
+  """A step: (params, optimizer state, step, uint8 images) -> (params, optimizer state, () loss)."""
   network, run = contender.network, contender.method.training(contender.counts)
   mixing, dense = Mixing(**config.mix), EXECUTIONS["dense"]
 

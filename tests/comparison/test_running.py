@@ -10,16 +10,16 @@ import tiny
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit
-from asvit_jax.comparison import accuracy, differences, records
-from asvit_jax.comparison.contenders import Prunings, prepare
+from asvit_jax.comparison import accuracy, records
+from asvit_jax.comparison.contenders import Prunings, contenders, prepare
 from asvit_jax.comparison.finetuning import finetune
 from asvit_jax.comparison.methods import METHODS
-from asvit_jax.comparison.running import Comparison, contenders
-from asvit_jax.comparison.table import markdown
+from asvit_jax.comparison.running import Comparison, markdown
 from asvit_jax.config import options
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import sources
-from asvit_jax.losses.distillation import divergence
+from asvit_jax.evaluation import divergence
+from asvit_jax.losses import distillation
 from asvit_jax.network import Network, load
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
@@ -66,7 +66,7 @@ def test_it_measures_every_method_on_the_same_images(measured, network):
       assert row["gmacs"] == pytest.approx(contender.method.cost(run.arch, counts))
       assert row["real_gmacs"] == pytest.approx(contender.method.cost(run.arch, counts, real=True))
     logits = np.asarray(jax.jit(contender.execution())(run, images).logits)
-    predicted, kl = logits.argmax(axis=-1), divergence(logits, dense_logits)
+    predicted, kl = logits.argmax(axis=-1), distillation.divergence(logits, dense_logits)
     assert row["kl"] == pytest.approx(float(kl.mean()), rel=1e-3)
     assert row["kl_error"] == pytest.approx(float(np.std(kl, ddof=1)) / 10**0.5, rel=1e-3)
     divergences[row["method"]] = kl
@@ -158,9 +158,9 @@ def test_of_every_two_methods_intervals_are_drawn_once(network, data, tmp_path, 
   monkeypatch.setattr(accuracy, "measure", lambda contender, *_: rows[contender.name])
   monkeypatch.setattr(Comparison, "_calibrated", lambda self, contender: contender)
   drawn = []
-  draw = differences.paired_interval
+  draw = divergence.paired_interval
   monkeypatch.setattr(
-    differences, "paired_interval", lambda *pair: drawn.append(pair) or draw(*pair)
+    divergence, "paired_interval", lambda *pair: drawn.append(pair) or draw(*pair)
   )
   found = ours.run()["results"]
   best = {name: draw(of, kl["merge"]) for name, of in kl.items()}
@@ -201,7 +201,7 @@ def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, 
 
   def distance(contender):
     outputs = jax.jit(contender.execution())(contender.network, images)
-    return float(divergence(outputs.logits, wanted).mean())
+    return float(distillation.divergence(outputs.logits, wanted).mean())
 
   tuned = finetune(first, network, config, source)
   assert distance(tuned) < 0.8 * distance(first)

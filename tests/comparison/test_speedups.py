@@ -7,11 +7,10 @@ import pytest
 import tiny
 
 from asvit_jax.comparison import timing
-from asvit_jax.comparison.contenders import Prunings, prepare
+from asvit_jax.comparison.contenders import Prunings, contenders, prepare, searched
 from asvit_jax.comparison.methods import METHODS
-from asvit_jax.comparison.running import Comparison, contenders, searched
+from asvit_jax.comparison.running import Comparison, markdown
 from asvit_jax.comparison.speedups import least_budget
-from asvit_jax.comparison.table import markdown
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import sources
 from asvit_jax.network import Network
