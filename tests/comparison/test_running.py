@@ -145,6 +145,15 @@ def test_what_was_measured_while_a_second_token_could_go_is_measured_anew(networ
     assert records.contender_settings(two)["tokens_that_stay"] == 2
 
 
+def test_a_measurement_made_before_a_score_moved_is_found(network, tmp_path):
+  (contender,) = contenders(network, ["dynamicvit"], [0.7])
+  settings = records.contender_settings(contender)
+  named = settings["architecture"] | {"score": "asvit_jax.comparison.mean_attention:mean_attention"}
+  records.Records(tmp_path).add("dynamicvit", settings | {"architecture": named}, {"top1": 50.0})
+  assert contender.network.arch.score != named["score"]
+  assert records.Records(tmp_path).find("dynamicvit", settings) == {"top1": 50.0}
+
+
 def test_of_every_two_methods_intervals_are_drawn_once(network, data, tmp_path, monkeypatch):
   """And what is said is what the whole table says at once, of the least at the end."""
   kl = {"random": [0.4, 0.2], "drop": [0.3, 0.2], "top_k": [0.5, 0.5], "merge": [0.1, 0.2]}
