@@ -102,9 +102,9 @@ def test_every_tool_is_there(call, installed):
   files = [p for p in installed.glob("asvit_jax/**/*.py") if guard in p.read_text()]
   tools = {".".join(p.relative_to(installed).with_suffix("").parts) for p in files}
   assert len(tools) >= 9
-  process = call("-m", "asvit_jax.targets.worker")  # which others start
+  process = call("-m", "asvit_jax.targets.process")  # which others start
   assert (process.returncode, process.stderr[:6]) == (1, "error:")
-  for tool in sorted(tools - {"asvit_jax.targets.worker"}):
+  for tool in sorted(tools - {"asvit_jax.targets.process"}):
     process = call("-m", tool.removesuffix(".__main__"), "--help")
     assert process.stdout, process.stderr
     assert "Traceback" not in process.stderr
