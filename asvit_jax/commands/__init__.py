@@ -1,8 +1,11 @@
-"""The command lines, a module each.
+"""The command lines, one module each, and their launcher: `asvit COMMAND …`.
 
-A module has `define_flags()`, `main(arguments)`, which returns the result for the last line of
-stdout, and how many positional arguments it takes, `ARGUMENTS = (least, most)`. It is light to
-import, so that `--help` is quick; `main` imports what it needs.
+`main` is the program `asvit`; `run` starts one command by name, for the scripts of a checkout
+(`python train.py`) and for `python -m asvit_jax.NAME`.
+
+The module of a command has `define_flags()`; `main(arguments)`, which returns the result for the
+last line of stdout; and `ARGUMENTS = (least, most)`, its number of positional arguments. Its import
+is light, so that `--help` is quick; `main` imports what it needs.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ from asvit_jax.core import command, recipes, stopping, streams
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import error_line
 
-# Name: what it does, for `asvit --help`.
+# {name: what the command does, for `asvit --help`}
 COMMANDS = {
   "train": "trains a dense or a pruned network; again, goes on where it stopped",
   "evaluate": "accuracy, GMACs and kept tokens of a run or a weights file; calibrates thresholds",
@@ -31,7 +34,7 @@ COMMANDS = {
 
 
 def run(name):
-  """Runs the command line `name` with the arguments of this process; Ctrl-C ends it in a line."""
+  """Runs the command `name` with the arguments of this process; Ctrl-C ends it with one line."""
   streams.prepare()
   with stopping.interruptible():
     _run(name)
