@@ -273,8 +273,8 @@ def markdown(results):
     f"\n\nTop-1 and agreement with the dense network in percent, of {images} images; KL from the "
     "dense network's predictions in nats; ± is a standard error. Above the least KL: the 95 % "
     f"interval of the difference to the method with the least KL at that {at}, on the same "
-    "images; where it holds 0 they do not differ. GMACs and share: the paper's count, with "
-    "similarities; real: what is computed.\n"
+    "images; if it contains 0, they do not differ significantly. GMACs and share: the paper's "
+    "count, with similarities; real: as computed.\n"
   )
 
 

@@ -64,7 +64,7 @@ def _missed(asked, known, near, least, gave_up):
   budget, speedup = max(known.items(), key=lambda item: item[1])
   if speedup < asked and least in known:
     return Found(budget, speedup, f"at most {speedup:.2f}, at {budget:g} of the GMACs", True)
-  why = f"after {TRIES} timings" if gave_up else "and no budget between those timed is left"
+  why = f"after {TRIES} timings" if gave_up else "and no budget is left between the timed ones"
   return Found(*near, f"{near[1]:.2f} is the nearest, {why}")
 
 

@@ -15,7 +15,7 @@ from asvit_jax.core import command, outputs, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
-# The part of a line of the file that is read here.
+# The values of a line of the file that are read here.
 _NUMBERS = ("images", "memory_mb", "memory_available_mb", "compile_s", "compile_cpu_s")
 _ROW = schema.table(
   {name: schema.number() for name in _NUMBERS}
@@ -60,7 +60,7 @@ def main(_):
   chosen = [c for c in all_checks() if re.search(flags.FLAGS.only, name_of(c))]
   if not chosen:
     raise InputError(
-      f"--only {flags.FLAGS.only!r} is found in no check, such as {name_of(all_checks()[0])!r}"
+      f"--only {flags.FLAGS.only!r} matches no check, such as {name_of(all_checks()[0])!r}"
     )
   for i, check in enumerate(chosen, 1):
     if name_of(check) in done:

@@ -120,7 +120,7 @@ def compile_for(chip, function, arguments):
       said = " ".join(str(error).split())[:500]
       raise InputError(
         f"the compiler for the target fails ({said}): check the versions against "
-        "requirements-target.txt, and report it where they are those"
+        "requirements-target.txt, and report the error if they match"
       ) from error
     return Compiled(needed, False, time.perf_counter() - start, time.process_time() - cpu)
   seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

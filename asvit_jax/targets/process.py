@@ -47,10 +47,10 @@ def run(job, target):
   if process.returncode:
     code = process.returncode
     name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    advice = ", which is what Linux does where memory is short" if code == -signal.SIGKILL else ""
+    advice = ", probably as memory ran out" if code == -signal.SIGKILL else ""
     raise InputError(
-      f"--target {target.name}: the compiler's process ended with {name}{advice}; what it said "
-      "stands above"
+      f"--target {target.name}: the compiler's process ended with {name}{advice}; its messages "
+      "are above"
     )
   answer = json.loads(process.stdout.splitlines()[-1])
   if "error" in answer:
@@ -124,10 +124,10 @@ def _check_cuda(target):
   raise _missing(target, "ptxas, of nvidia-cuda-nvcc-cu12, is not installed")
 
 
-def _missing(target, what):
+def _missing(target, problem):
   return InputError(
-    f"--target {target.name}: {what}; install requirements-target.txt, best into an environment of "
-    "its own: python3 -m venv .venv-target && .venv-target/bin/pip install -r "
+    f"--target {target.name}: {problem}; install requirements-target.txt, best into an environment "
+    "of its own: python3 -m venv .venv-target && .venv-target/bin/pip install -r "
     "requirements-target.txt, which is in the repository and has jax[tpu,cuda12-local] and "
     "nvidia-cuda-nvcc-cu12"
   )
@@ -139,7 +139,7 @@ def main():
   try:
     job = json.load(sys.stdin)
   except ValueError:
-    sys.exit("error: this is the process behind --target, and no tool")
+    sys.exit("error: this module is started by --target, and is no tool of its own")
   try:
     result = _JOBS[job.pop("what")](target=chips.parse_target(job.pop("target")), **job)
   except InputError as error:

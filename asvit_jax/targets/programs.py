@@ -109,7 +109,7 @@ def _images(config):
   if config.data.dir or config.data.name == "digits":
     splits = config.data.train_split, config.data.eval_split
     return [sources.open_source(config.data, split) for split in splits]
-  log("data.dir is empty: the numbers of images are ImageNet's")
+  log("data.dir is empty: assuming the numbers of images of ImageNet-1k")
   return [range(ASSUMED["train"]), range(ASSUMED["eval"])]
 
 

@@ -50,7 +50,7 @@ def estimated_times(network, target, batch=speeds.BATCH):
   }
 
   def estimated():
-    log(f"estimating what parts of the network take on {target.kind}, batch {batch}: minutes")
+    log(f"estimating times of the network's parts on {target.kind}, batch {batch}: takes minutes")
     answer = process.run(job, target)
     ms = {(group, part, width): value for group, part, width, value in answer["ms"]}
     curves = table.curves_of(network.arch, ms)
@@ -60,7 +60,7 @@ def estimated_times(network, target, batch=speeds.BATCH):
     whole = dataclasses.replace(network.arch, prune_before=(), stage_weights=())
     return dataclasses.replace(found, dense=prediction.fixed_ms(found, whole, ()))
 
-  process.environment(target)  # raises where the compiler is not installed
+  process.environment(target)  # raises InputError if the compiler is not installed
   of = {
     "platform": "tpu",
     "target": target.kind,

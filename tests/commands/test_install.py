@@ -122,7 +122,7 @@ def test_tools_work_in_an_empty_directory(call, tmp_path):
   reference = processes.REPOSITORY / "tests" / "golden" / "deit_parity.npz"
   process = call("-m", "asvit_jax.parity", reference)
   assert (process.returncode, json.loads(process.stdout)["ok"]) == (0, True)
-  assert_one_error(call("-m", "asvit_jax.targets.check", "--only", "abacus"), "found in no check")
+  assert_one_error(call("-m", "asvit_jax.targets.check", "--only", "abacus"), "matches no check")
 
 
 def test_predict_works_in_an_empty_directory(call, tmp_path):

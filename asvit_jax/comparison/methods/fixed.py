@@ -58,8 +58,8 @@ class FixedCount:
     shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
     if budget < shares.min():
       raise InputError(
-        f"budget {budget:g} cannot be met by {type(self).__name__}: {shares.min():.3f} of the "
-        "dense GMACs is the least; ask for more, or leave it out"
+        f"budget {budget:g} cannot be met by {type(self).__name__}: the least is "
+        f"{shares.min():.3f} of the dense GMACs; raise the budget, or leave this method out"
       )
     return choices[int(np.argmin(abs(shares - budget)))]
 
