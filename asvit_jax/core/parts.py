@@ -1,4 +1,4 @@
-"""Tables of the parts that a config chooses by name, and the check of names in files."""
+"""Tables of parts that a config chooses by name, and the rule for naming parts of one's own."""
 
 import importlib
 import re
@@ -7,15 +7,15 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import shown
 
-# The name of a user's own part: a module, a colon, and an object in the module.
+# The name of a user's own part: module, colon, attribute.
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def typed(names):
-  """The names of their own parts that a user typed, as a frozenset.
+  """The names of parts that the user typed, as a frozenset.
 
   Args:
-    names: `package.module:object` names in any collection; or one name.
+    names: collection of names `package.module:object`, or a single name.
 
   Raises:
     InputError: anything else, such as the parts themselves.
@@ -28,25 +28,25 @@ def typed(names):
 
 
 def check_from_file(name, key, source, parts=()):
-  """Raises InputError for a part that is in no table and that only a file names.
+  """Raises InputError for a part outside the tables that is named only by a file.
 
-  A user who types the name of a part, in a config or a flag, asks for its code to be run. A user
-  who opens a file that names one does not, even if its module is imported already.
+  Typing the name of a part, in a config or a flag, is permission to run its code. Opening a file
+  that names one is not, even if its module happens to be imported already.
 
   Args:
-    name: the name of a part in the file.
-    key: the key of the config that would choose it: "model.score".
+    name: the part's name, as it stands in the file.
+    key: the config's key that would choose it: "model.score".
     source: the file, for the error.
-    parts: the names that the user typed, see `typed`.
+    parts: names that the user typed, see `typed`.
   """
   if isinstance(name, str) and ":" in name and name not in parts:
     refuse({key: name}, source)
 
 
 def refuse(named, source):
-  """Raises the InputError of `check_from_file`, for {key: name of a part}."""
+  """Raises the InputError of `check_from_file` for {key: name of a part}."""
   for key, name in named.items():
-    if not _OWN.fullmatch(name):  # no advice to type that into a shell
+    if not _OWN.fullmatch(name):  # never advise typing an arbitrary text into a shell
       raise InputError(
         f"{source}: {key} {shown(name, 100)} is not known: it is not the name of a part"
       )
@@ -63,17 +63,17 @@ def refuse(named, source):
 class Table:
   """Parts of one kind by name.
 
-  A built-in part is the object itself. It is a text, "package.module:object", only where importing
-  it would be slow, would need a library that others do without, or would go in a circle; then it
-  is imported when it is first looked up.
+  A built-in part is the object itself. It is a text, "package.module:object", which is imported
+  when it is first looked up, only where importing it with the table would be slow, would need a
+  library that others do without, or would be circular.
 
-  A user's own part needs no entry: a name with a colon, `package.module:object`, is imported as it
-  is. Names that come from files must have passed `check_from_file`, or a config's
-  `config.parts.check`, before.
+  A name with a colon, `package.module:object`, is imported directly: your own part needs no entry
+  here. Names from files must first pass `check_from_file`, or, as part of a config,
+  `config.parts.check`.
 
   Args:
-    kind: the kind of part, for errors: "score".
-    key: the key of the config that chooses a part, or the flag: "model.score".
+    kind: the kind of part, for the error: "score".
+    key: the config's key, or the flag, that chooses one: "model.score".
     places: {name: the part, or "package.module:object"}.
   """
 
@@ -87,7 +87,7 @@ class Table:
     return tuple(self._places)
 
   def check(self, name):
-    """Raises InputError, which lists the names, unless `name` leads to a part."""
+    """Raises InputError, listing the known names, unless `name` leads to a part."""
     self[name]
 
   def __getitem__(self, name):
@@ -105,13 +105,13 @@ class Table:
     module, _, attribute = place.partition(":")
     try:
       return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # there is no saying what somebody's module raises
-      if name in self._places:  # ours: what is missing is a library, and the error names it
+    except Exception as error:  # a user's module may raise anything
+      if name in self._places:  # a built-in part: the error names the missing library
         raise
       raise InputError(f"{self.key} {shown(name)} cannot be imported: {error}") from error
 
   def __setitem__(self, name, place):
-    """Adds a part, or its "package.module:object", for this process."""
+    """Adds a part, or its "package.module:object", for the life of this process."""
     self._places[name] = place
 
   def __contains__(self, name):
