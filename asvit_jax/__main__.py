@@ -1,4 +1,4 @@
-"""`python -m asvit_jax COMMAND …`."""
+"""`asvit` as a module: `python -m asvit_jax COMMAND …`."""
 
 from asvit_jax.commands import main
 

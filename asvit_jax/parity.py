@@ -1,4 +1,4 @@
-"""`python -m asvit_jax.parity`."""
+"""The command `asvit parity` as a module: `python -m asvit_jax.parity`."""
 
 from asvit_jax.commands import run
 

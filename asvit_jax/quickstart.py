@@ -1,4 +1,4 @@
-"""`python -m asvit_jax.quickstart`."""
+"""The command `asvit quickstart` as a module: `python -m asvit_jax.quickstart`."""
 
 from asvit_jax.commands import run
 

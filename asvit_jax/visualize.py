@@ -1,4 +1,4 @@
-"""`python -m asvit_jax.visualize`."""
+"""The command `asvit visualize` as a module: `python -m asvit_jax.visualize`."""
 
 from asvit_jax.commands import run
 

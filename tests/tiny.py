@@ -11,7 +11,7 @@ from PIL import Image
 from asvit_jax import config as config_lib
 from asvit_jax import vit
 from asvit_jax.config import model
-from asvit_jax.config.plan import unchecked
+from asvit_jax.config.plan import Plan, unchecked
 from asvit_jax.core import leaves
 from asvit_jax.data import loader
 from asvit_jax.data.preprocessing import Preprocessing
@@ -157,9 +157,16 @@ def plan(config, images=None):
 
   Its variant may be "tiny", with `TRAINED` for its network, without the fixture of that name.
   """
+  if isinstance(config, Plan):
+    return config
   with mock.patch.dict(vit.VARIANTS, {"tiny": TRAINED} | vit.VARIANTS):
     resolved = unchecked(config)
   return resolved if images is None else resolved.of_images(images)
+
+
+def plan_of(data_dir, **changes):
+  """The `Plan` of `config`."""
+  return plan(config(data_dir, **changes))
 
 
 def architecture(config, described=None):

@@ -123,11 +123,11 @@ def main(_):
 def _compile():
   """Of --target: what dense and packed execution, or those asked for, take of one device."""
   from asvit_jax.sparsity.executions import EXECUTIONS
-  from asvit_jax.targets import names, process
+  from asvit_jax.targets import chips, process
   from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
-  target = names.parse(given.target)
+  target = chips.parse_target(given.target)
   _check_flags()
   if given.weights is not None or given.plot is not None:
     raise InputError("--target runs nothing: leave --weights, --images and --plot out")

@@ -22,7 +22,7 @@ _BUDGETS = (0.65, 0.5)  # where nobody says any
 
 def define_flags():
   """Defines them."""
-  from asvit_jax.comparison.methods import DEFAULT
+  from asvit_jax.comparison import DEFAULT
 
   arguments.define_config(trains=True)
   arguments.define_source("compare on")
@@ -52,8 +52,8 @@ def define_flags():
 
 def main(_):
   """Compares; returns the results."""
-  from asvit_jax.comparison.running import Comparison, contenders, searched
-  from asvit_jax.comparison.table import markdown
+  from asvit_jax.comparison.contenders import contenders, searched
+  from asvit_jax.comparison.running import Comparison, markdown
   from asvit_jax.config.plan import unchecked
   from asvit_jax.data import loader, sources
   from asvit_jax.report.comparison import draw_comparison

@@ -110,7 +110,7 @@ def check_target():
   if flags.FLAGS.target is not None:
     from asvit_jax.targets import process, times
 
-    process.environment(times.check(flags.FLAGS.target))
+    process.environment(times.tpu_target(flags.FLAGS.target))
 
 
 def calibrated(network, batches, asked):

@@ -1,6 +1,6 @@
 """Holds this implementation against reference numbers of the authors' PyTorch code.
 
-python -m asvit_jax.parity tests/golden/deit_parity.npz
+asvit parity tests/golden/deit_parity.npz
 
 Ends with one line of JSON: the largest errors and `"ok"`; exit status 1 where the numbers differ.
 """

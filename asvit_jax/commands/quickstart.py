@@ -1,6 +1,6 @@
 """The whole story on the embedded data set: train a dense ViT, prune it, compare, draw.
 
-python -m asvit_jax.quickstart
+asvit quickstart
 
 Everything lands in `runs/`; what is there from an earlier call is used again.
 """

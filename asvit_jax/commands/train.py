@@ -58,9 +58,9 @@ def main(_):
 
 def _compile():
   """Of --target: what the run takes of the devices."""
-  from asvit_jax.targets import names, process
+  from asvit_jax.targets import chips, process
 
-  target = names.parse(flags.FLAGS.target)
+  target = chips.parse_target(flags.FLAGS.target)
   if not flags.FLAGS["dry-run"].value:
     raise InputError(
       f"--target {target.name} without --dry-run: it compiles for devices that need not be here, "

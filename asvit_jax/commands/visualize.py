@@ -1,8 +1,8 @@
 """Draws the tokens that a network keeps of images, how it decides, or the curves of a run.
 
-python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --out tokens.png [IMAGE ...]
-python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --scores --out scores.png IMAGE
-python -m asvit_jax.visualize --workdir runs/as_deit_t_65 --curves --out curves.png
+asvit visualize --workdir runs/as_deit_t_65 --out tokens.png [IMAGE ...]
+asvit visualize --workdir runs/as_deit_t_65 --scores --out scores.png IMAGE
+asvit visualize --workdir runs/as_deit_t_65 --curves --out curves.png
 """
 
 from absl import flags

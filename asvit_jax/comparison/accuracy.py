@@ -1,4 +1,4 @@
-"""What a contender predicts, and what that costs."""
+"""Accuracy, cost, and divergence from the dense network, of a contender on the images."""
 
 import jax
 import numpy as np
@@ -10,40 +10,41 @@ from asvit_jax.losses import terms
 from asvit_jax.sparsity import complexity
 
 
-def measure_dense(network, config, source):
-  """The baseline.
+def measure_dense(network, plan, source):
+  """Measures the dense network, the baseline.
 
   Args:
     network: a `Network`, dense.
-    config: a config; `data` and `eval.batch_size` are read.
-    source: a `Source`.
+    plan: a `Plan`; `data` and `eval.batch_size` are read.
+    source: a `Source` of the images to evaluate on.
 
   Returns:
-    Dictionary of `top1` in percent and its standard error `top1_error`, `gmacs` and `share` by the
-    paper's count, `real_gmacs` and `real_share`, the number of `images`; and (images, classes)
-    logits.
+    A dictionary and the (images, classes) logits. The dictionary has `top1` in percent and its
+    standard error `top1_error`, `gmacs` and `share` by the paper's count, `real_gmacs` and
+    `real_share`, and the number of `images`.
   """
-  rows = _rows(run_dense, network, config, source, "dense")
+  rows = _rows(run_dense, network, plan, source, "dense")
   gmacs = complexity.dense_gmacs(network.arch), real_dense_gmacs(network.arch)
   return _summary(rows, *gmacs, network.arch), rows["logits"]
 
 
-def measure(contender, config, source, dense_logits):
-  """A contender.
+def measure(contender, plan, source, dense_logits):
+  """Measures a contender.
 
   Args:
     contender: a `Contender`, calibrated.
-    config: as above.
-    source: as above.
-    dense_logits: (images, classes) of `measure_dense`.
+    plan: as for `measure_dense`.
+    source: as for `measure_dense`.
+    dense_logits: (images, classes) logits from `measure_dense`.
 
   Returns:
-    Dictionary as above, and what `divergence.summarize` says of it and the dense network; `kept`,
-    the mean patches a stage, where it is adaptive; and `each`, for every image in the order of the
-    source its `kl`, and whether it `agrees` with the dense network and is `right`, 1 or 0.
+    The dictionary of `measure_dense` with that of `divergence.summarize`, against the dense
+    network; `kept`, the mean number of patches at each stage, if it is adaptive; and `each`, three
+    lists over the images of the source, in order: `kl`, nats, and as 1 or 0 whether the prediction
+    `agrees` with the dense network's and whether it is `right`.
   """
   network = contender.network
-  rows = _rows(contender.execution(), network, config, source, contender.title)
+  rows = _rows(contender.execution(), network, plan, source, contender.title)
   result = _summary(rows, *contender.gmacs(rows.get("kept")), network.arch)
   kl = np.asarray(terms.divergence(rows["logits"], dense_logits), np.float64)
   agrees = rows["logits"].argmax(axis=-1) == dense_logits.argmax(axis=-1)
@@ -55,18 +56,45 @@ def measure(contender, config, source, dense_logits):
   return result | {"each": {name: values.tolist() for name, values in each.items()}}
 
 
+def kl_above_best(row, best):
+  """`kl_above_best`: how much farther a row is from the dense network than the best of its budget.
+
+  Args:
+    row: a measurement of `measure`, with `each`.
+    best: the one with the least mean divergence, on the same images in the same order.
+
+  Returns:
+    A list of three: the mean difference of the divergences, nats, and the ends of its 95 %
+    interval. If 0 lies in the interval, these images do not tell the two apart.
+  """
+  if row is best:
+    return [row["kl"] - row["kl"]] * 3  # 0, or NaN if the divergence is not finite
+  return list(divergence.paired_interval(row["each"]["kl"], best["each"]["kl"]))
+
+
 def run_dense(network, images):
-  """`Outputs` of a `Network` without pruning, of (b, s, s, 3) uint8 images."""
+  """`Outputs` of the dense execution of a `Network`, for (b, s, s, 3) uint8 images."""
   return network.apply(images, "dense")
 
 
 def real_dense_gmacs(arch):
-  """GMACs that the dense network really computes, a float."""
+  """GMACs that the dense network really computes, see `sparsity.complexity`; a float."""
   return float(complexity.real_gmacs(arch.dense, np.zeros(0)))
 
 
-def _rows(run, network, config, source, title):
-  """{`label` (images,), `logits` (images, classes), `kept` (images, stages) if there is some}."""
+def _rows(run, network, plan, source, title):
+  """Runs all images: {`label`: (images,), `logits`: (images, classes)}, and `kept`, if any.
+
+  Args:
+    run: function of a `Network` and (b, s, s, 3) uint8 images that returns `Outputs`.
+    network: a `Network`.
+    plan: as for `measure_dense`.
+    source: as for `measure_dense`.
+    title: name of the contender, for progress.
+
+  Returns:
+    Dictionary of arrays; `kept` is (images, stages), and missing if the outputs have none.
+  """
 
   @jax.jit
   def step(network, images):
@@ -76,10 +104,10 @@ def _rows(run, network, config, source, title):
 
   columns = []
   progress = Progress(f"evaluating {title}, images", len(source))
-  for batch in loader.eval_batches(config, source, network.preprocessing):
+  for batch in loader.eval_batches(plan, source, network.preprocessing):
     rows = jax.device_get(step(network, batch["image"])) | {"label": batch["label"]}
     columns.append({name: value[batch["valid"]] for name, value in rows.items()})
-    progress.update(min(len(columns) * config.eval.batch_size, len(source)))
+    progress.update(min(len(columns) * plan.eval.batch_size, len(source)))
   return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
 
 

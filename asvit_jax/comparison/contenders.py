@@ -1,4 +1,4 @@
-"""A method with a network and a budget: what is measured."""
+"""Contenders: a method with a network and a budget, which a comparison measures."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,13 +15,14 @@ from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 class Prunings(NamedTuple):
-  """How a network could prune: two `Architecture`s that differ in nothing else.
+  """The two ways in which a network could prune, as `Architecture`s.
 
-  All that says how tokens go is set in both, so no method has by accident what another is told.
+  They differ in how tokens are removed and in nothing else. Every field that says so is set in
+  both, so that no method runs with a setting meant for another.
 
   Attributes:
-    paper: by the score, the stages and the reduction of the paper.
-    merging: as the recipes merge.
+    paper: with the score, the stages and the reduction of the paper.
+    merging: with the score, the stages and the reduction of the merging recipes.
   """
 
   paper: vit.Architecture
@@ -29,10 +30,10 @@ class Prunings(NamedTuple):
 
   @classmethod
   def of(cls, network):
-    """Those of a `Network`.
+    """The `Prunings` of a `Network`.
 
-    The paper's stages are the variant's. Where it does not drop tokens, it merges as it says
-    itself, or else as the recipes do.
+    The stages of `paper` are those of the published variant. If the network itself merges,
+    `merging` is its own architecture, otherwise that of the recipes.
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
@@ -52,16 +53,16 @@ class Prunings(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-  """A method at one budget, with its network, as `prepare` returns it.
+  """A method at one budget, with its network; made by `prepare`.
 
   Attributes:
     name: name of the method in `METHODS`.
-    budget: share of the dense GMACs that it was solved for.
-    network: the `Network`, of the method's architecture. It has thresholds, which only an adaptive
-      method reads.
-    counts: see `methods`.
-    asked_speedup: times the dense network's speed that its budget was searched for, see `speedups`,
-      or None. Its thresholds are calibrated then.
+    budget: share of the dense GMACs.
+    network: the `Network`, with the method's architecture. It has thresholds, which only an
+      adaptive method reads.
+    counts: the counts that the method solved for the budget, see `methods`.
+    asked_speedup: the speed-up over the dense network that the budget was searched for, see
+      `speedups`; the thresholds are then calibrated. None if the budget was given.
   """
 
   name: str
@@ -72,21 +73,21 @@ class Contender:
 
   @property
   def method(self):
-    """The contender's method, see `methods`."""
+    """The method, an object as described in `methods`."""
     return METHODS[self.name]
 
   @property
   def title(self):
-    """For progress: "tome at 0.65"."""
+    """The contender in words, such as "tome at 0.65"."""
     return f"{self.name} at {self.budget:g}"
 
   @property
   def group(self):
-    """What it is compared at: the same of those that it is held against; see `group_of`."""
+    """The group that it is compared in, see `group_of`."""
     return group_of({"budget": self.budget, "asked_speedup": self.asked_speedup})
 
   def at(self, budget):
-    """The same method at another budget, not calibrated; raises InputError where it cannot."""
+    """The same method at another budget, not calibrated; raises InputError if it cannot meet it."""
     counts = self.method.solve(self.network.arch, budget)
     return dataclasses.replace(self, budget=budget, counts=counts, asked_speedup=None)
 
@@ -98,55 +99,62 @@ class Contender:
     )
 
   def calibrated(self, batches):
-    """Itself with thresholds for its budget, where they decide; `batches` as for `calibrate`."""
+    """The contender with thresholds calibrated for its budget, if its method is adaptive.
+
+    Args:
+      batches: function without arguments that returns the images, as for `Network.calibrate`.
+    """
     if not self.method.adaptive:
       return self
     return self.with_network(self.network.calibrate(batches(), self.budget))
 
   def with_network(self, network):
-    """The same with another network."""
+    """The same contender with another network."""
     return dataclasses.replace(self, network=network)
 
   def gmacs(self, kept=None):
-    """GMACs of images, by the paper's count and really.
+    """GMACs of images, by the paper's count and as computed.
 
     Args:
-      kept: (images, stages) patches kept, of an adaptive method.
+      kept: (images, stages) patches kept; only read for an adaptive method.
 
     Returns:
-      Two float64 arrays, (images,), or () where all cost the same.
+      Two float64 arrays, (images,), or () if all images cost the same.
     """
     counts = kept if self.method.adaptive else np.array(self.counts)
     return tuple(np.asarray(self.method.cost(self.network.arch, counts, r)) for r in (False, True))
 
   def describe(self):
-    """What it keeps, for JSON."""
+    """Its `thresholds` or its `counts`, a dictionary for JSON."""
     if self.method.adaptive:
       return {"thresholds": np.asarray(self.network.params["thresholds"]).tolist()}
     return {"counts": list(self.counts)}
 
 
 def group_of(row):
-  """What a measurement is compared at, ("budget", share) or ("speed-up", times dense).
+  """The group of measurements that a row is compared in.
 
   Args:
-    row: dictionary of `budget` and, where that was searched for, `asked_speedup`.
+    row: dictionary of `budget` and, if the budget was searched for, `asked_speedup`.
+
+  Returns:
+    ("budget", share of the dense GMACs) or ("speed-up", times the dense network's speed).
   """
   asked = row.get("asked_speedup")
   return ("budget", row["budget"]) if asked is None else ("speed-up", asked)
 
 
 def prepare(name, budget, dense, prunings):
-  """A `Contender`; its thresholds, where it needs some, are yet to be calibrated.
+  """A `Contender` that is not calibrated.
 
   Args:
-    name: of `METHODS`.
+    name: name of a method in `METHODS`.
     budget: share of the dense GMACs.
     dense: the `Network`, without thresholds.
-    prunings: `Prunings` of it.
+    prunings: the `Prunings` of the network.
 
   Raises:
-    InputError: no such method, or a budget that it cannot meet.
+    InputError: there is no such method, or it cannot meet the budget.
   """
   method = METHODS[name]
   parts = ("adaptive", "architecture", "solve", "cost", "execution", "training")
@@ -160,3 +168,31 @@ def prepare(name, budget, dense, prunings):
   counts = method.solve(arch, budget)
   network = dataclasses.replace(dense, arch=arch).with_thresholds(np.zeros(arch.stages))
   return Contender(name, budget, network, counts)
+
+
+def contenders(network, methods, budgets):
+  """A `Contender` for every method and budget.
+
+  Args:
+    network: a `Network`; its thresholds are not read.
+    methods: names in `METHODS`.
+    budgets: shares of the dense GMACs.
+
+  Raises:
+    InputError: there is no such method, or it cannot meet a budget.
+  """
+  prunings = Prunings.of(network)
+  return [prepare(name, budget, network.dense, prunings) for budget in budgets for name in methods]
+
+
+def searched(network, methods):
+  """A `Contender` for every method, whose budget is to be searched for; it is 1 until then.
+
+  Args:
+    network: a `Network`; its thresholds are not read.
+    methods: names in `METHODS`.
+
+  Raises:
+    InputError: there is no such method.
+  """
+  return contenders(network, methods, [1.0])

@@ -1,4 +1,4 @@
-"""What was measured, kept in files, so that a comparison that was interrupted goes on."""
+"""Files of measurements, so that an interrupted comparison continues where it stopped."""
 
 import json
 import zlib
@@ -8,15 +8,20 @@ import jax
 from asvit_jax.config.keys import flatten
 from asvit_jax.core import leaves, schema, storage
 
-# Of the config, what decides what is measured; what speeds it up does not.
+# Keys of `Plan.data` that change a measurement; those that only change its speed are left out.
 _DATA = (
   *("name", "dir", "classes", "eval_split", "crop_ratio", "mean", "std", "interpolation"),
   "max_bad_images",
 )
-# What a measurement says; one that says less is made anew.
+# The content of a measurement; one with less is measured again.
 _MEASURED = "top-1, divergence of each image"
 _RECIPE = ("seed", "epochs", "total_steps", "batch_size", "data", "mix", "optimizer")
-
+# Parts under the names that they have in keys: records made before a part moved are still found.
+_NAMES_IN_KEYS = {
+  "asvit_jax.comparison.methods.fixed:mean_attention": (
+    "asvit_jax.comparison.mean_attention:mean_attention"
+  )
+}
 
 _NUMBERS = schema.array(schema.number(), most=10_000)
 _RECORD = schema.table(
@@ -32,20 +37,20 @@ _RECORD = schema.table(
 
 
 class Records:
-  """One file a measurement, `DIRECTORY/measured/NAME-KEY.json`.
+  """The measurements of a comparison, a file each: `DIRECTORY/measured/NAME-KEY.json`.
 
-  The key is a checksum of all settings that the measurement depends on: with others, nothing is
-  found, and nothing is overwritten.
+  The key is a checksum of all settings that the measurement depends on. A measurement with other
+  settings is neither found nor overwritten.
 
   Args:
-    directory: of the comparison.
+    directory: directory of the comparison.
   """
 
   def __init__(self, directory):
     self._directory = storage.path(directory) / "measured"
 
   def find(self, name, settings):
-    """The dictionary of that measurement, or None."""
+    """The dictionary of the measurement `name` with these settings, or None if there is none."""
     path = self._path(name, settings)
     if not path.is_file():
       return None
@@ -55,7 +60,7 @@ class Records:
     ]
 
   def add(self, name, settings, result):
-    """Writes a measurement; raises InputError where it cannot be written."""
+    """Writes the measurement `name`; raises InputError if it cannot be written."""
     content = {"result": result, "settings": settings}
     storage.write(self._path(name, settings), json.dumps(content, indent=1), "a measurement")
 
@@ -64,13 +69,13 @@ class Records:
     return self._directory / f"{name.replace(':', '.')}-{key:08x}.json"
 
 
-def base_settings(network, config, source):
-  """What every measurement depends on, for JSON.
+def base_settings(network, plan, source):
+  """The settings that every measurement depends on, a dictionary for JSON.
 
   Args:
     network: the `Network`, dense.
-    config: a config.
-    source: of the images to evaluate on.
+    plan: a `Plan`.
+    source: the `Source` of the images to evaluate on.
   """
   return {
     "measured": _MEASURED,
@@ -78,25 +83,33 @@ def base_settings(network, config, source):
     "preprocessing": network.preprocessing.to_json(),
     "dtype": network.dtype,
     "images": len(source),
-    "data": {key: _plain(config.data[key]) for key in _DATA},
+    "data": {key: _plain(getattr(plan.data, key)) for key in _DATA},
   }
 
 
 def contender_settings(contender, train_split=None):
-  """What a contender adds to it; `train_split` is where thresholds come from."""
+  """The settings that a contender adds to `base_settings`.
+
+  Args:
+    contender: a `Contender`.
+    train_split: name of the split that thresholds are calibrated on.
+  """
   arch = contender.network.arch
+  described = arch.to_json()
+  described["score"] = _NAMES_IN_KEYS.get(described["score"], described["score"])
   settings = {
     "budget": contender.budget,
-    "architecture": arch.to_json(),
+    "architecture": described,
     "counts": list(contender.counts),
   }
-  if arch.prefix_tokens > 1:  # some methods let the second go once: that is not to be found again
+  if arch.prefix_tokens > 1:
+    # Older measurements, in which some methods removed the distillation token, lack this key.
     settings["tokens_that_stay"] = arch.prefix_tokens
   return settings | ({"calibrated_on": train_split} if contender.method.adaptive else {})
 
 
 def timing_settings(rounds, batch):
-  """What a timing adds to it: so many rounds of a batch, on the device of this process."""
+  """The settings that a timing adds: its number of rounds, its batch size and this device."""
   return {
     "rounds": rounds,
     "batch": batch,
@@ -105,9 +118,11 @@ def timing_settings(rounds, batch):
   }
 
 
-def recipe_settings(config, images):
-  """What fine-tuning on so many images adds to it."""
-  flat = {key: _plain(value) for key, value in flatten(config).items()}
+def recipe_settings(plan, images):
+  """The settings that fine-tuning adds: its recipe and the number of training images."""
+  flat = {key: _plain(value) for key, value in flatten(plan.given).items()}
+  if not plan.optimizer.arguments:  # the key that older measurements have
+    flat["optimizer.arguments"] = ""
   speed = ("data.workers", "data.check_images", "data.cache")
   return {
     "recipe": {k: v for k, v in flat.items() if k.split(".")[0] in _RECIPE and k not in speed},

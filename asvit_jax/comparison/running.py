@@ -1,17 +1,16 @@
-"""All contenders on the same images, one after the other."""
+"""A comparison: measures all contenders on the same images, and tabulates the results."""
 
 import dataclasses
 import functools
 import json
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from asvit_jax.comparison import accuracy, differences, records
-from asvit_jax.comparison.contenders import Contender, Prunings, group_of, prepare
+from asvit_jax.comparison import accuracy, records
+from asvit_jax.comparison.contenders import Contender, group_of
 from asvit_jax.comparison.finetuning import finetune
 from asvit_jax.comparison.speedups import Search
 from asvit_jax.comparison.timing import Timer
+from asvit_jax.config.plan import Plan
 from asvit_jax.core import storage
 from asvit_jax.core.progress import log
 from asvit_jax.data import loader, sources
@@ -26,17 +25,17 @@ class Comparison:
   Attributes:
     network: the dense `Network` whose weights all contenders use.
     contenders: list of `Contender`, not calibrated, at the budgets to compare.
-    config: a config.
+    plan: a `Plan`.
     source: source of the images to evaluate on.
     train_source: source of the images to calibrate and to train on; None if not needed.
     out: directory for the measurements.
-    searched: list of `Contender`, one per method, at any budget, to be compared at `speedups`.
+    searched: list of `Contender`, one per method, at any budget, to compare at the `speedups`.
     speedups: times the dense network's speed, each above 1.
   """
 
   network: Network
   contenders: list[Contender]
-  config: ConfigDict
+  plan: Plan
   source: Any
   train_source: Any
   out: str
@@ -44,31 +43,33 @@ class Comparison:
   speedups: tuple[float, ...] = ()
 
   def run(self, finetuned=False, rounds=0, speed_batch=32):
-    """Measures what is not measured yet.
+    """Measures everything that has not been measured yet.
 
     Args:
-      finetuned: whether contenders are also fine-tuned.
-      rounds: number of times that each is timed; 0: not timed, which speed-ups need.
+      finetuned: whether to measure the contenders fine-tuned, too.
+      rounds: number of times that each is timed; 0 times nothing, and excludes speed-ups.
       speed_batch: number of images to time them on.
 
     Returns:
-      Dictionary of `dense`, its measurement, and `results`, a list of those of contenders, see
-      `accuracy` and `differences`, each with `method`, `budget`, `finetuned`, and what it keeps,
-      `counts` or `thresholds`; where they are timed also `images_per_s`, `ms`, `spread_ms` and
-      `speedup`, all of one budget or one asked speed-up in turn. Those of a speed-up have it as
-      `asked_speedup`; and `missed` lists what could not be met, see `speedups.Search`.
+      Dictionary of `dense`, the measurement of the dense network; `results`, a list of the
+      measurements of contenders; and `missed`, if there are speed-ups, a list of those that were
+      not met, see `speedups.Search`. A measurement of a contender is that of `accuracy.measure`
+      without `each`, with `method`, `budget`, `finetuned`, `counts` or `thresholds`,
+      `kl_above_best`, see `accuracy.kl_above_best`, and, for a searched budget, `asked_speedup`. If
+      they are timed, those without fine-tuning also have `images_per_s`, `ms`, `spread_ms` and
+      `speedup`: contenders at the same budget, or for the same speed-up, are timed in turn.
     """
     dense = self._dense()
     results = {"dense": dense, "results": []}
-    timer = Timer(self.network, self.config, self.source, speed_batch)
+    timer = Timer(self.network, self.plan, self.source, speed_batch)
     found, missed = self._searched(timer, rounds, speed_batch)
     compared = [*self.contenders, *found]
     if self.speedups:
       results["missed"] = missed
       self._write(results)
     rows = []
-    # After every row all are held against the best: what is known of a pair is not drawn again.
-    above = functools.cache(lambda i, best: differences.above(rows[i], rows[best]))
+    # All rows are compared with the best again after every new one: cached, a pair is drawn once.
+    above = functools.cache(lambda i, best: accuracy.kl_above_best(rows[i], rows[best]))
     for contender in compared:
       for tuned in (False, True) if finetuned else (False,):
         rows.append(self._measured(contender, tuned))
@@ -80,10 +81,9 @@ class Comparison:
     return results
 
   def example(self, results):
-    """A contender that keeps another number of tokens in every image, calibrated, or None.
+    """The contender to show pictures of: adaptive and calibrated; None if none is adaptive.
 
-    Of those at the least budget, where the most is to be seen of what goes, that which is right
-    most often without training.
+    It is the most accurate without fine-tuning at the least budget, which removes most tokens.
 
     Args:
       results: what `run` returned.
@@ -105,7 +105,7 @@ class Comparison:
     return result
 
   def _measured(self, contender, tuned):
-    """A line of `results`."""
+    """The measurement of a contender, with `each`: a row of `results`."""
     name = f"{contender.name}-{contender.budget:g}{'-finetuned' if tuned else ''}"
     settings = self._settings_of(contender, tuned)
     result = self._records.find(name, settings)
@@ -113,10 +113,10 @@ class Comparison:
     if not before:
       dense_logits = self._dense_measured[1]
       contender = self._tuned(contender) if tuned else self._calibrated(contender)
-      result = accuracy.measure(contender, self.config, self.source, dense_logits)
+      result = accuracy.measure(contender, self.plan, self.source, dense_logits)
       result |= contender.describe()
       self._records.add(name, settings, result)
-      if tuned and contender.method.adaptive:  # others have no thresholds that a file could carry
+      if tuned and contender.method.adaptive:  # a file has no place for the counts of the others
         contender.network.save(storage.path(self.out) / f"{name}.safetensors")
     log(
       f"{name}: {'measured before, ' if before else ''}top-1 {result['top1']:.1f} at "
@@ -132,7 +132,7 @@ class Comparison:
     }
 
   def _calibrated(self, contender):
-    """It with its thresholds: those measured before, where they are."""
+    """The contender with its thresholds, from an earlier measurement if there is one."""
     if not contender.method.adaptive or contender.asked_speedup is not None:
       return contender
     name = f"{contender.name}-{contender.budget:g}"
@@ -142,13 +142,13 @@ class Comparison:
     return contender.calibrated(lambda: self._calibration_batches)
 
   def _tuned(self, contender):
-    """It fine-tuned, and calibrated once more."""
+    """The contender fine-tuned, and calibrated again."""
     contender = self._calibrated(contender)
-    contender = finetune(contender, self.network, self.config, self.train_source)
+    contender = finetune(contender, self.network, self.plan, self.train_source)
     return contender.calibrated(lambda: self._calibration_batches)
 
   def _searched(self, timer, rounds, speed_batch):
-    """(contenders at the speed-ups that are asked for, dictionaries of what was not met)."""
+    """(contenders at the asked speed-ups, dictionaries of the speed-ups that were not met)."""
 
     def settings(contender):
       timed = records.timing_settings(rounds, speed_batch)
@@ -166,13 +166,13 @@ class Comparison:
     )
 
   def _time(self, results, compared, timer, timing):
-    """Adds what was timed to the lines of contenders with the first weights.
+    """Times the contenders, and adds this to their rows without fine-tuning.
 
     Args:
-      results: of `run`.
+      results: the dictionary that `run` returns; `dense` and `results` are replaced.
       compared: list of `Contender`.
       timer: a `Timer`.
-      timing: `records.timing_settings`.
+      timing: dictionary of `records.timing_settings`.
     """
     for group in dict.fromkeys(contender.group for contender in compared):
       contenders = [c for c in compared if c.group == group]
@@ -196,9 +196,9 @@ class Comparison:
 
   def _settings_of(self, contender, tuned):
     settings = self._settings
-    settings = settings | records.contender_settings(contender, self.config.data.train_split)
+    settings = settings | records.contender_settings(contender, self.plan.data.train_split)
     if tuned:
-      settings |= records.recipe_settings(self.config, len(self.train_source))
+      settings |= records.recipe_settings(self.plan, len(self.train_source))
     return settings
 
   def _write(self, results):
@@ -208,7 +208,7 @@ class Comparison:
 
   @functools.cached_property
   def _settings(self):
-    return records.base_settings(self.network, self.config, self.source)
+    return records.base_settings(self.network, self.plan, self.source)
 
   @functools.cached_property
   def _records(self):
@@ -216,22 +216,23 @@ class Comparison:
 
   @functools.cached_property
   def _dense_measured(self):
-    return accuracy.measure_dense(self.network, self.config, self.source)
+    return accuracy.measure_dense(self.network, self.plan, self.source)
 
   @functools.cached_property
   def _calibration_batches(self):
-    """Of the images to train on, without labels; in memory, as thresholds read them often."""
+    """Batches of training images, a list, as calibration reads them several times."""
     sample = sources.Sample(self.train_source, MAX_IMAGES)
-    return list(loader.eval_batches(self.config, sample, self.network.preprocessing))
+    return list(loader.eval_batches(self.plan, sample, self.network.preprocessing))
 
 
 def _compared(rows, above):
-  """The rows in their order, each held against that of the least mean divergence in its group.
+  """The rows, in order, each compared with the row of least mean divergence in its group.
+
+  A group is the rows at one budget, or for one asked speed-up, either fine-tuned or not.
 
   Args:
-    rows: measurements; those of one budget, or of one asked speed-up, and of the same weights, as
-      they are or fine-tuned, are a group.
-    above: function of the places of a row and of the best; see `differences.above`.
+    rows: list of measurements, with `each`.
+    above: function of the indices of a row and of the best row, see `accuracy.kl_above_best`.
 
   Returns:
     The rows without `each`, and with `kl_above_best`.
@@ -249,29 +250,59 @@ def _compared(rows, above):
   ]
 
 
-def searched(network, methods):
-  """A `Contender` for every method, to look for budgets of: they are all of the dense GMACs yet.
+def markdown(results):
+  """The results as a Markdown table, one row per measurement, with an explanation of its columns.
 
   Args:
-    network: a `Network`; thresholds of it are not read.
-    methods: names of `METHODS`.
-
-  Raises:
-    InputError: no such method.
+    results: dictionary that `Comparison.run` returned.
   """
-  return contenders(network, methods, [1.0])
+  rows = [results["dense"] | {"method": "dense"}, *results["results"]]
+  timed = any("images_per_s" in row for row in rows)
+  tuned = any(row.get("finetuned") for row in rows)
+  asked = any("asked_speedup" in row for row in rows)
+  header = ["method", *(["asked × dense"] if asked else []), "budget"]
+  header += [*(["weights"] if tuned else []), "top-1", "agreement"]
+  header += ["KL", "above the least KL", "GMACs", "share", "real GMACs", "real share"]
+  header += ["images/s", "× dense"] if timed else []
+  lines = [_line(header), _line(["---"] * len(header))]
+  lines += [_line(_cells(row, asked, tuned, timed)) for row in rows]
+  lines += ["", *(f"- {one['said']}" for one in results.get("missed", ()))]
+  images, at = results["dense"]["images"], "budget or asked speed-up" if asked else "budget"
+  return "\n".join(lines).rstrip("\n") + (
+    f"\n\nTop-1 and agreement with the dense network in percent, of {images} images; KL from the "
+    "dense network's predictions in nats; ± is a standard error. Above the least KL: the 95 % "
+    f"interval of the difference to the method with the least KL at that {at}, on the same "
+    "images; if it contains 0, they do not differ significantly. GMACs and share: the paper's "
+    "count, with similarities; real: as computed.\n"
+  )
 
 
-def contenders(network, methods, budgets):
-  """A `Contender` for every method and budget.
+def _cells(row, asked, tuned, timed):
+  dense = row["method"] == "dense"
+  cells = [row["method"]]
+  if asked:
+    cells.append(f"{row['asked_speedup']:g}" if "asked_speedup" in row else "")
+  cells.append("" if dense else f"{row['budget']:g}")
+  if tuned:
+    cells.append("fine-tuned" if row.get("finetuned") else "as they are")
+  cells += [f"{row['top1']:.1f} ± {row['top1_error']:.1f}"]
+  cells += ["", "", ""] if dense else _against_dense(row)
+  cells += [f"{row['gmacs']:.3f}", f"{row['share']:.3f}"]
+  cells += [f"{row['real_gmacs']:.3f}", f"{row['real_share']:.3f}"]
+  if timed:
+    there = "images_per_s" in row
+    cells += [f"{row['images_per_s']:.1f}", f"{row['speedup']:.2f}"] if there else ["", ""]
+  return cells
 
-  Args:
-    network: a `Network`; thresholds of it are not read.
-    methods: names of `METHODS`.
-    budgets: shares of the dense GMACs.
 
-  Raises:
-    InputError: no such method, or a budget that one cannot meet.
-  """
-  prunings = Prunings.of(network)
-  return [prepare(name, budget, network.dense, prunings) for budget in budgets for name in methods]
+def _against_dense(row):
+  _, low, high = row["kl_above_best"]
+  return [
+    f"{row['agreement']:.1f} ± {row['agreement_error']:.1f}",
+    f"{row['kl']:.4f} ± {row['kl_error']:.4f}",
+    "least" if low == high == 0 else f"{low:.4f} to {high:.4f}",
+  ]
+
+
+def _line(cells):
+  return f"| {' | '.join(cells)} |"

@@ -1,29 +1,29 @@
-"""The budget at which a method is so many times as fast as the dense network, from a few timings.
+"""Finds the budget at which a method reaches a speed-up, from a few timings.
 
-What a batch takes, as a share of what it takes the dense network, grows nearly as a straight line
-with the budget: what the method itself costs, and the GMACs that are left. So the next budget to
-try lies on the line through the two timings around the one that is wanted (regula falsi).
+The time of a batch, as a share of the dense network's, is nearly linear in the budget: a constant
+cost of the method, and the remaining GMACs. So the next budget to try lies on the line through the
+two timings around the wanted one (regula falsi).
 """
 
 import bisect
 import dataclasses
 
-TOLERANCE = 0.02  # of the speed-up that is asked for
-TRIES = 6  # timings for one speed-up, at most
-_NARROW = 1e-3  # of the dense GMACs: nearer budgets are not told apart
-_STEP = 0.01  # of the dense GMACs, by which a search leaves the budgets that were timed, at least
-_DIGITS = 4  # of a budget
+TOLERANCE = 0.02  # relative error of a speed-up that counts as met
+TRIES = 6  # most timings for one speed-up
+_NARROW = 1e-3  # share of the dense GMACs: the search does not go between budgets as near as this
+_STEP = 0.01  # share of the dense GMACs: least step beyond the timed budgets
+_DIGITS = 4  # decimals of a budget
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """What a search found.
+  """The result of a search.
 
   Attributes:
-    budget: share of the dense GMACs, of those that were timed the one nearest to what was asked.
-    speedup: times the dense network's speed, there.
-    why: why that is not within `TOLERANCE` of what was asked, words; "" where it is.
-    most: whether the method gets no faster than this, whatever the budget.
+    budget: the timed budget whose speed-up is nearest to the asked one, a share of the dense GMACs.
+    speedup: its speed-up, times the dense network's speed.
+    why: the reason, in words, if the speed-up is not within `TOLERANCE` of the asked one; else "".
+    most: whether the asked speed-up is beyond reach, and this is the method's highest.
   """
 
   budget: float
@@ -33,13 +33,13 @@ class Found:
 
 
 def solve(asked, known, measure, least):
-  """Looks for the budget of a speed-up.
+  """Searches for the budget of a speed-up.
 
   Args:
-    asked: times the dense network's speed, above 1.
-    known: {budget: speed-up} of what was timed before; what is timed is added.
-    measure: function of a budget that returns (speed-up, whether that had to be timed).
-    least: the least budget that the method can meet, of at most four decimals.
+    asked: the speed-up, times the dense network's speed, above 1.
+    known: {budget: speed-up} of earlier timings; new ones are added to it.
+    measure: function of a budget that returns (speed-up, whether it had to be timed).
+    least: the least budget that the method can meet, with at most four decimals.
 
   Returns:
     `Found`.
@@ -55,27 +55,27 @@ def solve(asked, known, measure, least):
 
 
 def _nearest(asked, known):
-  """(budget, speed-up) of what was timed nearest to a speed-up; None where nothing was."""
+  """(budget, speed-up) of the timing nearest to a speed-up; None if nothing was timed."""
   return min(known.items(), key=lambda item: (abs(item[1] / asked - 1), item), default=None)
 
 
 def _missed(asked, known, near, least, gave_up):
-  """`Found` where nothing is near enough."""
+  """The `Found` of a search without a timing within `TOLERANCE`."""
   budget, speedup = max(known.items(), key=lambda item: item[1])
   if speedup < asked and least in known:
     return Found(budget, speedup, f"at most {speedup:.2f}, at {budget:g} of the GMACs", True)
-  why = f"after {TRIES} timings" if gave_up else "and no budget between those timed is left"
+  why = f"after {TRIES} timings" if gave_up else "and no budget is left between the timed ones"
   return Found(*near, f"{near[1]:.2f} is the nearest, {why}")
 
 
 def _next(asked, known, least):
-  """The budget to try next, between those timed around the one wanted; None where there is none."""
+  """The budget to try next, between the timings around the wanted one; None if none is left."""
   wanted = 1 / asked  # time as a share of the dense network's
   if not known:
     return round(max(wanted, least), _DIGITS)
   budgets, times = monotone({budget: 1 / speedup for budget, speedup in known.items()})
   place = bisect.bisect_left(times, wanted)
-  if place == 0:  # all took longer
+  if place == 0:  # all timed budgets are too slow
     low, high = least, budgets[0] - _STEP
     guess = budgets[0] - (times[0] - wanted) / _slope(budgets, times)
     end = least
@@ -85,7 +85,7 @@ def _next(asked, known, least):
     end = 1.0
   else:
     (left, right), (fast, slow) = budgets[place - 1 : place + 1], times[place - 1 : place + 1]
-    margin = (right - left) / 10  # so that both ends come nearer
+    margin = (right - left) / 10  # so that the interval shrinks from both ends
     low, high, end = left + margin, right - margin, None
     guess = left + (right - left) * (wanted - fast) / (slow - fast)
     if right - left < _NARROW:
@@ -95,20 +95,20 @@ def _next(asked, known, least):
 
 
 def _slope(budgets, times):
-  """How time grows with the budget, over all timings: so noise counts least; of one as GMACs do."""
+  """Growth of time with the budget, over the whole range of timings, where noise weighs least."""
   if len(budgets) < 2:
-    return 1.0
+    return 1.0  # as the GMACs grow
   return min(max((times[-1] - times[0]) / (budgets[-1] - budgets[0]), 0.5), 2.0)
 
 
 def monotone(times):
-  """Times that grow with the budget, as near to those measured as can be (isotonic regression).
+  """The nearest times that do not fall as the budget grows (isotonic regression).
 
   Args:
-    times: {budget: time}, in which noise may have turned some around.
+    times: {budget: time}; noise may have reversed the order of some.
 
   Returns:
-    Budgets in ascending order, and their times, two lists.
+    Two lists: the budgets in ascending order, and their times.
   """
   budgets, groups = sorted(times), []
   for budget in budgets:

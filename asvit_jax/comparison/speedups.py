@@ -1,4 +1,4 @@
-"""Every method at the same measured time: the budget at which it is so many times as fast."""
+"""Methods at the same measured speed: searches for the budgets at which they reach it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from asvit_jax.core.progress import log
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-  """The settings of a search for budgets that reach speed-ups, for `run`.
+  """A search for the budgets of speed-ups; `run` does it for one method.
 
   Attributes:
-    timer: times a contender beside the dense network.
+    timer: the `Timer`, which times a contender in turn with the dense network.
     records: records of the comparison; timings and calibrations found in them are not repeated.
     settings: function of a `Contender` that returns the settings its timing depends on, for JSON.
     batches: function without arguments that returns the images to calibrate on.
@@ -31,16 +31,17 @@ class Search:
   rounds: int
 
   def run(self, contender, speedups):
-    """Looks for the budgets of one method.
+    """Searches for the budgets of one method.
 
     Args:
       contender: a `Contender` of the method, at any budget.
       speedups: times the dense network's speed, each above 1.
 
     Returns:
-      The `Contender`s found, calibrated, each with its `asked_speedup`, nearest where it is not
-      within `solving.TOLERANCE`; and for all speed-ups that were not met so, dictionaries of
-      `method`, `asked_speedup`, `nearest_speedup`, whether it is `compared`, and `said`, a line.
+      Two lists. The first has the `Contender`s found, calibrated, with their `asked_speedup`: the
+      nearest if none is within `solving.TOLERANCE`, but none for a speed-up beyond reach. The
+      second has a dictionary for every speed-up that was not met within the tolerance: `method`,
+      `asked_speedup`, `nearest_speedup`, whether it is `compared`, and `said`, the message.
     """
     tries = _Tries(self, contender)
     least = least_budget(contender)
@@ -72,16 +73,16 @@ class Search:
 
 
 class _Tries:
-  """What is known of one method at the budgets that were tried."""
+  """The timings and thresholds of one method at the budgets tried so far."""
 
   def __init__(self, search, contender):
     self._search, self._first = search, contender
     self._calibrator = None
-    self._speedups = {}  # {counts: speed-up}, of fixed ones
-    self._thresholds = {}  # {budget: those}
+    self._speedups = {}  # {counts: speed-up} of a method with fixed counts
+    self._thresholds = {}  # {budget: thresholds} of an adaptive method
 
   def speedup(self, budget):
-    """(times the dense network's speed, whether that had to be timed)."""
+    """(speed-up at a budget, times the dense network's speed; whether it had to be timed)."""
     contender = self._first.at(budget)
     if contender.counts and contender.counts in self._speedups:
       return self._speedups[contender.counts], False
@@ -99,7 +100,10 @@ class _Tries:
     return result["speedup"], True
 
   def contender(self, budget):
-    """That of a budget, calibrated; blocks before the first stage run once for all of them."""
+    """The calibrated `Contender` at a budget.
+
+    All budgets share one calibrator, so the blocks before the first stage run once.
+    """
     contender = self._first.at(budget)
     if not contender.method.adaptive:
       return contender
@@ -111,15 +115,15 @@ class _Tries:
 
 
 def _needed(contender):
-  """Keys of what is kept of a try."""
+  """The keys that the record of a timing must have."""
   return {"speedup", "thresholds"} if contender.method.adaptive else {"speedup"}
 
 
 def least_budget(contender):
-  """The least budget that a method can meet, to four decimals, not below it.
+  """The least budget that a method can meet, rounded up to four decimals.
 
   Args:
-    contender: of it, at any budget.
+    contender: a `Contender` of the method, at any budget.
   """
   low, high = 0, 10_000
   while high - low > 1:

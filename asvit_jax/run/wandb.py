@@ -19,13 +19,13 @@ class Wandb:
   Args:
     workdir: where the run lives.
     project: name of the project.
-    config: of the run, a nested dictionary.
+    values: config of the run, a nested dictionary.
 
   Raises:
     InputError: it cannot begin.
   """
 
-  def __init__(self, workdir, project, config):
+  def __init__(self, workdir, project, values):
     import wandb
 
     place = storage.path(workdir)
@@ -43,7 +43,7 @@ class Wandb:
         id=identity,
         name=place.name,
         resume="allow",
-        config=config,
+        config=values,
         dir=None if storage.in_bucket(place) else str(place),
       )
     except Exception as error:  # without a login, without a network: they have no common type

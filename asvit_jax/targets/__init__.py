@@ -1,9 +1,8 @@
-"""Programs compiled for accelerators that are not here: what they take, and whether they fit.
+"""Programs compiled for TPUs and GPUs that are not here: their memory, work and estimated time.
 
-`names` reads what a user writes ("tpu:v5e:2x4"), `chips` knows the accelerators. The rest runs in a
-process of its own (`process` starts it, `worker` is it), whose environment makes JAX compile for
-the target: `topology` has its devices, `programs` what is compiled, `compiling` compiles it and
-reads what the compiler says, `fitting` looks for the largest batch, `roofline` estimates times, and
-`account` says it all. `times` is what the parts of a network take on a TPU, from the cycles that
-its compiler says (`cycles`). `check` compiles the programs of two recipes for many targets.
+`chips` has the accelerators and reads the names that a user writes, such as "tpu:v5e:2x4".
+`process` runs jobs in a process whose environment makes JAX compile for the target. There,
+`programs` builds and compiles the programs of a run or of inference, and `compiling` compiles one
+program and reports what the compiler says. `times` estimates the times of the parts of a network on
+a TPU, and `check` compiles the programs of two recipes for many targets.
 """

@@ -1,4 +1,9 @@
-"""A process of its own whose JAX compiles for a target, so that the user has to set nothing."""
+"""Runs jobs in a process of its own, whose environment makes JAX compile for a target.
+
+`run` starts the process, `python -m asvit_jax.targets.process`, which runs `main`: it reads a job
+as JSON from stdin and writes its result to stdout. A job is a dictionary of `what`, a name in
+`_JOBS`; `target`, the name of the target; and the arguments of that function.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -9,26 +14,29 @@ import signal
 import subprocess
 import sys
 
-from asvit_jax.core.errors import InputError
+from absl import flags
 
-# Compilers without the device that they tune programs on.
+from asvit_jax.core.errors import InputError
+from asvit_jax.targets import chips
+
+# Compile without the device, on which the compiler would tune programs.
 _NO_DEVICE = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 
 
 def run(job, target):
-  """Runs a job of `worker` in a process of its own.
+  """Runs a job in a process of its own, which writes its progress to this process's stderr.
 
   Args:
-    job: its dictionary, for JSON; the target is added.
-    target: a `names.Target`.
+    job: the dictionary of the job, for JSON, without `target`.
+    target: the `chips.Target`.
 
   Returns:
-    What the job returns. What it says on stderr has been said.
+    The result of the job, a dictionary.
 
   Raises:
-    InputError: the job's own; the compiler is not installed, or dies.
+    InputError: the job raised it; or the compiler is not installed, or ended with an error.
   """
-  command = [sys.executable, "-m", "asvit_jax.targets.worker"]
+  command = [sys.executable, "-m", "asvit_jax.targets.process"]
   process = subprocess.run(
     command,
     input=json.dumps(job | {"target": target.name}),
@@ -39,10 +47,10 @@ def run(job, target):
   if process.returncode:
     code = process.returncode
     name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    advice = ", which is what Linux does where memory is short" if code == -signal.SIGKILL else ""
+    advice = ", probably as memory ran out" if code == -signal.SIGKILL else ""
     raise InputError(
-      f"--target {target.name}: the compiler's process ended with {name}{advice}; what it said "
-      "stands above"
+      f"--target {target.name}: the compiler's process ended with {name}{advice}; its messages "
+      "are above"
     )
   answer = json.loads(process.stdout.splitlines()[-1])
   if "error" in answer:
@@ -51,21 +59,32 @@ def run(job, target):
 
 
 def environment(target):
-  """The variables of such a process; raises InputError where the compiler is not installed."""
-  flags = [os.environ.get("XLA_FLAGS", "")]
-  flags.append(f"--xla_force_host_platform_device_count={target.devices}")  # as many as there
+  """The environment of a process that compiles for a target.
+
+  Args:
+    target: the `chips.Target`.
+
+  Returns:
+    {name: value} of all variables, those of this process included.
+
+  Raises:
+    InputError: the compiler is not installed.
+  """
+  of_xla = [os.environ.get("XLA_FLAGS", "")]
+  # JAX has as many CPU devices as the target has devices.
+  of_xla.append(f"--xla_force_host_platform_device_count={target.devices}")
   ours = {
-    "JAX_PLATFORMS": "cpu",  # nothing runs, and nobody looks for an accelerator
-    "JAX_ENABLE_COMPILATION_CACHE": "false",  # the seconds are those of compiling
+    "JAX_PLATFORMS": "cpu",  # nothing runs on an accelerator, so JAX need not look for one
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # `compile_s` is the time to compile
     "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     "TF_CPP_MIN_LOG_LEVEL": "3",
   }
   if target.chip.platform == "tpu":
     _check_tpu(target)
     ours |= {
-      # It only compiles and owns no chip: no lock to wait for, nor one that a killed process left.
+      # The process owns no chip, so no lock of another process, even a killed one, concerns it.
       "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
-      # Not asked of a metadata server that is not there.
+      # There is no metadata server to ask.
       "TPU_SKIP_MDS_QUERY": "1",
       "TPU_ACCELERATOR_TYPE": f"{target.kind}-{target.devices}",
       "TPU_WORKER_HOSTNAMES": "localhost",
@@ -75,9 +94,9 @@ def environment(target):
     }
   else:
     toolkit = _check_cuda(target)
-    flags.append(f"{_NO_DEVICE} --xla_gpu_cuda_data_dir={toolkit}")
+    of_xla.append(f"{_NO_DEVICE} --xla_gpu_cuda_data_dir={toolkit}")
     ours["PATH"] = f"{toolkit / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-  ours["XLA_FLAGS"] = " ".join(flags)
+  ours["XLA_FLAGS"] = " ".join(of_xla)
   return os.environ | ours
 
 
@@ -87,7 +106,7 @@ def _check_tpu(target):
 
 
 def _check_cuda(target):
-  """The directory of ptxas and libdevice; raises InputError where that or the plugin is not."""
+  """The directory of ptxas and libdevice; raises InputError if it or the plugin is missing."""
   try:
     plugin = importlib.metadata.version("jax-cuda12-plugin")
   except importlib.metadata.PackageNotFoundError:
@@ -105,10 +124,60 @@ def _check_cuda(target):
   raise _missing(target, "ptxas, of nvidia-cuda-nvcc-cu12, is not installed")
 
 
-def _missing(target, what):
+def _missing(target, problem):
   return InputError(
-    f"--target {target.name}: {what}; install requirements-target.txt, best into an environment of "
-    "its own: python3 -m venv .venv-target && .venv-target/bin/pip install -r "
+    f"--target {target.name}: {problem}; install requirements-target.txt, best into an environment "
+    "of its own: python3 -m venv .venv-target && .venv-target/bin/pip install -r "
     "requirements-target.txt, which is in the repository and has jax[tpu,cuda12-local] and "
     "nvidia-cuda-nvcc-cu12"
   )
+
+
+def main():
+  """Reads a job from stdin, runs it, and prints its result; an InputError becomes `error` in it."""
+  flags.FLAGS.mark_as_parsed()  # libraries read absl's flags
+  try:
+    job = json.load(sys.stdin)
+  except ValueError:
+    sys.exit("error: this module is started by --target, and is no tool of its own")
+  try:
+    result = _JOBS[job.pop("what")](target=chips.parse_target(job.pop("target")), **job)
+  except InputError as error:
+    result = {"error": str(error)}
+  print(json.dumps(result), flush=True)
+
+
+def _training(target, config):
+  from asvit_jax.config import base
+  from asvit_jax.config.plan import resolve
+  from asvit_jax.targets.programs import compile_run
+
+  described = base()
+  described.update(config)
+  return compile_run(resolve(described), target)
+
+
+def _inference(target, architecture, **rest):
+  from asvit_jax.targets.programs import compile_inference
+  from asvit_jax.vit import Architecture
+
+  return compile_inference(target, Architecture.from_json(architecture, "the job"), **rest)
+
+
+def _check(target, **check):
+  from asvit_jax.targets.check import compile_one
+
+  return compile_one(target, **check)
+
+
+def _times(target, architecture, **rest):
+  from asvit_jax.targets.times import compile_parts
+  from asvit_jax.vit import Architecture
+
+  return compile_parts(target, Architecture.from_json(architecture, "the job"), **rest)
+
+
+_JOBS = {"training": _training, "inference": _inference, "check": _check, "times": _times}
+
+if __name__ == "__main__":
+  main()

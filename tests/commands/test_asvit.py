@@ -98,7 +98,9 @@ def test_help_says_what_a_command_does_and_its_flags(name):
 @pytest.mark.parametrize("way", OTHER_WAYS)
 def test_other_ways_to_the_command_lines_are_there(way):
   process = call(*way.split(), "--help")
-  assert process.stdout.splitlines()[2].startswith(f"python {way} ".rstrip())
+  command = way.removeprefix("-m asvit_jax.")
+  said = f"asvit {command}" if command in COMMANDS else f"python {way}"
+  assert f"{process.stdout.splitlines()[2]} ".startswith(f"{said} ")
   assert flags_said(process.stdout) == OTHER_WAYS[way]
   assert process.stderr == ""
 

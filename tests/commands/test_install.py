@@ -102,9 +102,9 @@ def test_every_tool_is_there(call, installed):
   files = [p for p in installed.glob("asvit_jax/**/*.py") if guard in p.read_text()]
   tools = {".".join(p.relative_to(installed).with_suffix("").parts) for p in files}
   assert len(tools) >= 9
-  process = call("-m", "asvit_jax.targets.worker")  # which others start
+  process = call("-m", "asvit_jax.targets.process")  # which others start
   assert (process.returncode, process.stderr[:6]) == (1, "error:")
-  for tool in sorted(tools - {"asvit_jax.targets.worker"}):
+  for tool in sorted(tools - {"asvit_jax.targets.process"}):
     process = call("-m", tool.removesuffix(".__main__"), "--help")
     assert process.stdout, process.stderr
     assert "Traceback" not in process.stderr
@@ -122,7 +122,7 @@ def test_tools_work_in_an_empty_directory(call, tmp_path):
   reference = processes.REPOSITORY / "tests" / "golden" / "deit_parity.npz"
   process = call("-m", "asvit_jax.parity", reference)
   assert (process.returncode, json.loads(process.stdout)["ok"]) == (0, True)
-  assert_one_error(call("-m", "asvit_jax.targets.check", "--only", "abacus"), "found in no check")
+  assert_one_error(call("-m", "asvit_jax.targets.check", "--only", "abacus"), "matches no check")
 
 
 def test_predict_works_in_an_empty_directory(call, tmp_path):

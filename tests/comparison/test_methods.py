@@ -12,9 +12,10 @@ import pytest
 import tiny
 
 from asvit_jax import vit, weights
-from asvit_jax.comparison.methods import ALIASES, DEFAULT, METHODS
+from asvit_jax.comparison import DEFAULT
+from asvit_jax.comparison.methods import ALIASES, METHODS
 from asvit_jax.comparison.methods.evit import fuse
-from asvit_jax.comparison.methods.random import Random, number_of
+from asvit_jax.comparison.methods.fixed import Random, number_of
 from asvit_jax.comparison.methods.tome import merge_pairs, pairs
 from asvit_jax.core.errors import InputError
 from asvit_jax.sparsity import complexity

@@ -10,16 +10,16 @@ import tiny
 
 from asvit_jax import config as config_lib
 from asvit_jax import vit
-from asvit_jax.comparison import accuracy, differences, records
-from asvit_jax.comparison.contenders import Prunings, prepare
+from asvit_jax.comparison import accuracy, records
+from asvit_jax.comparison.contenders import Prunings, contenders, prepare
 from asvit_jax.comparison.finetuning import finetune
 from asvit_jax.comparison.methods import METHODS
-from asvit_jax.comparison.running import Comparison, contenders
-from asvit_jax.comparison.table import markdown
+from asvit_jax.comparison.running import Comparison, markdown
 from asvit_jax.config import options
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.data import sources
-from asvit_jax.losses.terms import divergence
+from asvit_jax.evaluation import divergence
+from asvit_jax.losses import terms
 from asvit_jax.network import Network, load
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
@@ -28,10 +28,10 @@ NAMES = ["merge", "tome", "evit"]
 
 
 def comparison(network, data, out, names=NAMES, **changes):
-  config = tiny.config(data, **changes)
-  source, train_source = (sources.open_source(config.data, split) for split in ("val", "train"))
+  plan = tiny.plan_of(data, **changes)
+  source, train_source = (sources.open_source(plan.data, split) for split in ("val", "train"))
   compared = contenders(network, names, [0.7])
-  return Comparison(network, compared, config, source, train_source, out)
+  return Comparison(network, compared, plan, source, train_source, out)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def measured(network, data, tmp_path_factory):
 
 def test_it_measures_every_method_on_the_same_images(measured, network):
   ours, results = measured
-  images, labels = tiny.all_of(ours.config, ours.source, network)
-  calibration, _ = tiny.all_of(ours.config, ours.train_source, network)
+  images, labels = tiny.all_of(ours.plan, ours.source, network)
+  calibration, _ = tiny.all_of(ours.plan, ours.train_source, network)
   dense_logits, divergences = np.asarray(network(images).logits), {}
   dense = dense_logits.argmax(axis=-1)
   assert results["dense"]["top1"] == pytest.approx(100 * (dense == labels).mean())
@@ -66,7 +66,7 @@ def test_it_measures_every_method_on_the_same_images(measured, network):
       assert row["gmacs"] == pytest.approx(contender.method.cost(run.arch, counts))
       assert row["real_gmacs"] == pytest.approx(contender.method.cost(run.arch, counts, real=True))
     logits = np.asarray(jax.jit(contender.execution())(run, images).logits)
-    predicted, kl = logits.argmax(axis=-1), divergence(logits, dense_logits)
+    predicted, kl = logits.argmax(axis=-1), terms.divergence(logits, dense_logits)
     assert row["kl"] == pytest.approx(float(kl.mean()), rel=1e-3)
     assert row["kl_error"] == pytest.approx(float(np.std(kl, ddof=1)) / 10**0.5, rel=1e-3)
     divergences[row["method"]] = kl
@@ -145,6 +145,15 @@ def test_what_was_measured_while_a_second_token_could_go_is_measured_anew(networ
     assert records.contender_settings(two)["tokens_that_stay"] == 2
 
 
+def test_a_measurement_made_before_a_score_moved_is_found(network, tmp_path):
+  (contender,) = contenders(network, ["dynamicvit"], [0.7])
+  settings = records.contender_settings(contender)
+  named = settings["architecture"] | {"score": "asvit_jax.comparison.mean_attention:mean_attention"}
+  records.Records(tmp_path).add("dynamicvit", settings | {"architecture": named}, {"top1": 50.0})
+  assert contender.network.arch.score != named["score"]
+  assert records.Records(tmp_path).find("dynamicvit", settings) == {"top1": 50.0}
+
+
 def test_of_every_two_methods_intervals_are_drawn_once(network, data, tmp_path, monkeypatch):
   """And what is said is what the whole table says at once, of the least at the end."""
   kl = {"random": [0.4, 0.2], "drop": [0.3, 0.2], "top_k": [0.5, 0.5], "merge": [0.1, 0.2]}
@@ -158,9 +167,9 @@ def test_of_every_two_methods_intervals_are_drawn_once(network, data, tmp_path, 
   monkeypatch.setattr(accuracy, "measure", lambda contender, *_: rows[contender.name])
   monkeypatch.setattr(Comparison, "_calibrated", lambda self, contender: contender)
   drawn = []
-  draw = differences.paired_interval
+  draw = divergence.paired_interval
   monkeypatch.setattr(
-    differences, "paired_interval", lambda *pair: drawn.append(pair) or draw(*pair)
+    divergence, "paired_interval", lambda *pair: drawn.append(pair) or draw(*pair)
   )
   found = ours.run()["results"]
   best = {name: draw(of, kl["merge"]) for name, of in kl.items()}
@@ -181,7 +190,7 @@ def test_images_are_shown_of_what_is_right_most_often_at_the_least_budget(
   network, data, tmp_path, monkeypatch, best
 ):
   compared = contenders(network, ["random", "drop", "merge"], [0.7, 0.6])
-  ours = Comparison(network, compared, tiny.config(data), None, None, tmp_path)
+  ours = Comparison(network, compared, tiny.plan_of(data), None, None, tmp_path)
   monkeypatch.setattr(Comparison, "_calibrated", lambda self, contender: contender)
   right = {("random", 0.6): 99.0, (best, 0.6): 50.0, ("drop", 0.7): 80.0, ("merge", 0.7): 80.0}
   rows = [{"method": c.name, "budget": c.budget, "finetuned": False} for c in compared]
@@ -193,21 +202,21 @@ def test_images_are_shown_of_what_is_right_most_often_at_the_least_budget(
 
 @pytest.mark.parametrize("name", ["merge", pytest.param("evit", marks=pytest.mark.slow)])
 def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, name):
-  config = tiny.config(data, total_steps=12, **{"data.crop_scale": (1.0, 1.0)})
-  source = sources.open_source(config.data, "train")
-  images, _ = tiny.all_of(config, source, network)
+  plan = tiny.plan_of(data, total_steps=12, **{"data.crop_scale": (1.0, 1.0)})
+  source = sources.open_source(plan.data, "train")
+  images, _ = tiny.all_of(plan, source, network)
   first = prepare(name, 0.6, network, Prunings.of(network)).calibrated(lambda: [{"image": images}])
   wanted = np.asarray(network(images).logits)
 
   def distance(contender):
     outputs = jax.jit(contender.execution())(contender.network, images)
-    return float(divergence(outputs.logits, wanted).mean())
+    return float(terms.divergence(outputs.logits, wanted).mean())
 
-  tuned = finetune(first, network, config, source)
+  tuned = finetune(first, network, plan, source)
   assert distance(tuned) < 0.8 * distance(first)
-  same = finetune(first, network, config, source)
+  same = finetune(first, network, plan, source)
   jax.tree.map(np.testing.assert_array_equal, tuned.network.params, same.network.params)
-  other = finetune(first, network, tiny.config(data, total_steps=12, seed=1), source)
+  other = finetune(first, network, tiny.plan_of(data, total_steps=12, seed=1), source)
   assert any(
     jax.tree.leaves(
       jax.tree.map(lambda a, b: (a != b).any(), *(c.network.dense.params for c in (tuned, other)))
@@ -219,11 +228,10 @@ def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, 
 
 
 def test_a_loss_that_is_not_finite_ends_fine_tuning(network, data):
-  config = tiny.config(data, total_steps=3)
-  config.optimizer.lr = 1e30
+  plan = tiny.plan_of(data, total_steps=3, **{"optimizer.lr": 1e30})
   first = prepare("tome", 0.6, network, Prunings.of(network))
   with pytest.raises(DivergedError, match=r"fine-tuning tome at 0\.6: the loss is nan at step"):
-    finetune(first, network, config, sources.open_source(config.data, "train"))
+    finetune(first, network, plan, sources.open_source(plan.data, "train"))
 
 
 def test_fine_tuned_lines_and_speed_stand_beside_the_others(network, data, tmp_path, capsys):
@@ -240,7 +248,7 @@ def test_fine_tuned_lines_and_speed_stand_beside_the_others(network, data, tmp_p
   before, after = (row["thresholds"] for row in results["results"][:2])
   assert before != after
   np.testing.assert_allclose(tuned.params["thresholds"], after, rtol=1e-6)
-  images, _ = tiny.all_of(ours.config, ours.train_source, network)
+  images, _ = tiny.all_of(ours.plan, ours.train_source, network)
   cost = tuned.gmacs(np.asarray(tuned(images).kept)).mean()
   assert cost / network.dense_gmacs == pytest.approx(0.7, abs=0.01)
 

@@ -70,7 +70,7 @@ def test_the_nearest_is_taken_where_no_number_of_tokens_is_near_enough():
     min(abs(1 / (grain / 10) / 1.54 - 1) for grain in range(1, 11))
   )
   assert not found.most
-  assert found.why.endswith("is the nearest, and no budget between those timed is left")
+  assert found.why.endswith("is the nearest, and no budget is left between the timed ones")
   assert len(clock.timed) <= TRIES
 
 

@@ -7,11 +7,10 @@ import pytest
 import tiny
 
 from asvit_jax.comparison import timing
-from asvit_jax.comparison.contenders import Prunings, prepare
+from asvit_jax.comparison.contenders import Prunings, contenders, prepare, searched
 from asvit_jax.comparison.methods import METHODS
-from asvit_jax.comparison.running import Comparison, contenders, searched
+from asvit_jax.comparison.running import Comparison, markdown
 from asvit_jax.comparison.speedups import least_budget
-from asvit_jax.comparison.table import markdown
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import sources
 from asvit_jax.network import Network
@@ -45,18 +44,18 @@ class Clock:
 
 
 def at_speedups(network, data, out, names, speedups, budgets=()):
-  config = tiny.config(data)
-  source, train_source = (sources.open_source(config.data, split) for split in ("val", "train"))
-  opened = config, source, train_source, out
+  plan = tiny.plan_of(data)
+  source, train_source = (sources.open_source(plan.data, split) for split in ("val", "train"))
+  opened = plan, source, train_source, out
   compared = contenders(network, names, budgets)
   return Comparison(network, compared, *opened, searched(network, names), speedups)
 
 
 @pytest.fixture
 def clock(network, data, monkeypatch):
-  config = tiny.config(data)
+  plan = tiny.plan_of(data)
   clock = Clock({"merge": 0.2, "tome": 0.05})
-  clock.images = tiny.all_of(config, sources.open_source(config.data, "train"), network)[0]
+  clock.images = tiny.all_of(plan, sources.open_source(plan.data, "train"), network)[0]
   monkeypatch.setattr(timing.Timer, "time", lambda *given: clock(*given))
   return clock
 
@@ -158,12 +157,12 @@ def test_a_batch_to_time_on_is_as_dear_as_the_images(network, data):
   few = timing.representative(costs[:3], 7)
   assert set(few.tolist()) == {0, 1, 2}
 
-  config = tiny.config(data)
-  source = sources.open_source(config.data, "train")
-  images, _ = tiny.all_of(config, source, network)
+  plan = tiny.plan_of(data)
+  source = sources.open_source(plan.data, "train")
+  images, _ = tiny.all_of(plan, source, network)
   merge = prepare("merge", 0.6, network, Prunings.of(network))
   merge = merge.calibrated(lambda: [{"image": images}])
-  timer = timing.Timer(network, config, source, 6)
+  timer = timing.Timer(network, plan, source, 6)
   batch = timer._images_for(merge)
   costs = merge.network.gmacs(np.asarray(merge.network(images, "masked").kept))
   of_batch = merge.network.gmacs(np.asarray(merge.network(batch, "masked").kept))
@@ -171,14 +170,14 @@ def test_a_batch_to_time_on_is_as_dear_as_the_images(network, data):
   assert costs.std() > 0
   evenly = prepare("random", 0.6, network, Prunings.of(network))
   np.testing.assert_array_equal(
-    timer._images_for(evenly), timing.batch_of(config, source, network.preprocessing, 6)
+    timer._images_for(evenly), timing.batch_of(plan, source, network.preprocessing, 6)
   )
 
 
 def test_what_is_compiled_for_one_timing_serves_the_next(network, data):
-  config = tiny.config(data)
-  source = sources.open_source(config.data, "val")
-  timer = timing.Timer(network, config, source, 4)
+  plan = tiny.plan_of(data)
+  source = sources.open_source(plan.data, "val")
+  timer = timing.Timer(network, plan, source, 4)
   merge = prepare("merge", 0.6, network, Prunings.of(network))
   random = prepare("random", 0.6, network, Prunings.of(network))
   timed = timer.time([merge, random], 2)

@@ -60,6 +60,19 @@ def test_your_own_part_needs_no_table():
       parts.check(name)
 
 
+def test_a_part_that_is_an_object_is_returned_as_it_is():
+  circle, later = object(), {"pi": "math:pi"}
+  parts = Table("number", "key", {"circle": circle} | later)
+  assert parts["circle"] is circle
+  parts.check("circle")
+  assert parts["pi"] == importlib.import_module("math").pi  # beside the text of another
+  assert parts.names == tuple(parts) == ("circle", "pi")
+  parts["none"] = 0  # any object but a text, whatever its truth
+  assert parts["none"] == 0 and "none" in parts and len(parts) == 3
+  with pytest.raises(InputError, match="key 'circel' is not known: choose from circle, pi, none"):
+    parts.check("circel")
+
+
 def test_what_is_missing_for_a_part_of_ours_is_no_bad_input():
   parts = Table("number", "key", {"gone": "no_such_module:x"})
   with pytest.raises(ModuleNotFoundError, match="no_such_module"):

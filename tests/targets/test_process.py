@@ -1,14 +1,16 @@
 import importlib.metadata
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 from command_lines import run
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.targets import names, process
+from asvit_jax.targets import chips, process
 
 DEIT = ("--config", "configs/as_deit_s.py:0.65")
-TPU, GPU = names.parse("tpu:v5e:2x4"), names.parse("gpu:h100:2")
+TPU, GPU = chips.parse_target("tpu:v5e:2x4"), chips.parse_target("gpu:h100:2")
 
 
 @pytest.fixture
@@ -49,14 +51,35 @@ def test_a_plugin_of_another_jax_is_refused(monkeypatch):
     process.environment(GPU)
 
 
-def test_the_process_has_as_many_devices_and_waits_for_nobody(monkeypatch):
-  monkeypatch.setenv("XLA_FLAGS", "--of_the_user=1")
+def test_the_process_has_as_many_devices_as_the_target_and_the_user_s_flags(monkeypatch):
+  """Asked in such a process, where JAX itself would refuse a flag that XLA does not know."""
+  monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+  monkeypatch.setenv("JAX_PLATFORMS", "tpu")
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
   environment = process.environment(TPU)
-  flags = environment["XLA_FLAGS"].split()
-  assert flags == ["--of_the_user=1", "--xla_force_host_platform_device_count=8"]
-  assert environment["JAX_PLATFORMS"] == "cpu"
-  assert environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] == "true"
+  script = (
+    "import jax, os; print(jax.default_backend(), jax.device_count(), os.environ['XLA_FLAGS'])"
+  )
+  answer = subprocess.run(
+    [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+  )
+  assert answer.returncode == 0, answer.stderr
+  backend, count, *flags = answer.stdout.split()
+  assert (backend, count) == ("cpu", "8")
+  assert "--xla_cpu_enable_fast_math=false" in flags
+
+
+@pytest.mark.parametrize(
+  ("job", "said"),
+  [
+    ({"what": "times", "architecture": {"depth": "two"}}, "the job"),
+    ({"what": "check", "recipe": "no_such", "program": "packed", "images": 1}, "no_such"),
+  ],
+)
+def test_bad_input_of_a_job_is_raised_again_in_this_process(monkeypatch, job, said):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
+  with pytest.raises(InputError, match=said):
+    process.run(job, TPU)
 
 
 def test_a_compiler_that_dies_is_one_error(monkeypatch):

@@ -12,7 +12,7 @@ from command_lines import run
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import load
 from asvit_jax.pacing import table
-from asvit_jax.targets import cycles, process, times, topology
+from asvit_jax.targets import compiling, process, times
 from asvit_jax.targets.chips import TPUS
 from asvit_jax.vit import Architecture
 
@@ -113,10 +113,10 @@ def test_evaluate_calibrates_for_a_target(jobs, network, folder, tmp_path):
 
 def test_the_worker_compiles_every_part(monkeypatch):
   """For this CPU in place of the target; its text says no cycles."""
-  monkeypatch.setattr(topology, "devices", lambda target: jax.devices())
+  monkeypatch.setattr(compiling, "devices", lambda target: jax.devices())
   monkeypatch.setattr(table, "WIDTHS", 2)
-  monkeypatch.setattr(cycles, "count", len)
-  target = times.check(TARGET)
+  monkeypatch.setattr(times, "count_cycles", len)
+  target = times.tpu_target(TARGET)
   arch = dataclasses.replace(ARCH, prune_inside=True)
   found = times.compile_parts(target, arch, "float32", BATCH)["ms"]
   keys = [tuple(key) for *key, _ in found]

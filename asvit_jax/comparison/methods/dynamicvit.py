@@ -11,7 +11,7 @@ from asvit_jax.sparsity.executions.in_place import masked
 
 
 class DynamicViT(FixedCount):
-  """Keeps the shares r, r² and r³ of the patches before blocks 3, 6 and 9; see `methods`.
+  """Keeps the shares r, r² and r³ of the patches before blocks 3, 6 and 9; a method, see `methods`.
 
   This is *not* DynamicViT itself, in which a small network, trained jointly for 30 epochs, selects
   the tokens. Here the class token's attention, averaged over the heads, selects them without
@@ -22,17 +22,17 @@ class DynamicViT(FixedCount):
   """
 
   def architecture(self, paper, merging):
-    """The `Architecture` that the method runs, of the two given; see `methods`."""
+    """The `Architecture` of the paper, with earlier stages and the mean attention as score."""
     del merging
     earlier = tuple(block - 1 for block in paper.prune_before)
     return dataclasses.replace(
       paper,
-      score="asvit_jax.comparison.mean_attention:mean_attention",
+      score="asvit_jax.comparison.methods.fixed:mean_attention",
       prune_before=earlier if earlier[0] > 0 else paper.prune_before,
     )
 
   def training(self, counts):
-    """Tokens that go are masked, not taken out; their gradients are those of attention alone."""
+    """The function for fine-tuning: removed tokens are masked, and get gradients by attention."""
     return functools.partial(masked_count, counts=counts)
 
 
@@ -40,12 +40,12 @@ dynamicvit = DynamicViT()
 
 
 def masked_count(model, images, counts):
-  """`fixed_count` in fixed shapes: tokens that go stay in place, and are seen by none.
+  """`fixed_count` without compaction: removed tokens stay in place, and no token attends to them.
 
   Args:
     model: a `VisionTransformer` that prunes; its thresholds are not read.
     images: (b, height, width, 3) normalised images.
-    counts: patch tokens that each stage keeps, a static number each.
+    counts: static number of patch tokens that each stage keeps.
 
   Returns:
     `Outputs` of `in_place.masked`.

@@ -1,4 +1,4 @@
-"""EViT (arXiv:2202.07800): the most attended tokens stay, the others become one."""
+"""EViT (arXiv:2202.07800): keeps the most attended tokens and fuses the others into one."""
 
 import math
 
@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvit_jax.comparison.mean_attention import mean_attention
-from asvit_jax.comparison.methods.fixed import FixedCount, take
+from asvit_jax.comparison.methods.fixed import FixedCount, mean_attention, take
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.executions.fixed_count import predicted
@@ -15,18 +14,19 @@ from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
 class EViT(FixedCount):
-  """See `methods`; as published, at one keep rate κ.
+  """EViT as published, with one keep rate κ; a method, see `methods`.
 
-  In the 4th, 7th and 10th block, between attention and MLP, the ⌈κn⌉ of the n tokens besides the
-  class token stay that it attends to most (mean over the heads), and the others are replaced by
-  one, their sum weighted by that attention (section 3.2). The fused token is one of the n of later
-  blocks.
+  In the 4th, 7th and 10th block, between attention and MLP, of the n tokens besides the class token
+  the ⌈κn⌉ stay to which the class token attends most (mean over the heads). The others are replaced
+  by their sum, weighted by that attention (section 3.2). This fused token counts among the n tokens
+  of later blocks.
 
-  The blocks are those whose class attention the stages of the paper (arXiv:2209.13802) read.
+  These are the blocks whose class attention the stages of the paper (arXiv:2209.13802) read. Counts
+  are the tokens that stay in each of them.
   """
 
   def counts(self, arch, ratio):
-    """Tokens that stay in each of the blocks, the fused one not counted."""
+    """Tokens that stay in each of the blocks at the keep rate `ratio`, without the fused one."""
     counts, n = [], arch.patches
     for _ in arch.prune_before:
       counts.append(math.ceil(ratio * n - 1e-9))
@@ -34,12 +34,12 @@ class EViT(FixedCount):
     return tuple(counts)
 
   def cost(self, arch, counts, real=False):
-    """See `methods`."""
+    """(..., blocks) tokens that stay -> (...) GMACs, by the paper's count or the real ones."""
     tokens, in_mlp = tokens_in_blocks(arch, np.asarray(counts))
     return complexity.gmacs_of_blocks(arch, tokens, real, in_mlp)
 
   def forward(self, model, images, counts):
-    """See `FixedCount`."""
+    """`Outputs` with logits only, of normalised images (b, s, s, 3), the whole batch at once."""
     x = model.embed(images)
     attending = Attending.of(model.arch, mean_attention, REDUCTIONS["drop"])
     count_of = dict(zip(_blocks(model.arch), counts, strict=True))
@@ -55,17 +55,17 @@ evit = EViT()
 
 
 def fuse(x, attention, count, prefix=1):
-  """Leaves the most attended tokens and one for all the others.
+  """Keeps the most attended tokens, and fuses the others into one.
 
   Args:
     x: (b, prefix + n, d) tokens, the class token first.
-    attention: (b, prefix + n) of the class token to each.
+    attention: (b, prefix + n) attention of the class token to every token.
     count: static number of patch tokens that stay.
-    prefix: number of tokens before them.
+    prefix: number of tokens before the patches.
 
   Returns:
     (b, prefix + count + 1, d) tokens: those before the patches, those that stay, the most attended
-    first, and the fused one; x itself where all of them stay.
+    first, and the fused one; x itself if all of them stay.
   """
   if count >= x.shape[1] - prefix:
     return x
@@ -77,7 +77,15 @@ def fuse(x, attention, count, prefix=1):
 
 
 def tokens_in_blocks(arch, counts):
-  """(..., stages) counts -> (..., depth) tokens in every block's attention, and in its MLP."""
+  """The tokens in every block's attention and in its MLP.
+
+  Args:
+    arch: an `Architecture`.
+    counts: (..., stages) int array of the tokens that stay.
+
+  Returns:
+    Two (..., depth) int arrays, which count the tokens before the patches.
+  """
   n = np.full(counts.shape[:-1], arch.patches)
   tokens, in_mlp, stage_of = [], [], {block: i for i, block in enumerate(_blocks(arch))}
   for i in range(arch.depth):

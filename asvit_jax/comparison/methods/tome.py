@@ -1,4 +1,4 @@
-"""Token Merging (arXiv:2210.09461): in every block, the r most similar pairs become one each."""
+"""Token Merging (arXiv:2210.09461): every block merges the r most similar pairs of tokens."""
 
 import functools
 
@@ -16,23 +16,25 @@ from asvit_jax.sparsity.similarity import cosine_similarity
 
 
 class ToMe(FixedCount):
-  """See `methods`; as published, the same r in every block, as long as there are pairs.
+  """Token Merging as published, with the same r in every block; a method, see `methods`.
 
-  Between attention and MLP, tokens are assigned to two sets in turn; each of the first, the class
-  token excepted, is linked to the one of the second whose key, averaged over the heads, is most
-  like its own; the r strongest links are merged, weighted by size, and attention adds the logarithm
-  of sizes to its logits (section 3). Counts are the pairs that each block merges.
+  Between attention and MLP, tokens are assigned alternately to two sets. Each token of the first,
+  except the class token, is linked to the token of the second with the most similar key (mean over
+  the heads). The tokens of the r strongest links are merged, weighted by size, and attention adds
+  the logarithm of the sizes to its logits (section 3). Counts are the pairs that each block merges:
+  r, or all pairs if fewer are left.
 
-  The last block's merge would change nothing that the class token's prediction reads; it is not
-  computed, but the paper's count has it. With a second head, for patch tokens, there is none.
+  The merge in the last block cannot change the prediction, which reads the class token; it is not
+  computed, but the paper's count includes it. A network with a second head, which classifies patch
+  tokens, merges nothing there.
   """
 
   def choices(self, arch):
-    """See `FixedCount`."""
+    """The counts of every r, a list of tuples; the first merges nothing."""
     return [pairs(arch, r) for r in range(1 + arch.patches // 2)]
 
   def cost(self, arch, counts, real=False):
-    """See `methods`."""
+    """(..., depth) pairs merged -> (...) GMACs, by the paper's count or the real ones."""
     counts = np.asarray(counts)
     in_mlp = arch.prefix_tokens + arch.patches - np.cumsum(counts, axis=-1)
     tokens = in_mlp + counts
@@ -43,7 +45,7 @@ class ToMe(FixedCount):
     return complexity.gmacs_of_blocks(arch, tokens, real, in_mlp) + similarities
 
   def forward(self, model, images, counts):
-    """See `FixedCount`."""
+    """`Outputs` with logits only, of normalised images (b, s, s, 3), the whole batch at once."""
     arch = model.arch
     x, sizes = model.embed(images), None
     # The evidence of merging includes the keys, averaged over the heads.
@@ -60,7 +62,7 @@ tome = ToMe()
 
 
 def pairs(arch, r):
-  """The pairs that each block merges, a tuple: r, or half of the patches left."""
+  """The pairs that each block merges, a tuple of `depth` ints: r, or half of the patches left."""
   counts, n = [], arch.prefix_tokens + arch.patches
   for _ in range(arch.depth):
     counts.append(min(r, (n - arch.prefix_tokens) // 2))
@@ -71,20 +73,20 @@ def pairs(arch, r):
 
 
 def merge_pairs(x, sizes, keys, r, prefix=1):
-  """Bipartite soft matching and the merge of its r strongest links.
+  """Bipartite soft matching, and the merge of its r strongest links.
 
   Args:
     x: (b, n, d) tokens, the class token first.
-    sizes: (b, n) patches that each stands for.
-    keys: (b, n, c), averaged over the heads.
-    r: static number of links, at most (n - prefix) // 2.
+    sizes: (b, n) number of patches that each token stands for.
+    keys: (b, n, c) keys, the mean over the heads.
+    r: static number of links to merge, at most (n - prefix) // 2.
     prefix: number of tokens before the patches: the class token, the first of the first set, and
-      perhaps the distillation token, the first of the second; nothing is merged into that either.
+      perhaps the distillation token, the first of the second set. Neither is merged with any token.
 
   Returns:
-    (b, n - r, d) tokens and (b, n - r) sizes: those before the patches in their places, then what
-    is left of the first set, in order, then the second set. So do the authors (facebookresearch/
-    ToMe, `tome/merge.py`).
+    (b, n - r, d) tokens and (b, n - r) sizes: the tokens before the patches in their places, the
+    rest of the first set, in order, and the second set. The order is that of the authors' code
+    (facebookresearch/ToMe, `tome/merge.py`).
   """
   if not r:
     return x, sizes
@@ -112,6 +114,6 @@ def merge_pairs(x, sizes, keys, r, prefix=1):
 
 
 def _joined(first, second, prefix):
-  """What is left of both sets, (b, m, ...) each, as one, those before the patches first."""
-  own = prefix - 1  # of the second set
+  """Joins the rest of both sets, (b, m, ...) each; the tokens before the patches come first."""
+  own = prefix - 1  # of these, the ones in the second set
   return jnp.concatenate([first[:, :1], second[:, :own], first[:, 1:], second[:, own:]], axis=1)

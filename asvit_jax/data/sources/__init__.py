@@ -29,7 +29,7 @@ from asvit_jax.data import transforms
 SOURCES = Table(
   "data source",
   "data.name",
-  {
+  {  # by place, as these modules import this one
     "folder": "asvit_jax.data.sources.folder:folder",
     "digits": "asvit_jax.data.sources.digits:digits",
     "tfds": "asvit_jax.data.sources.tfds:tfds",

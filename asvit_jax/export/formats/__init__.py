@@ -26,7 +26,7 @@ from asvit_jax.core.parts import Table
 FORMATS = Table(
   "export format",
   "--format",
-  {
+  {  # by place: `export.py --help` lists the names without the second that importing JAX takes
     "safetensors": "asvit_jax.export.formats.safetensors:safetensors",
     "stablehlo": "asvit_jax.export.formats.stablehlo:stablehlo",
     "savedmodel": "asvit_jax.export.formats.savedmodel:savedmodel",

@@ -23,18 +23,26 @@ from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 from asvit_jax.weights import families
-from asvit_jax.weights.formats import hub_config
+from asvit_jax.weights.formats import (
+  hub,
+  hub_config,
+  npz,
+  pytorch,
+  repository,
+  safetensors,
+  workdir,
+)
 
 FORMATS = Table(
   "weight format",
   "weights",
   {
-    "hub": "asvit_jax.weights.formats.hub:hub",
-    "repository": "asvit_jax.weights.formats.repository:repository",
-    "workdir": "asvit_jax.weights.formats.workdir:workdir",
-    "pytorch": "asvit_jax.weights.formats.pytorch:pytorch",
-    "npz": "asvit_jax.weights.formats.npz:npz",
-    "safetensors": "asvit_jax.weights.formats.safetensors:safetensors",
+    "hub": hub.hub,
+    "repository": repository.repository,
+    "workdir": workdir.workdir,
+    "pytorch": pytorch.pytorch,
+    "npz": npz.npz,
+    "safetensors": safetensors.safetensors,
   },
 )
 

@@ -1,7 +1,7 @@
 import pytest
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.targets import names
+from asvit_jax.targets import chips
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from asvit_jax.targets import names
   ],
 )
 def test_a_name_says_which_devices_of_how_many_hosts(name, platform, devices, hosts):
-  target = names.parse(name)
+  target = chips.parse_target(name)
   assert (target.chip.platform, target.devices, target.hosts) == (platform, devices, hosts)
 
 
@@ -41,6 +41,6 @@ def test_a_name_says_which_devices_of_how_many_hosts(name, platform, devices, ho
 )
 def test_any_other_name_is_refused_with_what_was_expected(name, said):
   with pytest.raises(InputError) as error:
-    names.parse(name)
+    chips.parse_target(name)
   assert said in str(error.value)
   assert repr(name) in str(error.value)
