@@ -26,7 +26,7 @@ class Section(ConfigDict):
       value, (str, dict, ConfigDict, NoneType)
     ):
       name = f"{vars(self).get('_section', '')}{key}"
-      self[key].replace(keywords.parse(value, name) if isinstance(value, str) else value or {})
+      self[key].reset(keywords.parse(value, name) if isinstance(value, str) else value or {})
       return
     if isinstance(value, (dict, ConfigDict)) and isinstance(self.get(key), Section):
       value = value if type(value) is Section else Section(value)
@@ -89,7 +89,7 @@ class Arguments(Section):
       self[key] = None
     return object
 
-  def replace(self, arguments):
+  def reset(self, arguments):
     """Sets them all anew, of a dictionary."""
     with self.unlocked():
       for key in list(self):
