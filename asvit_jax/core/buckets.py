@@ -14,7 +14,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.places import Refused
 
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
-INSTALL = "`pip install -r requirements-storage.txt`"
+INSTALL = "`pip install '.[storage]'` in the clone"
 
 
 def path(url):

@@ -60,8 +60,8 @@ def compile_for(chip, function, arguments):
     if needed is None:
       said = " ".join(str(error).split())[:500]
       raise InputError(
-        f"the compiler for the target fails ({said}): check the versions against "
-        "requirements-target.txt, and report it where they are those"
+        f"the compiler for the target fails ({said}): check that the installed "
+        "versions are those of the extra `target` in pyproject.toml, and if so report it"
       ) from error
     return Compiled(needed, False, time.perf_counter() - start, time.process_time() - cpu)
   seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -107,8 +107,7 @@ def _check_cuda(target):
 
 def _missing(target, what):
   return InputError(
-    f"--target {target.name}: {what}; install requirements-target.txt, best into an environment of "
-    "its own: python3 -m venv .venv-target && .venv-target/bin/pip install -r "
-    "requirements-target.txt, which is in the repository and has jax[tpu,cuda12-local] and "
-    "nvidia-cuda-nvcc-cu12"
+    f"--target {target.name}: {what}; install the extra `target` (jax[tpu,cuda12-local] and "
+    "nvidia-cuda-nvcc-cu12) in the clone, best into a separate environment: "
+    "python3 -m venv .venv-target && .venv-target/bin/pip install '.[target]'"
   )

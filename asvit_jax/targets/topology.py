@@ -37,12 +37,13 @@ def devices(target):
     said = " ".join(str(error).split())[:300]
     raise InputError(
       f"--target {target.name}: the compiler has no such devices ({said}): check the shape, and "
-      "the versions against requirements-target.txt"
+      "the versions against the extra `target` in pyproject.toml"
     ) from error
   if len(found.devices) != target.devices:
     raise InputError(
       f"--target {target.name}: expected {target.devices} devices, the compiler has "
-      f"{len(found.devices)}: check the versions against requirements-target.txt"
+      f"{len(found.devices)}: check the versions against the extra `target` in "
+      "pyproject.toml"
     )
   return list(found.devices)
 

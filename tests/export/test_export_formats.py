@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from typing import ClassVar
 
 import jax
@@ -76,8 +77,9 @@ def test_a_format_says_what_it_is(form, repository):
   found = FORMATS[form]
   assert found.name == form.rpartition(":")[-1]
   if form in FORMATS:  # the hint of `require` must install what it says
-    lines = (repository / "requirements-export.txt").read_text().splitlines()
-    packages = {re.match(r"[\w.-]*", line)[0] for line in lines}
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]["export"]
+    packages = {re.match(r"[\w.-]*", requirement)[0] for requirement in extra}
     assert set(found.needs.values()) <= packages
 
 
@@ -132,7 +134,7 @@ def test_a_missing_library_is_named_with_what_installs_it(monkeypatch, form):
       for other in FORMATS[form].needs:
         patched.setitem(sys.modules, other, sys)  # as if it was installed
       patched.setitem(sys.modules, library, None)
-      said = rf"{library} is needed.*pip install -r requirements-export.*\(or {package} alone\)"
+      said = rf"{library} is needed.*pip install '.\[export\]'.*\(or {package} alone\)"
       with pytest.raises(InputError, match=said):
         writing.check_libraries(form)
   if not FORMATS[form].needs:

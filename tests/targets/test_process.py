@@ -13,7 +13,7 @@ TPU, GPU = names.parse("tpu:v5e:2x4"), names.parse("gpu:h100:2")
 
 @pytest.fixture
 def without_compilers(monkeypatch):
-  """As where requirements-target.txt is not installed."""
+  """Hides the compilers of the extra `target`."""
   find, version = importlib.util.find_spec, importlib.metadata.version
 
   def no_such_version(name):
@@ -39,7 +39,7 @@ def test_without_the_compiler_it_says_what_to_install(command, arguments, target
     run(command, *arguments, "--target", target)
   assert f"--target {target}" in str(error.value)
   assert f"{missing}, is not installed" in str(error.value)
-  assert "pip install -r requirements-target.txt" in str(error.value)
+  assert "pip install '.[target]'" in str(error.value)
 
 
 def test_a_plugin_of_another_jax_is_refused(monkeypatch):

@@ -50,7 +50,7 @@ class Format:
     except ImportError as error:
       raise InputError(
         f"{library} is needed for this format and is not installed: "
-        f"`pip install -r requirements-export.txt` (or {self.needs[library]} alone)"
+        f"`pip install '.[export]'` in the clone (or {self.needs[library]} alone)"
       ) from error
 
   def check_libraries(self):
