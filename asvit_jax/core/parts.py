@@ -1,4 +1,4 @@
-"""Tables of parts that a config chooses by name, and who may name parts of one's own."""
+"""Tables of parts that a config chooses by name, and the rule for naming parts of one's own."""
 
 import importlib
 import re
@@ -7,18 +7,18 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import shown
 
-# What a part of somebody's own is called: a module, a colon, and what is in it.
+# The name of a user's own part: module, colon, attribute.
 _OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def typed(names):
-  """The names of parts that a user typed, as a frozenset.
+  """The names of parts that the user typed, as a frozenset.
 
   Args:
-    names: of parts of one's own, `package.module:object`, in any collection; or one, as text.
+    names: collection of names `package.module:object`, or a single name.
 
   Raises:
-    InputError: something else, such as the parts themselves.
+    InputError: anything else, such as the parts themselves.
   """
   names = (names,) if isinstance(names, str) else tuple(names)
   for name in names:
@@ -28,14 +28,14 @@ def typed(names):
 
 
 def check_from_file(name, key, source, parts=()):
-  """Raises InputError for a part that is in no table and that nobody but a file asks for.
+  """Raises InputError for a part outside the tables that is named only by a file.
 
-  Whoever types the name of a part, in a config or a flag, asks for its code to be run. Whoever
-  opens a file that names one does not, whether or not its module happens to be imported already.
+  Typing the name of a part, in a config or a flag, is permission to run its code. Opening a file
+  that names one is not, even if its module happens to be imported already.
 
   Args:
-    name: of a part, as the file has it.
-    key: of the config that would choose it: "model.score".
+    name: the part's name, as it stands in the file.
+    key: the config's key that would choose it: "model.score".
     source: the file, for the error.
     parts: names that the user typed, see `typed`.
   """
@@ -44,9 +44,9 @@ def check_from_file(name, key, source, parts=()):
 
 
 def refuse(named, source):
-  """Raises the InputError of `check_from_file`, for {key: name of a part}."""
+  """Raises the InputError of `check_from_file` for {key: name of a part}."""
   for key, name in named.items():
-    if not _OWN.fullmatch(name):  # no advice to type that into a shell
+    if not _OWN.fullmatch(name):  # never advise typing an arbitrary text into a shell
       raise InputError(
         f"{source}: {key} {shown(name, 100)} is not known: it is not the name of a part"
       )
@@ -61,15 +61,16 @@ def refuse(named, source):
 
 
 class Table:
-  """Parts of one kind by name, each imported when it is first asked for.
+  """Parts of one kind by name, each imported when first used.
 
-  So listing the names costs no import, and a part may need what others do without. A name with a
-  colon, `package.module:object`, is imported as it is: your own part needs no entry here. Names
-  that come from files have passed `check_from_file`, or a config's `config.parts.check`, before.
+  Listing the names therefore imports nothing, and a part may need libraries that others do not. A
+  name with a colon, `package.module:object`, is imported directly: your own part needs no entry
+  here. Names from files must first pass `check_from_file`, or, as part of a config,
+  `config.parts.check`.
 
   Args:
-    kind: what they are, for the error: "score".
-    key: of the config that chooses one, or the flag: "model.score".
+    kind: the kind of part, for the error: "score".
+    key: the config's key, or the flag, that chooses one: "model.score".
     places: {name: "package.module:object"}.
   """
 
@@ -83,11 +84,11 @@ class Table:
     return tuple(self._places)
 
   def check(self, name):
-    """Raises InputError unless `name` leads to a part, naming those there are."""
+    """Raises InputError, listing the known names, unless `name` leads to a part."""
     self[name]
 
   def __getitem__(self, name):
-    """The part of that name; raises InputError where there is none."""
+    """The part of that name; raises InputError if there is none."""
     place = None
     if isinstance(name, str):
       place = self._places.get(name, name if _OWN.fullmatch(name) else None)
@@ -99,13 +100,13 @@ class Table:
     module, _, attribute = place.partition(":")
     try:
       return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # there is no saying what somebody's module raises
-      if name in self._places:  # ours: what is missing is a library, and the error names it
+    except Exception as error:  # a user's module may raise anything
+      if name in self._places:  # a built-in part: the error names the missing library
         raise
       raise InputError(f"{self.key} {shown(name)} cannot be imported: {error}") from error
 
   def __setitem__(self, name, place):
-    """Adds a part, for this process."""
+    """Adds a part for the life of this process."""
     self._places[name] = place
 
   def __contains__(self, name):
