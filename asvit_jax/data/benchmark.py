@@ -1,8 +1,8 @@
-"""Measures how many images a second the host prepares for training, and where its time goes.
+"""Measures how many images per second the host prepares for training, and where its time goes.
 
 python -m asvit_jax.data.benchmark --config configs/as_deit_s.py --config.data.dir=DIR
 
-A chip that trains on N images a second needs N ÷ `images_per_s_a_core` cores for its data.
+A chip that trains on N images per second needs N ÷ `images_per_s_a_core` cores for its data.
 """
 
 from absl import flags
@@ -13,7 +13,7 @@ from asvit_jax.data.preprocessing import Preprocessing
 
 
 def define_flags():
-  """The flags of the command line; not at import, where they would meet those of other tools."""
+  """Defines the command's flags; not at import, to avoid clashes with other commands."""
   config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, its name, or one of yours.", lock_config=True
   )
@@ -21,7 +21,7 @@ def define_flags():
 
 
 def main(_):
-  """Measures; returns the figures."""
+  """Measures; returns the figures as a dictionary."""
   from asvit_jax.data.throughput import measure
 
   config = flags.FLAGS.config

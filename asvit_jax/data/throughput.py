@@ -1,6 +1,6 @@
-"""Measures how many images a second the host prepares for training, and where its time goes.
+"""Measures how many images per second the host prepares for training, and where its time goes.
 
-A chip that trains on N images a second needs N ÷ `images_per_s_a_core` cores for its data.
+A chip that trains on N images per second needs N ÷ `images_per_s_a_core` cores for its data.
 """
 
 import cProfile
@@ -12,25 +12,25 @@ import time
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import loader, sources
 
-# Each with all that it calls; none calls another.
+# Functions whose cumulative time is reported; none calls another.
 _PARTS = ("decode", "random_resized_crop", "center_crop", "color_jitter", "rand_augment")
 
 
 def measure(config, preprocessing, batches=8, rounds=5):
-  """Prepares batches of training images, on one core and on all.
+  """Times the preparation of training batches, on one core and on all.
 
   Args:
     config: a config; `data`, `model`, `batch_size` and `seed` are read.
     preprocessing: a `Preprocessing`.
-    batches: number of them to time at once.
-    rounds: of one core, of which the median is taken.
+    batches: number of batches in one timed round.
+    rounds: number of rounds on one core; the median counts.
 
   Returns:
-    Dictionary: `images_per_s_a_core`; `images_per_s` of worker processes on all `cores`; `shares`
-    of a core's time by what it was spent on, "other" being reading files, copies and Grain.
+    Dictionary: `images_per_s_a_core`; `images_per_s` with worker processes on all `cores`; `shares`
+    of one core's time by function, where "other" is reading files, copies and Grain.
 
   Raises:
-    InputError: the data is not there or does not fit the config.
+    InputError: the data is missing or does not match the config.
   """
   source = sources.open_source(config.data, config.data.train_split)
   dataset = loader.train_dataset(config, source, preprocessing)
@@ -56,7 +56,7 @@ def measure(config, preprocessing, batches=8, rounds=5):
 
   config.data.workers = cores = len(os.sched_getaffinity(0))
   stream = loader.train_batches(config, source, preprocessing)
-  for _ in range(4 * cores):  # what the workers had ready when the first had started
+  for _ in range(4 * cores):  # discard batches that were ready when the clock starts
     next(stream)
   start = time.perf_counter()
   for _ in range(batches * cores):
