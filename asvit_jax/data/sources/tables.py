@@ -1,4 +1,4 @@
-"""The rows of a table of images and their classes, by whatever stands between its columns."""
+"""Reads the rows of a table of images and classes, whatever separates its columns."""
 
 import csv
 import re
@@ -18,23 +18,23 @@ _READ = (
 _SUFFIX = "|".join(suffix[1:] for suffix in files.SUFFIXES)
 _NAME = re.compile(rf"\.(?:{_SUFFIX})(?!\w)", re.IGNORECASE)
 _SEPARATED = re.compile(rf"\.(?:{_SUFFIX})[\"']?[,;|:=\t]", re.IGNORECASE)
-# How JSON, JSON Lines, XML and HTML begin; a name may begin with a bracket, too.
+# The start of JSON, JSON Lines, XML or HTML; file names may start with a bracket, too.
 _OTHER_FORMAT = re.compile(r"[{\[]\s*[\"'{\[]|[{\[]$|<[\w?!/]")
-_EXCEL = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # says what is between the columns
+_EXCEL = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # Excel's line that declares the separator
 _NUMBERS = re.compile(r"[-+0-9.eE]+(?:\s+[-+0-9.eE]+)+")
 
 
 def rows(text, what, images):
-  """The rows of a text, lists of equally many cells.
+  """The rows of a text: lists of cells, all of the same length.
 
   Args:
-    text: the file's.
-    what: the file is, for errors.
-    images: function that returns the `matching.Images` that are there; asked where spaces can be
-      read in several ways.
+    text: content of the file.
+    what: a description of the file, for errors.
+    images: function that returns the existing images, `matching.Images`; called only if spaces
+      can be read in several ways.
 
   Raises:
-    InputError: it is empty, no table, or one of another form than those that are read.
+    InputError: the text is empty, not a table, or in a format that is not supported.
   """
   lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
   if lines and _EXCEL.fullmatch(lines[0]):
@@ -47,7 +47,7 @@ def rows(text, what, images):
     raise InputError(f"{what} looks like JSON, JSON Lines or XML, which are not read: {_READ}")
   try:
     found = [[cell.strip() for cell in row] for row in _cells(lines, what, images)]
-  except csv.Error as error:  # of a cell as long as a book
+  except csv.Error as error:  # for example a cell of excessive length
     raise InputError(f"{what} is no table ({error}): give {EXPECTED}") from error
   width = len(found[0])
   wrong = [number for number, row in enumerate(found, 1) if len(row) != width]
@@ -75,11 +75,11 @@ def _cells(lines, what, images):
   if all(way == ways[0] for way in ways[1:]):
     return ways[0]
   there = images()
-  return max(ways, key=lambda way: _found(way, there))  # the first of equal ones
+  return max(ways, key=lambda way: _found(way, there))  # the first of equals
 
 
 def _check_separators(lines, what):
-  """Raises InputError for names of images after which there is what is not in all lines."""
+  """Raises InputError if separators follow the names of images, but not the same in all lines."""
   for number, line in enumerate(lines, 1):
     match = _SEPARATED.search(line)
     if match:
@@ -90,7 +90,7 @@ def _check_separators(lines, what):
 
 
 def _check_classes(lines, what):
-  """Raises InputError for lines that cannot be a class each."""
+  """Raises InputError for lines that cannot be a class."""
   for number, line in enumerate(lines, 1):
     if line[0] in "{[<" or _NAME.search(line):
       raise InputError(
@@ -100,13 +100,13 @@ def _check_classes(lines, what):
 
 
 def _after_suffix(lines):
-  """Rows of a name up to the first suffix of images and what follows; [] where a line has none."""
+  """Rows split after the first suffix of images; [] if a line has none."""
   found = []
   for line in lines:
     ends = (match.end() for match in _NAME.finditer(line))
     end = next((e for e in ends if line[e : e + 2].lstrip("\"'")[:1].isspace()), None)
     if end is None:
-      if found or len(lines) == 1:  # the first may be a heading
+      if found or len(lines) == 1:  # the first line may be a heading
         return []
       found.append(line.rsplit(maxsplit=1))
       continue
@@ -116,11 +116,11 @@ def _after_suffix(lines):
 
 
 def _has_numbers(row):
-  """Whether a cell has several numbers: these are columns of their own, not a class."""
+  """Whether a cell contains several numbers: these are separate columns, not a class."""
   return any(map(_NUMBERS.fullmatch, row))
 
 
 def _found(way, there):
-  """How many images a reading finds."""
+  """The number of images that a reading of the lines finds."""
   columns = zip(*way, strict=True)
   return max(int(np.sum(matching.by_name(list(column), there).known)) for column in columns)
