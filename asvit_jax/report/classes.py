@@ -1,11 +1,11 @@
-"""Tables of a page on single classes: their accuracy, and what is taken for what."""
+"""Tables of single classes for a page: their accuracy and their confusions."""
 
 import numpy as np
 
 from asvit_jax.evaluation.per_class import accuracies
 from asvit_jax.report.page.contents import Column, Table
 
-_MOST_COLUMNS = 30  # of a confusion matrix that is shown whole
+_MOST_COLUMNS = 30  # of a confusion matrix that is shown completely
 _MOST_PAIRS = 200
 
 
@@ -13,11 +13,12 @@ def tables(confusion, names=None):
   """The `Table`s of a confusion matrix.
 
   Args:
-    confusion: of `per_class.confusion_matrix`.
-    names: of the classes by label, or None.
+    confusion: matrix of `per_class.confusion_matrix`.
+    names: names of the classes by label, or None.
 
   Returns:
-    Tuple: the classes; and the whole matrix, or of more classes the most frequent confusions.
+    Tuple of two tables: the classes; and the whole matrix or, if there are many classes, the most
+    frequent confusions.
   """
   names = [str(label) for label in range(len(confusion))] if names is None else list(names)
   wrong = confusion.copy()

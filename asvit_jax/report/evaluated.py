@@ -1,4 +1,4 @@
-"""The page of an evaluation: numbers, curves and images of one network at one or more budgets."""
+"""The page of an evaluation: numbers, curves and images of a network at one or more budgets."""
 
 import jax
 
@@ -11,22 +11,22 @@ _KEYS = ("top1", "top5", "gmacs", "share", "real_gmacs", "images", "images_per_s
 
 
 def write_report(directory, network, config, source, results, execution, count=images.COUNT):
-  """Writes the page of an evaluation; of several hosts the first does.
+  """Writes the page of an evaluation; with several hosts, host 0 writes it.
 
   Args:
-    directory: to write `writing.NAME` to.
+    directory: directory to write `writing.NAME` to.
     network: the `Network` whose images are shown.
     config: its config.
-    source: where the images come from.
-    results: dictionaries of `accuracy.evaluate`, one a budget. The first is of `network` as it is.
-    execution: that they were evaluated with.
-    count: images to show, evenly spaced; all where there are fewer.
+    source: source of the images.
+    results: dictionaries of `accuracy.evaluate`, one per budget; the first is that of `network`.
+    execution: the execution of the evaluation.
+    count: number of images to show, evenly spaced; all if there are fewer.
 
   Returns:
     Path of the file, a string.
 
   Raises:
-    InputError: it cannot be written, or an image cannot be read.
+    InputError: the page cannot be written, or an image cannot be read.
   """
   path = writing.path_in(directory)
   if jax.process_index() == 0:
@@ -37,7 +37,7 @@ def write_report(directory, network, config, source, results, execution, count=i
 
 
 def page_of(network, config, results, execution, gallery, dense):
-  """The `Page` of results and of what `images.collect` returned."""
+  """The `Page` of the results and of the return values of `images.collect`."""
   return Page(
     title=network.variant or "vision transformer",
     summary=_summary(network, config, results[0], execution),
@@ -58,14 +58,14 @@ def _summary(network, config, result, execution):
 
 
 def _classes(network, result):
-  """Tables of single classes, where the result has a confusion matrix."""
+  """Tables of single classes, if the result has a confusion matrix."""
   if "confusion" not in result:
     return ()
   return classes.tables(result["confusion"], network.classes)
 
 
 def _tiles(result, gallery, dense):
-  """The numbers to see first; what the dense network got on the same images beside them."""
+  """The main numbers, with those of the dense network on the same images beside them."""
   tiles = [Tile("Top-1", f"{result['top1']:.1f} %"), Tile("Top-5", f"{result['top5']:.1f} %")]
   speed = Tile("Images per second", f"{result['images_per_s']:.0f}", "loading included")
   if dense is None:
@@ -98,7 +98,7 @@ def _won(picture):
 
 
 def _charts(results, dense):
-  """Top-1 against cost; nothing where there is only the dense network."""
+  """Top-1 against cost; no chart for the dense network alone."""
   if dense is None and len(results) == 1:
     return ()
   points = [Point(100 * r["share"], r["top1"], _budget(r)) for r in results]

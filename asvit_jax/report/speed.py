@@ -1,4 +1,4 @@
-"""Images per second against GMACs."""
+"""Pictures of images per second against GMACs."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,11 +7,11 @@ from asvit_jax.report import naming
 
 
 def draw_speed(results, title):
-  """Images per second against GMACs, a point an execution.
+  """Draws images per second against GMACs, a point per execution.
 
   Args:
-    results: of `evaluation.speed.run`.
-    title: of the picture.
+    results: results of `evaluation.speed.run`.
+    title: title of the picture.
 
   Returns:
     matplotlib `Figure`.
