@@ -1,8 +1,10 @@
 """Data sources: random access to encoded images, their labels and their files.
 
-| data.name | data | |---|---| | `folder` | a directory of images, `data.dir`/split/class/image, or
-with a file of their classes | | `digits` | the embedded digits, which are prepared in `data.dir` at
-first use | | `tfds:NAME[/CONFIG][:VERSION]` | a data set that TFDS has prepared under `data.dir` |
+| data.name | data |
+|---|---|
+| `folder` | a directory of images, `data.dir`/split/class/image, or with a file of their classes |
+| `digits` | the embedded digits, which are prepared in `data.dir` at first use |
+| `tfds:NAME[/CONFIG][:VERSION]` | a data set that TFDS has prepared under `data.dir` |
 | `package.module:object` | a source of your own |
 
 A kind of source is an object with

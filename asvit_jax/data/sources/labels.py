@@ -1,9 +1,11 @@
 """Files of labels: they give the class of each image where directories do not.
 
-| file | content | |---|---| | `val.txt` | a file and its class per line, separated by a space, tab,
-comma or semicolon | | a CSV with headings | a column of files and one of classes, recognised by
-their headings | | a class per line | for the images in the order of their names | |
-`ILSVRC2012_validation_ground_truth.txt` | of ImageNet's devkit, with its `meta.mat` beside it |
+| file | content |
+|---|---|
+| `val.txt` | a file and its class per line, separated by a space, tab, comma or semicolon |
+| a CSV with headings | a column of files and one of classes, recognised by their headings |
+| a class per line | for the images in the order of their names |
+| `ILSVRC2012_validation_ground_truth.txt` | of ImageNet's devkit, with its `meta.mat` beside it |
 
 A class is a directory of the training images, a name of `data.classes`, or a label from 0.
 """
