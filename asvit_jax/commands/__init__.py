@@ -1,8 +1,8 @@
-"""The command lines, a module each.
+"""The commands, one module each.
 
 A module has `define_flags()`, `main(arguments)`, which returns the result for the last line of
-stdout, and how many positional arguments it takes, `ARGUMENTS = (least, most)`. It is light to
-import, so that `--help` is quick; `main` imports what it needs.
+stdout, and `ARGUMENTS = (least, most)`, the number of positional arguments it takes. Modules import
+quickly, so that `--help` is fast; `main` imports what it needs.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from asvit_jax.core import command, recipes, stopping, streams
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import error_line
 
-# Name: what it does, for `asvit --help`.
+# {name: description for `asvit --help`}.
 COMMANDS = {
   "train": "trains a dense or a pruned network; again, goes on where it stopped",
   "evaluate": "accuracy, GMACs and kept tokens of a run or a weights file; calibrates thresholds",
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def run(name):
-  """Runs the command line `name` with the arguments of this process; Ctrl-C ends it in a line."""
+  """Runs the command `name` with this process's arguments; Ctrl-C ends it with one line."""
   streams.prepare()
   with stopping.interruptible():
     _run(name)
@@ -39,17 +39,17 @@ def run(name):
 
 def _run(name):
   module = importlib.import_module(f"asvit_jax.commands.{name}")
-  sys.modules["__main__"].__doc__ = module.__doc__  # absl prints it for --help
+  sys.modules["__main__"].__doc__ = module.__doc__  # absl prints this for --help
   before = set(flags.FLAGS)
-  with command.parsing(_config_keys):  # the config of --workdir, where there is no other
+  with command.parsing(_config_keys):  # may load the config of --workdir
     module.define_flags()
-  for flag in set(flags.FLAGS) - before:  # and lists these
+  for flag in set(flags.FLAGS) - before:  # absl lists these flags for --help
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
   command.run(module.main, *module.ARGUMENTS, known_keys=_config_keys)
 
 
 def _config_keys():
-  """The keys of any config, for errors about those that are not."""
+  """The keys of every config, for errors about unknown keys."""
   from asvit_jax.config import base
   from asvit_jax.config.keys import flatten
 
@@ -57,7 +57,7 @@ def _config_keys():
 
 
 def main():
-  """`asvit NAME …`: runs the command line of that name."""
+  """The command line `asvit NAME …`: runs the command of that name."""
   streams.prepare()
   if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
     lines = [f"  {name:11}{what}" for name, what in COMMANDS.items()]
@@ -71,8 +71,8 @@ def main():
         print(error_line(f"command {said}"), file=out)
     sys.exit(0 if asked else 2)
   if os.getcwd() not in sys.path:
-    # For parts of your own, `my_parts:score`. Last, so that no file of a directory that was fetched
-    # takes the place of a library.
+    # For users' own parts, `my_parts:score`. Appended last, so that no file of a downloaded
+    # directory can shadow a library.
     sys.path.append(os.getcwd())
   name = sys.argv.pop(1)
   sys.argv[0] = f"{sys.argv[0]} {name}"

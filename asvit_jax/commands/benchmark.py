@@ -20,14 +20,14 @@ from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
 
-# What --reduction calls them; by what tokens are alike is the score's affair.
+# {reduction: its name in --reduction}.
 _REDUCED = {"merge_tokens": "merge"}
-# At least so many images set the thresholds; the batch is drawn from them by cost.
+# The thresholds are set on at least this many images; the batch is chosen from them by cost.
 _SAMPLE = 32
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   flags.DEFINE_string("variant", "deit_s", "The network; weights that say what they are know it.")
   flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
   paced.define("Of weights calibrated for speeds: that to run at, instead of a budget.")
@@ -63,7 +63,7 @@ def define_flags():
 
 
 def main(_):
-  """Measures; returns the numbers."""
+  """Measures; returns the numbers as a dictionary."""
   if flags.FLAGS.target is not None:
     return _compile()
   import jax
@@ -79,7 +79,7 @@ def main(_):
     budget = network.speedups[0].budget
   elif network.budgets:
     network = network.at(given.budget)
-    if not network.counts:  # of weights from before they had them
+    if not network.counts:  # weights of a version that stored no counts
       network = network.with_counts(network.mean_counts(images))
   else:
     network = network.calibrate([{"image": image[None]} for image in images], given.budget)
@@ -121,7 +121,7 @@ def main(_):
 
 
 def _compile():
-  """Of --target: what dense and packed execution, or those asked for, take of one device."""
+  """Handles --target: memory and estimated time of the executions on another device."""
   from asvit_jax.sparsity.executions import EXECUTIONS
   from asvit_jax.targets import names, process
   from asvit_jax.vit.architecture import VARIANTS
@@ -149,7 +149,7 @@ def _compile():
 
 
 def _check_flags():
-  """Raises InputError for flags that cannot work."""
+  """Raises InputError for invalid flags and combinations."""
   from asvit_jax.evaluation.speed import TIMED
   from asvit_jax.sparsity.complexity import check_budget
   from asvit_jax.vit.architecture import VARIANTS
@@ -174,7 +174,7 @@ def _check_flags():
 
 
 def _reduced(arch):
-  """The architecture with the reduction and the image size asked for."""
+  """The architecture with the reduction and image size that the flags ask for."""
   from asvit_jax.config.options import merging
 
   if flags.FLAGS["image-size"].value is not None:
@@ -232,7 +232,7 @@ def _with_noise():
 
 
 def _table(results):
-  """The results as text, a line an execution."""
+  """The results as text, a line per execution."""
   columns = "".join(f"{c:>10}" for c in ("images/s", "speed-up", "compile s", "MB"))
   lines = [f"{'':12}{'GMACs':>8}{'ms a batch':>16}{columns}"]
   for name, r in results.items():

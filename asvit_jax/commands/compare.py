@@ -17,11 +17,11 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
-_BUDGETS = (0.65, 0.5)  # where nobody says any
+_BUDGETS = (0.65, 0.5)  # without --budgets and without a budget in the config
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   from asvit_jax.comparison.methods import DEFAULT
 
   arguments.define_config(trains=True)
@@ -51,7 +51,7 @@ def define_flags():
 
 
 def main(_):
-  """Compares; returns the results."""
+  """Compares; returns the results as a dictionary."""
   from asvit_jax.comparison.running import Comparison, contenders, searched
   from asvit_jax.comparison.table import markdown
   from asvit_jax.data import loader, sources
@@ -95,15 +95,15 @@ def main(_):
 
 
 def _budgets_of(config):
-  """The shares to compare at where none are typed, a tuple."""
+  """The default of --budgets: the config's own budget, or `_BUDGETS`."""
   return _BUDGETS if config.budget is None else (config.budget,)
 
 
 def _speedups():
-  """Those of --speedups, a tuple; () where there are none.
+  """The speed-ups of --speedups as a tuple; () if there are none.
 
   Raises:
-    InputError: something that is no list of numbers above 1, one of them twice, or not timed.
+    InputError: the value is not a list of distinct numbers above 1, or --rounds is 0.
   """
   text = flags.FLAGS.speedups
   if text is None:
@@ -130,7 +130,7 @@ def _check_out(directory, flag):
 
 
 def _report(comparison, results, title):
-  """Writes the page, with the images of one contender; returns its path."""
+  """Writes the page, with the images of one method; returns its path."""
   from asvit_jax.report import images
   from asvit_jax.report.compared import write_comparison
 
@@ -145,11 +145,11 @@ def _report(comparison, results, title):
 
 
 def _check_recipe(config):
-  """Raises InputError where a config cannot be trained by."""
+  """Raises InputError if a config cannot be used for training."""
   from asvit_jax.config import rules
   from asvit_jax.training.optimizers import building
 
   checked = config.copy_and_resolve_references()
-  checked.budget = None  # those of --budgets; the weights are those given
+  checked.budget = None  # --budgets and the given weights take its place
   rules.check(checked)
   building.check(checked)

@@ -24,11 +24,11 @@ from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
-MEAN = "mean"  # of --counts
+MEAN = "mean"  # a value of --counts
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config()
   arguments.define_source("evaluate")
   arguments.define_execution()
@@ -97,7 +97,7 @@ def _check_save_weights(path, flag):
 
 
 def main(_):
-  """Evaluates; returns the numbers."""
+  """Evaluates; returns the numbers as a dictionary."""
   from asvit_jax.core import hosts
 
   with hosts.joined():
@@ -105,7 +105,7 @@ def main(_):
 
 
 def _evaluate():
-  """Of several hosts, each evaluates its part of the images, and the first one writes files."""
+  """Evaluates; each host evaluates its part of the images, and host 0 writes files."""
   from asvit_jax.config.model import architecture
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
@@ -146,7 +146,7 @@ def _evaluate():
   else:
     networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   for _, one in networks:
-    _execution(config, one)  # before any runs
+    _execution(config, one)  # checked before any evaluation
   execution = _execution(config, networks[0][1])
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
@@ -164,7 +164,7 @@ def _evaluate():
 
 
 def _summarize_classes(results, network):
-  """The confusion matrix of each result becomes a number, and the file that is asked for."""
+  """Reduces each confusion matrix to a mean, and writes the file of --per-class."""
   from asvit_jax.core import hosts
   from asvit_jax.evaluation import per_class
 
@@ -177,7 +177,7 @@ def _summarize_classes(results, network):
 
 
 def _page(network, config, source, results, execution):
-  """Writes the page where it is asked for; its path, for JSON."""
+  """Writes the page of --report; returns its path, for JSON, or {}."""
   if flags.FLAGS.report is None:
     return {}
   from asvit_jax.report.evaluated import write_report
@@ -188,7 +188,7 @@ def _page(network, config, source, results, execution):
 
 
 def _check_flags(budgets, wanted, asked, speedups):
-  """Raises InputError for flags that do not go together."""
+  """Raises InputError for flags that exclude each other."""
   given = flags.FLAGS
   paced.check_calibration(asked, speedups, budgets, wanted)
   split = given["calibrate-split"].value is not None and given.counts != MEAN and asked is None
@@ -203,14 +203,14 @@ def _check_flags(budgets, wanted, asked, speedups):
 
 
 def _counts(arch, budgets):
-  """The rows of --counts, `MEAN`, or None where it is not given.
+  """The rows of --counts, or `MEAN`, or None if it is not given.
 
   Args:
     arch: the `Architecture`.
-    budgets: of --calibrate, or None.
+    budgets: values of --calibrate, or None.
 
   Raises:
-    InputError: something else, or numbers that it cannot keep.
+    InputError: the value has another form, or the network cannot keep these numbers.
   """
   from asvit_jax.network.checking import fixed_counts_of
 
@@ -231,7 +231,7 @@ def _counts(arch, budgets):
 
 
 def _sample(network, config, source):
-  """Batches of images to calibrate on, or to count the mean of, evenly spaced in their split."""
+  """Batches of images for calibration or for mean counts, evenly spaced in their split."""
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
 
@@ -243,7 +243,7 @@ def _sample(network, config, source):
 
 
 def _calibrated(network, config, source, budgets, asked):
-  """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
+  """The network calibrated for the budgets or speed-ups, and what was found, for JSON."""
   from asvit_jax.core import exchange
 
   batches = _sample(network, config, source)
@@ -254,7 +254,7 @@ def _calibrated(network, config, source, budgets, asked):
     network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
     found = {"search": dataclasses.asdict(searched)}
   network = network.calibrate(batches, budgets)
-  # All hosts did the same on the same images; what they got may differ in the last bit.
+  # All hosts calibrated on the same images, but their results may differ in the last bit.
   found, weights, counts = exchange.gather((found, network.arch.stage_weights, network.counts))[0]
   arch = dataclasses.replace(network.arch, stage_weights=tuple(weights))
   network = dataclasses.replace(network, arch=arch, counts=counts)
@@ -269,14 +269,14 @@ def _at(network, budgets):
 
 
 def _evaluated(networks, config, source, target):
-  """The results of every budget; `target` where the network is of one, or None."""
+  """The results at every budget; `target` is the default target, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
     execution = _execution(config, network)
     if len(networks) > 1 and execution == "packed":
-      # Without counts, which differ, all budgets run one program, of all widths.
+      # Counts differ between budgets; without them, all budgets share one program for all widths.
       network = dataclasses.replace(network, counts=())
     at = {} if budget is None else {"budget": budget}
     at |= {} if execution == "dense" else {"target": target if budget is None else budget}
@@ -300,7 +300,11 @@ def _evaluated(networks, config, source, target):
 
 
 def _execution(config, network):
-  """The execution asked for, or the one that fits the weights, which must be able to run it."""
+  """The execution asked for, or the weights' default.
+
+  Raises:
+    InputError: the network cannot run it.
+  """
   wanted = flags.FLAGS.execution or network.default_execution()
   if flags.FLAGS.execution is None and config.budget is not None and not network.speedups:
     wanted = "packed"

@@ -16,7 +16,7 @@ ARGUMENTS = (0, 0)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   from asvit_jax.export.formats import FORMATS
 
   arguments.define_config()
@@ -85,17 +85,17 @@ def _export():
 
 
 def _budget(network, config):
-  """The share of the dense GMACs that a network runs at where none was asked for, or None."""
+  """The share of the dense GMACs at which a network runs by default, or None."""
   if network.speedups:
     return network.speedups[0].budget
   return network.budgets[0] if network.budgets else config.budget
 
 
 def _pushing():
-  """A function that pushes what was written and returns where to; nothing without --push-to-hub.
+  """A function that pushes the artifact and returns its address; one that does nothing by default.
 
   Raises:
-    InputError: it could not be pushed, or results that are none.
+    InputError: pushing is impossible, or the file of --results is invalid.
   """
   given = flags.FLAGS
   repository, file = given["push-to-hub"].value, given.results
@@ -116,7 +116,7 @@ def _pushing():
 
 
 def _results(file):
-  """What evaluate.py ended with, of a file; raises InputError for something else."""
+  """The final result of evaluate.py from a file; raises InputError for anything else."""
   from asvit_jax.export.card import check_results
 
   try:

@@ -1,4 +1,4 @@
-"""The flags that ask for a speed-up, and what they give."""
+"""Flags for speed-ups, and their evaluation."""
 
 import dataclasses
 
@@ -10,12 +10,12 @@ from asvit_jax.core.errors import InputError
 
 
 def define(help_="Of weights calibrated for several speeds: the speed-up to run at."):
-  """The flag --speedup."""
+  """Defines --speedup."""
   flags.DEFINE_string("speedup", None, help_)
 
 
 def define_calibration():
-  """The flags of evaluate.py that set thresholds for speed-ups."""
+  """Defines the flags with which evaluate.py sets thresholds for speed-ups."""
   flags.DEFINE_string(
     "calibrate-speedup",
     None,
@@ -31,10 +31,10 @@ def define_calibration():
 
 
 def speedups(name):
-  """The speed-ups that the flag `name` lists, a tuple; None where it is not given.
+  """The speed-ups in the flag `name` as a tuple; None if it is not given.
 
   Raises:
-    InputError: something that is no list of numbers above 1, or one of them twice.
+    InputError: the value is not a list of distinct numbers above 1.
   """
   from asvit_jax.pacing import speeds
 
@@ -52,13 +52,13 @@ def speedups(name):
 
 
 def speedup(budget=None):
-  """The one speed-up of --speedup, or None.
+  """The single speed-up of --speedup, or None.
 
   Args:
-    budget: what --budget gives, which it does not go with.
+    budget: the value of --budget, which excludes --speedup, or None.
 
   Raises:
-    InputError: several, something else, or both.
+    InputError: there are several speed-ups, an invalid one, or both flags are given.
   """
   values = speedups("speedup")
   if values is not None and len(values) > 1:
@@ -68,19 +68,19 @@ def speedup(budget=None):
 
 
 def check_one(speedup, budget):
-  """Raises InputError where both --speedup and --budget say what to run at."""
+  """Raises InputError if both --speedup and --budget are given."""
   if speedup is not None and budget is not None:
     raise InputError("--speedup and --budget both say what to run at: give one")
 
 
 def check_calibration(asked, speedups, budgets, wanted):
-  """Raises InputError where flags of speed-ups do not go with those of budgets.
+  """Raises InputError if flags for speed-ups and flags for budgets exclude each other.
 
   Args:
-    asked: of --calibrate-speedup, or None.
-    speedups: of --speedup, or None.
-    budgets: of --calibrate, or None.
-    wanted: of --budget, or None.
+    asked: values of --calibrate-speedup, or None.
+    speedups: values of --speedup, or None.
+    budgets: values of --calibrate, or None.
+    wanted: values of --budget, or None.
   """
   given = flags.FLAGS
   if given.target is not None and asked is None:
@@ -106,7 +106,7 @@ def check_calibration(asked, speedups, budgets, wanted):
 
 
 def check_target():
-  """Raises InputError for a --target whose times nothing here can estimate."""
+  """Raises InputError for a --target whose times cannot be estimated here."""
   if flags.FLAGS.target is not None:
     from asvit_jax.targets import process, times
 
@@ -114,7 +114,7 @@ def check_target():
 
 
 def calibrated(network, batches, asked):
-  """The network with thresholds for the speed-ups, those of host 0, and its `Speed`s for JSON."""
+  """The network calibrated for the speed-ups, as on host 0, and its `Speed`s for JSON."""
   from asvit_jax.core import exchange
   from asvit_jax.pacing import speeds
 
@@ -125,7 +125,7 @@ def calibrated(network, batches, asked):
 
     times = estimated_times(network, given.target, batch)
   network = network.calibrate(batches, speedup=asked, batch=batch, seed=given.seed, times=times)
-  # Every host timed its own devices.
+  # Every host timed its own devices: take the result of host 0.
   reached = [speed.to_json() for speed in network.speedups]
   reached, weights = exchange.gather((reached, network.arch.stage_weights))[0]
   network = dataclasses.replace(
@@ -140,6 +140,6 @@ def calibrated(network, batches, asked):
 
 
 def at(network, asked):
-  """[(budget, the network at it)] of one speed-up or several."""
+  """[(budget, the network at a speed-up)] for each of the given speed-ups."""
   found = [network.at_speedup(speedup) for speedup in asked]
   return [(one.speedups[0].budget, one) for one in found]

@@ -11,11 +11,11 @@ ARGUMENTS = (1, 1)
 
 
 def define_flags():
-  """None."""
+  """Defines no flags."""
 
 
 def main(arguments):
-  """Compares with one file; returns the errors."""
+  """Compares with one file; returns the errors as a dictionary."""
   from asvit_jax.reference.check import TOLERANCES, check
 
   errors = check(arguments[0])

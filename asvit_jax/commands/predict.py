@@ -17,7 +17,7 @@ ARGUMENTS = (1, None)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config()
   arguments.define_source("use")
   flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
@@ -60,7 +60,7 @@ def _predict(paths):
 
 
 def _features(paths):
-  """`Features` for --features, which could be written; None without."""
+  """The `Features` for --features, whose path is checked; None if it is not given."""
   if flags.FLAGS.features is None:
     return None
   from asvit_jax.evaluation.features import Features, check_path
@@ -101,7 +101,7 @@ def _with_network(paths, features):
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 
-    # What thresholds keep is the same masked and packed.
+    # Masked and packed execution keep the same tokens.
     drawn = "fixed" if execution == "fixed" else "masked"
     draw_files(network, config, paths, given.picture, drawn)
   return results, network.arch.patches

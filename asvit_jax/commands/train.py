@@ -18,7 +18,7 @@ ARGUMENTS = (0, 0)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config(
     "A file of configs/, its name, or one of yours; by default that of the run in --workdir.",
     goes_on=True,
@@ -57,7 +57,7 @@ def main(_):
 
 
 def _compile():
-  """Of --target: what the run takes of the devices."""
+  """Handles --target: compiles the run for the devices and reports its needs."""
   from asvit_jax.targets import names, process
 
   target = names.parse(flags.FLAGS.target)

@@ -15,7 +15,7 @@ ARGUMENTS = (0, None)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config()
   arguments.define_source("draw")
   arguments.define_budget()
@@ -28,7 +28,7 @@ def define_flags():
 
 
 def main(paths):
-  """Draws; returns where to and how much."""
+  """Draws; returns the path and the number of images or steps."""
   out = flags.FLAGS.out
   if out is None or not out.lower().endswith(".png"):
     raise InputError(f"--out {out!r}: give the .png file to write the picture to")
