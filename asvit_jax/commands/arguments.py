@@ -11,7 +11,7 @@ from asvit_jax.core.errors import InputError
 
 
 def define_config(
-  help_="A file of configs/, its name, or one of yours; by default --workdir's.",
+  help_="A config file, or the name of one in configs/; by default that of --workdir.",
   goes_on=False,
   trains=False,
 ):
@@ -86,7 +86,9 @@ def define_source(what):
     "weights", None, "the weights: a file, a directory of the hub's layout, or hf:OWNER/NAME."
   )
   flags.DEFINE_string(
-    "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
+    "weights-key",
+    "",
+    "Which of several networks in that file: model_ema, state_dict_ema, teacher, …",
   )
   for name in ("workdir", "weights"):
     outputs.keep(name, kept.of_source)
@@ -99,8 +101,8 @@ def define_parts():
   flags.DEFINE_list(
     "parts",
     [],
-    "Parts of your own, package.module:object with commas between, that the weights, the run or "
-    "the artifact may name: opening a file runs no other code.",
+    "Your own parts that the weights, the run or the artifact may name, as package.module:object, "
+    "comma-separated: opening a file runs no other code.",
   )
 
 
@@ -119,9 +121,13 @@ def parts():
 
 def define_choice():
   """Defines --step and --weights-of, which choose among the weights of a run."""
-  flags.DEFINE_string("step", "", "Of a run: latest (the default), best, or the number of a step.")
   flags.DEFINE_string(
-    "weights-of", "", "Of a run: ema (the default where it averages), raw, or the best of the two."
+    "step", "", "Checkpoint of a run: latest (the default), best, or a step number."
+  )
+  flags.DEFINE_string(
+    "weights-of",
+    "",
+    "Weights of a run: ema (default if it averages), raw, or best, the better of the two.",
   )
 
 
@@ -143,11 +149,16 @@ def define_execution(more=""):
   from asvit_jax.sparsity.executions import EXECUTIONS
 
   flags.DEFINE_enum(
-    "execution", None, EXECUTIONS.names, f"Default: packed where there are thresholds{more}."
+    "execution",
+    None,
+    EXECUTIONS.names,
+    f"How to run; default: packed if there are thresholds{more}.",
   )
 
 
-def define_budget(help_="Of weights calibrated for several budgets: the share of dense to run at."):
+def define_budget(
+  help_="Share of the dense GMACs to run at, for weights calibrated for several budgets.",
+):
   """Defines --budget."""
   flags.DEFINE_string("budget", None, help_)
 
@@ -155,9 +166,11 @@ def define_budget(help_="Of weights calibrated for several budgets: the share of
 def define_report():
   """Defines --report and --report-images: a page, and its number of images."""
   outputs.define_directory(
-    "report", None, "Directory for a page (index.html) of numbers and images.", _check_report
+    "report", None, "Directory for an HTML page (index.html) of numbers and images.", _check_report
   )
-  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
+  flags.DEFINE_integer(
+    "report-images", 1000, "Largest number of images on that page.", lower_bound=1
+  )
 
 
 def _check_report(directory, _):
@@ -191,7 +204,7 @@ def shares(name):
   for value in values:
     check_share(value)
   if len(set(values)) < len(values):
-    raise InputError(f"--{name} {text!r}: every budget once")
+    raise InputError(f"--{name} {text!r}: give every budget once")
   return values
 
 
@@ -215,7 +228,7 @@ def source():
   """
   workdir, weights = flags.FLAGS.workdir, flags.FLAGS.weights
   if weights is None and flags.FLAGS["weights-key"].value:
-    raise InputError("--weights-key says which of the networks in a file of --weights: give that")
+    raise InputError("--weights-key chooses a network in a file: give --weights, too")
   if (workdir is None) == (weights is None):
     raise InputError("give either --workdir or --weights: what to load")
   return workdir if weights is None else weights
@@ -303,7 +316,7 @@ def _config_of_weights(weights, key, parts):
     return describe_in(base(), arch, stored.description.get("variant", ""))
   if any(name.startswith("score_predictor.") for name in stored.tensors):
     raise InputError(
-      "--weights needs --config: they have thresholds and do not say where they prune, nor by what"
+      "--weights needs --config: the weights have thresholds, but do not state stages and score"
     )
   try:
     arch, variant = recognize(stored, f"weights {weights}")

@@ -1,11 +1,11 @@
-"""Times dense, masked, packed and fixed execution, a uniform top-k and the authors' batch mean.
+"""Times dense, masked, packed and fixed execution, uniform top-k and the authors' batch mean.
 
 python benchmark.py --variant deit_s --budget 0.65 --batch 32
 python benchmark.py --variant deit_t --budget 0.5 --weights FILE --images DIR --plot speed.png
 python benchmark.py --variant deit_s --batch 256 --dtype bfloat16 --target tpu:v5e:1x1
 
-With --target, it compiles for a device that need not be here, times nothing, and says what dense
-and packed execution take of it.
+With --target, it compiles for a device that need not be here, and reports memory and estimated time
+of dense and packed execution instead of timing them.
 """
 
 import dataclasses
@@ -28,33 +28,39 @@ _SAMPLE = 32
 
 def define_flags():
   """Defines the flags."""
-  flags.DEFINE_string("variant", "deit_s", "The network; weights that say what they are know it.")
-  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
-  paced.define("Of weights calibrated for speeds: that to run at, instead of a budget.")
-  flags.DEFINE_enum(
-    "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
-  )
-  flags.DEFINE_integer("batch", 32, "Images a batch.", 1, sizes.MOST_BATCH)
   flags.DEFINE_string(
-    "weights", None, "Weights of that network, or a run's workdir; random without."
+    "variant", "deit_s", "The network; not needed for weights that describe themselves."
+  )
+  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
+  paced.define("Speed-up to run at instead of a budget, for weights calibrated for speeds.")
+  flags.DEFINE_enum(
+    "reduction", None, ["drop", "merge"], "What happens to pruned tokens, as in the recipes."
+  )
+  flags.DEFINE_integer("batch", 32, "Images per batch.", 1, sizes.MOST_BATCH)
+  flags.DEFINE_string(
+    "weights", None, "Weights of that network, or a run's workdir; random by default."
   )
   arguments.define_choice()
   arguments.define_parts()
-  flags.DEFINE_string("images", None, "A directory of images; noise without.")
+  flags.DEFINE_string("images", None, "A directory of images; noise by default.")
   outputs.keep("weights", kept.of_source)
   outputs.keep("images", kept.of_images)
   flags.DEFINE_string(
-    "image-size", None, "384, or 224x448: another than the network's; positions are interpolated."
+    "image-size",
+    None,
+    "Another image size than the network's, 384 or 224x448; positions are interpolated.",
   )
   flags.DEFINE_multi_string(
-    "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
+    "execution",
+    None,
+    "Executions to time besides dense; repeatable. Default: all, see evaluation/speed.py.",
   )
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", 1, 10**6)
+  flags.DEFINE_integer("rounds", 7, "Number of times that each is timed.", 1, 10**6)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
   flags.DEFINE_integer(
     "latency",
     0,
-    "Requests to a server to time besides, of single images and of 1 to 32.",
+    "Server requests to time in addition, of single images and of 1 to 32 images.",
     lower_bound=0,
     upper_bound=10**6,
   )
@@ -130,7 +136,7 @@ def _compile():
   target = names.parse(given.target)
   _check_flags()
   if given.weights is not None or given.plot is not None:
-    raise InputError("--target runs nothing: leave --weights, --images and --plot out")
+    raise InputError("--target runs nothing: leave out --weights, --images and --plot")
   executions = given.execution or ["dense", "packed"]
   for execution in executions:
     EXECUTIONS.check(execution)
@@ -163,10 +169,12 @@ def _check_flags():
     meant = hint(unknown[0], TIMED)
     raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}{meant}")
   if paced.speedup() is not None and given.weights is None:
-    raise InputError("--speedup is of weights that were calibrated for it: give --weights")
+    raise InputError("--speedup needs weights that were calibrated for it: give --weights")
   paced.check_one(given.speedup, given.budget if given["budget"].present else None)
   if given.weights is None and any(arguments.choice().values()):
-    raise InputError("--step and --weights-of choose among those of a run: give --weights WORKDIR")
+    raise InputError(
+      "--step and --weights-of choose among a run's checkpoints: give --weights WORKDIR"
+    )
   if (given.weights is None) != (given.images is None):
     raise InputError("give --weights and --images together: each means little without the other")
   if given.weights is None:
@@ -194,13 +202,13 @@ def _with_photographs():
   network = load(given.weights, **chosen)
   if given["variant"].present and network.variant != given.variant:
     raise InputError(
-      f"--weights {given.weights} are of {network.variant or 'no published network'}, not of "
-      f"--variant {given.variant}: leave that out"
+      f"--weights {given.weights} are for {network.variant or 'no published network'}, not for "
+      f"--variant {given.variant}: leave out --variant"
     )
   if given.reduction is not None and network.prunes:
     raise InputError(
-      f"--weights {given.weights} has thresholds, and {network.arch.reduction}s: leave "
-      "--reduction out, or take dense weights"
+      f"--weights {given.weights} has thresholds, and {network.arch.reduction}s: leave out "
+      "--reduction, or give dense weights"
     )
   arch = _reduced(network.arch)
   if arch.image_size != network.arch.image_size:

@@ -1,10 +1,10 @@
-"""Compares ways to run a network on fewer tokens: same weights, same images, same GMACs or time.
+"""Compares methods of token reduction on the same weights and images, at equal GMACs or time.
 
 python compare.py --config configs/as_deit_t_sample.py:0.65,merge --weights W --config.data.dir=DIR
 python compare.py --config … --weights W --budgets 0.5 --methods merge,tome --finetune --rounds 9
 python compare.py --config … --weights W --speedups 1.3,1.5,1.8 --methods merge,tome
 
-Again with the same --out, it measures only what it has not measured yet.
+Rerun with the same --out, it measures only what is still missing.
 """
 
 import math
@@ -29,14 +29,14 @@ def define_flags():
   flags.DEFINE_string(
     "budgets",
     None,
-    "Shares of the dense GMACs. By default the config's own budget, 0.6 of --config RECIPE:0.6; "
-    f"{','.join(map(str, _BUDGETS))} where it has none.",
+    "Shares of the dense GMACs. By default the config's own budget, 0.6 for --config RECIPE:0.6, "
+    f"or {','.join(map(str, _BUDGETS))} if it has none.",
   )
   flags.DEFINE_string(
     "speedups",
     None,
-    "Times the dense network's speed, such as 1.3,1.8: each method at the budget that is measured "
-    "to be so fast here; instead of --budgets, or besides them where they are given, too.",
+    "Speed-ups over the dense network, such as 1.3,1.8: each method runs at the budget that is "
+    "measured to reach them here; instead of --budgets, or in addition if both are given.",
   )
   flags.DEFINE_list(
     "methods",
@@ -44,8 +44,8 @@ def define_flags():
     "Methods, or package.module:object of your own; top_k is another name of drop_fixed.",
   )
   outputs.define_directory("out", "runs/compare", "Directory for all results.", _check_out)
-  flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
+  flags.DEFINE_bool("finetune", False, "Also fine-tune each method by the config's recipe.")
+  flags.DEFINE_integer("rounds", 7, "Number of times that each is timed; 0: no timing.", 0, 10**6)
   arguments.define_report()
   flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, sizes.MOST_BATCH)
 
@@ -116,7 +116,7 @@ def _speedups():
   if not all(1 < value < math.inf for value in values):
     raise InputError(f"--speedups {text!r}: {expected}, each above 1")
   if len(set(values)) < len(values):
-    raise InputError(f"--speedups {text!r}: every speed-up once")
+    raise InputError(f"--speedups {text!r}: give every speed-up once")
   if not flags.FLAGS.rounds:
     raise InputError(
       f"--speedups {text!r} are measured, and --rounds 0 times nothing: give --rounds 1 or more"

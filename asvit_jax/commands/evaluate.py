@@ -32,52 +32,51 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("evaluate")
   arguments.define_execution()
-  outputs.define("per-image", None, "File for a line of JSON an image.")
+  outputs.define("per-image", None, "File for a line of JSON per image.")
   outputs.define(
-    "per-class", None, "File for a line of JSON a class: its accuracy, and what it is taken for."
+    "per-class", None, "File for a line of JSON per class: its accuracy and its confusions."
   )
   flags.DEFINE_string(
     "calibrate",
     None,
-    "Set the thresholds so that the images cost this share of dense; or these, several with commas "
-    "between: one network for all budgets from the least to the greatest.",
+    "Set the thresholds so that the images cost this share of the dense GMACs; or several shares, "
+    "comma-separated: one network for all budgets from the smallest to the largest.",
   )
   paced.define_calibration()
   flags.DEFINE_string(
     "calibrate-split",
     None,
-    "The images to calibrate on, or to count the mean of; by default those evaluated.",
+    "Split to calibrate on, or to take mean counts of; by default the evaluated one.",
   )
   flags.DEFINE_string(
     "counts",
     None,
-    "Of --execution fixed: the patches that each stage keeps of every image, with commas between, "
-    "and of several budgets with semicolons; or mean, what the thresholds keep in the mean. "
-    "--calibrate sets them to the mean, and --save-weights saves them.",
+    "For --execution fixed: the number of patches that each stage keeps of every image, "
+    "comma-separated, with semicolons between budgets; or mean, the mean number that the "
+    "thresholds keep. --calibrate sets them to the mean, and --save-weights saves them.",
   )
   flags.DEFINE_integer(
     "search",
     0,
-    "Before that, try so many ways to spread the cuts over the stages, at the first budget, and "
-    "take the one whose predictions are nearest to the dense network's. 40 is a good number.",
+    "Before --calibrate, try this number of ways to distribute the pruning over the stages, at the "
+    "first budget, and use the one whose predictions are closest to the dense network's. 40 is a "
+    "good number.",
     lower_bound=0,
   )
   flags.DEFINE_integer(
-    "seed", 0, "Of the search, and of what a speed-up is predicted on.", lower_bound=0
+    "seed", 0, "Seed of the search, and of the sample that predicts speed-ups.", lower_bound=0
   )
   arguments.define_budget(
-    "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
-    "commas between. By default those just calibrated, else the first that the weights are for."
+    "Shares of the dense GMACs to run at, comma-separated, for weights calibrated for several "
+    "budgets. By default those just calibrated, else the weights' first budget."
   )
-  paced.define(
-    "Of weights calibrated for several speeds: the speed-up to run at, or several, as --budget."
-  )
+  paced.define("Speed-ups to run at, comma-separated, for weights calibrated for several speeds.")
   flags.DEFINE_boolean(
     "compare-dense",
     False,
-    "Run the dense network of the same weights, too: how far the predictions are from its own (kl, "
-    "nats, mean over the images) and how often both give the same class (agreement, percent), with "
-    "standard errors. No labels are needed for these; images_per_s is then that of both.",
+    "Also run the dense network with the same weights, and report the mean KL divergence from its "
+    "predictions (kl, nats) and how often both predict the same class (agreement, percent), with "
+    "standard errors. Needs no labels; images_per_s then covers both networks.",
   )
   outputs.define(
     "save-weights",
@@ -193,13 +192,13 @@ def _check_flags(budgets, wanted, asked, speedups):
   paced.check_calibration(asked, speedups, budgets, wanted)
   split = given["calibrate-split"].value is not None and given.counts != MEAN and asked is None
   if budgets is None and (given.search or split):
-    raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
+    raise InputError("--search and --calibrate-split need --calibrate: give it a budget")
   run, set_ = wanted or speedups, budgets or asked
   several = max(len(run or ()), len(set_ or ()) if run is None else 0) > 1
   for name in ("per-image", "per-class"):
     if several and given[name].value is not None:
       flag, what = ("--budget", "budget") if wanted or budgets else ("--speedup", "speed-up")
-      raise InputError(f"--{name} is of one {what}, and several are evaluated: give one {flag}")
+      raise InputError(f"--{name} is for one {what}, but several are evaluated: give one {flag}")
 
 
 def _counts(arch, budgets):
@@ -221,7 +220,7 @@ def _counts(arch, budgets):
     rows = [[int(number) for number in row.split(",")] for row in text.split(";")]
   except ValueError as error:
     raise InputError(
-      f"--counts {shown(text)}: expected mean, or patches that each stage keeps, such as 150,98,60"
+      f"--counts {shown(text)}: expected mean, or the patches that each stage keeps, as 150,98,60"
     ) from error
   for row in rows:
     fixed_counts_of(arch, row)

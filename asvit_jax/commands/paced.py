@@ -9,7 +9,7 @@ from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
 
-def define(help_="Of weights calibrated for several speeds: the speed-up to run at."):
+def define(help_="Speed-up to run at, for weights calibrated for several speeds."):
   """Defines --speedup."""
   flags.DEFINE_string("speedup", None, help_)
 
@@ -19,14 +19,14 @@ def define_calibration():
   flags.DEFINE_string(
     "calibrate-speedup",
     None,
-    "Instead, set them so that a batch runs so many times as fast as dense on this device; or "
-    "several, with commas between: one network for all of them.",
+    "Instead of --calibrate, set the thresholds so that a batch runs this many times as fast as "
+    "dense on this device; or several, comma-separated: one network for all of them.",
   )
   flags.DEFINE_integer(
-    "speed-batch", 32, "Images a batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
+    "speed-batch", 32, "Images per batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
   )
   arguments.define_target(
-    "Of --calibrate-speedup: another device, a TPU whose compiler estimates the times, as"
+    "For --calibrate-speedup: another device, a TPU whose compiler estimates the times:"
   )
 
 
@@ -46,7 +46,7 @@ def speedups(name):
   except (ValueError, InputError) as error:
     reason = f" ({error})" if isinstance(error, InputError) else ""
     raise InputError(
-      f"--{name} {text!r}: expected speed-ups beside the dense network, above 1, such as 1.5 or "
+      f"--{name} {text!r}: expected speed-ups over the dense network, above 1, such as 1.5 or "
       f"1.3,1.5{reason}"
     ) from error
 
@@ -70,7 +70,7 @@ def speedup(budget=None):
 def check_one(speedup, budget):
   """Raises InputError if both --speedup and --budget are given."""
   if speedup is not None and budget is not None:
-    raise InputError("--speedup and --budget both say what to run at: give one")
+    raise InputError("--speedup and --budget exclude each other: give one")
 
 
 def check_calibration(asked, speedups, budgets, wanted):
@@ -85,12 +85,10 @@ def check_calibration(asked, speedups, budgets, wanted):
   given = flags.FLAGS
   if given.target is not None and asked is None:
     raise InputError(
-      f"--target {given.target} is the device that --calibrate-speedup is for: give that, too"
+      f"--target {given.target} is the device of --calibrate-speedup: give that, too"
     )
   if budgets is not None and asked is not None:
-    raise InputError(
-      "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
-    )
+    raise InputError("--calibrate and --calibrate-speedup both set the thresholds: give one")
   check_one(speedups, wanted)
   if asked is not None and wanted is not None:
     raise InputError("--budget does not go with --calibrate-speedup: choose with --speedup")
@@ -98,7 +96,7 @@ def check_calibration(asked, speedups, budgets, wanted):
     raise InputError("--speedup does not go with --calibrate: choose with --budget")
   unknown = [s for s in speedups or () if asked is not None and s not in asked]
   if unknown:
-    raise InputError(f"--speedup {unknown[0]:g} is none of those of --calibrate-speedup")
+    raise InputError(f"--speedup {unknown[0]:g} is not among those of --calibrate-speedup")
   if asked is not None and given.search:
     raise InputError("--search is for --calibrate: --calibrate-speedup tries schedules itself")
   if given.counts is not None and (asked or speedups) is not None:

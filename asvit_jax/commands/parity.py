@@ -1,8 +1,8 @@
-"""Holds this implementation against reference numbers of the authors' PyTorch code.
+"""Compares this implementation with reference numbers of the authors' PyTorch code.
 
 python -m asvit_jax.parity tests/golden/deit_parity.npz
 
-Ends with one line of JSON: the largest errors and `"ok"`; exit status 1 where the numbers differ.
+Ends with one line of JSON: the largest errors and `"ok"`; exit status 1 if the numbers differ.
 """
 
 from asvit_jax.core.progress import log

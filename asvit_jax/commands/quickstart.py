@@ -2,7 +2,7 @@
 
 python -m asvit_jax.quickstart
 
-Everything lands in `runs/`; what is there from an earlier call is used again.
+Everything is written to `runs/`; results of an earlier call are reused.
 """
 
 import pathlib
@@ -34,7 +34,7 @@ def main(_):
   dense = train(recipes.load("digits"), runs / "digits")
   if dense.get("finished") is False:  # stopped by a signal
     return dense
-  log(f"2/3  pruning it to {BUDGET:.0%} of its GMACs, taught by the dense network")
+  log(f"2/3  pruning it to {BUDGET:.0%} of its GMACs, distilled from the dense network")
   workdir = runs / "as_digits"
   config = recipes.load("as_digits", str(BUDGET))
   pruned = train(config, workdir)
@@ -68,7 +68,7 @@ def table(rows):
   Returns:
     A string with top-1, GMACs, share of dense and the kept tokens of each stage.
   """
-  lines = [f"{'':8}{'top-1':>7}{'GMACs':>9}{'share':>7}   kept patch tokens a stage (mean ± std)"]
+  lines = [f"{'':8}{'top-1':>7}{'GMACs':>9}{'share':>7}   kept patch tokens per stage (mean ± std)"]
   for name, row in rows.items():
     kept = "   ".join(f"{stage['mean']:.1f} ± {stage['std']:.1f}" for stage in row["kept"])
     lines.append(

@@ -20,7 +20,7 @@ class _OrNone(flags.ArgumentParser):
     try:
       return self._parser.parse(argument)
     except (TypeError, ValueError) as error:
-      raise ValueError(f"expected {self._kind}, or None where a key may be left open") from error
+      raise ValueError(f"expected {self._kind}, or None for a key that may be unset") from error
 
   def flag_type(self):
     """The type of the wrapped parser."""
@@ -54,6 +54,6 @@ def config():
   if typed.get("epochs") is not None and typed.get("total_steps") is not None:
     raise InputError(
       f"--config.epochs={typed['epochs']:g} and --config.total_steps={typed['total_steps']} both "
-      "say how long the run is: give one of them"
+      "set the length of the run: give one of them"
     )
   return given.value

@@ -19,7 +19,9 @@ def define_flags():
   arguments.define_config()
   arguments.define_source("draw")
   arguments.define_budget()
-  flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
+  flags.DEFINE_integer(
+    "count", 8, "Number of images of the evaluation split if no files are given."
+  )
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
   flags.DEFINE_bool(
     "scores", False, "Draw one image file with the scores and the threshold of each stage."

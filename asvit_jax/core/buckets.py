@@ -26,7 +26,7 @@ def path(url):
   scheme, _, rest = url.partition("://")
   if scheme not in _LIBRARIES:
     raise InputError(
-      f"{url}: {scheme}:// is not known here: give a path on a disk, as which other stores can be "
+      f"{url}: {scheme}:// is not supported: expected a path on a disk, where other stores can be "
       f"mounted, or one in a bucket, {' or '.join(f'{name}://' for name in _LIBRARIES)}"
     )
   bucket = rest.partition("/")[0]
@@ -98,7 +98,7 @@ def download(source, local):
     for name in _files(source):
       relative = name.removeprefix(f"{source}/")
       if ".." in relative.split("/") or relative.startswith("/"):
-        raise OSError(f"{name} would be written outside of the copy")
+        raise OSError(f"{name} would be written outside the copy")
       file = local / relative
       file.parent.mkdir(parents=True, exist_ok=True)
       _filesystem(source).get_file(name, str(file))
@@ -134,8 +134,7 @@ def _connect(scheme, bucket):
   library = _LIBRARIES[scheme]
   if importlib.util.find_spec(library) is None:
     raise InputError(
-      f"{scheme}://{bucket}: {library} opens it and is not installed: {INSTALL} "
-      f"(or {library} alone)"
+      f"{scheme}://{bucket} needs {library}, which is not installed: {INSTALL} (or {library} alone)"
     )
   import fsspec
 

@@ -25,7 +25,7 @@ from asvit_jax.core.progress import log
 
 # Flags that name inputs, in any command; their paths are checked before any work.
 _INPUTS = ("workdir", "weights", "artifact", "images", "results")
-_EXPECTED = "expected what asvit_jax.config.base() gives, changed"
+_EXPECTED = "expected a config such as asvit_jax.config.base() returns"
 _LONG = 1000  # characters of a library's message
 
 

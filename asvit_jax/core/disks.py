@@ -36,7 +36,7 @@ def replacing(path):
   with _beside(path) as partial:
     yield partial
     if not stat.S_ISREG(os.lstat(partial).st_mode):
-      raise Refused("something else than a file was written")
+      raise Refused("something other than a file was written")
     _check_alone(partial)
     _keep_mode(path, partial)
     _sync(partial)
@@ -58,7 +58,7 @@ def replacing_directory(path, earlier):
   with _beside(path) as partial:
     yield partial
     if not stat.S_ISDIR(os.lstat(partial).st_mode):
-      raise Refused("something else than a directory was written")
+      raise Refused("something other than a directory was written")
     _check_alone(partial)
     for root, _, files in os.walk(partial):
       for name in (*files, ""):
@@ -164,7 +164,7 @@ def _swap(partial, path, known):
     os.replace(path, before)
     try:
       if files_in(before) != sorted(known):
-        raise Refused("somebody else writes in it")
+        raise Refused("another process writes to it")
       os.replace(partial, path)
     except BaseException as error:
       try:

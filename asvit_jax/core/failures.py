@@ -49,8 +49,8 @@ def describe(error):
     return said
   if isinstance(error, MemoryError):
     return (
-      f"this machine has not enough memory{f' ({error})' if str(error) else ''}: lower batch_size, "
-      "eval.batch_size, --batch or data.workers, or take a smaller network"
+      f"this machine does not have enough memory{f' ({error})' if str(error) else ''}: lower "
+      "batch_size, eval.batch_size, --batch or data.workers, or take a smaller network"
     )
   if not isinstance(error, OSError):
     return None

@@ -64,7 +64,9 @@ def _join(*arguments):
   try:
     jax.distributed.initialize(*arguments)
   except (RuntimeError, ValueError) as error:
-    raise InputError(f"the hosts cannot meet ({str(error)[:300]}): check the addresses") from error
+    raise InputError(
+      f"the hosts cannot connect ({str(error)[:300]}): check the addresses"
+    ) from error
 
 
 def _detected():
@@ -81,7 +83,7 @@ def _detected():
         if not kind.opt_in_only_method and kind.is_env_present():
           return kind.name, kind.get_process_count()
   except Exception as error:  # the metadata server and Kubernetes raise errors of no common type
-    log(f"WARNING: JAX cannot tell whether there are other hosts ({str(error)[:300]})")
+    log(f"WARNING: JAX cannot determine whether there are other hosts ({str(error)[:300]})")
     if jax.process_count() == 1:
       return "", 1
     raise InputError(
@@ -202,7 +204,7 @@ class StopSignal:
 
   def _say(self, number):
     name = signal.Signals(number).name
-    log(f"told to stop ({name}): saving the last step; once more ends at once, without")
+    log(f"told to stop ({name}): saving the last step; a second signal ends the run at once")
 
   def noticed(self):
     """Whether to stop now, within a step or an evaluation; always False with several hosts."""

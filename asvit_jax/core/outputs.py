@@ -85,7 +85,7 @@ def check(inputs, arguments=()):
       continue
     other = taken.setdefault(_place(flag.value), name)
     if other not in {name, *(f"--{may}" for may in over)}:
-      raise InputError(f"{name} {flag.value} would be written over {other}: give another name")
+      raise InputError(f"{name} {flag.value} would overwrite {other}: give another name")
   for name in flags.FLAGS:
     flag = flags.FLAGS[name]
     if hasattr(flag, "kept") and flag.value is not None:
@@ -109,7 +109,7 @@ def check_kept(kept):
         found = inside and one.holds(storage.path(place))
       if found:
         raise InputError(
-          f"--{flag.name} {flag.value} would be written over {one.what}: give another name"
+          f"--{flag.name} {flag.value} would overwrite {one.what}: give another name"
         )
 
 

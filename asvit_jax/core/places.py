@@ -5,7 +5,7 @@ import stat
 import tempfile
 
 PREFIX = ".asvit_jax-"  # of the temporary directories of `disks`
-_NAME, _ITSELF = "give the name of a file", "give that itself"
+_NAME, _ITSELF = "give the name of a file", "give that path itself"
 _KINDS = {
   stat.S_IFDIR: "a directory",
   stat.S_IFCHR: "a device",
@@ -41,7 +41,7 @@ def check_replaceable(path, advice=None):
     return
   check_regular(path, status, advice)
   if not os.access(path, os.W_OK):
-    raise Refused("it is a file that you may not write: change its permissions")
+    raise Refused("the file is not writable: change its permissions")
 
 
 def check_regular(path, status, advice=None):
@@ -103,7 +103,7 @@ def status_of(path):
   except (FileNotFoundError, NotADirectoryError):
     return None
   except OSError as error:
-    raise Refused(f"it cannot be looked at ({error.strerror})") from error
+    raise Refused(f"its status cannot be read ({error.strerror})") from error
 
 
 def _kind(status):

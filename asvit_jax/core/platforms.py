@@ -32,14 +32,15 @@ def describe(error):
     asked = f"of JAX_PLATFORMS={asked}" if asked else "at all"
     return (
       f"JAX cannot use a device {asked} here{f' ({text})' if text else ''}: unset JAX_PLATFORMS to "
-      "take what there is, or install jax for this accelerator and see that no other process has it"
+      "use the devices that exist, or install jax for this accelerator and make sure that no other "
+      "process uses it"
     )
   if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and (
     "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
   ):
     return (
-      f"a device has not enough memory ({text}): lower batch_size, eval.batch_size or --batch, or "
-      "raise accumulate, or set model.remat"
+      f"a device does not have enough memory ({text}): lower batch_size, eval.batch_size or "
+      "--batch, or raise accumulate, or set model.remat"
     )
   return None
 

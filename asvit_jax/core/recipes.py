@@ -45,7 +45,7 @@ def find(config):
     return f"{_fetched(f'{scheme}://{path}')}{colon}{argument}"
   path, colon, argument = config.partition(":")
   if storage.path(path).is_char_device() and path != os.devnull:
-    raise InputError(f"--config {path} is a device, which may have no end: give a file")
+    raise InputError(f"--config {path} is a device, which may be endless: give a file")
   named = path.removeprefix("configs/").removesuffix(".py")
   if storage.path(path).is_file():
     return f"{storage.path(path)}{colon}{argument}" if path.startswith("~") else config

@@ -66,7 +66,7 @@ def on_disk(name, what, advice):
   """As `path`, for inputs that must be on a disk; raises InputError, with the advice, if not."""
   if in_bucket(name):
     raise InputError(
-      f"{what} {name} is in an object store, and can only be read from a disk: {advice}"
+      f"{what} {name} is in an object store, but can only be read from a disk: {advice}"
     )
   return path(name)
 
@@ -121,7 +121,7 @@ def check_regular(path, status):
   if stat.S_ISDIR(status.st_mode):
     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
   if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
-    raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(path))
+    raise OSError(errno.EINVAL, "not a regular file: save its content as one", str(path))
 
 
 def _no_longer(content, most, found):
@@ -174,7 +174,7 @@ def _named(path, directory=False):
   if not text:
     raise places.Refused("the path is empty: give a name")
   if text.rpartition("/")[2] in ("", ".", ".."):
-    raise places.Refused("it is no name of a file: give one")
+    raise places.Refused("it does not end in the name of a file: give one")
   return _parse(text)
 
 

@@ -70,7 +70,7 @@ def _checked():
   except (OSError, ValueError) as error:
     _give_up()
     reason = getattr(error, "strerror", None) or error
-    said = f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can"
+    said = f"stdout cannot be written ({reason}): redirect it to a file or a pipe"
     log(error_line(said))
     sys.exit(1)
 

@@ -15,9 +15,9 @@ from asvit_jax.data.preprocessing import Preprocessing
 def define_flags():
   """Defines the command's flags; not at import, to avoid clashes with other commands."""
   config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, its name, or one of yours.", lock_config=True
+    "config", None, "A config file, or the name of one in configs/.", lock_config=True
   )
-  flags.DEFINE_integer("batches", 8, "Batches to time at once.", lower_bound=1)
+  flags.DEFINE_integer("batches", 8, "Batches per timed round.", lower_bound=1)
 
 
 def main(_):

@@ -13,8 +13,10 @@ from asvit_jax.core import command, outputs, storage
 
 def define_flags():
   """Defines the command's flags; not at import, to avoid clashes with other commands."""
-  flags.DEFINE_string("name", None, "NAME[/CONFIG][:VERSION] as TFDS calls it.")
-  flags.DEFINE_string("data-dir", None, "Where it is; by default where TFDS keeps data.")
+  flags.DEFINE_string("name", None, "TFDS's name of the data set, NAME[/CONFIG][:VERSION].")
+  flags.DEFINE_string(
+    "data-dir", None, "TFDS data directory that contains it; by default TFDS's own."
+  )
   outputs.define_directory("out", None, "TFDS data directory for the converted copy.", _check_out)
 
 

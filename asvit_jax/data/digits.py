@@ -179,7 +179,7 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
   except Exception as error:  # damaged files raise errors of many types
     raise InputError(
       f"the digits under data.dir {str(data_dir)!r} cannot be opened ({type(error).__name__}: "
-      f"{' '.join(str(error).split())[:300]}): remove them, they will be made again"
+      f"{' '.join(str(error).split())[:300]}): remove them, and they will be made again"
     ) from error
   directory = builder.data_path
   if not directory.exists():

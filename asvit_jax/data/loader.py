@@ -274,7 +274,7 @@ def _stream(dataset, workers, max_bad_images, bad_images):
           count = f"{len(bad_images)}, data.max_bad_images is {max_bad_images}"
           if len(bad_images) > max_bad_images:
             raise InputError(f"too many unreadable images ({count}): {message}")
-          log(f"WARNING: left out an unreadable image ({count}): {message}")
+          log(f"WARNING: skipped an unreadable image ({count}): {message}")
       # Copy: a worker's arrays live in shared memory, which is freed when Grain drops them.
       yield {key: np.array(value) for key, value in batch.items()} if workers else batch
   finally:
@@ -284,8 +284,8 @@ def _stream(dataset, workers, max_bad_images, bad_images):
 def _shard_batch_size(batch_size, field, shard_count):
   if batch_size % shard_count:
     raise InputError(
-      f"{field} {batch_size} does not divide among {shard_count} processes: choose a multiple of "
-      f"{shard_count}"
+      f"{field} {batch_size} is not divisible by the number of processes, {shard_count}: choose a "
+      f"multiple of {shard_count}"
     )
   return batch_size // shard_count
 

@@ -90,8 +90,8 @@ def _shallow(image, file):
     if top == 65535 and 0 < pixels.max() <= 4095:
       log_once(
         "dim",
-        f"WARNING: {file} has pixels of 16 bits, and none above {pixels.max():,}: read as of 0 to "
-        "65,535 it is nearly black; where white is 255 or 4,095, store it so that it is 65,535",
+        f"WARNING: {file} has 16-bit pixels, but none above {pixels.max():,}: read as 0 to 65,535, "
+        "it is nearly black; if its white is 255 or 4,095, rescale it to 65,535",
       )
   else:
     tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)

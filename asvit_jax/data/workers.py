@@ -50,7 +50,7 @@ def prefetched(dataset, count):
   if file is not None and getattr(main, "__spec__", None) is None and not os.path.isfile(file):
     raise InputError(
       f"data.workers={count} start processes that import the script, and {file} cannot be "
-      f"imported: save it in a file, with what it runs under `{_GUARD}`, or set data.workers=0"
+      f"imported: save it in a file, with its main code under `{_GUARD}`, or set data.workers=0"
     )
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain passes absl's flags to its workers, also if there are none
@@ -94,27 +94,27 @@ def _advice(message):
   code = re.search(r"exit code (-?\d+)", message)
   if code is not None and int(code[1]) == _UNGUARDED:
     return (
-      ": workers import the script that starts them, and this one would start over in each; put "
-      f"what it runs under `{_GUARD}`, or set data.workers=0"
+      ": workers import the script that starts them, and this script would run again in each; put "
+      f"its main code under `{_GUARD}`, or set data.workers=0"
     )
   if code is None or int(code[1]) >= 0:
-    return ": what it wrote before says why; run the same command to go on"
+    return ": its output above says why; rerun the command to resume"
   number = -int(code[1])
   if number == signal.SIGBUS:
     return (
       f": a bus error means that {_SHARED_MEMORY}, which batches pass through, is full{_room()}: "
       "give it more (Docker: --shm-size=16g, or --ipc=host; Kubernetes: an emptyDir of medium "
-      "Memory there), or lower data.workers, and run the same command to go on"
+      "Memory there), or lower data.workers, and rerun the command to resume"
     )
   if number == signal.SIGKILL:
     return (
       ": it was killed, most likely for too little memory (dmesg names it): lower data.workers or "
-      "give the machine or the container more memory, and run the same command to go on"
+      "give the machine or the container more memory, and rerun the command to resume"
     )
   name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
   return (
-    f": it was ended by {name}, from outside or by a library that decodes images; run the same "
-    "command to go on, with data.workers=0 where it comes again"
+    f": it was ended by {name}, from outside or by a library that decodes images; rerun the "
+    "command to resume, with data.workers=0 if it happens again"
   )
 
 

@@ -111,8 +111,8 @@ def check_finite(finite, files):
   first = on_a_line(files[int(np.argmin(finite))])
   raise InputError(
     f"the prediction for {first} is not finite (NaN or infinite), and for {np.sum(~finite) - 1} "
-    "more: the weights are damaged, or too large for the type that the network computes in; load "
-    "them again from where they come, or compute in float32"
+    "more: the weights are damaged, or too large for the network's compute type; fetch them again, "
+    "or compute in float32"
   )
 
 

@@ -38,13 +38,13 @@ def opened(file, what, size=None):
     most, unpacked = _FREE + _MOST_RATIO * size, sum(entry.file_size for entry in entries)
     if unpacked > most or len(entries) > _MOST_FILES:
       raise InputError(
-        f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files: "
-        "no weights or programs do; do not open it"
+        f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files, "
+        "far more than weights or programs do: do not open it"
       )
     if len(set(archive.namelist())) < len(entries):
       raise InputError(f"{what} has a file twice: fetch or export it again")
     if any(entry.compress_type not in _PACKED for entry in entries):
-      raise zipfile.BadZipFile("packed in another way than by deflate")
+      raise zipfile.BadZipFile("compressed by another method than deflate")
     yield archive
 
 
@@ -96,7 +96,7 @@ def _array(content, what):
     }[version]
     shape, _, dtype = header(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-      raise ValueError(f"{shape} of {dtype} is not what the file holds")
+      raise ValueError(f"{shape} of {dtype} does not match the file's data")
     return np.load(io.BytesIO(content), allow_pickle=False)
   except (ValueError, KeyError, OSError) as error:
-    raise InputError(f"{what} is no array ({str(error)[:200]}): export it again") from error
+    raise InputError(f"{what} is not an array ({str(error)[:200]}): export it again") from error

@@ -182,16 +182,16 @@ def _format(name, path, parts):
   """The `Format` of that name; raises InputError for untrusted code or anything else."""
   if isinstance(name, str) and ":" in name and name not in parts:
     raise InputError(
-      f"artifact {path}: {on_a_line(name)[:100]!r} is no export format of this package, but code "
-      "from outside of it, and opening a file runs none: where you trust it, type the name, "
-      "--parts=NAME or parts=[NAME]"
+      f"artifact {path}: {on_a_line(name)[:100]!r} is not an export format of this package, but "
+      "code outside it; opening a file never runs such code: if you trust it, type the name "
+      "yourself, --parts=NAME or parts=[NAME]"
     )
   try:
     form = FORMATS[name]
   except InputError as error:
     raise InputError(f"artifact {path}: {error}") from error
   if not isinstance(form, Format):
-    raise InputError(f"artifact {path}: {name!r} is no export format: export it again")
+    raise InputError(f"artifact {path}: {name!r} is not an export format: export it again")
   return form
 
 

@@ -40,7 +40,7 @@ Or from Python, `asvit_jax.load_artifact({text})(images)`.
 _MEASURED = {
   "top1": ("top-1", "{:.2f} %"),
   "top5": ("top-5", "{:.2f} %"),
-  "gmacs": ("GMACs, mean of an image", "{:.4g}"),
+  "gmacs": ("GMACs per image, mean", "{:.4g}"),
   "share": ("share of the dense network's", "{:.3f}"),
   "images": ("images", "{}"),
 }
@@ -60,12 +60,14 @@ def card(note, repository, file, results=None):
   if prune_before:
     what = "A vision transformer that drops the patches that an image does not need"
     if arch["reduction"] != "drop":
-      what = "A vision transformer that merges the patches that an image does not need into others"
+      what = (
+        "A vision transformer that merges the patches that an image does not need into similar ones"
+      )
   else:
     what = "A vision transformer, dense: nothing is pruned"
   file = on_a_line(file).replace("`", "'")  # code in Markdown cannot contain a backquote
   rows = [
-    ("network", note["variant"] or "of its own"),
+    ("network", note["variant"] or "custom"),
     *((key.replace("_", " "), arch[key]) for key in ("width", "depth", "heads")),
     ("image size, patch size", f"{height}×{width}, {note['patch_size']}"),
     ("classes", note["num_classes"]),
@@ -128,7 +130,11 @@ def _results(results):
     return []
   found = {name: how for name, how in _MEASURED.items() if name in results}
   rows = [(title, form.format(results[name])) for name, (title, form) in found.items()]
-  return ["## Results\n", "As its author gave them, of evaluate.py.\n", _table(("", ""), rows)]
+  return [
+    "## Results\n",
+    "Measured with evaluate.py, as the author reports.\n",
+    _table(("", ""), rows),
+  ]
 
 
 def _cell(value):

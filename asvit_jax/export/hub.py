@@ -67,7 +67,7 @@ def _ask(repository, question):
     import huggingface_hub
   except ImportError as error:
     raise InputError(
-      f"--push-to-hub {repository}: huggingface_hub does it and is not installed: "
+      f"--push-to-hub {repository} needs huggingface_hub, which is not installed: "
       "`pip install huggingface_hub`"
     ) from error
   try:

@@ -43,7 +43,7 @@ def note_path(artifact):
   """Path of an artifact's note; raises InputError for a path without a file name, as `/`."""
   artifact = storage.path(artifact)
   if not artifact.name:
-    raise InputError(f"artifact {str(artifact)!r}: it is no name of a file: give one")
+    raise InputError(f"artifact {str(artifact)!r}: it does not end in the name of a file: give one")
   return artifact.with_name(artifact.name + ".json")
 
 
@@ -60,7 +60,7 @@ def read_note(artifact):
     note = loads(storage.read(place, descriptions.MOST_BYTES), "it")
   except (OSError, InputError) as error:
     raise InputError(
-      f"artifact {path}: {place.name}, which says what it is, is missing or damaged "
+      f"artifact {path}: its description {place.name} is missing or damaged "
       f"({error.strerror if isinstance(error, OSError) else error}); keep the two together"
     ) from error
   return note
@@ -107,8 +107,8 @@ def check_artifact(note, artifact):
   """
   if "sha256" not in note:  # written by a version without checksums
     log(
-      f"WARNING: {note_path(artifact).name} has no checksum, so nothing says whether it belongs to "
-      f"{artifact}: export it again"
+      f"WARNING: {note_path(artifact).name} has no checksum, so it may not belong to {artifact}: "
+      "export it again"
     )
     return
   with storage.local(artifact) as file:
@@ -119,8 +119,8 @@ def check_artifact(note, artifact):
   differ = sorted(set(found.items()) ^ set(note["sha256"].items())) if kinds == {True} else ()
   which = f" (first in {on_a_line(differ[0][0])[:100]})" if differ else ""
   raise InputError(
-    f"artifact {artifact} is not the one that {note_path(artifact).name} describes: another "
-    f"SHA-256{which}; bring back the two that were exported together, or export it again"
+    f"artifact {artifact} is not the one that {note_path(artifact).name} describes: its SHA-256 "
+    f"differs{which}; restore the two that were exported together, or export it again"
   )
 
 
@@ -137,18 +137,18 @@ def check_description(note, artifact):
   if note.get("names_sha256", checksum_of_names(note)) != checksum_of_names(note):
     raise InputError(
       f"artifact {artifact}: the classes, mean or std in {note_path(artifact).name} are not those "
-      "that it was exported with: bring back the note, or export it again"
+      "with which it was exported: restore the note, or export it again"
     )
   if "description_sha256" not in note:
     if "sha256" in note:  # else `check_artifact` has warned already
       log(
-        f"WARNING: {note_path(artifact).name} has no checksum of what it says of the network and "
-        "its images, as those of earlier versions: export it again"
+        f"WARNING: {note_path(artifact).name} was written by an earlier version and has no "
+        "checksum of its description of the network: export it again"
       )
   elif note["description_sha256"] != checksum_of_description(note):
     raise InputError(
       f"artifact {artifact}: the network or the preprocessing in {note_path(artifact).name} is not "
-      "what it was exported with: bring back the note, or export it again"
+      "that with which it was exported: restore the note, or export it again"
     )
 
 

@@ -50,7 +50,7 @@ def largest_difference(network, programs, name, execution=None):
       wrong = _wrong_tokens(*features, expected, rows) if features else 0.0
       if differ.any() or not error <= TOLERANCE or not wrong <= TOLERANCE:
         raise InputError(
-          f"the {name} artifact, reloaded, does not do what the network does (batch of {size}: "
+          f"the reloaded {name} artifact differs from the network (batch of {size}: "
           f"logits differ by {error:.2g}, tokens by {wrong:.2g}, {int(differ.sum())} images keep "
           "other tokens): nothing was exported; please report this with the versions of `pip list`"
         )

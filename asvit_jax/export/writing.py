@@ -151,7 +151,7 @@ def _earlier(path):
         if not links and notes.checksums(copy) == noted:
           return names
     raise InputError(
-      f"{path} is a directory, and {note.name} beside it does not list what is in it as an "
+      f"{path} is a directory, and {note.name} beside it does not describe its content as an "
       "artifact: give another name, or move it away"
     )
 

@@ -29,7 +29,7 @@ def tables(confusion, names=None):
       Column("class"),
       Column("images", 0),
       Column("top-1, %", 1),
-      Column("most often taken for"),
+      Column("most often predicted as"),
       Column("times", 0),
     ),
     tuple(
@@ -60,6 +60,6 @@ def _pairs(wrong, names):
   count = min(_MOST_PAIRS, np.count_nonzero(wrong))
   cells = np.argsort(-wrong, axis=None, kind="stable")[:count]
   pairs = zip(*np.unravel_index(cells, wrong.shape), strict=True)
-  columns = (Column("class"), Column("taken for"), Column("images", 0))
+  columns = (Column("class"), Column("predicted as"), Column("images", 0))
   rows = ((names[i], names[j], int(wrong[i, j])) for i, j in pairs)
   return Table("Most frequent confusions", columns, tuple(rows))

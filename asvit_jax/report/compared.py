@@ -66,7 +66,7 @@ def _tiles(results):
     )
   for (searched, at), group in sorted(groups.items()):
     best = max(group, key=lambda row: row["top1"])
-    at = f"{at:g} times dense" if searched else f"budget {-at:g}"
+    at = f"speed-up {at:g}" if searched else f"budget {-at:g}"
     tiles.append(Tile(f"Best at {at}", f"{best['top1']:.1f} %", _name(best)))
   return tuple(tiles)
 
@@ -92,7 +92,7 @@ def _charts(results):
     yield chart("Fine-tuned", SHARE, tuned, share, 100.0)
   timed = [row for row in plain if row.get("speedup") is not None]
   # A ratio: rounds of different budgets ran minutes apart, each in turn with the dense network.
-  axis = "times the dense network's speed"
+  axis = "speed-up over the dense network"
   if timed and all(row.get("kl") is not None for row in timed):
     title = "Divergence against measured speed, without training"
     series = tuple(_divergences(timed))

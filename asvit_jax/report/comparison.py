@@ -65,7 +65,7 @@ def draw_comparison(results, title):
     axes = figure.add_subplot(grid[:, -1])
     _draw(axes, dense, timed, methods, "speedup", "kl")
     _draw_intervals(axes, timed, methods)
-    axes.set_xlabel("speed, times the dense network's (timed in turn)", fontsize=8)
+    axes.set_xlabel("speed-up over the dense network (timed in turn)", fontsize=8)
     axes.set_ylabel("KL from the dense network, nats", fontsize=8, color=TEXT)
     axes.set_title(
       "Divergence against measured speed, without training\n"
@@ -97,8 +97,8 @@ def _styles(methods):
 
 
 _LABELS = {
-  "gmacs": "GMACs an image",
-  "speedup": "times the dense network's speed",
+  "gmacs": "GMACs per image",
+  "speedup": "speed-up over the dense network",
   "top1": "top-1, %",
   "kl": "KL from dense, nats",
 }

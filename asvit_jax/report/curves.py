@@ -122,7 +122,7 @@ def _draw_gmacs(axes, train, evals, target):
     axes.plot(*_series(evals, "gmacs"), "o", color=TEXT, markersize=3.5, label="evaluation")
   if target is not None:
     axes.axhline(target, color=ACCENT, linestyle="--", linewidth=1.2, label=f"target {target:.3g}")
-  axes.set_title("GMACs an image")
+  axes.set_title("GMACs per image")
 
 
 def _draw_kept(axes, train, evals):

@@ -69,7 +69,7 @@ def _tiles(result, gallery, dense):
   tiles = [Tile("Top-1", f"{result['top1']:.1f} %"), Tile("Top-5", f"{result['top5']:.1f} %")]
   speed = Tile("Images per second", f"{result['images_per_s']:.0f}", "loading included")
   if dense is None:
-    return (*tiles, Tile("GMACs an image", f"{result['gmacs']:.3g}"), speed)
+    return (*tiles, Tile("GMACs per image", f"{result['gmacs']:.3g}"), speed)
   among = len(gallery.pictures)
   on = "" if among == result["images"] else f", {among} images"
   tiles = [
@@ -84,7 +84,7 @@ def _tiles(result, gallery, dense):
   lost, won = (sum(map(test, gallery.pictures)) for test in (_lost, _won))
   return (
     *tiles,
-    Tile("Lost and won", f"{lost} and {won}", f"of {among} images, by pruning"),
+    Tile("Lost and won by pruning", f"{lost} and {won}", f"of {among} images"),
     speed,
   )
 

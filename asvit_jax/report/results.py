@@ -6,18 +6,18 @@ NORMAL_95 = 1.96  # standard errors on each side of a mean
 SHARE = "share of the dense GMACs, %"
 # {key of results: (heading of its column, decimals)}.
 _COLUMNS = {
-  "asked_speedup": ("asked, times dense", 2),
+  "asked_speedup": ("requested speed-up", 2),
   "budget": ("budget", 3),
   "top1": ("top-1, %", 2),
   "top5": ("top-5, %", 2),
-  "agreement": ("as dense, %", 2),
+  "agreement": ("same class as dense, %", 2),
   "kl": ("KL from dense", 4),
   "gmacs": ("GMACs", 3),
   "share": ("share of dense", 3),
-  "real_gmacs": ("GMACs really computed", 3),
+  "real_gmacs": ("GMACs computed", 3),
   "images": ("images", 0),
   "images_per_s": ("images/s", 1),
-  "speedup": ("times dense", 3),
+  "speedup": ("speed-up over dense", 3),
 }
 
 

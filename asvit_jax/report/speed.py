@@ -35,7 +35,7 @@ def draw_speed(results, title):
       "o",
       label=f"{naming.name(name)} {result['speedup']:.2f}x",
     )
-  axes.set(xlabel="GMACs an image", ylabel="images/s")
+  axes.set(xlabel="GMACs per image", ylabel="images/s")
   axes.set_title(naming.name(title), **naming.PLAIN)
   axes.set_ylim(bottom=0)
   naming.plain_legend(axes.legend(frameon=False, fontsize=8))

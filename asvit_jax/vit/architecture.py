@@ -191,7 +191,7 @@ class Architecture:
         package that the user did not type.
     """
     if not isinstance(values, dict):
-      raise InputError(f"{source}: its architecture is no object of names and values")
+      raise InputError(f"{source}: its architecture is not an object of names and values")
     known = {field.name: field.default for field in dataclasses.fields(cls)}
     unknown = sorted(on_a_line(k)[:50] for k in values.keys() - known.keys())
     missing = [k for k, default in known.items() if default is dataclasses.MISSING]

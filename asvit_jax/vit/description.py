@@ -72,7 +72,7 @@ def load_thresholds(content, what, advice="fetch or write it again"):
   rows = [len(row) for row in found if isinstance(row, list)]
   if rows and len(set(rows)) > 1:
     raise InputError(
-      f"{what}: rows of {min(rows)} and {max(rows)} numbers: expected as many in each"
+      f"{what}: rows of {min(rows)} and {max(rows)} numbers: expected the same number in each"
     )
   return found
 

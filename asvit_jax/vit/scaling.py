@@ -45,7 +45,9 @@ def check(images, preprocessing):
     return  # checking would need the other hosts, too
   low, high, finite, sample = looked_at(images)
   if not finite:
-    raise InputError("images have values that are not finite (NaN or infinite): leave these out")
+    raise InputError(
+      "images have values that are not finite (NaN or infinite): remove these images"
+    )
   low, high = float(low), float(high)
   mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
   black, white = float((-mean / std).min()), float(((1 - mean) / std).max())
@@ -59,7 +61,7 @@ def check(images, preprocessing):
   if scale is not None:
     raise InputError(f"{said}, which are {scale}: {wanted}")
   if max(-low, high) > max(10, 4 * max(abs(black), abs(white))):
-    raise InputError(f"{said}, far outside of what pixels become: {wanted}")
+    raise InputError(f"{said}, far outside the range of normalised pixels: {wanted}")
   beyond = _OVERSHOOT * (white - black)
   outside = (sample < black - beyond) | (sample > white + beyond)
   if outside.mean() > _MUCH:

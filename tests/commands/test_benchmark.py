@@ -68,7 +68,7 @@ def test_weights_for_several_budgets_are_timed_at_the_one_asked_for(tmp_path):
     assert result["macs_ratio"] == pytest.approx(1 / budget, rel=0.15)
     kept.append(result["kept"][0]["mean"])
   assert kept[0] < kept[1]
-  with pytest.raises(InputError, match="has thresholds, and drops: leave --reduction out"):
+  with pytest.raises(InputError, match="has thresholds, and drops: leave out --reduction"):
     run("benchmark", *ours, "--reduction", "merge")
 
 

@@ -71,7 +71,7 @@ def test_a_compiler_that_dies_is_one_error(monkeypatch):
   [
     ("train", (*DEIT, "--target", "tpu:v5e:2x4"), "without --dry-run"),
     ("train", (*DEIT, "--dry-run", "--target", "tpu:v9"), "'v9' is not known"),
-    ("benchmark", ("--target", "gpu:h100", "--plot", "p.png"), "leave --weights, --images and"),
+    ("benchmark", ("--target", "gpu:h100", "--plot", "p.png"), "leave out --weights, --images and"),
     ("benchmark", ("--target", "gpu:h100", "--execution", "top_k"), "'top_k' is not known"),
     ("benchmark", ("--target", "gpu:h100", "--budget", 2), "budget 2 is not in"),
   ],

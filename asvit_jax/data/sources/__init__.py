@@ -121,9 +121,9 @@ def check_order(known, data, source):
     if names != known and sorted(names) == sorted(known):
       first = next(label for label in range(len(known)) if names[label] != known[label])
       raise InputError(
-        f"the classes of data set {shown(data.name)} are those of the network in another order: "
-        f"label {first} is {names[first]!r}, and was {known[first]!r} to the network; give "
-        "data.classes, a file in the network's order, such as the network.json of its workdir"
+        f"data set {shown(data.name)} has the network's classes in another order: label {first} is "
+        f"{names[first]!r} in the data and {known[first]!r} in the network; give data.classes, a "
+        "file in the network's order, such as the network.json of its workdir"
       )
     if names == known:
       return

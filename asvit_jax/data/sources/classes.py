@@ -59,8 +59,8 @@ def of_directories(names, where):
   notes = ()
   if keys != sorted(keys):
     notes = (
-      f"the classes of {where} are numbers, and in their order: {listing(keys)} (data.classes "
-      "gives another)",
+      f"the classes of {where} are numbers, and sorted as numbers: {listing(keys)} (data.classes "
+      "sets another order)",
     )
   return Classes(tuple(keys), tuple(keys), notes)
 
@@ -124,7 +124,7 @@ def read_classes(file, directories=()):
   Raises:
     InputError: the file is missing or has an empty line, labels with gaps or invalid names.
   """
-  text = read_text(file, "data.classes", "a text file with a class a line")
+  text = read_text(file, "data.classes", "a text file with a class per line")
   what = f"data.classes {str(file)!r}"
   pairs = (
     _of_object(text, what)
@@ -194,7 +194,7 @@ def _value(text, what):
     reason = error
   raise InputError(
     f"{what} is neither JSON nor a Python dictionary ({str(reason)[:200]}): give that, or a class "
-    "a line"
+    "per line"
   ) from reason
 
 
@@ -224,4 +224,4 @@ def _pair(value, what):
     isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, str) for v in value)
   ):
     return tuple(value)
-  raise InputError(f"{what}: {value!r} is no class: expected its name, or [directory, name]")
+  raise InputError(f"{what}: {value!r} is not a class: expected its name, or [directory, name]")

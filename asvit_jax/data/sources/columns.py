@@ -25,8 +25,8 @@ _LABEL_HEADINGS = {
   *("species", "diagnosis", "dx", "predictionstring"),
 }
 _ADVICE = (
-  "call that of the files 'file' and that of their classes 'label' in a first line, and remove the "
-  "others where they are taken for one"
+  "name the column of files 'file' and that of classes 'label' in a first line, and remove columns "
+  "that are mistaken for these"
 )
 
 
@@ -47,7 +47,7 @@ def choose(rows, what, images):
   """
   heading, rows = _heading(rows)
   if not rows:
-    raise InputError(f"{what} has headings alone: give a file and its class a line")
+    raise InputError(f"{what} has only headings: give a file and its class per line")
   columns = [list(column) for column in zip(*rows, strict=True)]
   named = [heading[i] if heading else str(i + 1) for i in range(len(columns))]
   if len(columns) == 1:
@@ -71,14 +71,14 @@ def choose(rows, what, images):
   )
   if identifies:
     raise InputError(
-      f"{what}: its columns {named[file]!r} and {named[label]!r} both say which image it is, "
-      "and none its class: call the column of the classes 'label' in a first line"
+      f"{what}: its columns {named[file]!r} and {named[label]!r} both identify the image, and none "
+      "gives its class: name the column of classes 'label' in a first line"
     )
   for other in of_label[1:]:
     if not _one_to_one(columns[label], columns[other]):
       raise InputError(
         f"{what}: its columns {named[label]!r} and {named[other]!r} both look like classes, and "
-        "say different things: remove one of them, or give it another heading"
+        "contradict each other: remove one of them, or give it another heading"
       )
   _check_filled(columns[file], "file", what, heading)
   classes = [_classes(columns[i], named[i], what, heading) for i in of_label]
@@ -128,8 +128,7 @@ def _of_images(candidates, unknown, of_image, columns, named, what, images):
     if (found != places[best])[both].any():
       raise InputError(
         f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of "
-        f"{there.root}, and not the same: rename the heading of the one that does not mean files, "
-        "or remove it"
+        f"{there.root}, but different ones: rename or remove the column that does not name files"
       )
   return best
 

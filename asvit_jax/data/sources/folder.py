@@ -44,7 +44,7 @@ class Folder:
         raise InputError(
           f"data.dir {str(base)!r} has no split {split!r}: expected {root}/<class>/<image>, found "
           f"{listing(files.subdirectories(base)) or 'no directories'}; data.train_split and "
-          "data.eval_split say what the splits are called"
+          "data.eval_split give the names of the splits"
         )
       root = base
     # A validation split may lack a class; the training split still gives the right labels.

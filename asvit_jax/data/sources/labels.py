@@ -68,8 +68,8 @@ class Labels:
       if most >= max(_MOST_CLASSES, 2 * len(self.values)):
         raise InputError(
           f"{self.what} has labels up to {largest}, for {len(self.values):,} images: labels are "
-          "numbers from 0, below the number of classes; where these are names of classes, list "
-          "them in a file and give that as data.classes"
+          "numbers from 0, below the number of classes; if these are names of classes, list them "
+          "in a file and give that as data.classes"
         )
       there = map(str, range(1 + most))
     keys = tuple(ordered(there))
@@ -116,7 +116,7 @@ class Labels:
       )
     if all(re.fullmatch("[0-9]+", key) for key in keys):
       raise InputError(
-        f"{self.what} has labels from {least} to {most}, and the classes are other numbers: "
+        f"{self.what} has labels from {least} to {most}, but the classes are other numbers: "
         f"{listing(keys)}; write these in the file"
       )
     labels = np.array([number_of[value] for value in values], np.int32)
@@ -135,7 +135,7 @@ class Labels:
     broken = sorted(value for value, number in number_of.items() if number != int(number))
     if broken:
       raise InputError(
-        f"{self.what} has labels that are no whole numbers: {listing(broken)}; expected numbers "
+        f"{self.what} has labels that are not whole numbers: {listing(broken)}; expected numbers "
         "from 0, or the names of the classes"
       )
     return {value: int(number) for value, number in number_of.items()}
@@ -159,9 +159,9 @@ class Labels:
     if len(numbers) > 1 and (each or (whole and min(numbers) == 1)):
       raise InputError(
         f"{self.what} has {'each label' if each else 'labels'} from {min(numbers)} to "
-        f"{max(numbers)}, and no 0: labels count from 0. Where these count "
-        "from 1, take 1 off each; where the first class has no images, write "
-        "the names of the classes in place of numbers"
+        f"{max(numbers)}, and no 0: labels count from 0. If these count "
+        "from 1, subtract 1 from each; if the first class has no images, write "
+        "the names of the classes instead of numbers"
       )
 
   def places(self, images):
@@ -280,6 +280,6 @@ def _devkit(labels):
 
 def _unknown_numbers(labels):
   return (
-    f"{labels.what} has numbers from 1, which are the order of no list of classes: ImageNet's "
-    "devkit has what they mean in its meta.mat, put it beside the file; other labels count from 0"
+    f"{labels.what} has numbers from 1, whose meaning is unknown: ImageNet's devkit explains them "
+    "in its meta.mat, put it beside the file; other labels count from 0"
   )

@@ -12,8 +12,8 @@ from asvit_jax.data.sources.classes import listing
 
 EXPECTED = "a text or CSV file of images and their classes"
 _READ = (
-  "give a file and its class a line, with a comma, a semicolon, a tab or a space between, or a "
-  "class a line"
+  "give a file and its class per line, separated by a comma, a semicolon, a tab or a space, or a "
+  "class per line"
 )
 _SUFFIX = "|".join(suffix[1:] for suffix in files.SUFFIXES)
 _NAME = re.compile(rf"\.(?:{_SUFFIX})(?!\w)", re.IGNORECASE)
@@ -40,7 +40,7 @@ def rows(text, what, images):
   if lines and _EXCEL.fullmatch(lines[0]):
     lines = lines[1:]
   if not lines:
-    raise InputError(f"{what} is empty: give a file and its class a line")
+    raise InputError(f"{what} is empty: give a file and its class per line")
   if "\0" in text:
     raise InputError(f"{what} has zero bytes: give {EXPECTED}, in UTF-8")
   if _OTHER_FORMAT.match(lines[0]):
@@ -48,13 +48,13 @@ def rows(text, what, images):
   try:
     found = [[cell.strip() for cell in row] for row in _cells(lines, what, images)]
   except csv.Error as error:  # for example a cell of excessive length
-    raise InputError(f"{what} is no table ({error}): give {EXPECTED}") from error
+    raise InputError(f"{what} is not a table ({error}): give {EXPECTED}") from error
   width = len(found[0])
   wrong = [number for number, row in enumerate(found, 1) if len(row) != width]
   if wrong:
     raise InputError(
       f"{what}: row {wrong[0]} has {len(found[wrong[0] - 1])} cells, the first {width}: give a "
-      "file and its class a line"
+      "file and its class per line"
     )
   return found
 
@@ -84,8 +84,8 @@ def _check_separators(lines, what):
     match = _SEPARATED.search(line)
     if match:
       raise InputError(
-        f"{what} has {match[0][-1]!r} after the name of an image in row {number}, and not the same "
-        f"of comma, semicolon or tab in all rows: {_READ}"
+        f"{what} has {match[0][-1]!r} after the name of an image in row {number}, but not the same "
+        f"separator in all rows: {_READ}"
       )
 
 
@@ -94,8 +94,8 @@ def _check_classes(lines, what):
   for number, line in enumerate(lines, 1):
     if line[0] in "{[<" or _NAME.search(line):
       raise InputError(
-        f"{what} has no columns, and row {number} is no class: {listing([line[:100]])}; {_READ}. "
-        "JSON, JSON Lines and XML are not read"
+        f"{what} has no columns, and row {number} is not a class: {listing([line[:100]])}; {_READ}"
+        ". JSON, JSON Lines and XML are not read"
       )
 
 

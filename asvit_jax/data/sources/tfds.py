@@ -91,8 +91,8 @@ class TfdsSource:
     example["file"] = os.fsdecode(stored["file"]) if "file" in stored else f"{self._id}/{index}"
     if example["label"] == UNKNOWN:  # TFDS's label in splits whose labels are secret
       raise InputError(
-        f"{example['file']} has no label, as in all of a test split of a contest: choose a split "
-        "with labels, data.eval_split"
+        f"{example['file']} has no label, like all images of a contest's test split: choose a "
+        "split with labels, data.eval_split"
       )
     if "box" in stored:
       example["box"] = stored["box"]
@@ -187,8 +187,8 @@ def _check_features(directory, name):
       others = [kind for kind in kinds if not kind.startswith("tensorflow_datasets.")]
       if others:
         raise InputError(
-          f"data set {name!r}: {path} names the feature {others[0]!r}, which is not of TFDS, and "
-          "whose code it would run: prepare the data with features of TFDS, or give a data source "
+          f"data set {name!r}: {path} names the feature {others[0]!r}, whose code is not part of "
+          "TFDS, and would be run: prepare the data with features of TFDS, or give a data source "
           "of your own, data.name=package.module:object"
         )
     if isinstance(node, dict | list):

@@ -39,7 +39,7 @@ class Format:
     for name in options:
       if name not in self.options:
         raise InputError(
-          f"--{name} is nothing that the format {self.name} has: "
+          f"the format {self.name} has no option --{name}: "
           f"{f'it takes --{self.options[0]}' if self.options else 'leave it out'}"
         )
 

@@ -96,7 +96,7 @@ def _returned(program, weights):
   """
   for target in set(_CALL.findall(program.mlir_module())):
     if not _CALLS.fullmatch(target):
-      raise InputError(f"its programs call {target}, which is not of StableHLO: do not run it")
+      raise InputError(f"its programs call {target}, which is not part of StableHLO: do not run it")
   (taken, _), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
   ours = {name: (value.shape, value.dtype) for name, value in weights.items()}
   if {name: (value.shape, value.dtype) for name, value in taken.items()} != ours:

@@ -49,7 +49,7 @@ class TFLite(ProgramFormat):
         path.write_bytes(converter.convert())
       except ConverterError as error:
         raise InputError(
-          f"this network has parts that TFLite's built-in operators cannot do: {str(error)[:300]}"
+          f"TFLite's built-in operators cannot express this network: {str(error)[:300]}"
         ) from error
 
   def least_versions(self, path):
