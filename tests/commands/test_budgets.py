@@ -99,7 +99,7 @@ def test_predict_and_export_take_one(dial, folder, tmp_path):
     ("evaluate", ("--calibrate", "0.5,1.5"), r"budget 1\.5 is not in"),
     ("evaluate", ("--search", "3"), "give it a budget"),
     ("evaluate", ("--calibrate-split", "train"), "give it a budget"),
-    ("evaluate", ("--budget", "0.5,0.6", "--per-image", "f"), "--per-image is of one budget"),
+    ("evaluate", ("--budget", "0.5,0.6", "--per-image", "f"), "--per-image is for one budget"),
     ("predict", ("--budget", "0.5,0.6"), "expected one share"),
     ("predict", ("--budget", "0.95"), r"budget 0\.95: the thresholds are for"),
   ],

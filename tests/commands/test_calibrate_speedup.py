@@ -127,7 +127,7 @@ def test_the_same_seed_finds_the_same(options, tmp_path):
     ("evaluate", ("--calibrate-speedup", "1.5", "--search", "3"), "tries schedules itself"),
     ("evaluate", ("--speedup", "1.4", "--counts", "9,5,2"), "a speed-up has counts of its own"),
     ("evaluate", ("--calibrate-speedup", "99"), "speed-up 99 cannot be reached: with every patch"),
-    ("evaluate", ("--speedup", "1.4,1.7", "--per-image", "f"), "--per-image is of one speed-up"),
+    ("evaluate", ("--speedup", "1.4,1.7", "--per-image", "f"), "--per-image is for one speed-up"),
     ("predict", ("--speedup", "1.4,1.7"), "expected one speed-up"),
     ("predict", ("--speedup", "1.5"), "calibrated for 1.4, 1.7"),
     ("predict", ("--speedup", "1.4", "--budget", "0.9"), "--speedup and --budget exclude"),
