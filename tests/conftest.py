@@ -46,7 +46,7 @@ from asvit_jax.sparsity.executions import cache_sized, packed  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-  """Marks `external` the tests of formats that need a library beyond requirements-dev.txt."""
+  """Marks `external` the tests of formats that need a library beyond the extra `dev`."""
   from asvit_jax.export.formats import FORMATS
 
   needy = {name for name in FORMATS if FORMATS[name].needs}

@@ -58,7 +58,7 @@ def test_a_part_of_the_network_runs_packed_as_masked_and_travels_with_it(
   usual = dataclasses.replace(network, arch=tiny.TRAINED)(PIXELS, "masked")
   assert np.abs(usual.logits - masked.logits).max() > 1e-4
   network.save(tmp_path / "w.safetensors")
-  with pytest.raises(InputError, match=r"names my_parts:\w+, code from outside.*--parts=my_parts:"):
+  with pytest.raises(InputError, match=r"names my_parts:\w+, code outside.*--parts=my_parts:"):
     load(tmp_path / "w.safetensors")  # nobody typed it
   assert load(tmp_path / "w.safetensors", parts=part.values()).arch == arch
 

@@ -21,14 +21,14 @@ from asvit_jax.core.printable import error_line
 
 # {name: description for `asvit --help`}.
 COMMANDS = {
-  "train": "trains a dense or a pruned network; again, goes on where it stopped",
-  "evaluate": "accuracy, GMACs and kept tokens of a run or a weights file; calibrates thresholds",
+  "train": "trains a dense or a pruned network; rerun, resumes where it stopped",
+  "evaluate": "measures accuracy, GMACs and kept tokens; calibrates thresholds",
   "compare": "compares ways to run on fewer tokens at the same GMACs: accuracy, speed",
   "predict": "classifies image files",
-  "export": "writes an artifact that others run",
+  "export": "writes an artifact for other programs",
   "benchmark": "times dense, masked and packed execution",
   "visualize": "draws the tokens that a network keeps, or the curves of a run",
-  "parity": "holds the implementation against reference numbers of the authors' code",
+  "parity": "compares the implementation with reference numbers of the authors' code",
   "quickstart": "trains a dense and a pruned network on the embedded data and shows both",
 }
 

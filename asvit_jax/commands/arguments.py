@@ -1,4 +1,4 @@
-"""Flags that several command lines share, and what they lead to."""
+"""Flags that several commands share, and functions that read them."""
 
 import sys
 
@@ -11,21 +11,21 @@ from asvit_jax.core.errors import InputError
 
 
 def define_config(
-  help_="A file of configs/, its name, or one of yours; by default --workdir's.",
+  help_="A config file, or the name of one in configs/; by default that of --workdir.",
   goes_on=False,
   trains=False,
 ):
-  """The flag --config, whose keys are flags too: --config.batch_size=128.
+  """Defines --config, whose keys are flags, too: --config.batch_size=128.
 
-  Where keys are given and no --config, they change what --workdir or --weights say of themselves.
+  If keys are given without --config, they change the config of --workdir or --weights.
 
   Args:
-    help_: of the flag.
-    goes_on: whether the config of the run in --workdir is also meant where no keys are given.
-    trains: whether the config is trained by, so that all parts that it names are needed.
+    help_: help text of the flag.
+    goes_on: whether the default is the config of the run in --workdir even if no keys are given.
+    trains: whether the config is for training, so that all parts that it names are needed.
 
   Raises:
-    InputError: there is nothing that they could change.
+    InputError: the config that the keys change cannot be read.
   """
   typed.allow_none()
   config = _config_to_change(goes_on, trains)
@@ -37,7 +37,7 @@ def define_config(
 
 
 def _config_to_change(goes_on, trains):
-  """The config of what the command line names, where it gives keys, or `goes_on`, but no config."""
+  """The config of --workdir or --weights if keys are given, or `goes_on`; None if --config is."""
   names = [argument.partition("=")[0].lstrip("-") for argument in sys.argv if argument[:1] == "-"]
   keys = [name for name in names if name.startswith(("config.", "noconfig."))]
   if "config" in names or not (keys or goes_on):
@@ -53,7 +53,7 @@ def _config_to_change(goes_on, trains):
 
 
 def _typed():
-  """The names of parts of one's own on the command line, before flags are parsed."""
+  """The names of the user's own parts on the command line, before flags are parsed."""
   from asvit_jax.config import base
   from asvit_jax.config.parts import TRAINING, own
   from asvit_jax.core.parts import typed
@@ -72,7 +72,7 @@ def _needed(trains):
 
 
 def _given(name):
-  """The value of a flag, before flags are parsed; None where it is not given."""
+  """The value of a flag before flags are parsed; None if it is not given."""
   for argument, following in zip(sys.argv, [*sys.argv[1:], None], strict=True):
     flag, equals, value = argument.partition("=")
     if flag in (f"--{name}", f"-{name}"):
@@ -81,13 +81,15 @@ def _given(name):
 
 
 def define_source(what):
-  """The flags --workdir and --weights: what to load."""
+  """Defines --workdir and --weights, which say what to load."""
   flags.DEFINE_string("workdir", None, f"The run to {what}, or")
   flags.DEFINE_string(
     "weights", None, "the weights: a file, a directory of the hub's layout, or hf:OWNER/NAME."
   )
   flags.DEFINE_string(
-    "weights-key", "", "Which of several in that file: model_ema, state_dict_ema, teacher, …"
+    "weights-key",
+    "",
+    "Which of several networks in that file: model_ema, state_dict_ema, teacher, …",
   )
   for name in ("workdir", "weights"):
     outputs.keep(name, kept.of_source)
@@ -96,20 +98,20 @@ def define_source(what):
 
 
 def define_parts():
-  """The flag --parts: what of the user's own the files that are opened may name."""
+  """Defines --parts: the user's own parts that opened files may name."""
   flags.DEFINE_list(
     "parts",
     [],
-    "Parts of your own, package.module:object with commas between, that the weights, the run or "
-    "the artifact may name: opening a file runs no other code.",
+    "Your own parts that the weights, the run or the artifact may name, as package.module:object, "
+    "comma-separated: opening a file runs no other code.",
   )
 
 
 def parts():
-  """The names of parts of one's own that --parts and the config name, as a frozenset.
+  """The names of the user's own parts in --parts and in the config, as a frozenset.
 
   Raises:
-    InputError: something else in --parts.
+    InputError: --parts contains anything else.
   """
   from asvit_jax.config.parts import own
   from asvit_jax.core.parts import typed
@@ -119,15 +121,23 @@ def parts():
 
 
 def define_choice():
-  """The flags --step and --weights-of: which weights of a run."""
-  flags.DEFINE_string("step", "", "Of a run: latest (the default), best, or the number of a step.")
+  """Defines --step and --weights-of, which choose among the weights of a run."""
   flags.DEFINE_string(
-    "weights-of", "", "Of a run: ema (the default where it averages), raw, or the best of the two."
+    "step", "", "Checkpoint of a run: latest (the default), best, or a step number."
+  )
+  flags.DEFINE_string(
+    "weights-of",
+    "",
+    "Weights of a run: ema (default if it averages), raw, or best, the better of the two.",
   )
 
 
 def choice():
-  """Keyword arguments of `network.load`: which weights of a run; raises InputError for others."""
+  """Keyword arguments of `network.load` that choose the weights of a run.
+
+  Raises:
+    InputError: the values of the flags are invalid.
+  """
   from asvit_jax.run import choice
 
   chosen = {"step": flags.FLAGS.step, "weights_of": flags.FLAGS["weights-of"].value}
@@ -136,25 +146,32 @@ def choice():
 
 
 def define_execution(more=""):
-  """The flag --execution; `more` on when its default is another."""
+  """Defines --execution; `more` describes when its default is another."""
   from asvit_jax.sparsity.executions import EXECUTIONS
 
   flags.DEFINE_enum(
-    "execution", None, EXECUTIONS.names, f"Default: packed where there are thresholds{more}."
+    "execution",
+    None,
+    EXECUTIONS.names,
+    f"How to run; default: packed if there are thresholds{more}.",
   )
 
 
-def define_budget(help_="Of weights calibrated for several budgets: the share of dense to run at."):
-  """The flag --budget."""
+def define_budget(
+  help_="Share of the dense GMACs to run at, for weights calibrated for several budgets.",
+):
+  """Defines --budget."""
   flags.DEFINE_string("budget", None, help_)
 
 
 def define_report():
-  """The flags --report and --report-images: a page, and how many images it has."""
+  """Defines --report and --report-images: a page, and its number of images."""
   outputs.define_directory(
-    "report", None, "Directory for a page (index.html) of numbers and images.", _check_report
+    "report", None, "Directory for an HTML page (index.html) of numbers and images.", _check_report
   )
-  flags.DEFINE_integer("report-images", 1000, "Images on that page, at most.", lower_bound=1)
+  flags.DEFINE_integer(
+    "report-images", 1000, "Largest number of images on that page.", lower_bound=1
+  )
 
 
 def _check_report(directory, _):
@@ -164,15 +181,15 @@ def _check_report(directory, _):
 
 
 def define_target(help_):
-  """The flag --target."""
+  """Defines --target."""
   flags.DEFINE_string("target", None, f"{help_} tpu:KIND:SHAPE or gpu:KIND[:COUNT].")
 
 
 def shares(name):
-  """The shares of the dense GMACs that the flag `name` lists; None where it is not given.
+  """The shares of the dense GMACs in the flag `name`; None if it is not given.
 
   Raises:
-    InputError: something that is no list of numbers, no share, or one of them twice.
+    InputError: the value is not a list of distinct shares.
   """
   from asvit_jax.sparsity.complexity import check_share
 
@@ -188,15 +205,15 @@ def shares(name):
   for value in values:
     check_share(value)
   if len(set(values)) < len(values):
-    raise InputError(f"--{name} {text!r}: every budget once")
+    raise InputError(f"--{name} {text!r}: give every budget once")
   return values
 
 
 def share(name):
-  """As `shares`, but one number.
+  """The single share of the dense GMACs in the flag `name`; None if it is not given.
 
   Raises:
-    InputError: something else.
+    InputError: the value is not a single share.
   """
   values = shares(name)
   if values is not None and len(values) > 1:
@@ -205,14 +222,14 @@ def share(name):
 
 
 def source():
-  """What to load, of --workdir and --weights.
+  """The value of --workdir or --weights, whichever is given.
 
   Raises:
-    InputError: both or neither are given.
+    InputError: both or neither are given, or --weights-key without --weights.
   """
   workdir, weights = flags.FLAGS.workdir, flags.FLAGS.weights
   if weights is None and flags.FLAGS["weights-key"].value:
-    raise InputError("--weights-key says which of the networks in a file of --weights: give that")
+    raise InputError("--weights-key chooses a network in a file: give --weights, too")
   if (workdir is None) == (weights is None):
     raise InputError("give either --workdir or --weights: what to load")
   return workdir if weights is None else weights
@@ -221,26 +238,26 @@ def source():
 def config(trains=False):
   """The config given, else that of the run, else one for the network that the weights describe.
 
-  Checked as far as an evaluation needs it.
+  It is checked as far as an evaluation needs.
 
   Args:
     trains: as for `define_config`.
 
   Raises:
-    InputError: both or neither of --workdir and --weights; no workdir; weights that do not say what
-      they are, without a config; a value that cannot work.
+    InputError: both or neither of --workdir and --weights are given; the workdir holds no run;
+      there is no config and the weights do not describe themselves; or a value is invalid.
   """
   from asvit_jax.config import identity, rules
 
   where, given = source(), typed.config()
   if flags.FLAGS.workdir is not None:
-    # In any case: it says so where this is no workdir.
+    # Even if a config is given: it raises an error if this is not a workdir.
     of_run = identity.load(where, parts(), _needed(trains))
     given = of_run if given is None else given
   elif given is None:
     given = _config_of_weights(where, flags.FLAGS["weights-key"].value, parts())
   rules.check_evaluation(given)
-  outputs.check_kept(kept.of_config(given))  # also where it is that of the run
+  outputs.check_kept(kept.of_config(given))  # also if it is the run's own config
   choice()
   return given
 
@@ -253,19 +270,19 @@ def plan(trains=False):
 
 
 def network(plan, budget=None, images=None, speedup=None):
-  """The `Network` of --workdir or --weights as a plan describes it, at a budget if one is given.
+  """Loads the `Network` of --workdir or --weights as a plan asks, at a budget or speed-up.
 
-  Its class names are those that the weights know, else those of the plan's data.
+  The names of the classes are the network's own, else those of the plan's data.
 
   Args:
     plan: a `Plan`.
     budget: share of the dense GMACs, or None.
-    images: a `Source` of `plan.data` that it is to be run on, or None.
-    speedup: one that it was calibrated for, instead of a budget, or None.
+    images: the `Source` of `plan.data` on which the network will run, or None.
+    speedup: instead of a budget, a speed-up for which the network was calibrated, or None.
 
   Raises:
-    InputError: see `network.load_configured` and `Network.at`; names of another number of classes
-      than it has, or images whose classes are in another order than its own.
+    InputError: see `network.load_configured` and `Network.at`; the number of class names is not the
+      network's, or the images' classes are in another order.
   """
   import dataclasses
 
@@ -275,7 +292,7 @@ def network(plan, budget=None, images=None, speedup=None):
 
   given = {"key": flags.FLAGS["weights-key"].value, "parts": parts()} | choice()
   if flags.FLAGS.workdir is not None:
-    given["form"] = "workdir"  # whatever else is in that directory
+    given["form"] = "workdir"  # whatever else the directory contains
   loaded = load_configured(source(), plan, resize=plan.init_resize, **given)
   if budget is not None:
     loaded = loaded.at(budget)
@@ -306,7 +323,7 @@ def _config_of_weights(weights, key, parts):
     return describe_in(base(), arch, stored.description.get("variant", ""))
   if any(name.startswith("score_predictor.") for name in stored.tensors):
     raise InputError(
-      "--weights needs --config: they have thresholds and do not say where they prune, nor by what"
+      "--weights needs --config: the weights have thresholds, but do not state stages and score"
     )
   try:
     arch, variant = recognize(stored, f"weights {weights}")

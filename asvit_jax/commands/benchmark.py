@@ -1,11 +1,11 @@
-"""Times dense, masked, packed and fixed execution, a uniform top-k and the authors' batch mean.
+"""Times dense, masked, packed and fixed execution, uniform top-k and the authors' batch mean.
 
 python benchmark.py --variant deit_s --budget 0.65 --batch 32
 python benchmark.py --variant deit_t --budget 0.5 --weights FILE --images DIR --plot speed.png
 python benchmark.py --variant deit_s --batch 256 --dtype bfloat16 --target tpu:v5e:1x1
 
-With --target, it compiles for a device that need not be here, times nothing, and says what dense
-and packed execution take of it.
+With --target, it compiles for a device that need not be here, and reports memory and estimated time
+of dense and packed execution instead of timing them.
 """
 
 import dataclasses
@@ -20,41 +20,47 @@ from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
 
-# What --reduction calls them; by what tokens are alike is the score's affair.
+# {reduction: its name in --reduction}.
 _REDUCED = {"merge_tokens": "merge"}
-# At least so many images set the thresholds; the batch is drawn from them by cost.
+# The thresholds are set on at least this many images; the batch is chosen from them by cost.
 _SAMPLE = 32
 
 
 def define_flags():
-  """Defines them."""
-  flags.DEFINE_string("variant", "deit_s", "The network; weights that say what they are know it.")
-  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
-  paced.define("Of weights calibrated for speeds: that to run at, instead of a budget.")
-  flags.DEFINE_enum(
-    "reduction", None, ["drop", "merge"], "What becomes of pruned tokens, as the recipes do it."
-  )
-  flags.DEFINE_integer("batch", 32, "Images a batch.", 1, sizes.MOST_BATCH)
+  """Defines the flags."""
   flags.DEFINE_string(
-    "weights", None, "Weights of that network, or a run's workdir; random without."
+    "variant", "deit_s", "The network; not needed for weights that describe themselves."
+  )
+  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
+  paced.define("Speed-up to run at instead of a budget, for weights calibrated for speeds.")
+  flags.DEFINE_enum(
+    "reduction", None, ["drop", "merge"], "What happens to pruned tokens, as in the recipes."
+  )
+  flags.DEFINE_integer("batch", 32, "Images per batch.", 1, sizes.MOST_BATCH)
+  flags.DEFINE_string(
+    "weights", None, "Weights of that network, or a run's workdir; random by default."
   )
   arguments.define_choice()
   arguments.define_parts()
-  flags.DEFINE_string("images", None, "A directory of images; noise without.")
+  flags.DEFINE_string("images", None, "A directory of images; noise by default.")
   outputs.keep("weights", kept.of_source)
   outputs.keep("images", kept.of_images)
   flags.DEFINE_string(
-    "image-size", None, "384, or 224x448: another than the network's; positions are interpolated."
+    "image-size",
+    None,
+    "Another image size than the network's, 384 or 224x448; positions are interpolated.",
   )
   flags.DEFINE_multi_string(
-    "execution", None, "Which to time besides dense; may be repeated. All, see evaluation/speed.py."
+    "execution",
+    None,
+    "Executions to time besides dense; repeatable. Default: all, see evaluation/speed.py.",
   )
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed.", 1, 10**6)
+  flags.DEFINE_integer("rounds", 7, "Number of times that each is timed.", 1, 10**6)
   flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute type.")
   flags.DEFINE_integer(
     "latency",
     0,
-    "Requests to a server to time besides, of single images and of 1 to 32.",
+    "Server requests to time in addition, of single images and of 1 to 32 images.",
     lower_bound=0,
     upper_bound=10**6,
   )
@@ -63,7 +69,7 @@ def define_flags():
 
 
 def main(_):
-  """Measures; returns the numbers."""
+  """Measures; returns the numbers as a dictionary."""
   if flags.FLAGS.target is not None:
     return _compile()
   import jax
@@ -79,7 +85,7 @@ def main(_):
     budget = network.speedups[0].budget
   elif network.budgets:
     network = network.at(given.budget)
-    if not network.counts:  # of weights from before they had them
+    if not network.counts:  # weights of a version that stored no counts
       network = network.with_counts(network.mean_counts(images))
   else:
     network = network.calibrate([{"image": image[None]} for image in images], given.budget)
@@ -121,7 +127,7 @@ def main(_):
 
 
 def _compile():
-  """Of --target: what dense and packed execution, or those asked for, take of one device."""
+  """Handles --target: memory and estimated time of the executions on another device."""
   from asvit_jax.sparsity.executions import EXECUTIONS
   from asvit_jax.targets import chips, process
   from asvit_jax.vit.architecture import VARIANTS
@@ -130,7 +136,7 @@ def _compile():
   target = chips.parse_target(given.target)
   _check_flags()
   if given.weights is not None or given.plot is not None:
-    raise InputError("--target runs nothing: leave --weights, --images and --plot out")
+    raise InputError("--target runs nothing: leave out --weights, --images and --plot")
   executions = given.execution or ["dense", "packed"]
   for execution in executions:
     EXECUTIONS.check(execution)
@@ -149,7 +155,7 @@ def _compile():
 
 
 def _check_flags():
-  """Raises InputError for flags that cannot work."""
+  """Raises InputError for invalid flags and combinations."""
   from asvit_jax.evaluation.speed import TIMED
   from asvit_jax.sparsity.complexity import check_budget
   from asvit_jax.vit.architecture import VARIANTS
@@ -163,10 +169,12 @@ def _check_flags():
     meant = hint(unknown[0], TIMED)
     raise InputError(f"--execution {', '.join(unknown)}: choose from {', '.join(TIMED)}{meant}")
   if paced.speedup() is not None and given.weights is None:
-    raise InputError("--speedup is of weights that were calibrated for it: give --weights")
+    raise InputError("--speedup needs weights that were calibrated for it: give --weights")
   paced.check_one(given.speedup, given.budget if given["budget"].present else None)
   if given.weights is None and any(arguments.choice().values()):
-    raise InputError("--step and --weights-of choose among those of a run: give --weights WORKDIR")
+    raise InputError(
+      "--step and --weights-of choose among a run's checkpoints: give --weights WORKDIR"
+    )
   if (given.weights is None) != (given.images is None):
     raise InputError("give --weights and --images together: each means little without the other")
   if given.weights is None:
@@ -174,7 +182,7 @@ def _check_flags():
 
 
 def _reduced(arch):
-  """The architecture with the reduction and the image size asked for."""
+  """The architecture with the reduction and image size that the flags ask for."""
   from asvit_jax.config.options import merging
 
   if flags.FLAGS["image-size"].value is not None:
@@ -194,13 +202,13 @@ def _with_photographs():
   network = load(given.weights, **chosen)
   if given["variant"].present and network.variant != given.variant:
     raise InputError(
-      f"--weights {given.weights} are of {network.variant or 'no published network'}, not of "
-      f"--variant {given.variant}: leave that out"
+      f"--weights {given.weights} are for {network.variant or 'no published network'}, not for "
+      f"--variant {given.variant}: leave out --variant"
     )
   if given.reduction is not None and network.prunes:
     raise InputError(
-      f"--weights {given.weights} has thresholds, and {network.arch.reduction}s: leave "
-      "--reduction out, or take dense weights"
+      f"--weights {given.weights} has thresholds, and {network.arch.reduction}s: leave out "
+      "--reduction, or give dense weights"
     )
   arch = _reduced(network.arch)
   if arch.image_size != network.arch.image_size:
@@ -232,7 +240,7 @@ def _with_noise():
 
 
 def _table(results):
-  """The results as text, a line an execution."""
+  """The results as text, a line per execution."""
   columns = "".join(f"{c:>10}" for c in ("images/s", "speed-up", "compile s", "MB"))
   lines = [f"{'':12}{'GMACs':>8}{'ms a batch':>16}{columns}"]
   for name, r in results.items():

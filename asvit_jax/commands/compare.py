@@ -1,10 +1,10 @@
-"""Compares ways to run a network on fewer tokens: same weights, same images, same GMACs or time.
+"""Compares methods of token reduction on the same weights and images, at equal GMACs or time.
 
 python compare.py --config configs/as_deit_t_sample.py:0.65,merge --weights W --config.data.dir=DIR
 python compare.py --config … --weights W --budgets 0.5 --methods merge,tome --finetune --rounds 9
 python compare.py --config … --weights W --speedups 1.3,1.5,1.8 --methods merge,tome
 
-Again with the same --out, it measures only what it has not measured yet.
+Rerun with the same --out, it measures only what is still missing.
 """
 
 import math
@@ -17,11 +17,11 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
-_BUDGETS = (0.65, 0.5)  # where nobody says any
+_BUDGETS = (0.65, 0.5)  # without --budgets and without a budget in the config
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   from asvit_jax.comparison import DEFAULT
 
   arguments.define_config(trains=True)
@@ -29,14 +29,14 @@ def define_flags():
   flags.DEFINE_string(
     "budgets",
     None,
-    "Shares of the dense GMACs. By default the config's own budget, 0.6 of --config RECIPE:0.6; "
-    f"{','.join(map(str, _BUDGETS))} where it has none.",
+    "Shares of the dense GMACs. By default the config's own budget, 0.6 for --config RECIPE:0.6, "
+    f"or {','.join(map(str, _BUDGETS))} if it has none.",
   )
   flags.DEFINE_string(
     "speedups",
     None,
-    "Times the dense network's speed, such as 1.3,1.8: each method at the budget that is measured "
-    "to be so fast here; instead of --budgets, or besides them where they are given, too.",
+    "Speed-ups over the dense network, such as 1.3,1.8: each method runs at the budget that is "
+    "measured to reach them here; instead of --budgets, or in addition if both are given.",
   )
   flags.DEFINE_list(
     "methods",
@@ -44,14 +44,14 @@ def define_flags():
     "Methods, or package.module:object of your own; top_k is another name of drop_fixed.",
   )
   outputs.define_directory("out", "runs/compare", "Directory for all results.", _check_out)
-  flags.DEFINE_bool("finetune", False, "Also fine-tune each by the config's recipe.")
-  flags.DEFINE_integer("rounds", 7, "Times that each is timed; 0: not timed.", 0, 10**6)
+  flags.DEFINE_bool("finetune", False, "Also fine-tune each method by the config's recipe.")
+  flags.DEFINE_integer("rounds", 7, "Number of times that each is timed; 0: no timing.", 0, 10**6)
   arguments.define_report()
   flags.DEFINE_integer("speed-batch", 32, "Images to time on.", 1, sizes.MOST_BATCH)
 
 
 def main(_):
-  """Compares; returns the results."""
+  """Compares; returns the results as a dictionary."""
   from asvit_jax.comparison.contenders import contenders, searched
   from asvit_jax.comparison.running import Comparison, markdown
   from asvit_jax.config.plan import unchecked
@@ -97,15 +97,15 @@ def main(_):
 
 
 def _budgets_of(plan):
-  """The shares to compare at where none are typed, a tuple."""
+  """The default of --budgets: the plan's own budget, or `_BUDGETS`."""
   return _BUDGETS if plan.budget is None else (plan.budget,)
 
 
 def _speedups():
-  """Those of --speedups, a tuple; () where there are none.
+  """The speed-ups of --speedups as a tuple; () if there are none.
 
   Raises:
-    InputError: something that is no list of numbers above 1, one of them twice, or not timed.
+    InputError: the value is not a list of distinct numbers above 1, or --rounds is 0.
   """
   text = flags.FLAGS.speedups
   if text is None:
@@ -118,7 +118,7 @@ def _speedups():
   if not all(1 < value < math.inf for value in values):
     raise InputError(f"--speedups {text!r}: {expected}, each above 1")
   if len(set(values)) < len(values):
-    raise InputError(f"--speedups {text!r}: every speed-up once")
+    raise InputError(f"--speedups {text!r}: give every speed-up once")
   if not flags.FLAGS.rounds:
     raise InputError(
       f"--speedups {text!r} are measured, and --rounds 0 times nothing: give --rounds 1 or more"
@@ -132,7 +132,7 @@ def _check_out(directory, flag):
 
 
 def _report(comparison, results, title):
-  """Writes the page, with the images of one contender; returns its path."""
+  """Writes the page, with the images of one method; returns its path."""
   from asvit_jax.report import images
   from asvit_jax.report.compared import write_comparison
 
@@ -147,9 +147,9 @@ def _report(comparison, results, title):
 
 
 def _check_recipe(config):
-  """Raises InputError where a config cannot be trained by."""
+  """Raises InputError if a config cannot be used for training."""
   from asvit_jax.config.plan import resolve
 
   checked = config.copy_and_resolve_references()
-  checked.budget = None  # those of --budgets; the weights are those given
+  checked.budget = None  # --budgets and the given weights take its place
   resolve(checked)

@@ -24,60 +24,59 @@ from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 
 ARGUMENTS = (0, 0)
-MEAN = "mean"  # of --counts
+MEAN = "mean"  # a value of --counts
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config()
   arguments.define_source("evaluate")
   arguments.define_execution()
-  outputs.define("per-image", None, "File for a line of JSON an image.")
+  outputs.define("per-image", None, "File for a line of JSON per image.")
   outputs.define(
-    "per-class", None, "File for a line of JSON a class: its accuracy, and what it is taken for."
+    "per-class", None, "File for a line of JSON per class: its accuracy and its confusions."
   )
   flags.DEFINE_string(
     "calibrate",
     None,
-    "Set the thresholds so that the images cost this share of dense; or these, several with commas "
-    "between: one network for all budgets from the least to the greatest.",
+    "Set the thresholds so that the images cost this share of the dense GMACs; or several shares, "
+    "comma-separated: one network for all budgets from the smallest to the largest.",
   )
   paced.define_calibration()
   flags.DEFINE_string(
     "calibrate-split",
     None,
-    "The images to calibrate on, or to count the mean of; by default those evaluated.",
+    "Split to calibrate on, or to take mean counts of; by default the evaluated one.",
   )
   flags.DEFINE_string(
     "counts",
     None,
-    "Of --execution fixed: the patches that each stage keeps of every image, with commas between, "
-    "and of several budgets with semicolons; or mean, what the thresholds keep in the mean. "
-    "--calibrate sets them to the mean, and --save-weights saves them.",
+    "For --execution fixed: the number of patches that each stage keeps of every image, "
+    "comma-separated, with semicolons between budgets; or mean, the mean number that the "
+    "thresholds keep. --calibrate sets them to the mean, and --save-weights saves them.",
   )
   flags.DEFINE_integer(
     "search",
     0,
-    "Before that, try so many ways to spread the cuts over the stages, at the first budget, and "
-    "take the one whose predictions are nearest to the dense network's. 40 is a good number.",
+    "Before --calibrate, try this number of ways to distribute the pruning over the stages, at the "
+    "first budget, and use the one whose predictions are closest to the dense network's. 40 is a "
+    "good number.",
     lower_bound=0,
   )
   flags.DEFINE_integer(
-    "seed", 0, "Of the search, and of what a speed-up is predicted on.", lower_bound=0
+    "seed", 0, "Seed of the search, and of the sample that predicts speed-ups.", lower_bound=0
   )
   arguments.define_budget(
-    "Of weights calibrated for several budgets: the share of dense to run at, or several, with "
-    "commas between. By default those just calibrated, else the first that the weights are for."
+    "Shares of the dense GMACs to run at, comma-separated, for weights calibrated for several "
+    "budgets. By default those just calibrated, else the weights' first budget."
   )
-  paced.define(
-    "Of weights calibrated for several speeds: the speed-up to run at, or several, as --budget."
-  )
+  paced.define("Speed-ups to run at, comma-separated, for weights calibrated for several speeds.")
   flags.DEFINE_boolean(
     "compare-dense",
     False,
-    "Run the dense network of the same weights, too: how far the predictions are from its own (kl, "
-    "nats, mean over the images) and how often both give the same class (agreement, percent), with "
-    "standard errors. No labels are needed for these; images_per_s is then that of both.",
+    "Also run the dense network with the same weights, and report the mean KL divergence from its "
+    "predictions (kl, nats) and how often both predict the same class (agreement, percent), with "
+    "standard errors. Needs no labels; images_per_s then covers both networks.",
   )
   outputs.define(
     "save-weights",
@@ -97,7 +96,7 @@ def _check_save_weights(path, flag):
 
 
 def main(_):
-  """Evaluates; returns the numbers."""
+  """Evaluates; returns the numbers as a dictionary."""
   from asvit_jax.core import hosts
 
   with hosts.joined():
@@ -105,7 +104,7 @@ def main(_):
 
 
 def _evaluate():
-  """Of several hosts, each evaluates its part of the images, and the first one writes files."""
+  """Evaluates; each host evaluates its part of the images, and host 0 writes files."""
   from asvit_jax.core import exchange, hosts, leaves
   from asvit_jax.data import loader, sources
   from asvit_jax.pacing import speeds
@@ -145,7 +144,7 @@ def _evaluate():
   else:
     networks = _at(network, wanted or (network.budgets if budgets is not None else ()))
   for _, one in networks:
-    _execution(plan, one)  # before any runs
+    _execution(plan, one)  # checked before any evaluation
   execution = _execution(plan, networks[0][1])
   if given["save-weights"].value is not None and hosts.is_first():
     network.save(given["save-weights"].value)
@@ -163,7 +162,7 @@ def _evaluate():
 
 
 def _summarize_classes(results, network):
-  """The confusion matrix of each result becomes a number, and the file that is asked for."""
+  """Reduces each confusion matrix to a mean, and writes the file of --per-class."""
   from asvit_jax.core import hosts
   from asvit_jax.evaluation import per_class
 
@@ -176,7 +175,7 @@ def _summarize_classes(results, network):
 
 
 def _page(network, plan, source, results, execution):
-  """Writes the page where it is asked for; its path, for JSON."""
+  """Writes the page of --report; returns its path, for JSON, or {}."""
   if flags.FLAGS.report is None:
     return {}
   from asvit_jax.report.evaluated import write_report
@@ -187,29 +186,29 @@ def _page(network, plan, source, results, execution):
 
 
 def _check_flags(budgets, wanted, asked, speedups):
-  """Raises InputError for flags that do not go together."""
+  """Raises InputError for flags that exclude each other."""
   given = flags.FLAGS
   paced.check_calibration(asked, speedups, budgets, wanted)
   split = given["calibrate-split"].value is not None and given.counts != MEAN and asked is None
   if budgets is None and (given.search or split):
-    raise InputError("--search and --calibrate-split say how to --calibrate: give a budget there")
+    raise InputError("--search and --calibrate-split need --calibrate: give it a budget")
   run, set_ = wanted or speedups, budgets or asked
   several = max(len(run or ()), len(set_ or ()) if run is None else 0) > 1
   for name in ("per-image", "per-class"):
     if several and given[name].value is not None:
       flag, what = ("--budget", "budget") if wanted or budgets else ("--speedup", "speed-up")
-      raise InputError(f"--{name} is of one {what}, and several are evaluated: give one {flag}")
+      raise InputError(f"--{name} is for one {what}, but several are evaluated: give one {flag}")
 
 
 def _counts(arch, budgets):
-  """The rows of --counts, `MEAN`, or None where it is not given.
+  """The rows of --counts, or `MEAN`, or None if it is not given.
 
   Args:
     arch: the `Architecture`.
-    budgets: of --calibrate, or None.
+    budgets: values of --calibrate, or None.
 
   Raises:
-    InputError: something else, or numbers that it cannot keep.
+    InputError: the value has another form, or the network cannot keep these numbers.
   """
   from asvit_jax.network.checking import fixed_counts_of
 
@@ -220,7 +219,7 @@ def _counts(arch, budgets):
     rows = [[int(number) for number in row.split(",")] for row in text.split(";")]
   except ValueError as error:
     raise InputError(
-      f"--counts {shown(text)}: expected mean, or patches that each stage keeps, such as 150,98,60"
+      f"--counts {shown(text)}: expected mean, or the patches that each stage keeps, as 150,98,60"
     ) from error
   for row in rows:
     fixed_counts_of(arch, row)
@@ -230,7 +229,7 @@ def _counts(arch, budgets):
 
 
 def _sample(network, plan, source):
-  """Batches of images to calibrate on, or to count the mean of, evenly spaced in their split."""
+  """Batches of images for calibration or for mean counts, evenly spaced in their split."""
   from asvit_jax.data import loader, sources
   from asvit_jax.sparsity.calibration import MAX_IMAGES
 
@@ -242,7 +241,7 @@ def _sample(network, plan, source):
 
 
 def _calibrated(network, plan, source, budgets, asked):
-  """The network with thresholds for the budgets or speed-ups, and what was found, for JSON."""
+  """The network calibrated for the budgets or speed-ups, and what was found, for JSON."""
   from asvit_jax.core import exchange
 
   batches = _sample(network, plan, source)
@@ -253,7 +252,7 @@ def _calibrated(network, plan, source, budgets, asked):
     network, searched = network.search(batches, budgets[0], flags.FLAGS.search, flags.FLAGS.seed)
     found = {"search": dataclasses.asdict(searched)}
   network = network.calibrate(batches, budgets)
-  # All hosts did the same on the same images; what they got may differ in the last bit.
+  # All hosts calibrated on the same images, but their results may differ in the last bit.
   found, weights, counts = exchange.gather((found, network.arch.stage_weights, network.counts))[0]
   arch = dataclasses.replace(network.arch, stage_weights=tuple(weights))
   network = dataclasses.replace(network, arch=arch, counts=counts)
@@ -268,14 +267,14 @@ def _at(network, budgets):
 
 
 def _evaluated(networks, plan, source, target):
-  """The results of every budget; `target` where the network is of one, or None."""
+  """The results at every budget; `target` is the default target, or None."""
   from asvit_jax.evaluation.accuracy import evaluate
 
   results = []
   for budget, network in networks:
     execution = _execution(plan, network)
     if len(networks) > 1 and execution == "packed":
-      # Without counts, which differ, all budgets run one program, of all widths.
+      # Counts differ between budgets; without them, all budgets share one program for all widths.
       network = dataclasses.replace(network, counts=())
     at = {} if budget is None else {"budget": budget}
     at |= {} if execution == "dense" else {"target": target if budget is None else budget}
@@ -299,7 +298,11 @@ def _evaluated(networks, plan, source, target):
 
 
 def _execution(plan, network):
-  """The execution asked for, or the one that fits the weights, which must be able to run it."""
+  """The execution asked for, or the weights' default.
+
+  Raises:
+    InputError: the network cannot run it.
+  """
   wanted = flags.FLAGS.execution or network.default_execution()
   if flags.FLAGS.execution is None and plan.budget is not None and not network.speedups:
     wanted = "packed"

@@ -1,4 +1,4 @@
-"""Exports a run or a weights file for others: safetensors, StableHLO, SavedModel, ONNX, TFLite.
+"""Exports a run or a weights file as safetensors, StableHLO, SavedModel, ONNX or TFLite.
 
 python export.py --workdir runs/as_deit_t_65 --format stablehlo --out deit_t_65.stablehlo.zip
 python export.py --config configs/as_deit_t.py --weights W65 --format onnx --out deit_t_65.onnx
@@ -16,7 +16,7 @@ ARGUMENTS = (0, 0)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   from asvit_jax.export.formats import FORMATS
 
   arguments.define_config()
@@ -24,24 +24,29 @@ def define_flags():
   arguments.define_budget()
   paced.define()
   names = ", ".join(FORMATS.names)
-  flags.DEFINE_string("format", None, f"What to write: {names}, or yours as package.module:object.")
-  help_ = "File to write, or directory where the format is one."
+  flags.DEFINE_string("format", None, f"Format: {names}, or your own as package.module:object.")
+  help_ = "File to write, or directory if the format is a directory."
   outputs.define("out", None, help_, _check_out, over=("weights",))
   flags.DEFINE_multi_integer(
-    "batch", (1, 32), "Batch sizes of packed programs; may be repeated.", 1, sizes.MOST_BATCH
+    "batch", (1, 32), "Batch sizes of packed programs; repeatable.", 1, sizes.MOST_BATCH
   )
   flags.DEFINE_enum(
     "execution",
     None,
     ["masked", "fixed"],
-    "Of the program for any number of images. Fixed keeps as many tokens of every image, those of "
-    "highest score, in truly fewer operations, and then there are no packed programs.",
+    "Execution of the program for any number of images. Fixed keeps the same number of tokens of "
+    "every image, those of highest score, with actually fewer operations; there are then no packed "
+    "programs.",
   )
-  flags.DEFINE_boolean("tokens", False, "Return the tokens and their positions, too.")
-  flags.DEFINE_integer("opset", None, "Of ONNX: the version of its operators.", lower_bound=1)
-  flags.DEFINE_string("push-to-hub", None, "OWNER/NAME on the Hugging Face hub that gets it, too.")
-  flags.DEFINE_string("results", None, "For its card: file with the last line of evaluate.py.")
-  flags.DEFINE_boolean("private", False, "Whether a repository that is new is private.")
+  flags.DEFINE_boolean("tokens", False, "Also return the tokens and their positions.")
+  flags.DEFINE_integer("opset", None, "Version of ONNX's operators.", lower_bound=1)
+  flags.DEFINE_string(
+    "push-to-hub", None, "OWNER/NAME on the Hugging Face hub to push the artifact to."
+  )
+  flags.DEFINE_string(
+    "results", None, "For the model card: file with the last line of evaluate.py."
+  )
+  flags.DEFINE_boolean("private", False, "Whether a new repository is private.")
   flags.mark_flags_as_required(["format", "out"])
 
 
@@ -85,17 +90,17 @@ def _export():
 
 
 def _budget(network, plan):
-  """The share of the dense GMACs that a network runs at where none was asked for, or None."""
+  """The share of the dense GMACs at which a network runs by default, or None."""
   if network.speedups:
     return network.speedups[0].budget
   return network.budgets[0] if network.budgets else plan.budget
 
 
 def _pushing():
-  """A function that pushes what was written and returns where to; nothing without --push-to-hub.
+  """A function that pushes the artifact and returns its address; one that does nothing by default.
 
   Raises:
-    InputError: it could not be pushed, or results that are none.
+    InputError: pushing is impossible, or the file of --results is invalid.
   """
   given = flags.FLAGS
   repository, file = given["push-to-hub"].value, given.results
@@ -116,7 +121,7 @@ def _pushing():
 
 
 def _results(file):
-  """What evaluate.py ended with, of a file; raises InputError for something else."""
+  """The final result of evaluate.py from a file; raises InputError for anything else."""
   from asvit_jax.export.card import check_results
 
   try:

@@ -1,4 +1,4 @@
-"""What no flag may write over, because another flag, or the config, leads to it: it is read."""
+"""Inputs that no output flag may overwrite, because another flag or the config names them."""
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ _WEIGHTS = ("init_from", "teacher_from")
 
 
 def of_source(source, what="the run"):
-  """Of --workdir or --weights: the files of a run; the rest of its directory is free."""
+  """Protected by --workdir or --weights: the files of a run, but not others in its directory."""
   from asvit_jax.run import layout
 
   if not layout.is_run(source):
@@ -25,7 +25,7 @@ def of_source(source, what="the run"):
 
 
 def of_artifact(artifact):
-  """Of --artifact: all of it, and its note."""
+  """Protected by --artifact: the artifact and its note."""
   from asvit_jax.export.notes import note_path
 
   note = note_path(artifact)
@@ -33,7 +33,7 @@ def of_artifact(artifact):
 
 
 def of_images(directory, what="--images", only_images=True):
-  """Of a directory of images: those there are. What has no suffix of one is nobody's to read."""
+  """Protected by a directory of images: the images in it; other files are never read."""
   from asvit_jax.data import files
 
   def is_read(path):
@@ -43,23 +43,23 @@ def of_images(directory, what="--images", only_images=True):
 
 
 def of_config_flag(config):
-  """Of --config: its file, and what the config leads to."""
-  if not isinstance(config, ConfigDict):  # it could not be loaded, which its users say
+  """Protected by --config: its file, and the files that the config names."""
+  if not isinstance(config, ConfigDict):  # it could not be loaded, which is reported elsewhere
     return []
   file = getattr(flags.FLAGS["config"], "config_filename", None)
-  if not isinstance(file, str):  # the config is a run's, changed by keys
+  if not isinstance(file, str):  # the config of a run, changed by keys
     return of_config(config)
   return [Kept(file.partition(":")[0], "the file of --config"), *of_config(config)]
 
 
 def of_config(config):
-  """Of a config: lists and weights that it names, and the images in `data.dir`."""
+  """Protected by a config: its files of labels and classes, its weights and its images."""
   found = [Kept(path, f"--config.{key}") for key in _FILES if (path := _text(config, key))]
   for key in _WEIGHTS:
     path = _text(config, key)
     if path and not path.startswith("hf:"):
       found.append(Kept(path, f"--config.{key}"))
-      if not storage.in_bucket(path):  # which need not be asked: no flag may need it
+      if not storage.in_bucket(path):  # checking a bucket may be slow and is not needed
         found += of_source(path, f"the run of --config.{key}")
   directory = _text(config, "data.dir")
   if directory:
@@ -69,10 +69,10 @@ def of_config(config):
 
 
 def _text(config, key):
-  """The path in a config under a dotted key; "" of one that has none.
+  """The path in a config under a dotted key, or "".
 
-  What is no path here is none to write to, either; whoever reads it says so. Of a run from another
-  machine, a store may not be known, and need not be.
+  Invalid paths count as "": whoever reads the path reports the error. In the config of a run from
+  another machine, the store may be unknown here, and need not be known.
   """
   for part in key.split("."):
     config = config.get(part) if hasattr(config, "get") else None

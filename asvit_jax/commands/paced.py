@@ -1,4 +1,4 @@
-"""The flags that ask for a speed-up, and what they give."""
+"""Flags for speed-ups, and their evaluation."""
 
 import dataclasses
 
@@ -9,32 +9,32 @@ from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
 
-def define(help_="Of weights calibrated for several speeds: the speed-up to run at."):
-  """The flag --speedup."""
+def define(help_="Speed-up to run at, for weights calibrated for several speeds."):
+  """Defines --speedup."""
   flags.DEFINE_string("speedup", None, help_)
 
 
 def define_calibration():
-  """The flags of evaluate.py that set thresholds for speed-ups."""
+  """Defines the flags with which evaluate.py sets thresholds for speed-ups."""
   flags.DEFINE_string(
     "calibrate-speedup",
     None,
-    "Instead, set them so that a batch runs so many times as fast as dense on this device; or "
-    "several, with commas between: one network for all of them.",
+    "Instead of --calibrate, set the thresholds so that a batch runs this many times as fast as "
+    "dense on this device; or several, comma-separated: one network for all of them.",
   )
   flags.DEFINE_integer(
-    "speed-batch", 32, "Images a batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
+    "speed-batch", 32, "Images per batch, for --calibrate-speedup.", 1, sizes.MOST_BATCH
   )
   arguments.define_target(
-    "Of --calibrate-speedup: another device, a TPU whose compiler estimates the times, as"
+    "For --calibrate-speedup: another device, a TPU whose compiler estimates the times:"
   )
 
 
 def speedups(name):
-  """The speed-ups that the flag `name` lists, a tuple; None where it is not given.
+  """The speed-ups in the flag `name` as a tuple; None if it is not given.
 
   Raises:
-    InputError: something that is no list of numbers above 1, or one of them twice.
+    InputError: the value is not a list of distinct numbers above 1.
   """
   from asvit_jax.pacing import speeds
 
@@ -46,19 +46,19 @@ def speedups(name):
   except (ValueError, InputError) as error:
     reason = f" ({error})" if isinstance(error, InputError) else ""
     raise InputError(
-      f"--{name} {text!r}: expected speed-ups beside the dense network, above 1, such as 1.5 or "
+      f"--{name} {text!r}: expected speed-ups over the dense network, above 1, such as 1.5 or "
       f"1.3,1.5{reason}"
     ) from error
 
 
 def speedup(budget=None):
-  """The one speed-up of --speedup, or None.
+  """The single speed-up of --speedup, or None.
 
   Args:
-    budget: what --budget gives, which it does not go with.
+    budget: the value of --budget, which excludes --speedup, or None.
 
   Raises:
-    InputError: several, something else, or both.
+    InputError: there are several speed-ups, an invalid one, or both flags are given.
   """
   values = speedups("speedup")
   if values is not None and len(values) > 1:
@@ -68,29 +68,27 @@ def speedup(budget=None):
 
 
 def check_one(speedup, budget):
-  """Raises InputError where both --speedup and --budget say what to run at."""
+  """Raises InputError if both --speedup and --budget are given."""
   if speedup is not None and budget is not None:
-    raise InputError("--speedup and --budget both say what to run at: give one")
+    raise InputError("--speedup and --budget exclude each other: give one")
 
 
 def check_calibration(asked, speedups, budgets, wanted):
-  """Raises InputError where flags of speed-ups do not go with those of budgets.
+  """Raises InputError if flags for speed-ups and flags for budgets exclude each other.
 
   Args:
-    asked: of --calibrate-speedup, or None.
-    speedups: of --speedup, or None.
-    budgets: of --calibrate, or None.
-    wanted: of --budget, or None.
+    asked: values of --calibrate-speedup, or None.
+    speedups: values of --speedup, or None.
+    budgets: values of --calibrate, or None.
+    wanted: values of --budget, or None.
   """
   given = flags.FLAGS
   if given.target is not None and asked is None:
     raise InputError(
-      f"--target {given.target} is the device that --calibrate-speedup is for: give that, too"
+      f"--target {given.target} is the device of --calibrate-speedup: give that, too"
     )
   if budgets is not None and asked is not None:
-    raise InputError(
-      "--calibrate and --calibrate-speedup both say what the thresholds are for: give one"
-    )
+    raise InputError("--calibrate and --calibrate-speedup both set the thresholds: give one")
   check_one(speedups, wanted)
   if asked is not None and wanted is not None:
     raise InputError("--budget does not go with --calibrate-speedup: choose with --speedup")
@@ -98,7 +96,7 @@ def check_calibration(asked, speedups, budgets, wanted):
     raise InputError("--speedup does not go with --calibrate: choose with --budget")
   unknown = [s for s in speedups or () if asked is not None and s not in asked]
   if unknown:
-    raise InputError(f"--speedup {unknown[0]:g} is none of those of --calibrate-speedup")
+    raise InputError(f"--speedup {unknown[0]:g} is not among those of --calibrate-speedup")
   if asked is not None and given.search:
     raise InputError("--search is for --calibrate: --calibrate-speedup tries schedules itself")
   if given.counts is not None and (asked or speedups) is not None:
@@ -106,7 +104,7 @@ def check_calibration(asked, speedups, budgets, wanted):
 
 
 def check_target():
-  """Raises InputError for a --target whose times nothing here can estimate."""
+  """Raises InputError for a --target whose times cannot be estimated here."""
   if flags.FLAGS.target is not None:
     from asvit_jax.targets import process, times
 
@@ -114,7 +112,7 @@ def check_target():
 
 
 def calibrated(network, batches, asked):
-  """The network with thresholds for the speed-ups, those of host 0, and its `Speed`s for JSON."""
+  """The network calibrated for the speed-ups, as on host 0, and its `Speed`s for JSON."""
   from asvit_jax.core import exchange
   from asvit_jax.pacing import speeds
 
@@ -125,7 +123,7 @@ def calibrated(network, batches, asked):
 
     times = estimated_times(network, given.target, batch)
   network = network.calibrate(batches, speedup=asked, batch=batch, seed=given.seed, times=times)
-  # Every host timed its own devices.
+  # Every host timed its own devices: take the result of host 0.
   reached = [speed.to_json() for speed in network.speedups]
   reached, weights = exchange.gather((reached, network.arch.stage_weights))[0]
   network = dataclasses.replace(
@@ -140,6 +138,6 @@ def calibrated(network, batches, asked):
 
 
 def at(network, asked):
-  """[(budget, the network at it)] of one speed-up or several."""
+  """[(budget, the network at a speed-up)] for each of the given speed-ups."""
   found = [network.at_speedup(speedup) for speedup in asked]
   return [(one.speedups[0].budget, one) for one in found]

@@ -1,8 +1,8 @@
-"""Holds this implementation against reference numbers of the authors' PyTorch code.
+"""Compares this implementation with reference numbers of the authors' PyTorch code.
 
 asvit parity tests/golden/deit_parity.npz
 
-Ends with one line of JSON: the largest errors and `"ok"`; exit status 1 where the numbers differ.
+Ends with one line of JSON: the largest errors and `"ok"`; exit status 1 if the numbers differ.
 """
 
 from asvit_jax.core.progress import log
@@ -11,11 +11,11 @@ ARGUMENTS = (1, 1)
 
 
 def define_flags():
-  """None."""
+  """Defines no flags."""
 
 
 def main(arguments):
-  """Compares with one file; returns the errors."""
+  """Compares with one file; returns the errors as a dictionary."""
   from asvit_jax.reference.check import TOLERANCES, check
 
   errors = check(arguments[0])

@@ -17,15 +17,15 @@ ARGUMENTS = (1, None)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config()
   arguments.define_source("use")
-  flags.DEFINE_string("artifact", None, "Or what export.py wrote.")
+  flags.DEFINE_string("artifact", None, "Or an artifact of export.py.")
   outputs.keep("artifact", kept.of_artifact)
-  arguments.define_execution("; masked, which compiles sooner, for a few images or --features")
+  arguments.define_execution("; masked, which compiles faster, for few images or --features")
   arguments.define_budget()
   paced.define()
-  outputs.define("picture", None, "PNG file for the tokens kept of each image.")
+  outputs.define("picture", None, "PNG file to draw the kept tokens of each image to.")
   outputs.define("features", None, ".npz file for tokens, positions and scores of each image.")
 
 
@@ -60,7 +60,7 @@ def _predict(paths):
 
 
 def _features(paths):
-  """`Features` for --features, which could be written; None without."""
+  """The `Features` for --features, whose path is checked; None if it is not given."""
   if flags.FLAGS.features is None:
     return None
   from asvit_jax.evaluation.features import Features, check_path
@@ -77,7 +77,7 @@ def _with_artifact(paths, features):
   others = ("workdir", "weights", "picture", "execution", "budget", "speedup", "step", "weights-of")
   if any(given[name].value for name in others):
     raise InputError(
-      "--artifact goes by itself: --picture, --execution, --budget, --speedup, --step and "
+      "--artifact excludes other inputs: --picture, --execution, --budget, --speedup, --step and "
       "--weights-of need the network, with --workdir or --weights"
     )
   artifact = load_artifact(given.artifact, parts=arguments.parts())
@@ -94,14 +94,16 @@ def _with_network(paths, features):
   budget = arguments.share("budget")
   network = arguments.network(plan, budget, speedup=paced.speedup(budget))
   if not network.prunes and (given.picture or given.execution in ("masked", "packed", "fixed")):
-    raise InputError("the weights have no thresholds, so nothing is pruned: see --calibrate")
+    raise InputError(
+      "the weights have no thresholds, so nothing is pruned: see evaluate.py --calibrate"
+    )
   execution = given.execution or network.default_execution()
   network.check_execution(execution, arguments.source())
   results = predict(network, paths, given.execution, features)
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 
-    # What thresholds keep is the same masked and packed.
+    # Masked and packed execution keep the same tokens.
     drawn = "fixed" if execution == "fixed" else "masked"
     draw_files(network, plan, paths, given.picture, drawn)
   return results, network.arch.patches

@@ -2,7 +2,7 @@
 
 asvit quickstart
 
-Everything lands in `runs/`; what is there from an earlier call is used again.
+Everything is written to `runs/`; results of an earlier call are reused.
 """
 
 import pathlib
@@ -15,11 +15,11 @@ _SHARES = ("kept_in_box", "kept_outside")
 
 
 def define_flags():
-  """None."""
+  """Defines no flags."""
 
 
 def main(_):
-  """Runs it all; returns both evaluations and where the pictures are."""
+  """Runs everything; returns both evaluations and the paths of the pictures."""
   from asvit_jax.api import draw_tokens
   from asvit_jax.core import recipes, storage
   from asvit_jax.data import sources
@@ -33,9 +33,9 @@ def main(_):
   storage.check_writable(runs, "the directory", pictures)
   log("1/3  a dense ViT on translated, cluttered digits")
   dense = train(recipes.load("digits"), runs / "digits")
-  if dense.get("finished") is False:  # told to stop
+  if dense.get("finished") is False:  # stopped by a signal
     return dense
-  log(f"2/3  pruning it to {BUDGET:.0%} of its GMACs, taught by the dense network")
+  log(f"2/3  pruning it to {BUDGET:.0%} of its GMACs, distilled from the dense network")
   workdir = runs / "as_digits"
   config = recipes.load("as_digits", str(BUDGET))
   pruned = train(config, workdir)
@@ -67,9 +67,9 @@ def table(rows):
     rows: {name: result of `evaluate`}.
 
   Returns:
-    A string: top-1, GMACs, share of dense and the kept tokens of each stage.
+    A string with top-1, GMACs, share of dense and the kept tokens of each stage.
   """
-  lines = [f"{'':8}{'top-1':>7}{'GMACs':>9}{'share':>7}   kept patch tokens a stage (mean ± std)"]
+  lines = [f"{'':8}{'top-1':>7}{'GMACs':>9}{'share':>7}   kept patch tokens per stage (mean ± std)"]
   for name, row in rows.items():
     kept = "   ".join(f"{stage['mean']:.1f} ± {stage['std']:.1f}" for stage in row["kept"])
     lines.append(

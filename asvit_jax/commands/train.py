@@ -1,11 +1,11 @@
-"""Trains a dense or a pruned vision transformer; run it again to go on where it stopped.
+"""Trains a dense or a pruned vision transformer; rerun it to resume where it stopped.
 
 python train.py --config configs/as_deit_s.py:0.65 --workdir runs/as_deit_s
 
 Any key of the config can be changed: --config.batch_size=128 --config.data.dir=/data/imagenet.
-Of a run that has begun, --workdir is enough, and it may become longer: --config.total_steps=2000.
-With --dry-run --target=tpu:v5e:2x4, or gpu:h100, or gpu:h100:8, it is compiled for these devices,
-which need not be here, and what it takes of them is said; neither data nor weights are needed.
+To resume a run, --workdir is enough; to extend it, add --config.total_steps=2000. With --dry-run
+--target=tpu:v5e:2x4, or gpu:h100, or gpu:h100:8, the run is compiled for devices that need not be
+here, and its needs are reported; neither data nor weights are needed.
 """
 
 from absl import flags
@@ -18,22 +18,22 @@ ARGUMENTS = (0, 0)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config(
-    "A file of configs/, its name, or one of yours; by default that of the run in --workdir.",
+    "A config file, or the name of one in configs/; by default that of the run in --workdir.",
     goes_on=True,
     trains=True,
   )
   arguments.define_parts()
-  outputs.define_directory("workdir", None, "Where the run is kept.", _check_workdir)
-  flags.DEFINE_bool("dry-run", False, "Check everything, say what would run, run nothing.")
+  outputs.define_directory("workdir", None, "Directory of the run.", _check_workdir)
+  flags.DEFINE_bool("dry-run", False, "Check everything and print what would run, but run nothing.")
   arguments.define_target("With --dry-run: the devices to compile the run for.")
   if flags.FLAGS["config"].default is None:
     flags.mark_flag_as_required("config")
   flags.register_multi_flags_validator(
     ["workdir", "target"],
     lambda given: given["workdir"] is not None or given["target"] is not None,
-    "Flag --workdir must have a value other than None, but for a dry run for a --target.",
+    "Flag --workdir must have a value other than None, except in a dry run for a --target.",
   )
 
 
@@ -57,13 +57,13 @@ def main(_):
 
 
 def _compile():
-  """Of --target: what the run takes of the devices."""
+  """Handles --target: compiles the run for the devices and reports its needs."""
   from asvit_jax.targets import chips, process
 
   target = chips.parse_target(flags.FLAGS.target)
   if not flags.FLAGS["dry-run"].value:
     raise InputError(
-      f"--target {target.name} without --dry-run: it compiles for devices that need not be here, "
-      "and runs nothing: add --dry-run, or leave --target out to train on this machine"
+      f"--target {target.name} without --dry-run: it only compiles, for devices that need not be "
+      "here: add --dry-run, or leave out --target to train on this machine"
     )
   return process.run({"what": "training", "config": typed.config().to_dict()}, target)

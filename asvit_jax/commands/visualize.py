@@ -15,11 +15,13 @@ ARGUMENTS = (0, None)
 
 
 def define_flags():
-  """Defines them."""
+  """Defines the flags."""
   arguments.define_config()
   arguments.define_source("draw")
   arguments.define_budget()
-  flags.DEFINE_integer("count", 8, "Images of the evaluation split, where no files are given.")
+  flags.DEFINE_integer(
+    "count", 8, "Number of images of the evaluation split if no files are given."
+  )
   flags.DEFINE_bool("curves", False, "Draw the training curves of --workdir instead of tokens.")
   flags.DEFINE_bool(
     "scores", False, "Draw one image file with the scores and the threshold of each stage."
@@ -28,7 +30,7 @@ def define_flags():
 
 
 def main(paths):
-  """Draws; returns where to and how much."""
+  """Draws; returns the path and the number of images or steps."""
   out = flags.FLAGS.out
   if out is None or not out.lower().endswith(".png"):
     raise InputError(f"--out {out!r}: give the .png file to write the picture to")

@@ -1,1 +1,1 @@
-"""What every room needs and that knows nothing of networks: errors, files, hosts, devices."""
+"""Foundations that know nothing of networks: errors, files, hosts, devices and command lines."""

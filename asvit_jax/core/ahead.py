@@ -1,24 +1,25 @@
-"""Work that a thread does ahead of need."""
+"""A background thread that computes results before they are needed."""
 
 import collections
 import threading
 
-_SECONDS_TO_END = 10.0  # for the item being made when nobody wants any more
-_SECONDS_TO_LOOK = 0.1  # between two looks at whether to stop
+_SECONDS_TO_END = 10.0  # for the item in progress when the iterator is closed
+_SECONDS_TO_LOOK = 0.1  # between two checks of `stopped`
 
 
 class Ahead:
-  """Iterates over what a function makes of each item; a thread makes them, in their order.
+  """Iterates over `function(item)` for each item, in order, computed by a background thread.
 
-  An error of the items or of the function is raised where the item would have come, after all
-  those before it. It must be closed, best by `with`: then the thread ends, having closed the items.
+  An error of the items or of the function is raised at the position of the item that caused it,
+  after all earlier results. Close the object, best with `with`: closing ends the thread, which then
+  closes the items.
 
   Args:
     items: iterator; only the thread reads it.
-    function: of an item.
-    count: how many results may lie ready.
-    stopped: function that says whether to stop, or None. Where it does and nothing lies ready, the
-      iteration ends: what is being made may hang, as a read from a disk that is gone does.
+    function: called with one item.
+    count: number of results that may wait, ready to be read.
+    stopped: function that returns whether to stop, or None. If it returns True while no result is
+      ready, the iteration ends without waiting: the pending item may hang, as on a dead disk.
   """
 
   def __init__(self, items, function, count=2, stopped=None):
@@ -54,9 +55,9 @@ class Ahead:
     self.close()
 
   def close(self):
-    """Ends the thread, after the item that it is making; what lies ready is dropped.
+    """Ends the thread after the item in progress, and drops results that are ready.
 
-    An item that hangs is waited for a while, and where somebody wants to stop only a moment.
+    Waits at most 10 s for an item that hangs, or 1 s if the user asked to stop.
     """
     with self._changed:
       self._closed = True
@@ -71,8 +72,8 @@ class Ahead:
         del item
         if not self._hand_over(result):
           break
-        del result  # or it would live until the next one is made
-    except BaseException as error:  # whatever it is, it belongs to the thread that waits
+        del result  # otherwise it stays in memory until the next one is computed
+    except BaseException as error:  # of any kind: the waiting thread raises it
       self._error = error
     finally:
       close = getattr(self._items, "close", None)
@@ -83,7 +84,7 @@ class Ahead:
         self._changed.notify_all()
 
   def _hand_over(self, result):
-    """Adds it to what lies ready and waits for room for the next; False where nobody wants it."""
+    """Queues a result and waits until there is room for the next; returns False if closed."""
     with self._changed:
       if not self._closed:
         self._ready.append(result)

@@ -1,7 +1,7 @@
-"""Object stores, `gs://` and `s3://`: opened by etils.epath, which takes gcsfs and s3fs for them.
+"""Object stores, `gs://` and `s3://`, opened by etils.epath through gcsfs and s3fs.
 
-An object appears whole or not at all; it cannot be appended to, and there are no locks. Only
-`storage` uses this: for the rest of the package a path is a path.
+An object appears as a whole or not at all; objects cannot be appended to, and there are no locks.
+Only `storage` uses this module: the rest of the package does not distinguish paths.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.places import Refused
 
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
-INSTALL = "`pip install -r requirements-storage.txt`"
+INSTALL = "`pip install '.[storage]'` in the clone"
 
 
 def path(url):
   """The `epath.Path` of a URL.
 
   Raises:
-    InputError: another kind of store, its library is missing, or it cannot be reached.
+    InputError: the kind of store is not supported, its library is missing, or it cannot be reached.
   """
   scheme, _, rest = url.partition("://")
   if scheme not in _LIBRARIES:
     raise InputError(
-      f"{url}: {scheme}:// is not known here: give a path on a disk, as which other stores can be "
+      f"{url}: {scheme}:// is not supported: expected a path on a disk, where other stores can be "
       f"mounted, or one in a bucket, {' or '.join(f'{name}://' for name in _LIBRARIES)}"
     )
   bucket = rest.partition("/")[0]
@@ -40,7 +40,7 @@ def path(url):
 
 @contextlib.contextmanager
 def plain_errors(where):
-  """Turns what the libraries of stores raise, which has no common type, into OSErrors."""
+  """Turns the errors of the stores' libraries, which have no common type, into OSErrors."""
   try:
     yield
   except (OSError, InputError):
@@ -51,7 +51,7 @@ def plain_errors(where):
 
 @contextlib.contextmanager
 def replacing(path, earlier=None):
-  """A path on a disk to write a file or a directory to, which is then copied; see `storage`."""
+  """Yields a temporary local path to write to, then uploads it; see `storage.replacing`."""
   with tempfile.TemporaryDirectory() as directory:
     partial = pathlib.Path(directory) / path.name
     check_known(path, earlier)
@@ -61,7 +61,7 @@ def replacing(path, earlier=None):
 
 
 def check_known(path, earlier=None):
-  """Raises OSError, or what `earlier` raises, where what is at a path is not to be replaced."""
+  """Raises OSError, or the error of `earlier`, if the content of a path must not be replaced."""
   with plain_errors(path):
     if not path.is_dir():
       return
@@ -71,9 +71,10 @@ def check_known(path, earlier=None):
 
 
 def upload(local, target):
-  """Copies a file or a directory of a disk to a path in a store.
+  """Copies a local file or directory to a path in a store.
 
-  A file appears at once. A directory appears file by file; those that are no part of it go last.
+  A file appears at once. A directory appears file by file; old files that it does not contain are
+  removed last.
   """
   with plain_errors(target):
     if not local.is_dir():
@@ -89,7 +90,7 @@ def upload(local, target):
 
 
 def download(source, local):
-  """Copies a file or a directory of a store to a path on a disk; raises OSError."""
+  """Copies a file or directory from a store to a local path; raises OSError."""
   with plain_errors(source):
     if not source.is_dir():
       _filesystem(source).get_file(str(source), str(local))
@@ -97,21 +98,21 @@ def download(source, local):
     for name in _files(source):
       relative = name.removeprefix(f"{source}/")
       if ".." in relative.split("/") or relative.startswith("/"):
-        raise OSError(f"{name} would be written outside of the copy")
+        raise OSError(f"{name} would be written outside the copy")
       file = local / relative
       file.parent.mkdir(parents=True, exist_ok=True)
       _filesystem(source).get_file(name, str(file))
 
 
 def move(source, target):
-  """Copies a directory of a store to another path in it, file by file, and removes it there."""
+  """Moves a directory of a store to another path in the same store, file by file."""
   with plain_errors(source):
     for name in _files(source):
       _filesystem(source).mv(name, str(target) + name.removeprefix(str(source)))
 
 
 def files_in(directory):
-  """The names, relative to a directory of a store, of all objects below it, sorted."""
+  """Names of all objects below a directory of a store, relative to it and sorted."""
   with plain_errors(directory):
     return sorted(name.removeprefix(f"{directory}/") for name in _files(directory))
 
@@ -133,19 +134,18 @@ def _connect(scheme, bucket):
   library = _LIBRARIES[scheme]
   if importlib.util.find_spec(library) is None:
     raise InputError(
-      f"{scheme}://{bucket}: {library} opens it and is not installed: {INSTALL} "
-      f"(or {library} alone)"
+      f"{scheme}://{bucket} needs {library}, which is not installed: {INSTALL} (or {library} alone)"
     )
   import fsspec
 
-  # A listing from memory would not show what other processes have written or removed since.
+  # A cached listing would miss files that other processes have written or removed since.
   for protocol in ("gs", "gcs", "s3"):
     fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
   try:
     fsspec.filesystem(scheme).info(f"{scheme}://{bucket}/asvit_jax/is it there")
   except FileNotFoundError:
     pass
-  except Exception as error:  # of credentials and of networks: there is no common type
+  except Exception as error:  # credentials and networks raise errors of no common type
     raise InputError(
       f"{scheme}://{bucket} cannot be reached ({type(error).__name__}: {str(error)[:200]}): check "
       "the network and the credentials"

@@ -1,4 +1,4 @@
-"""What all command lines share: clear errors, progress on stderr, one JSON line on stdout."""
+"""What all commands share: clear errors, progress on stderr, one JSON line on stdout."""
 
 import contextlib
 import os
@@ -23,26 +23,26 @@ from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import error_line
 from asvit_jax.core.progress import log
 
-# Flags of all tools that name what is read: whether it can be opened is known at once.
+# Flags that name inputs, in any command; their paths are checked before any work.
 _INPUTS = ("workdir", "weights", "artifact", "images", "results")
-_EXPECTED = "expected what asvit_jax.config.base() gives, changed"
-_LONG = 1000  # characters of what a library says
+_EXPECTED = "expected a config such as asvit_jax.config.base() returns"
+_LONG = 1000  # characters of a library's message
 
 
 def run(main, least=0, most=0, known_keys=list):
-  """Runs a tool: parses flags, calls `main`, prints its result as the last line of stdout.
+  """Runs a command: parses the flags, calls `main`, prints its result as the last line of stdout.
 
-  What a user can mend, see `failures`, ends with one line on stderr and exit status 2; a result
-  that says `"ok": false`, or that stdout cannot take, with exit status 1; one that says
-  `"finished": false` with that of the signal which stopped it, 143 for SIGTERM. A traceback is a
-  mistake in the code.
+  Exit status: 2, with one line on stderr, for errors that the user can fix (see `failures`); 1 for
+  a result with `"ok": false`, or if stdout cannot be written; for a result with `"finished":
+  false`, the status of the signal that stopped the run, 143 for SIGTERM. A traceback indicates a
+  bug.
 
   Args:
-    main: function of the positional arguments that returns a dictionary; see `plain` for what may
-      be in it.
-    least: number of positional arguments it needs.
-    most: number it takes; None for any.
-    known_keys: function that returns the dotted keys of configs, for errors about other ones.
+    main: function of the positional arguments that returns a dictionary of values that `plain`
+      accepts.
+    least: smallest number of positional arguments.
+    most: largest number of positional arguments; None for any.
+    known_keys: function that returns the dotted keys of configs, for errors about unknown keys.
   """
 
   def parse(argv):
@@ -50,13 +50,13 @@ def run(main, least=0, most=0, known_keys=list):
       try:
         rest = flags.FLAGS(argv)
       except flags.Error:
-        _check_config()  # or --config, which must be given, is said not to be
+        _check_config()  # else absl would report a config that failed to load as missing
         raise
       _check_config()
       return rest
 
   def guarded(argv):
-    logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax narrate at INFO
+    logging.set_verbosity(logging.WARNING)  # JAX, TFDS and Orbax log much at INFO
     given = len(argv) - 1
     if given < least or (most is not None and given > most):
       _fail(f"{given} positional arguments {argv[1:]}, expected {least}: see {argv[0]} --help")
@@ -83,18 +83,18 @@ def run(main, least=0, most=0, known_keys=list):
   streams.prepare()
   with parsing(known_keys):
     sys.argv[1:] = recipes.in_place_of_names(sys.argv[1:])
-  with streams.flushed():  # what --help prints, too
+  with streams.flushed():  # also the output of --help
     app.run(guarded, flags_parser=parse)
 
 
 @contextlib.contextmanager
 def parsing(known_keys=list):
-  """Where what is wrong with a command line ends the process as in `run`; `known_keys` as there."""
+  """Ends the process as `run` does if parsing the command line fails; `known_keys` as for `run`."""
   try:
     yield
   except InputError as error:
     _fail(error)
-  # What absl and ml_collections raise for a bad flag, a missing config file or an unknown key.
+  # absl and ml_collections raise these for a bad flag, a missing config file or an unknown key.
   except (flags.Error, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
     _fail(_said(error, known_keys))
   except SyntaxError as error:
@@ -111,14 +111,14 @@ def parsing(known_keys=list):
 
 
 def _check_config():
-  """Raises InputError where the file of --config gave no config, or could not be loaded."""
+  """Raises InputError if the file of --config could not be loaded or returned no config."""
   if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
     return
-  from ml_collections import ConfigDict  # takes long, and not every command has a config
+  from ml_collections import ConfigDict  # slow to import, and not every command has a config
 
   flag = flags.FLAGS["config"]
   with contextlib.suppress(AttributeError):
-    _ = flag.value.is_locked  # a file that does not load says so at its first use
+    _ = flag.value.is_locked  # a file that failed to load raises at its first use
   if not isinstance(flag.value, ConfigDict):
     raise InputError(
       f"get_config() of --config {flag.config_filename} returns {type(flag.value).__name__}, "
@@ -127,18 +127,18 @@ def _check_config():
 
 
 def _line_of_config(error):
-  """The file and line of a config that an error was raised in, or on the way from; or None."""
+  """The file and line of a config that raised an error or through which it passed, or None."""
   trace, found = error.__traceback__, None
   while trace is not None:
     code = trace.tb_frame
-    if code.f_globals.get("__name__") == "config_config":  # as ml_collections calls its module
+    if code.f_globals.get("__name__") == "config_config":  # ml_collections' name for the module
       found = f"{code.f_code.co_filename} line {trace.tb_lineno}"
     trace = trace.tb_next
   return found
 
 
 def _named_paths():
-  """What flags, the config and the environment name that may be in a store not to be opened."""
+  """All paths that flags, the config and the environment name, to check their stores."""
   given = flags.FLAGS
   for name in _INPUTS:
     if name in given and given[name].value == "":
@@ -147,20 +147,20 @@ def _named_paths():
   found += outputs.named().values()
   if "config" in given and given.config is not None:
     found.append(given.config.get("init_from"))
-  # JAX itself would warn at every program, and keep none.
+  # JAX itself would warn for every program and cache none.
   return filter(None, [*found, os.environ.get("JAX_COMPILATION_CACHE_DIR")])
 
 
 def _said(error, known_keys):
-  """An error of absl or ml_collections in a line."""
+  """One line for an error of absl or ml_collections."""
   text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
-  # ml_collections hands on the quoted form of its own message.
+  # ml_collections passes on its own message in quoted form.
   text = text.replace("\\n", "\n").replace("\\'", "'").strip()
   flag, traced, trace = text.partition(" Error whilst parsing config file:")
   if not traced:
     if "'config_config' has no attribute 'get_config'" in text:
       return "the file of --config has no function get_config, which returns a config"
-    # Of a flag; of a file, with all the keys that there are after it.
+    # The first pattern matches errors from a flag, the second those from a file.
     unknown = re.fullmatch(r"\W*(\w+)'(?:\s*Did you mean [^?]*\?)?\W*", text)
     unknown = unknown or re.match(r'\W*Key "(\w+)" does not exist', text)
     if unknown is None:
@@ -180,7 +180,7 @@ def _said(error, known_keys):
     known = known_keys()
     key = _as_given(unknown[1], known)
     return f"the config has no key {key!r}{hint(key, known)}"
-  # What a config file raises comes with the whole way to it.
+  # An error inside a config file comes with its whole traceback as text.
   last = trace.split("\n")[-1].strip()
   kind, _, message = last.partition(": ")
   if kind.rpartition(".")[2] == InputError.__name__:
@@ -191,14 +191,14 @@ def _said(error, known_keys):
 
 
 def _as_given(key, known):
-  """With its section, the unknown key that a flag gives."""
+  """The unknown key as the flag spells it, with its section."""
   given = (re.match(r"--?(?:no)?config\.([\w.]+)", argument) for argument in sys.argv)
   paths = [match[1] for match in given if match]
   return next((path for path in paths if path not in known and key in path.split(".")), key)
 
 
 def _no_config(given, why):
-  """Of a --config that is neither a file nor the name of a recipe."""
+  """The message for a --config that is neither a file nor the name of a recipe."""
   names = recipes.names()
   meant = hint(given.rpartition("/")[2].removesuffix(".py"), names)
   return (
@@ -208,7 +208,7 @@ def _no_config(given, why):
 
 
 def _choice_meant(text):
-  """For a value that is none of those a flag takes."""
+  """The hint for a value that is not among a flag's choices."""
   choice = re.search(r"=(\S+): value should be one of <([^>]*)>", text)
   return "" if choice is None else hint(choice[1], choice[2].split("|"))
 

@@ -1,4 +1,4 @@
-"""Devices: the axis that batches are split along, and the meshes of devices."""
+"""Meshes of devices, the axis along which batches are split, and the precision of products."""
 
 import contextlib
 
@@ -6,36 +6,36 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-AXIS = "data"  # of a program over devices: which part of the batch
-PRECISIONS = ("default", "high", "highest")  # of products of float32 arrays; see `precision`
+AXIS = "data"  # name of the axis over devices: each holds a part of the batch
+PRECISIONS = ("default", "high", "highest")  # of float32 matrix products; see `precision`
 
 
 def local_mesh():
-  """The devices of this host."""
+  """A mesh of the devices of this host."""
   return Mesh(np.asarray(jax.local_devices()), (AXIS,))
 
 
 def global_mesh(devices=None):
-  """The devices of all hosts, or those given."""
+  """A mesh of the devices of all hosts, or of the given devices."""
   count = jax.device_count() if devices is None else len(devices)
   automatic = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((count,), (AXIS,), axis_types=automatic, devices=devices)
 
 
 def on_each_local(tree):
-  """A copy on each of this host's devices; nothing moves where it is there already."""
+  """Copies a tree to each device of this host; arrays already there are not moved."""
   return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec()))
 
 
 def split_over_local(tree):
-  """Arrays, (b, …), over this host's devices; nothing moves where they are there already."""
+  """Splits arrays (b, …) over the devices of this host; arrays already there are not moved."""
   return jax.device_put(tree, NamedSharding(local_mesh(), PartitionSpec(AXIS)))
 
 
 def host_device():
-  """The CPU beside the accelerators, or None where JAX was told to leave it alone.
+  """The CPU device beside the accelerators, or None if JAX_PLATFORMS excludes it.
 
-  For small sums that must not wait in a busy accelerator's queue.
+  Used for small computations that must not wait in the queue of a busy accelerator.
   """
   try:
     return jax.local_devices(backend="cpu")[0]
@@ -44,13 +44,13 @@ def host_device():
 
 
 def memory_mb(program):
-  """MiB of a device that a compiled program takes, by the compiler's account.
+  """Memory in MiB that a compiled program takes on a device, as the compiler reports it.
 
   Args:
-    program: what `jax.jit(…).lower(…).compile()` returns.
+    program: the result of `jax.jit(…).lower(…).compile()`.
 
   Returns:
-    Arguments and temporaries together; None where the compiler does not say.
+    Arguments plus temporaries; None if the compiler does not report them.
   """
   analysis = program.memory_analysis()
   if analysis is None:
@@ -59,17 +59,18 @@ def memory_mb(program):
 
 
 def precision(name):
-  """A context in which programs are compiled with a precision for products of float32 arrays.
+  """A context that sets the precision of float32 matrix products in programs compiled inside it.
 
   Args:
-    name: of `PRECISIONS`. "default" is the chip's: TF32 on NVIDIA's, one pass of bfloat16 on a TPU,
-      float32 on a CPU. "highest" is float32 everywhere, for several times the time.
+    name: one of `PRECISIONS`. "default" is the chip's own: TF32 on NVIDIA GPUs, one bfloat16 pass
+      on TPUs, float32 on CPUs. "highest" is float32 everywhere, several times slower on
+      accelerators.
   """
   return contextlib.nullcontext() if name == "default" else jax.default_matmul_precision(name)
 
 
 @contextlib.contextmanager
 def exact():
-  """A context for comparing numbers: on the CPU, where there is one, and in float32 anywhere."""
+  """A context for comparing numbers: on the CPU, if there is one, and in float32 everywhere."""
   with jax.default_device(host_device()), precision("highest"):
     yield

@@ -1,10 +1,11 @@
-"""Writing to disks: a file appears whole or not at all, and nothing else changes.
+"""Atomic writing on disks: a file appears as a whole or not at all, and nothing else changes.
 
-What is being written has a directory of its own beside the place where it goes. The system makes
-that directory for this process alone, so two processes that write one path do not meet, a reader
-sees the earlier file or the new one, and what a killed process leaves is in nobody's way.
+Everything is first written into a new temporary directory beside its destination. The system makes
+that directory for this process alone. So two processes that write to the same path do not
+interfere, readers see either the old or the new file, and the leftovers of a killed process disturb
+nobody.
 
-Only `storage` uses this. Nothing else in the package gives other names to files or removes any.
+Only `storage` uses this module. No other module renames or removes files.
 """
 
 import contextlib
@@ -23,41 +24,41 @@ _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 @contextlib.contextmanager
 def replacing(path):
-  """A path to write a file to, which then takes the place of `path`; where it raises, nothing does.
+  """Yields a temporary path to write a file to, and moves it to `path` unless the block raises.
 
-  The permissions of a file that was there stay.
+  The new file takes over the permissions of an existing one.
 
   Raises:
-    Refused: what is there is not to be replaced, see `places.check_replaceable`.
+    Refused: `path` holds something that must not be replaced, see `places.check_replaceable`.
     OSError: it cannot be written.
   """
   places.check_replaceable(path)
   with _beside(path) as partial:
     yield partial
     if not stat.S_ISREG(os.lstat(partial).st_mode):
-      raise Refused("something else than a file was written")
+      raise Refused("something other than a file was written")
     _check_alone(partial)
     _keep_mode(path, partial)
     _sync(partial)
-    places.check_replaceable(path)  # it may have taken hours
+    places.check_replaceable(path)  # again: writing may have taken hours
     os.replace(partial, path)
     _sync(path.parent)
 
 
 @contextlib.contextmanager
 def replacing_directory(path, earlier):
-  """As `replacing`, of a directory.
+  """Does for a directory what `replacing` does for a file.
 
   Args:
-    path: where it goes: nothing is there, an empty directory, or one that `earlier` knows.
-    earlier: function of the path that returns the names of the files in it, as `files_in` does,
-      where they may go; raises an error where they are not to be touched.
+    path: the destination: absent, an empty directory, or one that `earlier` accepts.
+    earlier: function of the path that returns the names of the files in it, as `files_in` does, if
+      they may be removed, and raises an error otherwise.
   """
   check_known(path, earlier)
   with _beside(path) as partial:
     yield partial
     if not stat.S_ISDIR(os.lstat(partial).st_mode):
-      raise Refused("something else than a directory was written")
+      raise Refused("something other than a directory was written")
     _check_alone(partial)
     for root, _, files in os.walk(partial):
       for name in (*files, ""):
@@ -67,15 +68,15 @@ def replacing_directory(path, earlier):
     if known:
       _swap(partial, path, known)
     else:
-      os.replace(partial, path)  # where a directory is not empty by now, the system refuses
+      os.replace(partial, path)  # fails if the directory is no longer empty
     _sync(path.parent)
 
 
 def check_known(path, earlier):
-  """The names of the files in a directory that may go, as `earlier` says; [] where there are none.
+  """Names of the files of a directory that may be removed, as `earlier` returns them; [] if none.
 
   Raises:
-    Refused: it is no directory.
+    Refused: `path` is not a directory.
   """
   places.check_no_link(path)
   there = places.status_of(path) is not None and os.listdir(path)
@@ -83,7 +84,7 @@ def check_known(path, earlier):
 
 
 def files_in(directory):
-  """The names, relative to a directory, of all below it that is not a directory, links included."""
+  """Names of all non-directories below a directory, links included, relative to it and sorted."""
   found = []
   for root, directories, files in os.walk(directory):
     links = [name for name in directories if os.path.islink(os.path.join(root, name))]
@@ -92,10 +93,10 @@ def files_in(directory):
 
 
 def opened(path, flags):
-  """A descriptor of a regular file, which is not a link, at a path; without waiting for anybody.
+  """Opens a regular file without following links or blocking; returns its file descriptor.
 
   Raises:
-    Refused: it is something else.
+    Refused: the path holds something else.
     OSError: it cannot be opened.
   """
   flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -115,13 +116,13 @@ def opened(path, flags):
 
 
 def append(path, content):
-  """Adds bytes to a regular file, which is made where it is not there."""
+  """Appends bytes to a regular file, and creates it if it is missing."""
   with open(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
     file.write(content)
 
 
 def remove(path):
-  """Removes a file, if it is there; raises `Refused` for anything but a regular file."""
+  """Removes a regular file if it exists; raises `Refused` for anything else."""
   status = places.status_of(path)
   if status is not None:
     places.check_regular(path, status)
@@ -129,7 +130,7 @@ def remove(path):
 
 
 def move(source, target):
-  """Gives a file or a directory another name, which nothing has yet."""
+  """Renames a file or directory; raises `Refused` if the target exists."""
   target.parent.mkdir(parents=True, exist_ok=True)
   if places.status_of(target) is not None:
     raise Refused(f"{target} is there already")
@@ -139,7 +140,7 @@ def move(source, target):
 
 @contextlib.contextmanager
 def _beside(path):
-  """A path of the same name in a new directory that is nobody else's, which goes afterwards."""
+  """Yields a path of the same name in a new private directory beside it, removed afterwards."""
   path.parent.mkdir(parents=True, exist_ok=True)
   place = pathlib.Path(tempfile.mkdtemp(prefix=places.PREFIX, dir=path.parent))
   try:
@@ -149,21 +150,21 @@ def _beside(path):
 
 
 def _check_alone(partial):
-  """Raises `Refused` where files were written beside the path that was given, which would go."""
+  """Raises `Refused` if other files were written beside the given path: they would be lost."""
   others = sorted(set(os.listdir(partial.parent)) - {partial.name})
   if others:
     raise Refused(f"files were written beside it, too: {', '.join(others)}")
 
 
 def _swap(partial, path, known):
-  """Gives a directory the name of another one, whose files, of these names, are then removed."""
+  """Puts a new directory in the place of an old one, and removes the old one's `known` files."""
   aside = pathlib.Path(tempfile.mkdtemp(prefix=places.PREFIX, dir=path.parent))
   before = aside / path.name
   try:
     os.replace(path, before)
     try:
       if files_in(before) != sorted(known):
-        raise Refused("somebody else writes in it")
+        raise Refused("another process writes to it")
       os.replace(partial, path)
     except BaseException as error:
       try:
@@ -177,27 +178,27 @@ def _swap(partial, path, known):
       os.rmdir(root)
   finally:
     with contextlib.suppress(OSError):
-      aside.rmdir()  # what is still in it stays
+      aside.rmdir()  # unknown files stay
 
 
 def _keep_mode(path, partial):
-  """Gives what is to take the place of a path its permissions and, if allowed, its owner."""
+  """Copies the permissions and, if allowed, the owner of a path to the file that replaces it."""
   status = places.status_of(path)
   if status is None:
     return
   ours = os.stat(partial)
   if (status.st_uid, status.st_gid) != (ours.st_uid, ours.st_gid):
-    for owner in (-1, status.st_uid):  # most may give a file to another group at best
+    for owner in (-1, status.st_uid):  # most users may change the group only
       with contextlib.suppress(OSError):
         os.chown(partial, owner, status.st_gid)
   os.chmod(partial, stat.S_IMODE(status.st_mode))
 
 
 def _sync(path):
-  """Returns once a file, or the names in a directory, are on the disk, if its system can say so."""
+  """Flushes a file, or a directory's list of names, to the disk, if the file system supports it."""
   try:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-  except PermissionError:  # a directory that may be written, and not listed
+  except PermissionError:  # the directory may be written but not listed
     return
   try:
     os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The one exception that means: the caller can fix this."""
+"""The exceptions for errors that the user can fix."""
 
 
 class InputError(ValueError):
@@ -10,4 +10,4 @@ class InputError(ValueError):
 
 
 class DivergedError(InputError):
-  """Training met losses that are not finite; the message names the step and the last checkpoint."""
+  """Training reached a non-finite loss; the message names the step and the last checkpoint."""

@@ -1,4 +1,4 @@
-"""What hosts tell each other. Every function here must be called by all of them."""
+"""Exchange of values between hosts. Every function here must be called on all hosts."""
 
 import json
 
@@ -11,17 +11,17 @@ from asvit_jax.core.errors import InputError
 
 
 def gather(value):
-  """What every host gave, in their order.
+  """The values of all hosts, in the order of the hosts.
 
   Args:
-    value: anything that JSON holds.
+    value: any value that JSON can represent.
 
   Returns:
-    List of a value a host.
+    List with one value per host.
   """
   if jax.process_count() == 1:
     return [value]
-  hosts.wait_for_all("an exchange")  # of the slowest, for which devices do not wait everywhere
+  hosts.wait_for_all("an exchange")  # a collective may time out before the slowest host arrives
   text = np.frombuffer(json.dumps(value).encode(), np.uint8)
   lengths = multihost_utils.process_allgather(np.int32(len(text)))
   padded = np.pad(text, (0, int(lengths.max()) - len(text)))
@@ -30,11 +30,11 @@ def gather(value):
 
 
 def check_same(values, advice):
-  """Raises InputError on all hosts, naming those that differ, unless all gave the same.
+  """Raises InputError on all hosts, naming a host that differs, unless all hosts gave equal values.
 
   Args:
-    values: dictionary of what must be the same; JSON must hold it.
-    advice: what to do where it is not.
+    values: dictionary of the values that must be equal; JSON must be able to represent it.
+    advice: what to do if they differ, for the error.
   """
   everyone = gather(values)
   for host, theirs in enumerate(everyone):
@@ -47,13 +47,13 @@ def check_same(values, advice):
 
 
 def from_first(tree):
-  """The arrays of host 0, to the bit.
+  """The arrays of host 0, bit for bit.
 
   Args:
-    tree: of arrays; of the same shapes and types on all hosts.
+    tree: tree of arrays, with equal shapes and types on all hosts.
 
   Returns:
-    The same tree of NumPy arrays; where there is one host, what was given.
+    The same tree of NumPy arrays; on a single host, the argument itself.
   """
   if jax.process_count() == 1:
     return tree
@@ -68,16 +68,13 @@ def from_first(tree):
 
 
 def by_first(work):
-  """Host 0 does it; the others wait.
+  """Runs a function on host 0 while the others wait, and returns its result on all hosts.
 
   Args:
-    work: function without arguments; what it returns, JSON must hold.
-
-  Returns:
-    What it returned, on all hosts.
+    work: function without arguments; its result must be representable in JSON.
 
   Raises:
-    InputError: that of `work`, on all hosts.
+    InputError: raised on all hosts if `work` raised it.
   """
   if jax.process_count() == 1:
     return work()

@@ -1,8 +1,8 @@
-"""Which errors a user can mend, and what they are in a sentence.
+"""Which errors the user can fix, and one sentence for each.
 
-Besides `InputError` these are what the machine refuses: a file, a disk, memory, a device. Every
-other exception is a mistake in the code, of this package or of somebody's own part of it, and keeps
-its traceback: whoever mends it needs that.
+Besides `InputError`, these are refusals of the machine: a file, a disk, memory, a device. Every
+other exception is a bug, in this package or in a user's own part, and keeps its traceback, which is
+needed to fix it.
 """
 
 import errno
@@ -29,18 +29,18 @@ _ADVICE = {
 
 
 def advice(number, other):
-  """What to do about an error of the operating system, by its number; `other` for the rest."""
+  """Advice for an error number of the operating system; `other` for numbers without one."""
   return _ADVICE.get(number, other)
 
 
 def describe(error):
-  """An error in a sentence: what happened, and what to do.
+  """One sentence for an error: what happened, and what to do.
 
   Args:
     error: any exception.
 
   Returns:
-    The sentence; None where it is a mistake in the code.
+    The sentence; None for errors that are bugs.
   """
   if isinstance(error, InputError):
     return str(error)
@@ -49,8 +49,8 @@ def describe(error):
     return said
   if isinstance(error, MemoryError):
     return (
-      f"this machine has not enough memory{f' ({error})' if str(error) else ''}: lower batch_size, "
-      "eval.batch_size, --batch or data.workers, or take a smaller network"
+      f"this machine does not have enough memory{f' ({error})' if str(error) else ''}: lower "
+      "batch_size, eval.batch_size, --batch or data.workers, or take a smaller network"
     )
   if not isinstance(error, OSError):
     return None

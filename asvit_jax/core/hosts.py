@@ -1,4 +1,4 @@
-"""Several hosts, and being told to stop."""
+"""Joining several hosts, agreeing with them, and stopping on a signal."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import error_line
 from asvit_jax.core.progress import log
 
-# Ours first: they work without any launcher.
+# These variables take precedence: they need no launcher.
 _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -28,14 +28,14 @@ _meetings = itertools.count()
 
 
 def initialize():
-  """Joins the other hosts, where there are some; one machine by itself starts at once.
+  """Joins the other hosts of a job; on a single machine it returns at once.
 
-  Either JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say
-  so, or JAX finds them: the metadata server of a Cloud TPU VM, GKE's variables, Slurm, Open MPI,
-  Kubernetes. Call it before anything else of JAX.
+  The hosts are given by JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID, or found by JAX: from the metadata server of a Cloud TPU VM, GKE's variables,
+  Slurm, Open MPI or Kubernetes. Call it before any other use of JAX.
 
   Raises:
-    InputError: only a part of the variables is set, or the other hosts cannot be found or reached.
+    InputError: only some of the variables are set, or the other hosts cannot be found or reached.
   """
   given = [name for name in _OURS if os.environ.get(name)]
   if given and len(given) < len(_OURS):
@@ -64,24 +64,26 @@ def _join(*arguments):
   try:
     jax.distributed.initialize(*arguments)
   except (RuntimeError, ValueError) as error:
-    raise InputError(f"the hosts cannot meet ({str(error)[:300]}): check the addresses") from error
+    raise InputError(
+      f"the hosts cannot connect ({str(error)[:300]}): check the addresses"
+    ) from error
 
 
 def _detected():
-  """(name, number of hosts) of the cluster that JAX says this process is of; ("", 1) of none.
+  """(name, number of hosts) of the cluster that JAX detects for this process; ("", 1) for none.
 
-  `jax.distributed.initialize()` asks the same. It is not called at once because it would open the
-  coordinator's port on a machine by itself too, and fail for the second process there.
+  `jax.distributed.initialize()` performs the same detection, but it also opens the coordinator's
+  port on a single machine, where a second process would then fail.
   """
-  from jax._src import clusters  # it has no public name
+  from jax._src import clusters  # no public API
 
   try:
-    with warnings.catch_warnings(action="ignore"):  # of every container that Kubernetes started
+    with warnings.catch_warnings(action="ignore"):  # every container of Kubernetes raises one
       for kind in clusters.ClusterEnv._cluster_types:
         if not kind.opt_in_only_method and kind.is_env_present():
           return kind.name, kind.get_process_count()
-  except Exception as error:  # of the metadata server, of Kubernetes: they have no common type
-    log(f"WARNING: JAX cannot tell whether there are other hosts ({str(error)[:300]})")
+  except Exception as error:  # the metadata server and Kubernetes raise errors of no common type
+    log(f"WARNING: JAX cannot determine whether there are other hosts ({str(error)[:300]})")
     if jax.process_count() == 1:
       return "", 1
     raise InputError(
@@ -89,7 +91,7 @@ def _detected():
       f"{', '.join(_OURS)}"
     ) from error
   started = os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
-  if not _is_count(started) or int(started) > 1:  # without what JAX knows it by
+  if not _is_count(started) or int(started) > 1:  # mpirun, but not as JAX detects it
     raise InputError(
       f"mpirun started several processes, but JAX cannot find them: set {', '.join(_OURS)}"
     )
@@ -97,7 +99,7 @@ def _detected():
 
 
 def agree(value):
-  """Whether all hosts have the same value, anything with a `repr`; all must ask."""
+  """Whether all hosts have the same value (anything with a `repr`); call it on all hosts."""
   if jax.process_count() == 1:
     return True
   wait_for_all("whether they agree")
@@ -106,7 +108,7 @@ def agree(value):
 
 
 def all_true(value):
-  """Whether a boolean is true on all hosts; all must ask."""
+  """Whether a boolean is true on all hosts; call it on all hosts."""
   if jax.process_count() == 1:
     return value
   wait_for_all("whether all say yes")
@@ -114,25 +116,25 @@ def all_true(value):
 
 
 def wait_for_all(what):
-  """Returns once every host has come here, however long that takes; `what` is a name for it.
+  """Returns once every host has called it, however long that takes; `what` names the barrier.
 
-  Hosts wait without their devices, which would give up after 30 s on CPUs (Gloo). One that dies
-  meanwhile ends the others, as JAX's heartbeat has it.
+  The barrier does not use devices, whose collectives time out after 30 s on CPUs (Gloo). If a host
+  dies meanwhile, JAX's heartbeat ends the others.
   """
   if jax.process_count() == 1:
     return
-  from jax._src import distributed  # it has no public name; Orbax asks it, too
+  from jax._src import distributed  # no public API; Orbax uses it, too
 
   client = distributed.global_state.client
-  if client is None:  # whoever runs us joined the hosts in another way
+  if client is None:  # the caller joined the hosts in another way
     multihost_utils.sync_global_devices(what)
-  else:  # a name is good for one meeting
+  else:  # a barrier's name can be used once
     client.wait_at_barrier(f"asvit_jax {next(_meetings)}: {what}", _LONGEST_WAIT_MS)
 
 
 @contextlib.contextmanager
 def joined():
-  """`initialize`, and then `failing_fast`: what a command line runs in."""
+  """A context for commands: `initialize`, then `failing_fast`."""
   initialize()
   with failing_fast():
     yield
@@ -140,9 +142,10 @@ def joined():
 
 @contextlib.contextmanager
 def failing_fast():
-  """Of several hosts, ends this process at once where an error is raised, having said it.
+  """With several hosts, a context that prints an error and ends this process at once.
 
-  The others wait for this one, and it would wait for them at its exit, for minutes and in silence.
+  Otherwise the other hosts would wait for this one, and it for them at exit, silently and for
+  minutes.
   """
   try:
     yield
@@ -157,18 +160,18 @@ def failing_fast():
 
 
 def is_first():
-  """Whether this host writes logs, metrics and pictures."""
+  """Whether this is host 0, which writes logs, metrics and pictures."""
   return jax.process_index() == 0
 
 
 class StopSignal:
-  """Notes a signal to stop, so that the run saves and ends in order; the second ends it at once.
+  """Records a stop signal so that the run can save and end; a second signal ends it at once.
 
-  These are SIGTERM, which a preempted machine gets, SIGINT (Ctrl-C), and SIGHUP, of a terminal that
-  closes. The last two stay ignored where they are: under `nohup`, or in the background of a script.
+  The signals are SIGTERM (preemption), SIGINT (Ctrl-C) and SIGHUP (the terminal was closed). SIGINT
+  and SIGHUP stay ignored where they already are: under `nohup`, or in a script's background job.
   """
 
-  last = None  # number of the signal that any of them noted last in this process
+  last = None  # number of the last signal recorded in this process
 
   def __init__(self):
     self._received = None
@@ -178,12 +181,12 @@ class StopSignal:
 
   def __enter__(self):
     alone = jax.process_count() == 1
-    signals = stopping.SIGNALS if alone else stopping.SIGNALS[1:]  # of several, JAX has SIGTERM
+    signals = stopping.SIGNALS if alone else stopping.SIGNALS[1:]  # else JAX handles SIGTERM
     for number in signals:
       before = signal.getsignal(number)
       if before is signal.SIG_IGN and number != signal.SIGTERM:
         continue
-      with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles them
+      with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         signal.signal(number, self._receive if alone else _hand_to_jax)
         self._before[number] = before
     self._watch.__enter__()
@@ -192,7 +195,7 @@ class StopSignal:
   def __exit__(self, *error):
     self._watch.__exit__(*error)
     for number, before in self._before.items():
-      # None: it was set outside of Python, which cannot set it again.
+      # None: the handler was installed outside Python, which cannot restore it.
       signal.signal(number, signal.SIG_DFL if before is None else before)
 
   def _receive(self, number, _):
@@ -201,20 +204,20 @@ class StopSignal:
 
   def _say(self, number):
     name = signal.Signals(number).name
-    log(f"told to stop ({name}): saving the last step; once more ends at once, without")
+    log(f"told to stop ({name}): saving the last step; a second signal ends the run at once")
 
   def noticed(self):
-    """Whether to stop now, in the middle of a step or an evaluation; never of several hosts."""
+    """Whether to stop now, within a step or an evaluation; always False with several hosts."""
     return self._received is not None
 
   def received(self, step):
-    """Whether to stop after this step; all hosts answer the same."""
-    if jax.process_count() > 1:  # JAX itself listens on each host and finds a step in common
+    """Whether to stop after this step; all hosts get the same answer."""
+    if jax.process_count() > 1:  # JAX agrees on one step for all hosts
       return multihost_utils.reached_preemption_sync_point(step)
     return self.noticed()
 
 
 def _hand_to_jax(number, _):
-  """Has all hosts stop: JAX listens for SIGTERM, and tells the others."""
+  """Stops all hosts: JAX listens for SIGTERM and tells the others."""
   StopSignal.last = number
   os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Keyword arguments of parts, as a config gives them."""
+"""Keyword arguments of parts, as configs give them."""
 
 import ast
 import inspect
@@ -9,17 +9,17 @@ from asvit_jax.core.printable import shown
 
 
 def parse(text, key):
-  """Keyword arguments from text.
+  """Parses keyword arguments from text.
 
   Args:
     text: "b1=0.9,b2=0.95", with values that `ast.literal_eval` reads.
-    key: of the config, for the error.
+    key: the config's key, for the error.
 
   Returns:
     Dictionary.
 
   Raises:
-    InputError: it is not of this form.
+    InputError: the text does not have this form.
   """
   try:
     call = ast.parse(f"_({text})", mode="eval").body
@@ -31,7 +31,7 @@ def parse(text, key):
     return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
   except (
     *(SyntaxError, ValueError, TypeError, AttributeError),
-    *(RecursionError, MemoryError),  # of brackets without end
+    *(RecursionError, MemoryError),  # from unbounded nesting of brackets
   ) as error:
     raise InputError(
       f"{key} {shown(text)} cannot be read: expected names and values as in 'b1=0.9,b2=0.95'"
@@ -39,13 +39,13 @@ def parse(text, key):
 
 
 def check(function, arguments, key, ours=()):
-  """Raises InputError for keyword arguments that a function does not take.
+  """Raises InputError for keyword arguments that a function does not accept.
 
   Args:
     function: any.
-    arguments: names.
-    key: of the config, for the error.
-    ours: names of its parameters that are set by others.
+    arguments: names of the keyword arguments.
+    key: the config's key, for the error.
+    ours: names of parameters that the caller sets and the user may not.
   """
   parameters = inspect.signature(function).parameters.values()
   if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):

@@ -1,4 +1,4 @@
-"""Work on a thread of its own, of which only the latest matters."""
+"""A background thread that processes only the most recent value."""
 
 import concurrent.futures
 import threading
@@ -7,10 +7,10 @@ _NOTHING = object()
 
 
 class Latest:
-  """Calls a function with the latest value given; values that are overtaken are left out.
+  """Calls a function, on a thread of its own, with the latest value given; skips outdated values.
 
   Args:
-    function: of one value. What it raises, the next `give` or `wait` raises.
+    function: called with one value. Its errors are raised by the next `give` or `wait`.
   """
 
   def __init__(self, function):
@@ -20,7 +20,7 @@ class Latest:
     self._value, self._running, self._future = _NOTHING, False, None
 
   def give(self, value):
-    """Has the function called with a value, unless a later one comes before it can be."""
+    """Schedules a call with a value; a later value may replace it before the call starts."""
     with self._lock:
       self._value = value
       if self._running:

@@ -1,4 +1,4 @@
-"""Names of the leaves of a tree of arrays, "blocks.0.attn.qkv.kernel", and what goes by them."""
+"""Names of the leaves of a tree of arrays, "blocks.0.attn.qkv.kernel", and their checksums."""
 
 import zlib
 
@@ -7,27 +7,27 @@ import numpy as np
 
 
 def name(path):
-  """The name of a leaf; `path` is of `jax.tree_util`."""
+  """The name of a leaf from its path, as `jax.tree_util` gives it."""
   return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def named(tree):
-  """[(name, leaf)] in the order of `jax.tree.leaves`."""
+  """[(name, leaf)], in the order of `jax.tree.leaves`."""
   return [(name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def map_named(function, tree, *rest):
-  """Maps a function of (name, leaf, *leaves of `rest`) over trees of one structure."""
+  """Maps a function of (name, leaf, *leaves of `rest`) over trees of the same structure."""
   return jax.tree_util.tree_map_with_path(
     lambda path, *leaves: function(name(path), *leaves), tree, *rest
   )
 
 
 def equal(a, b):
-  """Whether trees are of one structure and their leaves of equal types, shapes and values.
+  """Whether two trees have the same structure and leaves of equal types, shapes and values.
 
-  It raises nothing: leaves whose values cannot be had, as they are traced, deleted or on another
-  host, equal themselves alone.
+  Never raises: a leaf whose values cannot be read (traced, deleted, or on another host) equals only
+  itself.
   """
   if jax.tree.structure(a) != jax.tree.structure(b):
     return False
@@ -40,9 +40,9 @@ def _equal(x, y):
     if np.shape(x) != np.shape(y) or getattr(x, "dtype", None) != getattr(y, "dtype", None):
       return False
     x, y = np.asarray(x), np.asarray(y)
-    same = (x == y) | ((x != x) & (y != y))  # NaN is where NaN is
+    same = (x == y) | ((x != x) & (y != y))  # NaN equals NaN
     return bool(np.all(same))
-  except Exception:  # of JAX, by the kind of array, or of what stands in its place
+  except Exception:  # JAX raises different errors for different kinds of arrays
     return False
 
 
@@ -57,7 +57,7 @@ def checksums(tree):
 
 
 def fingerprint(tree):
-  """A number that differs between trees of arrays which differ."""
+  """A CRC-32 of a tree of arrays, by which to tell different trees apart."""
   return zlib.crc32(repr(sorted(checksums(tree).items())).encode())
 
 

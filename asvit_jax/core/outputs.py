@@ -1,4 +1,4 @@
-"""Flags that name what is written: whether it can be is known before any work begins."""
+"""Flags that name outputs; all are checked before any work starts."""
 
 import dataclasses
 import os
@@ -10,18 +10,18 @@ from absl import flags
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
-flags.disclaim_key_flags()  # --help lists them as those of who asks for them
+flags.disclaim_key_flags()  # --help lists these flags under the module that calls `define`
 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-  """What no flag may write over.
+  """A file or directory that no flag may overwrite.
 
   Attributes:
-    path: of a file or a directory.
-    what: it is, for the error.
-    holds: function of a path of `storage.path`, of the directory or below it, that returns whether
-      it is meant; None where `path` is a file, or only what is itself there is meant.
+    path: path of the file or directory.
+    what: its description, for the error.
+    holds: function that says whether a path (of `storage.path`, the directory or one below it) is
+      protected; None if only `path` itself is.
   """
 
   path: str | pathlib.Path
@@ -30,43 +30,43 @@ class Kept:
 
 
 def define(name, default, help_, check=storage.check_file, over=()):
-  """A flag that names a file to write.
+  """Defines a flag that names a file to write.
 
   Args:
-    name: of the flag.
-    default: its value where it is not given.
-    help_: of the flag.
-    check: function of its value, and of what the error shall call it, that raises InputError where
-      it cannot be written.
-    over: flags whose file may be written over by it.
+    name: name of the flag.
+    default: value if the flag is not given.
+    help_: help text of the flag.
+    check: function of the value and of a name for the error; raises InputError if the file cannot
+      be written.
+    over: flags whose file this flag may overwrite.
   """
   flags.DEFINE_string(name, default, help_)
   flags.FLAGS[name].output = check, frozenset(over)
 
 
 def define_directory(name, default, help_, check=storage.check_writable):
-  """As `define`, of a directory that files are written in; others may be there, too."""
+  """Defines a flag that names a directory to write files to, which may contain others."""
   define(name, default, help_, check)
   flags.FLAGS[name].output = check, None
 
 
 def keep(name, kept):
-  """Says what no flag may write over because of another flag.
+  """Declares which files no output may overwrite if another flag is given.
 
   Args:
-    name: of that flag.
-    kept: function of its value that returns a list of `Kept`.
+    name: name of that flag.
+    kept: function of the flag's value that returns a list of `Kept`.
   """
   flags.FLAGS[name].kept = kept
 
 
 def named():
-  """{name of a flag: its value}, of those that are defined here and given."""
+  """{name: value} of the flags defined here that are given."""
   return {f.name: f.value for f in _flags() if f.value is not None}
 
 
 def check(inputs, arguments=()):
-  """Raises InputError where a flag names something that cannot be written, or that is read.
+  """Raises InputError if an output cannot be written, or is also an input.
 
   Args:
     inputs: names of flags that may name files to read.
@@ -85,7 +85,7 @@ def check(inputs, arguments=()):
       continue
     other = taken.setdefault(_place(flag.value), name)
     if other not in {name, *(f"--{may}" for may in over)}:
-      raise InputError(f"{name} {flag.value} would be written over {other}: give another name")
+      raise InputError(f"{name} {flag.value} would overwrite {other}: give another name")
   for name in flags.FLAGS:
     flag = flags.FLAGS[name]
     if hasattr(flag, "kept") and flag.value is not None:
@@ -93,12 +93,12 @@ def check(inputs, arguments=()):
 
 
 def check_kept(kept):
-  """Raises InputError where a flag names what is to be kept, a list of `Kept`."""
+  """Raises InputError if a flag names a protected path; `kept` is a list of `Kept`."""
   for flag in _flags() if kept else ():
     if flag.value is None:
       continue
     place, (_, over) = _place(flag.value), flag.output
-    # A directory is written in; and a file that the flag may replace may be named twice.
+    # Writing into a directory overwrites nothing, nor does replacing a file that `over` allows.
     free = over is None or place in {_place(v) for name in over if (v := flags.FLAGS[name].value)}
     for one in kept:
       root = _place(one.path)
@@ -109,7 +109,7 @@ def check_kept(kept):
         found = inside and one.holds(storage.path(place))
       if found:
         raise InputError(
-          f"--{flag.name} {flag.value} would be written over {one.what}: give another name"
+          f"--{flag.name} {flag.value} would overwrite {one.what}: give another name"
         )
 
 
@@ -119,6 +119,6 @@ def _flags():
 
 
 def _place(name):
-  """The same for all names of a file."""
+  """A canonical name of a file, equal for all its spellings."""
   path = storage.path(name)
   return str(path) if storage.in_bucket(path) else os.path.realpath(path)

@@ -53,10 +53,10 @@ def refuse(named, source):
   names = list(dict.fromkeys(named.values()))
   flags = " ".join(f"--config.{key}={name}" for key, name in named.items())
   raise InputError(
-    f"{source} names {', '.join(names)}, code from outside of this package, as its "
-    f"{', '.join(named)}, and opening a file runs none: where you trust it, type the name: {flags}"
-    f", or give the --config that has it; --parts={','.join(names)} where there is no config; in "
-    f"Python parts={names}"
+    f"{source} names {', '.join(names)}, code outside this package, as its {', '.join(named)}; "
+    "opening a file never runs such code: if you trust it, type the name yourself, as "
+    f"{flags}, or give the --config that contains it, or --parts={','.join(names)}; in Python "
+    f"parts={names}"
   )
 
 

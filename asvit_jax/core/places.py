@@ -1,11 +1,11 @@
-"""What is at a path of a disk, and whether a file or a directory could be written there."""
+"""Checks whether a file or directory could be written at a path of a disk."""
 
 import os
 import stat
 import tempfile
 
-PREFIX = ".asvit_jax-"  # of the directories that `disks` writes in
-_NAME, _ITSELF = "give the name of a file", "give that itself"
+PREFIX = ".asvit_jax-"  # of the temporary directories of `disks`
+_NAME, _ITSELF = "give the name of a file", "give that path itself"
 _KINDS = {
   stat.S_IFDIR: "a directory",
   stat.S_IFCHR: "a device",
@@ -16,36 +16,36 @@ _KINDS = {
 
 
 class Refused(OSError):
-  """What is at a path is not to be written over, or a path names nothing that could be written."""
+  """A path must not be overwritten, or is not the name of a file."""
 
 
 def check_file(path):
-  """Raises `Refused` unless a file could be written to a path, a `pathlib.Path`.
+  """Raises `Refused` unless a file could be written to a `pathlib.Path`.
 
-  That is a regular file that may be written, or nothing, in a directory that is writable or can be
-  made. Nothing is left of the check.
+  It can if the path is free or a writable regular file, and its directory is writable or can be
+  made. The check leaves nothing behind.
   """
   check_replaceable(path)
   check_parent(path)
 
 
 def check_replaceable(path, advice=None):
-  """Raises `Refused` unless a regular file that may be written is at a path, or nothing.
+  """Raises `Refused` unless a path is free or a writable regular file.
 
   Args:
     path: a `pathlib.Path`.
-    advice: what to do about what else is there; by default, to give another path.
+    advice: what to do about anything else there; by default, to give another path.
   """
   status = status_of(path)
   if status is None:
     return
   check_regular(path, status, advice)
   if not os.access(path, os.W_OK):
-    raise Refused("it is a file that you may not write: change its permissions")
+    raise Refused("the file is not writable: change its permissions")
 
 
 def check_regular(path, status, advice=None):
-  """Raises `Refused` unless the status, of `os.lstat`, of what is at a path is that of a file."""
+  """Raises `Refused` unless `status`, of `os.lstat`, is that of a regular file."""
   if stat.S_ISLNK(status.st_mode):
     raise Refused(_link(path, advice))
   if not stat.S_ISREG(status.st_mode):
@@ -53,7 +53,7 @@ def check_regular(path, status, advice=None):
 
 
 def check_directory(path):
-  """Raises `Refused` unless files could be written in a directory, which may be a link to one."""
+  """Raises `Refused` unless files could be written in a directory or a link to one."""
   status = status_of(path)
   if status is None:
     check_parent(path)
@@ -66,11 +66,11 @@ def check_directory(path):
 
 
 def check_no_link(path, advice=None):
-  """Raises `Refused` unless a path is a directory itself, or nothing is there.
+  """Raises `Refused` unless a path is free or a directory that is not a link.
 
   Args:
     path: a `pathlib.Path`.
-    advice: what to do about what else is there.
+    advice: what to do about anything else there.
   """
   status = status_of(path)
   if status is None or stat.S_ISDIR(status.st_mode):
@@ -81,7 +81,7 @@ def check_no_link(path, advice=None):
 
 
 def check_parent(path):
-  """Raises `Refused` where the directory of a path is not writable and cannot be made."""
+  """Raises `Refused` if the directory of a path is not writable and cannot be made."""
   place = path.parent
   while status_of(place) is None:
     place = place.parent
@@ -93,17 +93,17 @@ def check_parent(path):
   for part in path.relative_to(place).parts:
     if len(os.fsencode(part)) > longest:
       raise Refused(f"a name of {len(os.fsencode(part))} bytes, expected at most {longest}")
-  status_of(path.parent / f"{PREFIX}xxxxxxxx" / path.name)  # the longest path that is needed
+  status_of(path.parent / f"{PREFIX}xxxxxxxx" / path.name)  # the longest path that writing needs
 
 
 def status_of(path):
-  """What is at a path itself, see `os.lstat`; None where nothing is, or where that cannot be."""
+  """The `os.lstat` of a path; None if nothing exists there."""
   try:
     return os.lstat(path)
   except (FileNotFoundError, NotADirectoryError):
     return None
   except OSError as error:
-    raise Refused(f"it cannot be looked at ({error.strerror})") from error
+    raise Refused(f"its status cannot be read ({error.strerror})") from error
 
 
 def _kind(status):
@@ -131,7 +131,7 @@ def _is_directory(path):
 
 
 def _probe(directory):
-  """Raises `Refused` where nothing can be made in a directory: permissions do not tell it all."""
+  """Raises `Refused` if nothing can be created in a directory; permissions alone do not tell."""
   try:
     os.rmdir(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
   except OSError as error:

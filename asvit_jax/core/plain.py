@@ -1,21 +1,18 @@
-"""Values as JSON has them."""
+"""Conversion of values to plain JSON."""
 
 import math
 import os
 
 
 def plain(value):
-  """A value of dictionaries, lists, text and numbers that any reader of JSON understands.
+  """Converts a value to dictionaries, lists, text and numbers that any JSON reader accepts.
 
-  NumPy's and JAX's numbers and arrays become numbers and lists, what is not finite None (JSON has
-  no NaN), paths text, keys text, and a lone surrogate, which Python makes of a file's name that is
-  no UTF-8, an escape.
-
-  Args:
-    value: to make plain.
+  Numbers and arrays of NumPy and JAX become numbers and lists; NaN and infinities become None (JSON
+  has neither); paths and keys become text; lone surrogates, which stand for bytes of file names
+  that are not UTF-8, are escaped.
 
   Raises:
-    TypeError: it holds something else.
+    TypeError: the value contains any other type.
   """
   if value is None or isinstance(value, (bool, int)):
     return value
@@ -29,7 +26,7 @@ def plain(value):
     return [plain(item) for item in value]
   if isinstance(value, os.PathLike):
     return plain(os.fsdecode(value))
-  if hasattr(value, "__array__"):  # so also NumPy's own; most results have none
+  if hasattr(value, "__array__"):  # NumPy is imported late, as most results have no arrays
     import numpy as np
 
     return plain(np.asarray(value).tolist())

@@ -1,6 +1,6 @@
-"""What JAX raises where a machine is not what it was told, or has not enough memory.
+"""Messages for JAX's errors about missing devices and exhausted memory.
 
-Nothing here imports JAX: it is for errors of programs that did.
+This module does not import JAX: it describes errors of programs that did.
 """
 
 import os
@@ -9,7 +9,7 @@ from asvit_jax.core.errors import InputError
 
 
 def check_flags():
-  """Raises InputError for an XLA_FLAGS that would end the process: XLA aborts, and says no more."""
+  """Raises InputError for an XLA_FLAGS with which XLA would abort without a clear message."""
   flags = os.environ.get("XLA_FLAGS", "").strip()
   if flags and not flags.startswith("-") and not os.path.isfile(flags):
     raise InputError(
@@ -18,13 +18,13 @@ def check_flags():
 
 
 def describe(error):
-  """An error of JAX's platform in a sentence: what happened and what to do.
+  """One sentence for an error of JAX's platform: what happened and what to do.
 
   Args:
     error: any exception.
 
   Returns:
-    The sentence; None where it is another error.
+    The sentence; None for any other error.
   """
   text = " ".join(str(error).split())[:300]
   if _without_platform(error):
@@ -32,20 +32,21 @@ def describe(error):
     asked = f"of JAX_PLATFORMS={asked}" if asked else "at all"
     return (
       f"JAX cannot use a device {asked} here{f' ({text})' if text else ''}: unset JAX_PLATFORMS to "
-      "take what there is, or install jax for this accelerator and see that no other process has it"
+      "use the devices that exist, or install jax for this accelerator and make sure that no other "
+      "process uses it"
     )
   if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and (
     "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
   ):
     return (
-      f"a device has not enough memory ({text}): lower batch_size, eval.batch_size or --batch, or "
-      "raise accumulate, or set model.remat"
+      f"a device does not have enough memory ({text}): lower batch_size, eval.batch_size or "
+      "--batch, or raise accumulate, or set model.remat"
     )
   return None
 
 
 def _without_platform(error):
-  """Whether it was raised where JAX starts its backends; by type or text it could be any other."""
+  """Whether JAX raised an error while starting its backends; type and text alone do not tell."""
   trace = error.__traceback__
   while trace is not None:
     code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__")

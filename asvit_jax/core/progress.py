@@ -1,4 +1,4 @@
-"""What long work says of itself, on stderr."""
+"""Progress of long work, on stderr."""
 
 import contextlib
 import sys
@@ -8,13 +8,13 @@ from asvit_jax.core.printable import printable
 
 
 def log(message):
-  """A line of progress, on stderr; where that cannot be written, work goes on in silence.
+  """Prints a line of progress to stderr; if that fails, work continues silently.
 
-  See `printable` for what names in it may hold.
+  Untrusted characters are escaped, see `printable`.
   """
-  if sys.stderr is None:  # it was closed when Python began, and `print` would take stdout
+  if sys.stderr is None:  # closed before Python started; `print` would use stdout instead
     return
-  # A full disk, a reader that has gone, a terminal that was closed; a stream closed in Python.
+  # OSError: a full disk, a reader that ended, a closed terminal. ValueError: a closed stream.
   with contextlib.suppress(OSError, ValueError):
     print(printable(message), file=sys.stderr, flush=True)
 
@@ -23,21 +23,21 @@ _said = set()
 
 
 def log_once(kind, message):
-  """`log`, of all messages of a kind the first in this process."""
+  """Logs a message unless one of the same kind was logged in this process."""
   if kind not in _said:
     _said.add(kind)
     log(message)
 
 
 class Progress:
-  """Counts work done and says, at most once every `every` seconds, how long the rest will take."""
+  """Reports work done and the estimated time left, at most once every `every` seconds."""
 
   def __init__(self, what, total, every=5.0):
     self.what, self.total, self.every = what, total, every
     self.start = self.last = time.monotonic()
 
   def update(self, done):
-    """Reports `done` of `total`."""
+    """Reports that `done` of `total` is done."""
     now = time.monotonic()
     if now - self.last < self.every and done < self.total:
       return

@@ -1,7 +1,7 @@
-"""JAX's rules of promotion, which a process may set: programs of this package need the usual ones.
+"""JAX's promotion rules: the programs of this package need the default ones.
 
-`JAX_NUMPY_RANK_PROMOTION=raise` and `JAX_NUMPY_DTYPE_PROMOTION=strict` find mistakes in a user's
-own code. Here, and in the libraries below, arrays of other ranks and types meet on purpose.
+`JAX_NUMPY_RANK_PROMOTION=raise` and `JAX_NUMPY_DTYPE_PROMOTION=strict` help users find mistakes in
+their own code. This package and its libraries mix ranks and types on purpose.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import jax
 
 
 def usual(function):
-  """The function, traced or run under JAX's usual rules, whatever the process is set to."""
+  """Wraps a function so that it runs and is traced under JAX's default promotion rules."""
 
   @functools.wraps(function)
   def run(*args, **kwargs):
@@ -23,6 +23,6 @@ def usual(function):
 
 @contextlib.contextmanager
 def rules():
-  """A context with JAX's usual rules of promotion, in this thread."""
+  """A context with JAX's default promotion rules, in this thread."""
   with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
     yield

@@ -1,4 +1,4 @@
-"""The recipes of `configs/` by name, from a checkout or from the installed package."""
+"""Finds the recipes of `configs/` by name, in a checkout or in the installed package."""
 
 import functools
 import importlib.util
@@ -14,7 +14,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def directory():
-  """Where they are: `recipes/` in an installed package, `configs/` beside it in a checkout."""
+  """The recipes' directory: `recipes/` in an installed package, `configs/` in a checkout."""
   installed = _PACKAGE / "recipes"
   return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
@@ -25,19 +25,19 @@ def names():
 
 
 def find(config):
-  """The file that a `--config` means.
+  """Resolves the value of `--config` to a file.
 
   Args:
-    config: path or name of a recipe, with or without an argument after a colon: `as_deit_s:0.65`,
-      `configs/as_deit_s.py:0.65`, `~/mine.py`, `gs://bucket/mine.py`. A file that is there comes
-      first.
+    config: path or name of a recipe, optionally with an argument after a colon: `as_deit_s:0.65`,
+      `configs/as_deit_s.py:0.65`, `~/mine.py`, `gs://bucket/mine.py`. Existing files take
+      precedence.
 
   Returns:
-    The same with the path of a recipe where it is the name of one, or of a copy of what is in a
-    bucket; else `config` itself.
+    The value with the name replaced by the recipe's path, or a URL by the path of a local copy;
+    otherwise `config` unchanged.
 
   Raises:
-    InputError: a file in a bucket that cannot be read, or a device.
+    InputError: the path is a device, or the file in a bucket cannot be read.
   """
   scheme, separator, rest = config.partition("://")
   if separator:
@@ -45,7 +45,7 @@ def find(config):
     return f"{_fetched(f'{scheme}://{path}')}{colon}{argument}"
   path, colon, argument = config.partition(":")
   if storage.path(path).is_char_device() and path != os.devnull:
-    raise InputError(f"--config {path} is a device, which may have no end: give a file")
+    raise InputError(f"--config {path} is a device, which may be endless: give a file")
   named = path.removeprefix("configs/").removesuffix(".py")
   if storage.path(path).is_file():
     return f"{storage.path(path)}{colon}{argument}" if path.startswith("~") else config
@@ -55,7 +55,7 @@ def find(config):
 
 
 def _fetched(url):
-  """A copy of a config in a bucket, there for as long as this process."""
+  """A local copy of a config in a bucket, kept as long as this process runs."""
   copy = pathlib.Path(_temporary().name) / url.rpartition("/")[2]
   try:
     copy.write_bytes(storage.read(url))
@@ -70,10 +70,10 @@ def _temporary():
 
 
 def in_place_of_names(arguments):
-  """Arguments with the file in place of a recipe's name after --config.
+  """Replaces the value of --config among the arguments by the file that it means, see `find`.
 
   Raises:
-    InputError: it is given twice, or as `find`.
+    InputError: --config is given twice, or `find` raised it.
   """
   given = [a for a in arguments if a.partition("=")[0] in ("--config", "-config")]
   if len(given) > 1:
@@ -90,7 +90,7 @@ def in_place_of_names(arguments):
 
 
 def load(name, *arguments):
-  """The config of a recipe; raises InputError for a name that is none."""
+  """The config of a recipe; raises InputError for an unknown name."""
   if name not in names():
     known = names()
     raise InputError(

@@ -1,10 +1,9 @@
-"""JSON from files: bounded in size and depth, and held to a schema before anything is made of it.
+"""Untrusted JSON: bounded in size and depth, and validated by a schema before use.
 
-What a stranger wrote into a file can be of any type, of any size and nested without end: so the
-JSON that this package parses from files comes through here, but for files of classes, which
-`data.sources.classes` bounds. A schema is a dictionary in the words of JSON Schema
-(json-schema.org, draft 2020-12); `array`, `table` and their siblings write the usual ones. It must
-not be changed once it was used.
+Values in a stranger's file may have any type, any size and any depth. All JSON that this package
+reads from files passes through here, except class files, which `data.sources.classes` bounds
+itself. A schema is a dictionary of JSON Schema (json-schema.org, draft 2020-12); `array`, `table`
+and the other helpers build the common ones. Do not change a schema after its first use.
 """
 
 import functools
@@ -16,27 +15,27 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
 MOST_BYTES = 8 << 20
-_MOST_DEPTH = 32  # what this package writes is at most 6 deep
+_MOST_DEPTH = 32  # the package's own JSON is at most 6 levels deep
 _MOST_KNOWN = 256
-_known = {}  # {id of a schema: (the schema, its validator)}: what is here keeps its id
+_known = {}  # {id of a schema: (the schema, its validator)}; keeping it here keeps its id valid
 
 
 def loads(content, schema, what, advice="fetch or write it again", most_bytes=MOST_BYTES):
-  """The value of a JSON text that has the form of a schema.
+  """Parses JSON text and validates it by a schema.
 
   Args:
     content: bytes in UTF-8, or text.
     schema: dictionary of JSON Schema.
-    what: it is, for the error: "weights a.safetensors: its metadata".
-    advice: for the error.
-    most_bytes: length that it may have.
+    what: a description for the error: "weights a.safetensors: its metadata".
+    advice: what to do, for the error.
+    most_bytes: largest length allowed.
 
   Returns:
-    What `json.loads` makes of it.
+    The parsed value.
 
   Raises:
-    InputError: no JSON, too long or too deep, or a value that the schema does not allow, by its
-      place.
+    InputError: the text is not JSON, too long or too deep, or a value violates the schema; the
+      message gives its place.
   """
   if len(content) > most_bytes:
     raise InputError(
@@ -52,7 +51,7 @@ def loads(content, schema, what, advice="fetch or write it again", most_bytes=MO
 
 
 def check(value, schema, what, advice="fetch or write it again"):
-  """Returns a value of JSON that has the form of a schema; others raise InputError as `loads`."""
+  """Returns a parsed value that satisfies a schema; raises InputError, as `loads`, otherwise."""
   if _deeper_than(value, _MOST_DEPTH):
     raise InputError(f"{what} is nested too deeply: {advice}")
   error = next(_validator(schema).iter_errors(value), None)
@@ -77,7 +76,7 @@ def number(least=-1e30, most=1e30):
 
 
 def text(most=4096, choices=None):
-  """The schema of a text of at most so many characters, or of one of some."""
+  """The schema of a text of at most `most` characters, or of one of the given choices."""
   if choices is not None:
     return {"enum": list(choices)}
   return {"type": "string", "maxLength": most}
@@ -89,7 +88,7 @@ ANY = {}
 
 
 def either(*schemas):
-  """The schema of what has one of several forms."""
+  """The schema of a value that satisfies one of several schemas."""
   return {"anyOf": list(schemas)}
 
 
@@ -104,7 +103,7 @@ def table(fields=(), required=(), others=True):
   Args:
     fields: {key: schema}.
     required: keys that must be there.
-    others: whether keys besides these may be; or the schema of their values.
+    others: whether other keys are allowed; or the schema of their values.
   """
   return {
     "type": "object",
@@ -115,11 +114,11 @@ def table(fields=(), required=(), others=True):
 
 
 def _validator(schema):
-  """That of a schema, without looking through one that was here before."""
+  """The validator of a schema, cached by the schema's identity."""
   known, validator = _known.get(id(schema), (None, None))
   if known is not schema:
     validator = _made(json.dumps(schema))
-    if len(_known) >= _MOST_KNOWN:  # some calls make a schema of their own
+    if len(_known) >= _MOST_KNOWN:  # some callers build a schema for each call
       _known.clear()
     _known[id(schema)] = schema, validator
   return validator
@@ -127,9 +126,9 @@ def _validator(schema):
 
 @functools.cache
 def _made(schema):
-  import jsonschema  # it takes a tenth of a second to import
+  import jsonschema  # 0.1 s to import
 
-  # JSON Schema takes 3.0 for a whole number, and Python's JSON knows numbers that are not finite.
+  # JSON Schema accepts 3.0 as an integer, and Python's JSON parses NaN and infinities; we do not.
   kinds = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
       "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
@@ -187,7 +186,7 @@ _KINDS = {
 
 
 def _expected(error):
-  """What a schema asks for where a value fails it, in words."""
+  """What a schema expected where a value violates it, in words."""
   asked = error.validator_value
   if error.validator == "type":
     return " or ".join(_KINDS[kind] for kind in ([asked] if isinstance(asked, str) else asked))

@@ -1,4 +1,4 @@
-"""Sizes of images: a number for squares, height and width for rectangles."""
+"""Image sizes, a number for squares or (height, width); and batch sizes."""
 
 import re
 
@@ -9,12 +9,12 @@ MOST_BATCH = 2**20  # images
 
 
 def is_whole(value):
-  """Whether a value of any type is a whole number; True and False are none."""
+  """Whether a value of any type is a whole number; booleans are not."""
   return not isinstance(value, bool) and hasattr(value, "__index__")
 
 
 def height_width(size):
-  """The height and width, in pixels, that a size stands for.
+  """The height and width in pixels that a size stands for.
 
   Args:
     size: a number, the side of a square; a pair (height, width); or either as text, "224x448".
@@ -37,17 +37,17 @@ def height_width(size):
 
 
 def plain(size):
-  """A size in its one form: a number for a square, else (height, width)."""
+  """The canonical form of a size: a number for a square, else (height, width)."""
   height, width = height_width(size)
   return height if height == width else (height, width)
 
 
 def check_batches(numbers, expected="expected numbers of images, at least 1, as (1, 32)"):
-  """Numbers of images, each once and sorted; raises InputError for what is none, or above 2**20.
+  """Sorted distinct batch sizes; raises InputError for invalid ones and those above 2**20.
 
   Args:
     numbers: an iterable of whole numbers, at least 1 each.
-    expected: for the error.
+    expected: the description of valid values in the error.
   """
   listed = list(numbers) if hasattr(numbers, "__iter__") and not isinstance(numbers, str) else None
   whole = listed is not None and all(map(is_whole, listed))

@@ -1,7 +1,7 @@
-"""Being told to stop: by Ctrl-C, by a scheduler's SIGTERM, by a terminal that closes.
+"""Stop signals: Ctrl-C, a scheduler's SIGTERM, a closing terminal.
 
-Python runs a handler between two instructions of the main thread, so not while that compiles, or
-waits for a device or a disk that hangs. What must happen then is done here on a thread of its own.
+Python runs signal handlers between two instructions of the main thread, so not while it compiles or
+waits for a device or a hanging disk. Reactions needed at such times run here, on a separate thread.
 """
 
 import contextlib
@@ -13,21 +13,21 @@ import time
 
 from asvit_jax.core.progress import log
 
-# By which a process is told to stop; the first is the one that JAX itself has of several hosts.
+# The stop signals; the first is the one that JAX itself handles with several hosts.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# Launchers send a signal to a process and to its group: that is one, if they come together.
+# Launchers signal both a process and its group: signals within this many seconds count as one.
 _TOGETHER = 0.3
-_SECONDS_TO_END = 10.0  # for what hangs once the process was told to end
+_SECONDS_TO_END = 10.0  # for hanging work to end after a stop signal
 
 
 class Watch:
-  """Calls a function with the number of each signal as it comes, on a thread of its own.
+  """Calls a function with the number of each signal as it arrives, on a separate thread.
 
-  Only signals with a handler of Python's come here. In a thread other than the main one it does
-  nothing, as Python has signals.
+  Only signals that have a Python handler are seen. Outside the main thread it does nothing, because
+  Python delivers signals only to the main one.
 
   Args:
-    function: of the number and the time that it came, of `time.monotonic`.
+    function: called with the signal's number and its time, of `time.monotonic`.
   """
 
   def __init__(self, function):
@@ -54,12 +54,12 @@ class Watch:
 
 
 class Count:
-  """What is done at the first of some signals, and at the next one.
+  """Calls one function at the first of some signals, and another one at each later signal.
 
   Args:
-    numbers: of the signals; others are left out.
-    first: function of the number of the first.
-    again: of that of one which comes later, not together with it.
+    numbers: numbers of the signals; others are ignored.
+    first: function of the number of the first signal.
+    again: function of the number of a later signal, unless it arrives together with the first.
   """
 
   def __init__(self, numbers, first, again):
@@ -67,7 +67,7 @@ class Count:
     self._since = None
 
   def __call__(self, number, now):
-    """Counts one signal; `now` is when it came, of `time.monotonic`."""
+    """Counts a signal that arrived at `now`, of `time.monotonic`."""
     if number not in self._numbers:
       return
     if self._since is None:
@@ -78,21 +78,21 @@ class Count:
 
 
 def status(number):
-  """The exit status of a process that a signal ended, as shells have it."""
+  """The exit status, by the convention of shells, of a process that a signal ended."""
   return 128 + number
 
 
 def end_at_once(number):
-  """Ends the process here and now, whatever its threads do."""
+  """Ends the process immediately, whatever its threads are doing."""
   log(f"ended at once ({signal.Signals(number).name})")
   os._exit(status(number))
 
 
 def leave(number):
-  """Ends the process in order, as a signal would have it; what hangs is left after a while."""
+  """Ends the process in order, with a signal's exit status; does not wait long for hanging work."""
   for theirs in (signal.SIGINT, signal.SIGTERM):
-    with contextlib.suppress(ValueError):  # of another thread than the main one
-      signal.signal(theirs, signal.SIG_DFL)  # once more ends it at once
+    with contextlib.suppress(ValueError):  # not in the main thread
+      signal.signal(theirs, signal.SIG_DFL)  # a second signal ends the process at once
   with contextlib.suppress(OSError, ValueError, AttributeError):
     sys.stdout.flush()
   _end_within(_SECONDS_TO_END / 2, number)
@@ -101,10 +101,10 @@ def leave(number):
 
 @contextlib.contextmanager
 def interruptible():
-  """Where Ctrl-C ends the process with a line and status 130, without a traceback.
+  """A context in which Ctrl-C ends the process with one line and status 130, without a traceback.
 
-  What is being written is cleaned up first, as for any error; what hangs is left after a while, or
-  at the second Ctrl-C.
+  Unfinished outputs are cleaned up first, as after any error. Hanging work is abandoned after 10 s,
+  or at the second Ctrl-C.
   """
   watched = signal.getsignal(signal.SIGINT) is signal.default_int_handler
   count = Count(

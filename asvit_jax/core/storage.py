@@ -1,8 +1,8 @@
-"""Files: found on disks and in object stores, read with one clear error, written whole or not.
+"""Files on disks and in object stores: found, read with one clear error, written atomically.
 
-Every path that a user gives comes through `path`. On a disk it is a `pathlib.Path`; in a bucket,
-`gs://…`, an `epath.Path`, which has the same methods. Libraries that open files by themselves get
-`local` ones.
+Every path that a user gives passes through `path`. On a disk it becomes a `pathlib.Path`; in a
+bucket, `gs://…`, an `epath.Path`, which has the same methods. Libraries that open files themselves
+get paths of `local`.
 """
 
 import contextlib
@@ -18,25 +18,26 @@ from asvit_jax.core import disks, places
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 
-_AWAY = "move it away"  # what is in a directory that was given
-_LARGEST_IMAGE = 1 << 30  # bytes of its file
+_AWAY = "move it away"  # advice about obstacles in an output directory
+_LARGEST_IMAGE = 1 << 30  # bytes of an image file
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def path(name):
-  """The path that a text means: `~` is the home directory, `gs://…` is in a bucket.
+  """The path that a text stands for: `~` is the home directory, `gs://…` is in a bucket.
 
   Args:
     name: text or path.
 
   Raises:
-    InputError: no path; a kind of store that is not known or not installed, or no such user.
+    InputError: not a path, an unknown user, or a store that is not supported or whose library is
+      not installed.
   """
   text = _text(name)
   if "\0" in text:
     raise InputError(f"{on_a_line(text)}: no path has a null character")
   if _URL.match(text):
-    from asvit_jax.core import buckets  # nothing else pays for it
+    from asvit_jax.core import buckets  # imported only when needed
 
     return buckets.path(text)
   try:
@@ -46,36 +47,36 @@ def path(name):
 
 
 def _text(name):
-  """A path as text; raises InputError for what is no path."""
+  """A path as text; raises InputError for anything that is not a path."""
   try:
     return os.fsdecode(name)
   except TypeError as error:
     raise InputError(f"expected a path, got {type(name).__name__}") from error
 
 
-_parse = path  # for functions with an argument of that name
+_parse = path  # for functions with an argument `path`
 
 
 def in_bucket(path):
-  """Whether a path, of `path` or as text, is in an object store."""
+  """Whether a path (text, or a result of `path`) is in an object store."""
   return bool(_URL.match(_text(path)))
 
 
 def on_disk(name, what, advice):
-  """As `path`, for what can only be read from a disk; raises InputError, with an advice, else."""
+  """As `path`, for inputs that must be on a disk; raises InputError, with the advice, if not."""
   if in_bucket(name):
     raise InputError(
-      f"{what} {name} is in an object store, and can only be read from a disk: {advice}"
+      f"{what} {name} is in an object store, but can only be read from a disk: {advice}"
     )
   return path(name)
 
 
 @contextlib.contextmanager
 def local(name):
-  """A path on a disk with what is at a path: itself, or of a bucket a copy that goes afterwards.
+  """Yields a local path with the content of `name`: itself, or a temporary copy from a bucket.
 
   Raises:
-    OSError: it cannot be copied.
+    OSError: the copy failed.
   """
   found = path(name)
   if not in_bucket(found):
@@ -90,14 +91,14 @@ def local(name):
 
 
 def read(name, most=None):
-  """The bytes of a regular file, wherever it is.
+  """The bytes of a regular file on a disk or in a store.
 
   Args:
-    name: its path.
-    most: bytes that it may have; None for any number.
+    name: path of the file.
+    most: largest number of bytes allowed; None for any number.
 
   Raises:
-    OSError: it cannot be read, is no file (a device or a pipe may never end), or is longer.
+    OSError: the file cannot be read, is not a regular file, or is longer than `most`.
   """
   found = path(name)
   if in_bucket(found):
@@ -105,22 +106,22 @@ def read(name, most=None):
 
     with buckets.plain_errors(found):
       return _no_longer(found.read_bytes(), most, found)
-  # Opening a pipe to read it would wait for somebody to write.
+  # O_NONBLOCK: opening a pipe would otherwise wait for a writer.
   with open(os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
     status = os.fstat(file.fileno())
     check_regular(found, status)
     if most is None:
       return file.read()
-    # No more memory than there is to read; files of the system itself say that they are empty.
+    # Allocate no more than the file's size; files of the kernel, as in /proc, claim a size of 0.
     return _no_longer(file.read(min(most, status.st_size or most) + 1), most, found)
 
 
 def check_regular(path, status):
-  """Raises OSError unless the status, of `os.stat`, of what is at a path is that of a file."""
+  """Raises OSError unless `status`, of `os.stat`, is that of a regular file."""
   if stat.S_ISDIR(status.st_mode):
     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
   if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
-    raise OSError(errno.EINVAL, "not a regular file: save what it gives as one", str(path))
+    raise OSError(errno.EINVAL, "not a regular file: save its content as one", str(path))
 
 
 def _no_longer(content, most, found):
@@ -131,26 +132,25 @@ def _no_longer(content, most, found):
 
 @contextlib.contextmanager
 def replacing(path, what=None, earlier=None):
-  """A path beside `path` to write a file or a directory to, which then takes its place.
+  """Yields a temporary path to write a file or directory to, which then replaces `path`.
 
-  Where the block raises, nothing is left but what was there before. What takes the place of a file
-  has its permissions. Nothing but a regular file is replaced: no link, no device, no pipe; and a
-  directory only by a directory, and only one that is empty or that `earlier` knows. For a path in a
-  bucket it is one on a disk, which is then copied: a file appears at once, a directory file by
-  file.
+  If the block raises, nothing changes. A file takes over the permissions of the one it replaces.
+  Only regular files are replaced, never links, devices or pipes; a directory is replaced only by a
+  directory, and only if it is empty or `earlier` accepts it. For a path in a bucket, the temporary
+  path is on a disk and is uploaded: a file appears at once, a directory file by file.
 
   Args:
-    path: of what is written; directories above it are made.
-    what: it is, for the error: "weights"; without, an OSError comes through as it is.
-    earlier: where a directory is written, a function of the path of one that is there: it returns
-      the names of the files in it, as `files_in` does, where they may go, and raises InputError
-      where they are not to be touched. None where a file is written.
+    path: the destination; directories above it are made.
+    what: a description for the error: "weights"; if None, an OSError is raised as it is.
+    earlier: to write a directory, a function of the path of an existing one: it returns the names
+      of the files in it, as `files_in` does, if they may be removed, and raises InputError
+      otherwise. None to write a file.
 
   Yields:
-    The path to write to, a `pathlib.Path`; nothing is there yet.
+    The path to write to, a `pathlib.Path` at which nothing exists yet.
 
   Raises:
-    InputError: it cannot be written, or what is there is not to be replaced.
+    InputError: `path` cannot be written, or must not be replaced.
   """
   with contextlib.nullcontext() if what is None else _said(f"{what} to", path):
     found = _named(path, earlier is not None)
@@ -167,20 +167,20 @@ def replacing(path, what=None, earlier=None):
 
 
 def _named(path, directory=False):
-  """As `path`, of what is to be written: raises `places.Refused` for a text that names nothing."""
+  """As `path`, for outputs: raises `places.Refused` for a text that is not a file name."""
   text = _text(path)
   if directory:
     text = text.rstrip("/") or text
   if not text:
     raise places.Refused("the path is empty: give a name")
   if text.rpartition("/")[2] in ("", ".", ".."):
-    raise places.Refused("it is no name of a file: give one")
+    raise places.Refused("it does not end in the name of a file: give one")
   return _parse(text)
 
 
 @contextlib.contextmanager
 def _said(what, path):
-  """Turns an OSError into an InputError that says what could not be written: "weights to"."""
+  """Turns an OSError into the InputError "cannot write WHAT PATH: …"."""
   try:
     yield
   except OSError as error:
@@ -189,30 +189,35 @@ def _said(what, path):
 
 
 def write(path, content, what=None):
-  """Writes bytes, or text as UTF-8; see `replacing`."""
+  """Writes bytes, or text as UTF-8, atomically; see `replacing`."""
   with replacing(path, what) as partial:
     partial.write_bytes(content if isinstance(content, bytes) else _encoded(content))
 
 
 def append(path, content):
-  """Adds text to a file on a disk, which is made where it is not there; raises OSError.
+  """Appends text to a file on a disk, and creates it if missing.
 
-  A link, and anything else but a regular file, is an error.
+  Raises:
+    OSError: it cannot be written, or is a link or anything else but a regular file.
   """
   disks.append(_named(path), _encoded(content))
 
 
 def _encoded(text):
-  return text.encode("utf-8", "backslashreplace")  # names that are no UTF-8 cannot be written
+  return text.encode("utf-8", "backslashreplace")  # a name that is not UTF-8 has lone surrogates
 
 
 def opened(path, flags):
-  """A descriptor of a regular file on a disk, see `os.open`; raises OSError for anything else."""
+  """Opens a regular file on a disk with flags of `os.open`; returns its descriptor.
+
+  Raises:
+    OSError: it cannot be opened, or is not a regular file.
+  """
   return disks.opened(_named(path), flags)
 
 
 def files_in(directory):
-  """The names, relative to a directory, of the files in and below it, sorted."""
+  """Names of the files in and below a directory, relative to it and sorted."""
   found = path(directory)
   if not in_bucket(found):
     return disks.files_in(found)
@@ -222,16 +227,16 @@ def files_in(directory):
 
 
 def read_image(path, advice="check the path"):
-  """The bytes of an image file; raises InputError, with an advice, where it cannot be read."""
+  """The bytes of an image file; raises InputError, with the advice, if it cannot be read."""
   try:
     return read(path, _LARGEST_IMAGE)
-  except (OSError, ValueError) as error:  # the latter of names that no file can have
+  except (OSError, ValueError) as error:  # ValueError: not a possible file name
     reason = getattr(error, "strerror", None) or str(error)
     raise InputError(f"image {path} cannot be read ({reason}): {advice}") from error
 
 
 def remove(name):
-  """Removes a file, if it is there; raises OSError for a directory, and for all but files."""
+  """Removes a file if it exists; raises OSError for anything but a regular file."""
   found = _named(name)
   if in_bucket(found):
     from asvit_jax.core import buckets
@@ -243,7 +248,7 @@ def remove(name):
 
 
 def move(source, target):
-  """Gives a file or a directory another name; raises OSError. In a bucket file by file."""
+  """Renames a file or directory; raises OSError. In a bucket, moves file by file."""
   source, target = path(source), _named(target)
   if in_bucket(source):
     from asvit_jax.core import buckets
@@ -254,11 +259,11 @@ def move(source, target):
 
 
 def check_file(path, what):
-  """Raises InputError where `replacing` could not write a file; all but the file is made sure of.
+  """Raises InputError if `replacing` could not write a file; leaves the file untouched.
 
   Args:
-    path: of the file.
-    what: it is, for the error.
+    path: path of the file.
+    what: a description for the error.
   """
   with _said(f"{what} to", path):
     found = _named(path)
@@ -269,13 +274,13 @@ def check_file(path, what):
 
 
 def check_name(path, what, directory=False):
-  """Raises InputError where a path, of a file or of a directory, names nothing to be written."""
+  """Raises InputError if a path is not the name of a file or directory to write."""
   with _said(f"{what} to", path):
     _named(path, directory)
 
 
 def check_replaceable(path, what, earlier):
-  """As `check_file`, of a directory; `earlier` as for `replacing`."""
+  """As `check_file`, for a directory; `earlier` as for `replacing`."""
   with _said(f"{what} to", path):
     found = _named(path, directory=True)
     if in_bucket(found):
@@ -286,16 +291,16 @@ def check_replaceable(path, what, earlier):
 
 
 def check_writable(directory, what, files=(), directories=()):
-  """Raises InputError where a directory, which need not be there yet, could not be written.
+  """Raises InputError if files could not be written in a directory, which need not exist yet.
 
-  In a bucket that is known only by writing: an object is written and removed.
+  In a bucket, this is tested by writing and removing an object.
 
   Args:
     directory: its path.
-    what: it is, for the error.
-    files: names of files in it that are going to be written or replaced.
-    directories: names of directories in it that are going to be made or written in; links out of
-      it are none.
+    what: a description for the error.
+    files: names of files in it that will be written or replaced.
+    directories: names of directories in it that will be made or written to; they must not be
+      links.
   """
   with _said(f"to {what}", directory):
     if not _text(directory):

@@ -1,7 +1,7 @@
-"""A command's stdout and stderr: closed, full, or with a reader that has gone.
+"""A command's stdout and stderr: closed, full, or without a reader.
 
-What stderr cannot take is lost, and work goes on. What stdout cannot take is the result: the
-command says so and fails.
+If stderr cannot be written, its lines are lost and work continues. If stdout cannot be written, the
+result is lost: the command reports this and fails.
 """
 
 import contextlib
@@ -13,32 +13,32 @@ from asvit_jax.core.plain import plain
 from asvit_jax.core.printable import error_line
 from asvit_jax.core.progress import log
 
-_closed = set()  # names of streams that the process began without
+_closed = set()  # names of streams that were closed when the process started
 
 
 def prepare():
-  """Opens the null device for the standard streams that the process began without.
+  """Opens the null device for standard streams that were closed when the process started.
 
-  A file opened later would otherwise get their number, and what libraries print would go into it;
-  and Python prints to stdout what is meant for a stderr that it does not have.
+  Otherwise a file opened later would get their number and receive what libraries print; and Python
+  would print to stdout what is meant for a missing stderr.
   """
   for number in (0, 1, 2):
     try:
       os.fstat(number)
     except OSError:
-      opened = os.open(os.devnull, os.O_RDWR)  # it gets the least number that is free: this one
+      opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
       os.set_inheritable(opened, True)
   for name in ("stdout", "stderr"):
     stream = getattr(sys, name)
     if stream is None:
       _closed.add(name)
       setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    elif hasattr(stream, "reconfigure"):  # a help text has signs that ASCII does not have
+    elif hasattr(stream, "reconfigure"):  # help texts contain characters outside ASCII
       stream.reconfigure(errors="backslashreplace")
 
 
 def say(result):
-  """Prints a result as the last line of stdout: JSON that any reader understands, see `plain`."""
+  """Prints a result as the last line of stdout, as plain JSON; see `plain`."""
   with _checked():
     if "stdout" in _closed:
       raise OSError("it is closed")
@@ -47,7 +47,7 @@ def say(result):
 
 @contextlib.contextmanager
 def printing():
-  """Where what is printed to stdout gets there, or the process fails in one line."""
+  """A context after which stdout is flushed; if that fails, the process ends with one line."""
   with _checked():
     yield
     sys.stdout.flush()
@@ -55,7 +55,7 @@ def printing():
 
 @contextlib.contextmanager
 def flushed():
-  """Where what was printed to stdout is written by the end, or the process fails in one line."""
+  """As `printing`, also when the block raises or exits."""
   try:
     yield
   finally:
@@ -70,13 +70,13 @@ def _checked():
   except (OSError, ValueError) as error:
     _give_up()
     reason = getattr(error, "strerror", None) or error
-    said = f"stdout cannot take what is said there ({reason}): send it to a file or a pipe that can"
+    said = f"stdout cannot be written ({reason}): redirect it to a file or a pipe"
     log(error_line(said))
     sys.exit(1)
 
 
 def _give_up():
-  """Lets go what stdout holds, which Python would try to write once more at its end."""
+  """Discards what stdout still buffers, which Python would try to write again at exit."""
   with contextlib.suppress(OSError, ValueError):
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

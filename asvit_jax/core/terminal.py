@@ -1,7 +1,7 @@
-"""Keeps a command's terminal from what names of others would do to it.
+"""Keeps names from strangers' files from controlling the terminal.
 
-What the package says goes through `printable` by itself; this is for what libraries say: warnings,
-log lines, and the last lines of a traceback, all of which quote names of files.
+The package's own output passes through `printable`. This module covers the output of libraries:
+warnings, log records and tracebacks, all of which may quote file names.
 """
 
 import logging
@@ -22,7 +22,7 @@ def guard():
 
   def record(*args, **kwargs):
     made = make(*args, **kwargs)
-    # With `args` left in, what a name holds would be taken for the form of the message.
+    # `args` must go: a name with a "%" would be taken for part of the format.
     made.msg, made.args = printable(_message(made)), ()
     return made
 
@@ -32,7 +32,7 @@ def guard():
 def _message(record):
   try:
     return record.getMessage()
-  except Exception:  # of arguments that do not fit, on which logging does not end a program either
+  except Exception:  # wrong arguments; logging does not end a program for these either
     return record.msg
 
 
@@ -49,5 +49,5 @@ def _write(text, file):
   try:
     file.write(printable(text))
     file.flush()
-  except (OSError, ValueError, AttributeError):  # nobody listens
+  except (OSError, ValueError, AttributeError):  # nobody can read it
     pass

@@ -1,6 +1,6 @@
-"""Times of several functions, measured in turn, so that a machine that drifts is fair to all.
+"""Timing of several functions in turn, so that a drifting machine affects all alike.
 
-And on which images: what they cost decides what some of these functions take.
+Also chooses the images to time on, as the cost of some functions depends on the images.
 """
 
 import time
@@ -11,24 +11,24 @@ from asvit_jax.core.progress import Progress
 
 
 def representative(costs, count):
-  """Which images to time on: those whose costs are evenly spaced quantiles of the costs of all.
+  """Chooses images to time on: those at evenly spaced quantiles of the costs of all images.
 
   Args:
-    costs: (images,) of each.
-    count: number to choose; where there are fewer, some come again.
+    costs: (images,) cost of each image.
+    count: number to choose; if there are fewer images, some are repeated.
 
   Returns:
-    (count,) int array, ascending.
+    (count,) int indices, ascending.
   """
   ranks = np.floor((np.arange(count) + 0.5) / count * len(costs)).astype(int)
   return np.sort(np.argsort(costs, kind="stable")[ranks])
 
 
 def in_turn(calls, rounds):
-  """Times functions of nothing, one after the other in every round.
+  """Times functions without arguments, one after the other in every round.
 
   Args:
-    calls: {name: function}, each called once before.
+    calls: {name: function}, each already called once.
     rounds: number of times that each is timed.
 
   Returns:

@@ -1,4 +1,4 @@
-"""A stream of examples in which every class comes equally often."""
+"""Class-balanced sampling: a stream of examples in which every class appears equally often."""
 
 import functools
 import sys
@@ -10,15 +10,15 @@ from asvit_jax.core.progress import Progress
 
 
 class ClassBalanced(grain.MapDataset):
-  """Endless examples by random access: of so many in a row as there are classes, one of each.
+  """An endless dataset in which every run of as many examples as classes has one of each.
 
-  The order of the classes is drawn anew for every such row. The images of a class come in a random
-  order, all of them before one comes again.
+  The order of the classes is drawn anew for each such run. The images of a class come in random
+  order, each once before any repeats.
 
   Args:
-    parent: of all examples.
-    labels: (examples,) int, their classes; one without examples does not come.
-    seed: of the draws.
+    parent: dataset of all examples.
+    labels: (examples,) int class of each example; classes without examples are skipped.
+    seed: seed of the random orders.
   """
 
   def __init__(self, parent, labels, seed):
@@ -46,7 +46,7 @@ class ClassBalanced(grain.MapDataset):
 
   @functools.cached_property
   def _images(self):
-    """Kept for every class: it changes once in as many rows as the class has images."""
+    """Permutations of the images of each class, cached; each serves one pass over the class."""
     kept = functools.lru_cache(2 * len(self._counts))
     return kept(lambda label, epoch: self._permutation(self._counts[label], label, epoch))
 
@@ -55,7 +55,7 @@ class ClassBalanced(grain.MapDataset):
 
 
 def labels_of(source):
-  """(images,) int labels of a `Source`; one that does not know them is read whole."""
+  """(images,) int labels of a `Source`; reads every example if the source has no `labels`."""
   labels = getattr(source, "labels", None)
   if labels is not None:
     return np.asarray(labels)

@@ -1,8 +1,8 @@
-"""Measures how many images a second the host prepares for training, and where its time goes.
+"""Measures how many images per second the host prepares for training, and where its time goes.
 
 python -m asvit_jax.data.benchmark --config configs/as_deit_s.py --config.data.dir=DIR
 
-A chip that trains on N images a second needs N ÷ `images_per_s_a_core` cores for its data.
+A chip that trains on N images per second needs N ÷ `images_per_s_a_core` cores for its data.
 """
 
 import cProfile
@@ -18,25 +18,25 @@ from asvit_jax.core import command
 from asvit_jax.core.progress import Progress
 from asvit_jax.data import loader, sources
 
-# Each with all that it calls; none calls another.
+# Functions whose cumulative time is reported; none calls another.
 _PARTS = ("decode", "random_resized_crop", "center_crop", "color_jitter", "rand_augment")
 
 
 def measure(plan, preprocessing, batches=8, rounds=5):
-  """Prepares batches of training images, on one core and on all.
+  """Times the preparation of training batches, on one core and on all.
 
   Args:
     plan: a `Plan`; `data`, `model`, `batch_size` and `seed` are read.
     preprocessing: a `Preprocessing`.
-    batches: number of them to time at once.
-    rounds: of one core, of which the median is taken.
+    batches: number of batches in one timed round.
+    rounds: number of rounds on one core; the median counts.
 
   Returns:
-    Dictionary: `images_per_s_a_core`; `images_per_s` of worker processes on all `cores`; `shares`
-    of a core's time by what it was spent on, "other" being reading files, copies and Grain.
+    Dictionary: `images_per_s_a_core`; `images_per_s` with worker processes on all `cores`; `shares`
+    of one core's time by function, where "other" is reading files, copies and Grain.
 
   Raises:
-    InputError: the data is not there or does not fit the plan.
+    InputError: the data is missing or does not match the plan.
   """
   source = sources.open_source(plan.data, plan.data.train_split)
   dataset = loader.train_dataset(plan, source, preprocessing)
@@ -85,15 +85,15 @@ def _shares(profile):
 
 
 def define_flags():
-  """The flags of the command line; not at import, where they would meet those of other tools."""
+  """Defines the command's flags; not at import, to avoid clashes with other commands."""
   config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, its name, or one of yours.", lock_config=True
+    "config", None, "A config file, or the name of one in configs/.", lock_config=True
   )
-  flags.DEFINE_integer("batches", 8, "Batches to time at once.", lower_bound=1)
+  flags.DEFINE_integer("batches", 8, "Batches per timed round.", lower_bound=1)
 
 
 def main(_):
-  """Measures; returns the figures."""
+  """Measures; returns the figures as a dictionary."""
   from asvit_jax.config.plan import resolve  # JAX takes a second to import
 
   plan = resolve(flags.FLAGS.config, trains=False)

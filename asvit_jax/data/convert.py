@@ -3,7 +3,7 @@
 python -m asvit_jax.data.convert --name imagenet2012 --data-dir ~/tensorflow_datasets --out DIR
 python train.py … --config.data.name=tfds:imagenet2012 --config.data.dir=DIR
 
-Without network, TensorFlow or Beam. A conversion that was interrupted goes on where it stopped.
+Needs no network, TensorFlow or Beam. Rerun an interrupted conversion and it resumes.
 """
 
 from absl import flags
@@ -12,9 +12,11 @@ from asvit_jax.core import command, outputs, storage
 
 
 def define_flags():
-  """The flags of the command line; not at import, where they would meet those of other tools."""
-  flags.DEFINE_string("name", None, "NAME[/CONFIG][:VERSION] as TFDS calls it.")
-  flags.DEFINE_string("data-dir", None, "Where it is; by default where TFDS keeps data.")
+  """Defines the command's flags; not at import, to avoid clashes with other commands."""
+  flags.DEFINE_string("name", None, "TFDS's name of the data set, NAME[/CONFIG][:VERSION].")
+  flags.DEFINE_string(
+    "data-dir", None, "TFDS data directory that contains it; by default TFDS's own."
+  )
   outputs.define_directory("out", None, "TFDS data directory for the converted copy.", _check_out)
 
 
@@ -24,7 +26,7 @@ def _check_out(directory, flag):
 
 
 def main(_):
-  """Converts; returns what was converted."""
+  """Converts; returns a summary as a dictionary."""
   from asvit_jax.data.tfrecord import convert
 
   return convert(flags.FLAGS.name, flags.FLAGS["data-dir"].value, flags.FLAGS.out)

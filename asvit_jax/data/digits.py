@@ -1,9 +1,9 @@
-"""Translated, cluttered digits: real handwriting that needs no download.
+"""Translated, cluttered digits: a data set of real handwriting that needs no download.
 
-A digit somewhere on a dark canvas among fragments of other digits, after the cluttered MNIST of
-Mnih et al. 2014 (arXiv:1406.6247), built from the handwritten digits that scikit-learn carries.
-Most of an image is empty or a distraction, so a network that drops tokens has something to drop,
-and the box of every digit says which tokens matter.
+Each image shows a digit somewhere on a dark canvas among fragments of other digits, as in the
+cluttered MNIST of Mnih et al. 2014 (arXiv:1406.6247), made from the handwritten digits that ship
+with scikit-learn. Most of an image is empty or a distraction, so pruning has tokens to remove, and
+the box around the digit says which tokens matter.
 """
 
 import contextlib
@@ -25,26 +25,26 @@ DIGIT_SIZES = (22, 29)  # smallest and largest side of a digit, pixels
 FRAGMENTS = 3
 FRAGMENT_SIZES = (8, 9)
 TRAIN_GLYPHS = 1_500  # of 1,797; the rest are for validation
-INK = 16  # one of the handwriting's 16 grey levels; anything fainter is ringing of the resize
+INK = 16  # of the handwriting's 16 grey levels, one; fainter pixels are ringing of the resize
 
 
 @dataclasses.dataclass(kw_only=True)
 class DigitsConfig(tfds.core.BuilderConfig):
-  """Number of images of each split; the prepared directory is named after them."""
+  """The number of images of each split; the prepared directory is named after them."""
 
   train_images: int
   val_images: int
 
   @classmethod
-  @functools.cache  # TFDS knows its default configuration by identity
+  @functools.cache  # TFDS compares its default configuration by identity
   def of(cls, train_images, val_images):
-    """The configuration with these numbers of images."""
+    """The configuration with the given numbers of images."""
     name = f"{train_images}-{val_images}"
     return cls(name=name, train_images=train_images, val_images=val_images)
 
 
 class TranslatedClutteredDigits(tfds.core.GeneratorBasedBuilder):
-  """Images with one whole digit each, its label and its box."""
+  """Images with one whole digit each, its label and its bounding box."""
 
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS = (DigitsConfig.of(12_000, 2_000),)
@@ -62,7 +62,7 @@ class TranslatedClutteredDigits(tfds.core.GeneratorBasedBuilder):
         }
       ),
       supervised_keys=("image", "label"),
-      disable_shuffling=True,  # drawn at random already, and the loader shuffles
+      disable_shuffling=True,  # the images are random already, and the loader shuffles
     )
 
   def _split_generators(self, dl_manager):
@@ -97,7 +97,7 @@ class TranslatedClutteredDigits(tfds.core.GeneratorBasedBuilder):
 
 
 def load_glyphs():
-  """Handwritten digits of the UCI Optical Recognition set, from scikit-learn.
+  """Loads the handwritten digits of the UCI Optical Recognition set from scikit-learn.
 
   Returns:
     (1797, 8, 8) uint8 glyphs, white on black, and (1797,) int labels.
@@ -117,11 +117,11 @@ def load_glyphs():
 
 
 def compose(glyph, others, rng):
-  """Draws one image.
+  """Composes one image of a digit and fragments of others.
 
   Args:
-    glyph: (8, 8) uint8, the digit.
-    others: (n, 8, 8) uint8 glyphs that give one fragment each.
+    glyph: (8, 8) uint8 digit.
+    others: (n, 8, 8) uint8 glyphs; one fragment is cut from each.
     rng: np.random.Generator.
 
   Returns:
@@ -147,7 +147,7 @@ def _enlarge(glyph, rng):
 
 
 def _paste(canvas, patch, rng):
-  """Lays a square patch, the brighter pixel winning, wholly inside; returns its corner (y, x)."""
+  """Pastes a square patch at a random place, by the pixelwise maximum; returns its (y, x)."""
   size = len(patch)
   y, x = rng.integers(0, CANVAS - size, size=2, endpoint=True)
   window = canvas[y : y + size, x : x + size]
@@ -156,11 +156,11 @@ def _paste(canvas, patch, rng):
 
 
 def prepare(data_dir, train_images=12_000, val_images=2_000):
-  """Builds the data set as array_record under `data_dir`, unless it is there.
+  """Builds the data set as array_record under `data_dir`, unless it exists.
 
-  It is written beside its final place and renamed when complete, so an interrupted preparation
-  starts again.  The same versions of NumPy and Pillow give the same examples to the byte; their
-  files differ between processes, as protocol buffers order the fields anew in each.
+  It is written to a temporary directory and renamed when complete, so an interrupted preparation
+  starts again. The same versions of NumPy and Pillow give byte-identical examples; the files
+  themselves differ between processes, as protocol buffers order their fields differently in each.
 
   Args:
     data_dir: TFDS data directory.
@@ -171,15 +171,15 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
     TFDS builder of the prepared data.
 
   Raises:
-    InputError: scikit-learn is missing, `data_dir` cannot be written, or what is there is damaged.
+    InputError: scikit-learn is missing, `data_dir` cannot be written, or its data is damaged.
   """
   config = DigitsConfig.of(train_images, val_images)
   try:
     builder = TranslatedClutteredDigits(data_dir=data_dir, config=config)
-  except Exception as error:  # of files that somebody damaged, of many types
+  except Exception as error:  # damaged files raise errors of many types
     raise InputError(
       f"the digits under data.dir {str(data_dir)!r} cannot be opened ({type(error).__name__}: "
-      f"{' '.join(str(error).split())[:300]}): remove them, they will be made again"
+      f"{' '.join(str(error).split())[:300]}): remove them, and they will be made again"
     ) from error
   directory = builder.data_path
   if not directory.exists():
@@ -197,5 +197,5 @@ def prepare(data_dir, train_images=12_000, val_images=2_000):
           "that can be written"
         ) from error
     log(f"prepared in {time.perf_counter() - start:.1f} s")
-  # Unlike the builder that wrote it, one that only reads survives pickling into a worker.
+  # A builder that only reads can be pickled into a worker, unlike the one that wrote the data.
   return builder_of(directory, "digits")

@@ -1,7 +1,7 @@
-"""Image files and directories of them, as they lie on a disk: what counts as one, and what is left.
+"""Image files in directories: which files count as images, and what was ignored.
 
-Names that begin with a dot, and those that systems and tools make by themselves, are nobody's
-classes. Everything else that is not read is counted, so that it can be said.
+Directories that start with a dot, and those that systems and tools create, are not classes. All
+other files that are not read are counted, so that they can be reported.
 """
 
 import collections
@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 from asvit_jax.core.errors import InputError
 
-# What is read: formats, as PIL calls them, with the suffixes of their files in lower case. PIL has
-# others: documents, for which it may start programs, icons and measurements.
+# Formats that are read, by PIL's names, with their suffixes in lower case. PIL's other formats are
+# documents, for which it may start programs, icons and scientific data.
 FORMATS = {
   "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
   "PNG": (".png", ".apng"),
@@ -33,8 +33,8 @@ FORMATS = {
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 _SUFFIXES = frozenset(SUFFIXES)
-_DEEPEST = 64  # directories below that of a class
-# Directories that macOS, Windows, Linux, Python, and NAS systems make, in lower case.
+_DEEPEST = 64  # levels of directories below a class's
+# Directories that macOS, Windows, Linux, Python and NAS systems create, in lower case.
 _SYSTEM = {
   *("lost+found", "__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "#snapshot"),
   *("~snapshot", "$recycle.bin", "system volume information"),
@@ -43,13 +43,13 @@ _SYSTEM = {
 
 @dataclasses.dataclass
 class Found:
-  """What is in a directory and in all below it.
+  """The image files in a directory and below it.
 
   Attributes:
-    names: of image files, relative to the directory, sorted.
-    times: {relative name of a directory: its time of change, ns}, "" for the directory itself.
-    left: {suffix: number of files}, of what is not read; a hidden image counts as "hidden .jpg",
-      and a directory that is not looked into by its name and a slash.
+    names: paths of the image files relative to the directory, sorted.
+    times: {relative path of a directory: its modification time, ns}; "" is the directory itself.
+    left: {suffix: number of files} that are not read; a hidden image counts as "hidden .jpg", and a
+      directory that is not entered by its name and a slash.
   """
 
   names: list[str]
@@ -58,17 +58,17 @@ class Found:
 
 
 def scan(directory, root=None, pools=()):
-  """The image files in a directory and in all below it, as `Found`: each once, of no other class.
+  """Finds the image files in a directory and below it, each once, as `Found`.
 
-  Links to directories are followed, to other disks too, after all that lies in the directory
-  itself. One that leads to where images of other classes are, or above, is left out: they would get
-  a second class.
+  Links to directories are followed, also to other disks, after the directory's own files. A link to
+  the images of another class, or to a directory above them, is ignored: its images would get a
+  second class.
 
   Args:
-    directory: a class's, or one of images.
-    root: directory whose other directories are other classes; by default the one above. Where it is
-      `directory` itself, there are no others.
-    pools: names of directories of it that are no classes: links may lead there.
+    directory: directory of a class, or of images without classes.
+    root: directory whose other subdirectories are the other classes; by default the parent. If it
+      is `directory` itself, there are no other classes.
+    pools: names of subdirectories of `root` that are not classes: links may lead there.
 
   Raises:
     InputError: a directory cannot be read.
@@ -77,7 +77,7 @@ def scan(directory, root=None, pools=()):
 
 
 def status(path):
-  """That of `os.stat`; raises InputError where it cannot be known."""
+  """`os.stat` of a path; raises InputError if it fails."""
   try:
     return os.stat(path)
   except OSError as error:
@@ -85,7 +85,7 @@ def status(path):
 
 
 def entries(directory):
-  """What `os.scandir` gives, as a list; raises InputError for a directory that cannot be read."""
+  """The result of `os.scandir`, as a list; raises InputError if the directory cannot be read."""
   try:
     with os.scandir(directory) as found:
       return list(found)
@@ -101,10 +101,10 @@ def unlisted(directory, error):
 
 
 def is_directory(path):
-  """Whether it is one; raises InputError where that cannot be known, for lack of permissions."""
+  """Whether a path is a directory; raises InputError if permissions prevent finding out."""
   try:
     os.stat(path)
-  except (FileNotFoundError, NotADirectoryError, ValueError):  # of a name with a zero byte
+  except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
     return False
   except OSError as error:
     raise unlisted(path, error) from error
@@ -112,53 +112,53 @@ def is_directory(path):
 
 
 def leads_to_directory(entry):
-  """Whether what `os.scandir` gave is a directory, or a link to one that can be reached."""
+  """Whether an entry of `os.scandir` is a directory, or a link to a reachable one."""
   try:
     return entry.is_dir()
   except PermissionError as error:
     raise unlisted(entry.path, error) from error
-  except OSError:  # a link to itself, or to a name that is too long
+  except OSError:  # a link to itself, or to too long a name
     return False
 
 
 def ways(path):
-  """A path, as text, and all directories above it, from the lowest on."""
+  """A path, as text, and all directories above it, lowest first."""
   return [path, *map(str, PurePath(path).parents)]
 
 
 def is_system(name):
-  """Whether a directory of that name is hidden, or made by a system or a tool."""
+  """Whether a directory of that name is hidden, or created by a system or a tool."""
   return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def subdirectories(root):
-  """Names of the directories in a directory, but for those of `is_system`, sorted.
+  """Names of the subdirectories of a directory, without those of `is_system`, sorted.
 
   Raises:
-    InputError: it cannot be read.
+    InputError: the directory cannot be read.
   """
   return sorted(e.name for e in entries(root) if not is_system(e.name) and leads_to_directory(e))
 
 
 def has_suffix_of_images(name):
-  """Whether a name ends as those of images do."""
+  """Whether a name ends with a suffix of images."""
   return name[name.rfind(".") :].lower() in _SUFFIXES
 
 
 def is_image(name):
-  """Whether a file of that name is taken for an image."""
+  """Whether a file of that name is treated as an image."""
   return has_suffix_of_images(name) and not name.startswith(".")
 
 
 def described(left):
-  """A count of what is left out, in words: "3 .heic, 1 .txt"; the most first."""
+  """A count of ignored files in words, most frequent first: "3 .heic, 1 .txt"."""
   most = sorted(left.items(), key=lambda item: (-item[1], item[0]))
   more = f" and {sum(n for _, n in most[8:])} others" if len(most) > 8 else ""
   return ", ".join(f"{count} {suffix}" for suffix, count in most[:8]) + more
 
 
 def suffix_of(name):
-  """What files of such a name are counted as, where they are not read."""
+  """The category under which an ignored file of this name is counted."""
   dot = name.rfind(".")
   if dot < 1:
     return name.lower() if name[:1] == "." else "without a suffix"
@@ -166,13 +166,13 @@ def suffix_of(name):
   return suffix if re.fullmatch(r"\.[a-z][\w+~-]{0,9}", suffix) else "of other suffixes"
 
 
-LINK_OUT = "a link out of its class"  # why something is left out
+LINK_OUT = "a link out of its class"  # a reason for ignoring a file
 
 
 class _Walk:
-  """The search of a class; see `scan`.
+  """The traversal behind `scan`.
 
-  Nothing here calls itself: directories may be as deep, and links as many, as somebody made them.
+  It is iterative, not recursive: directories may be nested, and links chained, to any depth.
   """
 
   def __init__(self, directory, root=None, pools=()):
@@ -182,12 +182,12 @@ class _Walk:
     self._pools = pools
     self._found = Found([], {}, collections.Counter())
     self._seen = set()  # (device, inode) of directories
-    self._another = {}  # {directory that files are linked from: whether it is another class's}
+    self._another = {}  # {target directory of links: whether it belongs to another class}
     self._inner = [(self._directory, "", self._top, False)]
-    self._links = []  # a heap, so that the same images get the same names on every disk
+    self._links = []  # a heap: the order of visits must not depend on the disk
 
   def found(self):
-    """The `Found`; raises InputError for a directory that cannot be read."""
+    """Runs the traversal; raises InputError for a directory that cannot be read."""
     while self._inner or self._links:
       if not self._inner:
         prefix, directory = heapq.heappop(self._links)
@@ -201,7 +201,7 @@ class _Walk:
     return self._found
 
   def _visit(self, directory, prefix, real, linked):
-    """Takes what is in a directory, of a real path; `linked` where a link led to it."""
+    """Processes a directory with a real path; `linked` says that a link led to it."""
     now = status(directory)
     place = now.st_dev, now.st_ino
     if place in self._seen:
@@ -219,7 +219,7 @@ class _Walk:
 
   def _take(self, entry, prefix, real, linked):
     name, link = entry.name, entry.is_symlink()
-    if has_suffix_of_images(name):  # asks nothing of the disk
+    if has_suffix_of_images(name):  # needs no access to the disk
       if name.startswith("."):
         self._found.left[f"hidden {suffix_of(name)}"] += 1
       elif link and self._is_of_another(entry.path, real):
@@ -240,20 +240,20 @@ class _Walk:
     self._found.left[f"{prefix.rstrip('/').rpartition('/')[2]}/ ({why})"] += 1
 
   def _counts_elsewhere(self, real):
-    """Whether a link to a directory leads to another class, or to what holds this one or all."""
-    if _is_in(real, self._top):  # found in its place, or seen
+    """Whether a link leads to another class's directory, or to one above this or all classes."""
+    if _is_in(real, self._top):  # its files are found anyway
       return False
     above = _is_in(self._top, real) or _is_in(os.path.realpath(self._root), real)
     return above or not self._others.isdisjoint(ways(real))
 
   def _is_of_another(self, path, real):
-    """Whether a link to a file, in a directory of a real path, leads to another class."""
+    """Whether a link to a file, in a directory with a real path, leads to another class."""
     try:
       target = os.path.join(real, os.readlink(path))
-    except OSError:  # gone, which reading it will say
+    except OSError:  # deleted meanwhile: reading the file will report it
       return False
     directory = os.path.dirname(target)
-    if directory not in self._another:  # many links lead to the same
+    if directory not in self._another:  # many links lead to the same directory
       above = ways(os.path.realpath(directory))
       self._another[directory] = not self._others.isdisjoint(above)
     return self._another[directory]
@@ -270,11 +270,11 @@ class _Walk:
 
 @functools.lru_cache(8)
 def _real_subdirectories(root, changed):
-  """Real paths of the directories in one that has not changed since, for all of its classes."""
+  """Real paths of subdirectories, cached while the directory's modification time is `changed`."""
   del changed
   return frozenset(os.path.realpath(os.path.join(root, name)) for name in subdirectories(root))
 
 
 def _is_in(path, directory):
-  """Whether a real path is a directory, or in it at any depth."""
+  """Whether a real path is a directory or below it."""
   return path == directory or path.startswith(directory.rstrip("/") + "/")

@@ -15,7 +15,7 @@ class ImageFiles:
   """Image files without labels, as a `Source`.
 
   Args:
-    paths: of the files.
+    paths: paths of the files.
     classes: names of the network's classes in label order.
   """
 
@@ -32,19 +32,25 @@ class ImageFiles:
 
 
 def load_image(path, size, preprocessing):
-  """An image file as the network sees it, (height, width, 3) uint8; InputError if unreadable.
+  """Reads an image file and crops it as the network expects.
 
   Args:
-    path: of the file.
-    size: see `core.sizes`.
+    path: path of the file.
+    size: size of the result, see `core.sizes`.
     preprocessing: a `Preprocessing`.
+
+  Returns:
+    (height, width, 3) uint8.
+
+  Raises:
+    InputError: the file cannot be read.
   """
   image = transforms.decode(read_image(path), str(path))
   return np.asarray(transforms.center_crop(image, size, preprocessing))
 
 
 def check_files(paths):
-  """Raises InputError for the first path that is not a readable image, judged by its header."""
+  """Raises InputError for the first path that is not a readable image, judging by its header."""
   for path in paths:
     try:
       with opening.header(_file(path)):
@@ -57,7 +63,7 @@ def check_files(paths):
 
 
 def _file(path):
-  """What PIL opens: of a disk the path, as the header is enough; of a bucket all of it."""
+  """The argument for PIL: a path on a disk, as the header suffices; or the bytes from a bucket."""
   if storage.in_bucket(path):
     return io.BytesIO(storage.read(path))
   found = storage.path(path)
@@ -66,17 +72,21 @@ def _file(path):
 
 
 def is_file(path):
-  """Whether a path is that of a file on a disk, whatever its name; a pipe or a device is none."""
+  """Whether a path is a regular file on a disk, whatever its name."""
   if storage.in_bucket(path):
     return False
   try:
     return os.path.isfile(storage.path(path))
-  except ValueError:  # of a name with a zero byte
+  except ValueError:  # a name with a zero byte
     return False
 
 
 def find(directory):
-  """The image files in a directory and all below it, sorted paths; InputError if unreadable."""
+  """Sorted paths of the image files in a directory and below.
+
+  Raises:
+    InputError: the directory cannot be read.
+  """
   root = storage.on_disk(directory, "the directory of images", "copy them to one")
   return (
     sorted(root / name for name in files.scan(root, root).names) if files.is_directory(root) else []

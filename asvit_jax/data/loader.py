@@ -25,8 +25,8 @@ from asvit_jax.data.sources import check_label
 from asvit_jax.data.sources.classes import listing
 
 _MAX_THREADS = 16
-# Images to evaluate from which on workers make the batches: they take seconds to start (10 to 20 on
-# two busy cores), in which threads decode thousands.
+# Evaluations of this many images or more use worker processes: these take seconds to start (10 to
+# 20 on two busy cores), in which threads decode thousands of images.
 _WORTH_WORKERS = 20_000
 
 
@@ -35,21 +35,21 @@ def train_batches(
 ):
   """Iterates over training batches without end, shuffled anew every epoch.
 
-  Every epoch has every image once; a batch may straddle two.  With `data.repeats` (repeated
-  augmentation, arXiv:1901.09335) every image comes that many times close together, each time
-  augmented anew, so an epoch, which stays as many views, has a part of the images.  With
-  `data.sampler` "class_balanced" every class comes equally often instead, see `balance`.  Batch k
-  of all shards, one after the other, is batch k without sharding.
+  Every epoch contains every image once; a batch may straddle two epochs. With `data.repeats`
+  (repeated augmentation, arXiv:1901.09335) every image appears that many times close together, each
+  time with a new augmentation; an epoch keeps its number of views and so covers a part of the
+  images. With `data.sampler` "class_balanced" every class appears equally often instead, see
+  `balance`. The concatenation of all shards' batches k equals batch k without sharding.
 
   Args:
     plan: a `Plan`; `data`, `model.image_size`, `batch_size` and `seed` are read.
     source: a `Source`.
-    preprocessing: a `Preprocessing`: how the network expects its images to be cut to size.
+    preprocessing: the network's `Preprocessing`.
     start_step: number of the first batch.
     shard_index: which part of every global batch, usually `jax.process_index()`.
     shard_count: number of parts, usually `jax.process_count()`.
-    bad_images: set that gets a message for each unreadable image, in whose place the next one of
-      the source comes.
+    bad_images: set that collects a message for each unreadable image; the source's next image
+      replaces it.
 
   Returns:
     Iterator of {"image": (b, s, s, 3) uint8, "label": (b,) int32}, b = batch_size ÷ shard_count.
@@ -65,7 +65,7 @@ def train_batches(
 
 
 def train_dataset(plan, source, preprocessing, shard_count=1):
-  """The endless batches of all shards in turn, by random access; see `train_batches`."""
+  """The endless dataset of batches, shards interleaved, with random access; see `train_batches`."""
   check_classes(plan, source)
   batch_size = _shard_batch_size(plan.batch_size, "batch_size", shard_count)
   decoded = _Decoded(source, plan.data.max_bad_images, plan.data.exif_orientation)
@@ -74,9 +74,9 @@ def train_dataset(plan, source, preprocessing, shard_count=1):
     examples = ClassBalanced(examples, labels_of(source), plan.seed)
   else:
     examples = examples.shuffle().repeat()
-  if plan.data.repeats > 1:  # a stage that does nothing would still change Grain's later draws
+  if plan.data.repeats > 1:  # even a stage without effect would change Grain's later draws
     examples = _RepeatEach(examples, plan.data.repeats)
-  # Without drop_remainder the length of an infinite batch-of-1 stream overflows.
+  # Without drop_remainder, the length of an infinite stream of batches of 1 overflows.
   views = examples.random_map(_TrainView(plan.model.image_size, preprocessing, plan.data))
   return views.batch(batch_size, drop_remainder=True, batch_fn=_collate)
 
@@ -84,20 +84,20 @@ def train_dataset(plan, source, preprocessing, shard_count=1):
 def eval_batches(plan, source, preprocessing, shard_index=0, shard_count=1):
   """Iterates once over all images, in order; the last batches are padded.
 
-  Every shard gives the same number of batches.
+  All shards return the same number of batches.
 
   Args:
     plan: a `Plan`; `data`, `model.image_size` and `eval.batch_size` are read.
     source: a `Source`.
-    preprocessing: a `Preprocessing`: how the network expects its images to be cut to size.
+    preprocessing: the network's `Preprocessing`.
     shard_index: which part of every global batch.
     shard_count: number of parts.
 
   Returns:
     Iterator of {"image": (b, s, s, 3) uint8, "label": (b,) int32, "valid": (b,) bool, "file": b
     str} and, if the source has boxes, "box": (b, 4) float32 in the frame of the image as
-    returned; b = eval.batch_size ÷ shard_count.  Padding is zeros, not valid, and file "";
-    an unreadable image, where some are allowed, is padding too.
+    returned; b = eval.batch_size ÷ shard_count.  Padding is zeros, not valid, and file ""; an
+    unreadable image that `data.max_bad_images` allows becomes padding, too.
 
   Raises:
     InputError: the batch size or the classes do not fit; from the iterator, more unreadable images
@@ -113,7 +113,7 @@ def eval_batches(plan, source, preprocessing, shard_index=0, shard_count=1):
 
 
 class _Decoded:
-  """A source whose images are decoded; the next one stands in for one that cannot be."""
+  """A source with decoded images; an unreadable image is replaced by the next one."""
 
   def __init__(self, source, max_bad_images, exif_orientation):
     self._source = source
@@ -143,9 +143,9 @@ def _decode(source, index, exif_orientation, may_be_unknown=True):
 
 
 class _RepeatEach(grain.MapDataset):
-  """Every element of a dataset `count` times, two elements in turn: a b a b a b and so on.
+  """Repeats every element `count` times, two elements alternating: a b a b a b and so on.
 
-  Mixing pairs neighbours, which should not be the same image.
+  Mixing pairs neighbours, which must not be the same image.
   """
 
   def __init__(self, parent, count):
@@ -154,11 +154,11 @@ class _RepeatEach(grain.MapDataset):
 
   @functools.cached_property
   def _element(self):
-    # An element comes back within a few, so it need not be decoded again; two a thread are enough.
+    # Repeats are close together, so a small cache (two elements per thread) avoids decoding again.
     return functools.lru_cache(2 * _MAX_THREADS)(self._parent.__getitem__)
 
   def __len__(self):
-    return len(self._parent)  # endless, as the parent is
+    return len(self._parent)  # endless, like the parent
 
   def __getitem__(self, index):
     if isinstance(index, slice):
@@ -194,7 +194,7 @@ class _TrainView:
 
 
 class _EvalView:
-  """Reads and decodes the example at an index; past the end, padding."""
+  """Reads and decodes the example at an index; returns padding past the end."""
 
   def __init__(self, size, preprocessing, data, source):
     self._size, self._preprocessing = size, preprocessing
@@ -238,7 +238,7 @@ class _EvalView:
 
 def _has_boxes(source):
   for index in range(len(source)):
-    with contextlib.suppress(InputError):  # of an image that cannot be read, and may be allowed
+    with contextlib.suppress(InputError):  # an unreadable image, which may be allowed
       return "box" in source[index]
   return False
 
@@ -250,8 +250,8 @@ def _collate(views):
 
 
 def _iterate(batches, workers, max_bad_images, bad_images):
-  """Makes batches ahead of need, in threads, or in as many worker processes as asked for."""
-  # A thread or a worker makes whole batches, so read-ahead is counted, and kept small, in batches.
+  """Prepares batches ahead of time, in threads or in `workers` processes."""
+  # Threads and workers prepare whole batches, so the read-ahead is small when counted in batches.
   threads = 1 if workers else min(_MAX_THREADS, os.cpu_count() or 1)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
   dataset = batches.to_iter_dataset(options)
@@ -274,8 +274,8 @@ def _stream(dataset, workers, max_bad_images, bad_images):
           count = f"{len(bad_images)}, data.max_bad_images is {max_bad_images}"
           if len(bad_images) > max_bad_images:
             raise InputError(f"too many unreadable images ({count}): {message}")
-          log(f"WARNING: left out an unreadable image ({count}): {message}")
-      # A worker's arrays live in shared memory that goes when Grain drops them.
+          log(f"WARNING: skipped an unreadable image ({count}): {message}")
+      # Copy: a worker's arrays live in shared memory, which is freed when Grain drops them.
       yield {key: np.array(value) for key, value in batch.items()} if workers else batch
   finally:
     iterator.close()
@@ -284,8 +284,8 @@ def _stream(dataset, workers, max_bad_images, bad_images):
 def _shard_batch_size(batch_size, field, shard_count):
   if batch_size % shard_count:
     raise InputError(
-      f"{field} {batch_size} does not divide among {shard_count} processes: choose a multiple of "
-      f"{shard_count}"
+      f"{field} {batch_size} is not divisible by the number of processes, {shard_count}: choose a "
+      f"multiple of {shard_count}"
     )
   return batch_size // shard_count
 

@@ -1,7 +1,7 @@
-"""Opens images that came from anywhere: of the formats that are known, and no larger than fits.
+"""Opens untrusted images: only of known formats, and no larger than memory allows.
 
-A decoder takes memory for every pixel that the header of a file promises, whatever follows: half a
-megabyte can take gigabytes. So the header is asked first.
+A decoder allocates memory for every pixel that a file's header promises, whatever follows: half a
+megabyte can take gigabytes. So the header is checked first.
 """
 
 import contextlib
@@ -13,34 +13,34 @@ from PIL import Image, UnidentifiedImageError
 
 from asvit_jax.data import files
 
-_MEMORY = 1 << 30  # bytes that decoding one image may take
-# Bytes a pixel that were measured, PIL's own RGB included: of most, progressive JPEG among them, at
-# most 10.2.
+_MEMORY = 1 << 30  # bytes that decoding one image may allocate
+# Measured bytes a pixel, including PIL's own RGB. Most formats, also progressive JPEG, need at most
+# 10.2.
 _BYTES = {"WEBP": 16, "JPEG2000": 24}
 _MOST_BYTES = 10
-_AT_ONCE = 2 << 30  # bytes that all threads of a process may take together
-# Where PIL warns, `header` decides.
+_AT_ONCE = 2 << 30  # bytes that all threads of a process may allocate together
+# `header` decides in PIL's place.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class TooLarge(Exception):
-  """An image of more pixels than are decoded."""
+  """An image with more pixels than may be decoded."""
 
 
 def most_pixels(kind):
-  """Pixels that an image of a format of PIL may have."""
+  """The largest number of pixels that an image of a PIL format may have."""
   return _MEMORY // _BYTES.get(kind, _MOST_BYTES)
 
 
 def header(file):
-  """A PIL image of which only the header was read.
+  """Opens an image with PIL and reads only its header.
 
   Args:
     file: path or file object.
 
   Raises:
-    TooLarge: it has more than `most_pixels`.
-    Exception: what PIL raises, of many types, for what is no image of `files.FORMATS`.
+    TooLarge: the image has more than `most_pixels`.
+    Exception: any of PIL's many error types, for anything but an image of `files.FORMATS`.
   """
   try:
     image = Image.open(file, formats=_formats())
@@ -56,7 +56,7 @@ def header(file):
 
 
 class _Memory:
-  """What threads take together; who would take too much waits for the others."""
+  """Limits the memory that threads use together: a thread waits until there is room."""
 
   def __init__(self):
     self._changed = threading.Condition()
@@ -79,12 +79,12 @@ _memory = _Memory()
 
 
 def room_for(image):
-  """A context in which there is memory to decode an image, of which only the header was read."""
+  """A context that waits for enough memory to decode an image that `header` opened."""
   return _memory.taking(image.width * image.height * _BYTES.get(image.format, _MOST_BYTES))
 
 
 def reason(error):
-  """Why an image could not be opened, in words; PIL names the buffer it was given, or nothing."""
+  """Why an image could not be opened, in words; PIL's own message may be empty or name a buffer."""
   if isinstance(error, UnidentifiedImageError):
     return "no known image format"
   if isinstance(error, TooLarge):
@@ -94,6 +94,6 @@ def reason(error):
 
 @functools.cache
 def _formats():
-  """Those of `files.FORMATS` that this PIL has."""
+  """The `files.FORMATS` that this build of PIL supports."""
   Image.init()
   return tuple(name for name in files.FORMATS if name in Image.OPEN)

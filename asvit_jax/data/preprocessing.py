@@ -12,9 +12,9 @@ from asvit_jax.core.printable import shown
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_MODES = ("center", "squash")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")  # as PIL has them
-# Published networks have 0.5 to 1. An image is first resized to its size ÷ this, so with a tiny one
-# to gigabytes.
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")  # PIL's names
+# Published networks use 0.5 to 1. Images are first resized to size ÷ this ratio, so a tiny ratio
+# would take gigabytes.
 LEAST_CROP_RATIO = 0.1
 _LEAST_STD = 1e-6
 _SCALE = " (divide those of the 0 to 255 scale by 255)"
@@ -54,7 +54,8 @@ class Preprocessing:
 
   def __post_init__(self):
     """Raises InputError for an invalid value, under its name in the config."""
-    for key in ("mean", "std"):  # also of lists and arrays, but hashable and fit for JSON
+    # Accept lists and arrays; store tuples, which are hashable and fit for JSON.
+    for key in ("mean", "std"):
       value = getattr(self, key)
       if getattr(value, "ndim", None) == 1:
         value = np.asarray(value).tolist()
@@ -95,7 +96,7 @@ class Preprocessing:
     Returns:
       (…, h, w, 3) float32.
     """
-    # Of the images' rank: JAX may be set to refuse arrays of different ranks.
+    # The same rank as the images: JAX may be set to refuse implicit rank promotion.
     shape = (1,) * (images.ndim - 1) + (3,)
     mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
     return (images.astype(np.float32) / 255 - mean) / std

@@ -1,19 +1,19 @@
-"""RandAugment (arXiv:1909.13719) on PIL images: a few random operations of one random strength.
+"""RandAugment (arXiv:1909.13719) on PIL images: a few random operations of random strength.
 
 Operations, ranges and probabilities are those of timm's `rand-m9-mstd0.5-inc1`, which DeiT trains
-with: "inc1" says that every operation gets stronger with the magnitude.
+with; "inc1" means that every operation gets stronger with the magnitude.
 """
 
 from PIL import Image, ImageEnhance, ImageOps
 
 from asvit_jax.data.preprocessing import IMAGENET_MEAN
 
-PROBABILITY = 0.5  # that an operation, once drawn, is applied
+PROBABILITY = 0.5  # of applying an operation that was drawn
 MAX_MAGNITUDE = 10.0
 
 
 def fill_of(mean):
-  """Red, green and blue, of 255, for what is moved in from outside: what a network subtracts."""
+  """The RGB colour, 0 to 255, for pixels from outside the image: the network's mean."""
   return tuple(round(255 * channel) for channel in mean)
 
 
@@ -23,16 +23,16 @@ FILL = fill_of(IMAGENET_MEAN)  # 124, 116, 104
 def rand_augment(image, rng, magnitude=9.0, deviation=0.5, operations=2, fill=FILL):
   """Applies random operations, one after the other.
 
-  Each is drawn uniformly from `OPERATIONS`, with replacement, and applied with a probability of a
-  half at a magnitude of its own.
+  Each is drawn uniformly from `OPERATIONS`, with replacement, and applied with probability 0.5 at a
+  magnitude drawn for it alone.
 
   Args:
     image: PIL RGB image.
     rng: np.random.Generator.
     magnitude: mean of the magnitude's normal distribution, in [0, 10].
-    deviation: its standard deviation; what falls outside [0, 10] is clipped.
-    operations: how many to draw.
-    fill: of `fill_of` the network's mean, as timm takes it.
+    deviation: standard deviation of the magnitude; draws are clipped to [0, 10].
+    operations: number of operations to draw.
+    fill: fill colour, `fill_of` of the network's mean, as in timm.
 
   Returns:
     PIL RGB image of the same size.
@@ -58,13 +58,13 @@ def _invert(image, magnitude, rng, fill=FILL):
 
 
 def _posterize(image, magnitude, rng, fill=FILL):
-  bits = 4 - int(4 * magnitude)  # that stay; none gives black, which PIL's own posterize refuses
+  bits = 4 - int(4 * magnitude)  # bits to keep; 0 gives black, which PIL's own posterize refuses
   step = 2 ** (8 - bits)
   return _map_values(image, [value // step * step for value in range(256)])
 
 
 def _solarize(image, magnitude, rng, fill=FILL):
-  return ImageOps.solarize(image, 256 - int(256 * magnitude))  # inverts from this value on
+  return ImageOps.solarize(image, 256 - int(256 * magnitude))  # inverts values from this one up
 
 
 def _solarize_add(image, magnitude, rng, fill=FILL):
@@ -79,7 +79,7 @@ def _map_values(image, table):
 
 def _enhance(enhancer):
   def operation(image, magnitude, rng, fill=FILL):
-    return enhancer(image).enhance(1 + _signed(0.9 * magnitude, rng))  # 1: the image as it is
+    return enhancer(image).enhance(1 + _signed(0.9 * magnitude, rng))  # 1 changes nothing
 
   return operation
 
@@ -106,7 +106,7 @@ def _translate_y(image, magnitude, rng, fill=FILL):
 
 
 def _affine(image, fill, coefficients):
-  """Takes the pixel at (x, y) from (a·x + b·y + c, d·x + e·y + f)."""
+  """Samples output pixel (x, y) from (a·x + b·y + c, d·x + e·y + f)."""
   return image.transform(
     image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC, fillcolor=fill
   )

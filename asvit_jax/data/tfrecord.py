@@ -1,6 +1,6 @@
-"""From tfrecord, as which TFDS prepares data by default, to array_record, which has random access.
+"""Conversion from tfrecord, TFDS's default format, to array_record, which has random access.
 
-Without network, TensorFlow or Beam. A conversion that was interrupted goes on where it stopped.
+Needs no network, TensorFlow or Beam. Rerun an interrupted conversion and it resumes.
 """
 
 import concurrent.futures
@@ -18,27 +18,27 @@ from asvit_jax.data.sources.tfds import prepared_builder
 
 
 def convert(name, data_dir, out):
-  """Writes the data set again as array_record: the same examples, in the same order and shards.
+  """Writes a data set again as array_record: the same examples, in the same order and shards.
 
-  Every shard is complete or not there, and `dataset_info.json`, without which nobody finds the
-  data set, comes last.
+  Every shard is written atomically. `dataset_info.json`, without which TFDS does not find the data
+  set, is written last.
 
   Args:
     name: NAME[/CONFIG][:VERSION]; without a version, the newest.
-    data_dir: TFDS data directory that has it; None for TFDS's own default.
-    out: TFDS data directory for the copy, another one.
+    data_dir: TFDS data directory that contains it; None for TFDS's default.
+    out: TFDS data directory for the copy; must differ from `data_dir`.
 
   Returns:
     Dictionary: `directory` of the copy, `splits` {name: examples}, `shards` and `gigabytes` read.
 
   Raises:
-    InputError: nothing to convert there, a damaged shard, or `out` cannot be written.
+    InputError: there is nothing to convert, a shard is damaged, or `out` cannot be written.
   """
   builder = prepared_builder(name, data_dir)
   source = pathlib.Path(builder.data_path)
   what, info = source / "dataset_info.json", schema.table({"fileFormat": schema.text(100)})
   info = schema.loads(storage.read(what), info, str(what), "prepare the data set again")
-  stored = info.get("fileFormat", "tfrecord")  # which TFDS once did not say
+  stored = info.get("fileFormat", "tfrecord")  # older versions of TFDS omit the field
   if stored != "tfrecord":
     raise InputError(f"{source} is stored as {stored}: expected tfrecord")
   relative = source.relative_to(_root(source, info))
@@ -76,7 +76,7 @@ def convert(name, data_dir, out):
 
 
 def _root(source, info):
-  """The data directory that holds …/NAME[/CONFIG]/VERSION."""
+  """The data directory that contains …/NAME[/CONFIG]/VERSION."""
   return source.parents[2 if info.get("configName") else 1]
 
 
@@ -91,7 +91,7 @@ def _convert_shards(shards):
       for done, future in enumerate(concurrent.futures.as_completed(converted), 1):
         future.result()
         progress.update(done)
-    finally:  # an error, or the user, ends it after the shards that are being written
+    finally:  # after an error or Ctrl-C, finish the shards in progress and stop
       pool.shutdown(cancel_futures=True)
 
 
@@ -108,7 +108,7 @@ def _convert_shard(source, target, examples):
   with storage.replacing(target) as partial:
     try:
       file_adapters.ArrayRecordFileAdapter.write_examples(partial, counting())
-    except ValueError as error:  # Grain's, for a record that is cut short
+    except ValueError as error:  # raised by Grain for a truncated record
       raise InputError(f"{source} is damaged ({error}): bring back a good copy of it") from error
     if counted != examples:
       raise InputError(

@@ -1,6 +1,7 @@
-"""Image transforms on the host: PIL images of uint8 in and out, one at a time.
+"""Image transforms on the host: functions from a PIL uint8 image to another one.
 
-Normalisation is left to the device, see `Preprocessing`: uint8 is a quarter of the bytes to send.
+Normalisation happens on the device, see `Preprocessing`: uint8 images need a quarter of the
+transfer.
 """
 
 import io
@@ -16,21 +17,22 @@ from asvit_jax.data import opening
 
 
 def decode(encoded, file, exif_orientation=True):
-  """Decodes an image of any format of `files.FORMATS`; of several frames the first.
+  """Decodes an image of any format of `files.FORMATS`; takes the first of several frames.
 
-  Deep pixels become 8 bits, see `_shallow`. Transparency is dropped.
+  Deep pixels are converted to 8 bits, see `_shallow`. Transparency is dropped.
 
   Args:
     encoded: bytes of an image file.
-    file: where it came from, for the error message.
-    exif_orientation: turns it as its camera says; ImageNet's published numbers were made without.
+    file: origin of the image, for the error message.
+    exif_orientation: whether to rotate the image as its EXIF data says; ImageNet's published
+      numbers were measured without.
 
   Returns:
     PIL RGB image.
 
   Raises:
-    InputError: `encoded` is not an image, or only a part of one, of more than
-      `opening.most_pixels`, or of pixels without a range.
+    InputError: `encoded` is not an image, is truncated, has more than `opening.most_pixels`, or has
+      deep pixels of an unknown range.
   """
   try:
     image = opening.header(io.BytesIO(encoded))
@@ -38,7 +40,7 @@ def decode(encoded, file, exif_orientation=True):
       turn = _turn(image) if exif_orientation else None
       image.load()
       image = _shallow(image, file)
-      if image.mode != "RGB":  # of which `convert` would make a copy, as large as the image
+      if image.mode != "RGB":  # `convert` would copy even an RGB image
         image = image.convert("RGB")
       return image if turn is None else image.transpose(turn)
   except Exception as error:  # PIL's decoders raise many types; the cause is always the file
@@ -48,7 +50,7 @@ def decode(encoded, file, exif_orientation=True):
     ) from error
 
 
-# Values of the tag, and what undoes them.
+# EXIF's orientation tag, and the transposition that undoes each of its values.
 _ORIENTATION = 0x0112
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,8 +64,8 @@ _TURNS = {
 
 
 def _turn(image):
-  """How to turn an image as its camera says, or None. Damaged EXIF data says nothing."""
-  if image.format == "TIFF":  # PIL turns these as it loads them
+  """The transposition that EXIF data asks for, or None; damaged EXIF data is ignored."""
+  if image.format == "TIFF":  # PIL rotates these when it loads them
     return None
   try:
     return _TURNS.get(image.getexif().get(_ORIENTATION))
@@ -72,11 +74,12 @@ def _turn(image):
 
 
 def _shallow(image, file):
-  """An image of at most 8 bits a channel: deep ones, which are grey, scaled by their range.
+  """Converts an image to at most 8 bits per channel; deep images, which are grey, are scaled.
 
-  That of 16-bit pixels is 0 to 65,535, the high byte stays, as PIL does it of colours. Integers of
-  32 bits and floats do not say: it is the least of 0 to 1 (floats), 0 to 255 and 0 to 65,535 that
-  holds the image's values. Where 12 bits were stored as 16, all is nearly black, and that is said.
+  16-bit pixels range from 0 to 65,535; the high byte is kept, as PIL does for colours. 32-bit
+  integers and floats have no stated range: it is the smallest of 0 to 1 (floats only), 0 to 255 and
+  0 to 65,535 that contains the image's values. 12-bit values stored as 16 bits give a nearly black
+  image, about which a warning is logged.
   """
   if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
     return image
@@ -87,8 +90,8 @@ def _shallow(image, file):
     if top == 65535 and 0 < pixels.max() <= 4095:
       log_once(
         "dim",
-        f"WARNING: {file} has pixels of 16 bits, and none above {pixels.max():,}: read as of 0 to "
-        "65,535 it is nearly black; where white is 255 or 4,095, store it so that it is 65,535",
+        f"WARNING: {file} has 16-bit pixels, but none above {pixels.max():,}: read as 0 to 65,535, "
+        "it is nearly black; if its white is 255 or 4,095, rescale it to 65,535",
       )
   else:
     tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
@@ -103,7 +106,7 @@ def _shallow(image, file):
     pixels = np.floor(pixels.astype(np.float32) / ((top + 1) / 256))
   else:
     pixels = np.round(pixels * (255 / top))
-  if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which PIL minds of 8 bits only
+  if tags.get(_PHOTOMETRIC) == 0:  # white is zero; PIL handles this for 8 bits only
     pixels = 255 - pixels
   return Image.fromarray(pixels.astype(np.uint8))
 
@@ -114,20 +117,20 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 def random_resized_crop(
   image, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"
 ):
-  """Crops a random part and resizes it: the crop of Inception, arXiv:1409.4842.
+  """Crops a random part and resizes it: Inception's crop, arXiv:1409.4842.
 
   Args:
     image: PIL image.
-    size: of the result, see `core.sizes`.
+    size: size of the result, see `core.sizes`.
     rng: np.random.Generator.
     scale: smallest and largest share of the image's area to crop.
-    ratio: smallest and largest width ÷ height of the crop, drawn uniformly in its logarithm; times
-      that of the result, which is 1 for a square.
-    interpolation: of `preprocessing.INTERPOLATIONS`.
+    ratio: smallest and largest width ÷ height of the crop, relative to that of the result; drawn
+      uniformly in its logarithm.
+    interpolation: one of `preprocessing.INTERPOLATIONS`.
 
   Returns:
-    PIL image of that size.  When ten draws do not fit into the image, its largest centre crop
-    with an aspect ratio in the range.
+    PIL image of that size. If ten draws do not fit into the image, the crop is its largest centre
+    crop with an aspect ratio in the range.
   """
   width, height = image.size
   result_height, result_width = height_width(size)
@@ -148,7 +151,7 @@ def random_resized_crop(
 
 
 def random_shift(image, max_pixels, rng):
-  """Moves the image by up to `max_pixels` along each axis; black comes in.
+  """Shifts the image by up to `max_pixels` along each axis; the border is filled with black.
 
   Args:
     image: PIL image.
@@ -163,7 +166,7 @@ def random_shift(image, max_pixels, rng):
 
 
 def hflip(image):
-  """Mirrors left and right."""
+  """Mirrors the image left to right."""
   return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
@@ -172,7 +175,8 @@ def color_jitter(image, strength, rng):
 
   Args:
     image: PIL RGB image.
-    strength: in [0, 1]; each factor is uniform in [1 - strength, 1 + strength], 1 changes nothing.
+    strength: in [0, 1]; each factor is uniform in [1 - strength, 1 + strength]; a factor of 1
+      changes nothing.
     rng: np.random.Generator.
 
   Returns:
@@ -185,13 +189,13 @@ def color_jitter(image, strength, rng):
 
 
 def center_crop(image, size, preprocessing):
-  """The evaluation view: resizes the image, then crops the centre.
+  """The view for evaluation: resizes the image, then crops the centre.
 
   Args:
     image: PIL image.
-    size: of the result, see `core.sizes`.
-    preprocessing: a `Preprocessing`; 224 at its default crop ratio of 0.875 is the usual "resize to
-      256, crop 224", pixel for pixel that of torchvision. A rectangle is cut as timm cuts it.
+    size: size of the result, see `core.sizes`.
+    preprocessing: a `Preprocessing`; size 224 with the default crop ratio 0.875 is the usual
+      "resize to 256, crop 224", equal to torchvision's in every pixel. Rectangles follow timm.
 
   Returns:
     PIL image of that size.
@@ -201,7 +205,7 @@ def center_crop(image, size, preprocessing):
   (height, width), (y, x) = _crop_geometry(original_hw, size, preprocessing)
   squashed = preprocessing.crop_mode == "squash"
   thin = max(original_hw) > _THIN * min(original_hw) and not squashed
-  if thin or height * width > _MOST_PIXELS:  # whole, it may take gigabytes
+  if thin or height * width > _MOST_PIXELS:  # resizing the whole image may take gigabytes
     scale = min(original_hw) / min(height, width)
     scale_y, scale_x = scale, scale
     if squashed:
@@ -219,14 +223,14 @@ def center_crop(image, size, preprocessing):
   return resized.crop((x, y, x + result_width, y + result_height))
 
 
-# The longer side ÷ the shorter, and the pixels to resize to, from which on an image is cut before
-# it is resized: so what it takes is in proportion to the result, whatever the crop ratio is.
+# Above this ratio of its sides, or this many pixels after resizing, an image is cropped before it
+# is resized: then memory grows with the result only, whatever the crop ratio.
 _THIN = 16
 _MOST_PIXELS = 1 << 26
 
 
 def center_crop_box(box, original_hw, size, preprocessing):
-  """Follows a box through `center_crop`.
+  """Maps a box through `center_crop`.
 
   Args:
     box: (4,) (ymin, xmin, ymax, xmax) relative to the whole image.
@@ -235,7 +239,7 @@ def center_crop_box(box, original_hw, size, preprocessing):
     preprocessing: as for `center_crop`.
 
   Returns:
-    (4,) float32 box relative to the crop, clipped to [0, 1]; of no area where it lies outside.
+    (4,) float32 box relative to the crop, clipped to [0, 1]; its area is 0 if it lies outside.
   """
   resized_hw, corner = _crop_geometry(original_hw, size, preprocessing)
   pixels = np.asarray(box, np.float64).reshape(2, 2) * resized_hw - corner
@@ -243,14 +247,14 @@ def center_crop_box(box, original_hw, size, preprocessing):
 
 
 def _crop_geometry(original_hw, size, preprocessing):
-  """Height and width to resize to, and the crop's corner (y, x); rounded as torchvision does."""
+  """(height, width) to resize to and the crop's corner (y, x), rounded as in torchvision."""
   result = height_width(size)
   covered = tuple(math.floor(side / preprocessing.crop_ratio) for side in result)
   if preprocessing.crop_mode == "squash":
     resized = covered
   elif result[0] == result[1]:
     resized = tuple(int(covered[0] * side / min(original_hw)) for side in original_hw)
-  else:  # the least of the image's own shape that covers it, rounded as timm does
+  else:  # the smallest size with the image's aspect ratio that covers it, rounded as in timm
     ratio = min(side / least for side, least in zip(original_hw, covered, strict=True))
     resized = tuple(round(side / ratio) for side in original_hw)
   return resized, tuple(round((a - b) / 2) for a, b in zip(resized, result, strict=True))

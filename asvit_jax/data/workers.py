@@ -1,8 +1,8 @@
-"""Processes that make batches ahead of need: how they start, end with their parent, and die.
+"""Worker processes that prepare batches: how they start, end with their parent, and fail.
 
-They are Grain's. What they need of libraries, JAX among it, which Grain imports, is imported once,
-by a server process that they are forked from: Grain by itself starts each as a new Python. On 32
-cores that is 32 times the import, and 32 times its memory.
+The workers are Grain's. Grain by itself starts each as a new Python, which imports JAX and the
+other libraries again: on 32 cores, 32 times the import and 32 times its memory. Here a server
+process imports them once, and the workers are forked from it.
 """
 
 import atexit
@@ -24,25 +24,25 @@ from asvit_jax.core import stopping
 from asvit_jax.core.errors import InputError
 
 _SHARED_MEMORY = "/dev/shm"
-_UNGUARDED = 90  # the exit code of a worker that was made to do what its parent does
+_UNGUARDED = 90  # the exit code of a worker that started to run its parent's script
 _GUARD = 'if __name__ == "__main__":'
 
 
 def check_script():
-  """Ends a worker that runs its parent's script, and so would do all that this does.
+  """Ends a worker that is running its parent's script, and would repeat all of the parent's work.
 
-  A worker imports the script that it was started from, which is to hold what runs once under
-  `if __name__ == "__main__":`. Functions that do long work with workers call this first.
+  A worker imports the script that started it, so scripts must keep what runs once under `if
+  __name__ == "__main__":`. Functions that do long work with workers call this check first.
   """
-  if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing asks
+  if getattr(multiprocessing.current_process(), "_inheriting", False):  # multiprocessing's own test
     os._exit(_UNGUARDED)
 
 
 def prefetched(dataset, count):
-  """A Grain `IterDataset` whose elements are made by so many processes.
+  """A Grain `IterDataset` whose elements are prepared by `count` processes.
 
   Raises:
-    InputError: they cannot import what this process was started from.
+    InputError: the workers cannot import the script of this process.
   """
   check_script()
   main = sys.modules["__main__"]
@@ -50,10 +50,10 @@ def prefetched(dataset, count):
   if file is not None and getattr(main, "__spec__", None) is None and not os.path.isfile(file):
     raise InputError(
       f"data.workers={count} start processes that import the script, and {file} cannot be "
-      f"imported: save it in a file, with what it runs under `{_GUARD}`, or set data.workers=0"
+      f"imported: save it in a file, with its main code under `{_GUARD}`, or set data.workers=0"
     )
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # Grain hands absl's flags to its workers, also where none are
+    flags.FLAGS.mark_as_parsed()  # Grain passes absl's flags to its workers, also if there are none
   _fork_from_server()
   return dataset.mp_prefetch(
     grain.MultiprocessingOptions(num_workers=count, per_worker_buffer_size=1),
@@ -62,11 +62,11 @@ def prefetched(dataset, count):
 
 
 def close_at_exit(stream):
-  """Closes a generator that reads from workers: still open at exit, they complain of leaks."""
+  """Closes a generator that reads from workers at exit; otherwise these complain about leaks."""
   alive = weakref.ref(stream)
 
   def close():
-    # A thread that waits for it still, for data that do not come, cannot be told.
+    # ValueError: another thread still waits for data in it; that cannot be interrupted.
     with contextlib.suppress(ValueError):
       if (found := alive()) is not None:
         found.close()
@@ -75,43 +75,46 @@ def close_at_exit(stream):
 
 
 def following(iterator):
-  """The next element of workers, or None at the end; InputError, with what to do, where one died.
+  """The next element from the workers, or None at the end.
 
   Args:
-    iterator: of `prefetched`.
+    iterator: iterator of a `prefetched` dataset.
+
+  Raises:
+    InputError: a worker died; the message gives the likely cause and what to do.
   """
   try:
     return next(iterator, None)
-  except RuntimeError as error:  # Grain's, with the exit code
+  except RuntimeError as error:  # raised by Grain, with the exit code
     raise InputError(f"a data worker failed ({error}){_advice(str(error))}") from error
 
 
 def _advice(message):
-  """What to do about a worker's exit code."""
+  """Advice for a worker's exit code."""
   code = re.search(r"exit code (-?\d+)", message)
   if code is not None and int(code[1]) == _UNGUARDED:
     return (
-      ": workers import the script that starts them, and this one would start over in each; put "
-      f"what it runs under `{_GUARD}`, or set data.workers=0"
+      ": workers import the script that starts them, and this script would run again in each; put "
+      f"its main code under `{_GUARD}`, or set data.workers=0"
     )
   if code is None or int(code[1]) >= 0:
-    return ": what it wrote before says why; run the same command to go on"
+    return ": its output above says why; rerun the command to resume"
   number = -int(code[1])
   if number == signal.SIGBUS:
     return (
       f": a bus error means that {_SHARED_MEMORY}, which batches pass through, is full{_room()}: "
       "give it more (Docker: --shm-size=16g, or --ipc=host; Kubernetes: an emptyDir of medium "
-      "Memory there), or lower data.workers, and run the same command to go on"
+      "Memory there), or lower data.workers, and rerun the command to resume"
     )
   if number == signal.SIGKILL:
     return (
       ": it was killed, most likely for too little memory (dmesg names it): lower data.workers or "
-      "give the machine or the container more memory, and run the same command to go on"
+      "give the machine or the container more memory, and rerun the command to resume"
     )
   name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
   return (
-    f": it was ended by {name}, from outside or by a library that decodes images; run the same "
-    "command to go on, with data.workers=0 where it comes again"
+    f": it was ended by {name}, from outside or by a library that decodes images; rerun the "
+    "command to resume, with data.workers=0 if it happens again"
   )
 
 
@@ -122,17 +125,17 @@ def _room():
 
 
 def _fork_from_server():
-  """Has Grain fork its workers from a server that has Grain and ours imported."""
+  """Makes Grain fork its workers from a server that has already imported Grain and this package."""
   from grain._src.python.dataset.transformations import process_prefetch
 
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload(["grain", "asvit_jax.data.loader"])
-  # Grain offers no choice, it asks `mp.get_context` for "spawn". A version that asks in another way
-  # goes on as it wants to; tests say so.
+  # Grain has no option for this: it calls `mp.get_context("spawn")`. If a later version calls
+  # something else, it starts workers its own way, and tests report it.
   process_prefetch.mp = _Forking(context)
-  # A launcher's SIGTERM and a terminal's Ctrl-C go to all processes, and the server must outlive
-  # them as the workers do: where it ends, so do they. What is blocked here is blocked in what is
-  # started here; the tracker's start unblocks some of it, so it is blocked again for the server.
+  # A launcher's SIGTERM and a terminal's Ctrl-C reach all processes. The server must survive, as
+  # the workers end with it. Children inherit the blocked signals; starting the tracker unblocks
+  # some, so they are blocked again for the server.
   before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
   try:
     resource_tracker.ensure_running()
@@ -143,7 +146,7 @@ def _fork_from_server():
 
 
 class _Forking:
-  """`multiprocessing`, as far as Grain asks it."""
+  """Stands in for the module `multiprocessing` in Grain."""
 
   def __init__(self, context):
     self._context = context
@@ -154,10 +157,10 @@ class _Forking:
 
 
 def _follow_parent(*_):
-  """Lets a worker live as long as its parent: it ends with it, and not before.
+  """Makes a worker live exactly as long as its parent.
 
-  A worker whose parent was killed would wait for it for ever. One that gets the SIGTERM which
-  launchers send to all processes, or a terminal's Ctrl-C, would end before its parent has saved.
+  If the parent is killed, a worker would otherwise wait for it forever. And a worker that ended on
+  the SIGTERM of a launcher, or on Ctrl-C, would end before its parent has saved.
   """
   for number in stopping.SIGNALS:
     signal.signal(number, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""What a network is worth: accuracy, predictions for files, speed."""
+"""Evaluation of a network: accuracy, predictions for files, speed."""

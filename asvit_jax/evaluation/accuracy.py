@@ -1,4 +1,4 @@
-"""Exact evaluation: every image once, sums over images divided once, any number of devices."""
+"""Exact evaluation: every image once, sums divided once at the end, on any number of devices."""
 
 import json
 
@@ -22,33 +22,33 @@ def evaluate(
   confusion=False,
   against_dense=False,
 ):
-  """Accuracy, compute and kept tokens of a network on a data set, each image counted once.
+  """Evaluates accuracy, compute and kept tokens of a network on a data set, each image once.
 
-  Of several hosts each runs its own part of the images, and all return the same.
+  With several hosts, each runs its own part of the images, and all return the same result.
 
   Args:
     network: a `Network`.
     plan: a `Plan`; `data` and `eval.batch_size` are read.
-    source: where the images come from.
-    execution: a name of `EXECUTIONS`; by default packed where it prunes, else dense.
-    per_image: file to write a line of JSON an image to, or None.
-    stopped: function asked before every batch whether to stop, or None.
-    confusion: whether the result has the `confusion` matrix, see `per_class.confusion_matrix`.
-    against_dense: whether to run the dense network of the same parameters on the same images, too:
-      `images_per_s` is then that of both together.
+    source: source of the images.
+    execution: a name of `EXECUTIONS`; by default packed if the network prunes, else dense.
+    per_image: file to write one line of JSON per image to, or None.
+    stopped: function, called before every batch, that returns whether to stop; or None.
+    confusion: whether to return the `confusion` matrix, see `per_class.confusion_matrix`.
+    against_dense: whether to also run the dense network with the same parameters on the same
+      images; `images_per_s` then covers both.
 
   Returns:
-    None where `stopped` said so, else a dictionary: `top1` and `top5` in percent; `gmacs`, the mean
-    over the images, as the paper counts; `share` of the dense GMACs; `real_gmacs`, what is really
-    computed, see `sparsity.complexity`; `kept`, for each stage the `mean`, `std`, `min` and
-    `max` of the patch tokens kept; `images`, without the `bad_images` that `data.max_bad_images`
-    allowed to leave out; `images_per_s`, loading included and compilation not. Where the data has
-    boxes, also `kept_in_box` and `kept_outside`: for each stage the share that it kept of all the
-    patches whose centre lies in, or outside, their image's box. With `against_dense` also what
-    `divergence.summarize` says.
+    None if `stopped` returned True, else a dictionary: `top1` and `top5` in percent; `gmacs`, the
+    mean over the images, counted as in the paper; `share` of the dense GMACs; `real_gmacs`, the
+    GMACs actually computed, see `sparsity.complexity`; `kept`, for each stage the `mean`, `std`,
+    `min` and `max` number of kept patch tokens; `images`, without the unreadable `bad_images` that
+    `data.max_bad_images` allows; `images_per_s`, including loading but not compilation. If the
+    data has boxes, also `kept_in_box` and `kept_outside`: for each stage the share of patches kept
+    among those whose centre lies inside, or outside, the box of their image. With `against_dense`
+    also the keys of `divergence.summarize`.
 
   Raises:
-    InputError: an unreadable image, a prediction that is not finite, or `per_image` cannot be
+    InputError: an image is unreadable, a prediction is not finite, or `per_image` cannot be
       written.
   """
   found = evaluate_each(
@@ -68,22 +68,22 @@ def evaluate_each(
   against_dense=False,
   finite=False,
 ):
-  """As `evaluate`, of several networks in one pass: each image is decoded once for all of them.
+  """Does what `evaluate` does, for several networks in one pass: each image is decoded once.
 
   Args:
-    networks: `Network`s that differ in their parameters alone.
+    networks: `Network`s that differ only in their parameters.
     plan: see `evaluate`.
     source: see `evaluate`.
     execution: see `evaluate`.
-    per_image: see `evaluate`; of the first network.
+    per_image: see `evaluate`; covers the first network only.
     stopped: see `evaluate`.
     confusion: see `evaluate`.
     against_dense: see `evaluate`.
-    finite: whether predictions that are not finite are an error, as in `evaluate`. In training, a
-      step that diverges says so itself.
+    finite: whether non-finite predictions are an error, as in `evaluate`. In training they are
+      not: the step that diverges reports it.
 
   Returns:
-    None where `stopped` said so, else a list of what `evaluate` returns.
+    None if `stopped` returned True, else a list with the result of `evaluate` for each network.
 
   Raises:
     InputError: as `evaluate`.
@@ -116,7 +116,7 @@ def evaluate_each(
 
 
 def summarize(rows, network):
-  """The results of `evaluate` that follow from the `rows_of` all images."""
+  """The results of `evaluate` that follow from the rows (`one_pass.rows_of`) of all images."""
   kept = rows["kept"]
   gmacs = float(network.gmacs(kept).mean()) if kept.shape[-1] else network.dense_gmacs
   result = {

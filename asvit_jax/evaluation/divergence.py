@@ -1,13 +1,13 @@
-"""How far predictions are from the dense network's, and what a sample of images can tell of it.
+"""Divergence of predictions from the dense network's, with its statistical errors.
 
-Top-1 counts the few images whose answer changes; a divergence uses every image, needs no labels,
-and so tells differences apart that top-1 cannot.
+Top-1 counts only the few images whose prediction changes. A divergence uses every image and needs
+no labels, and so resolves smaller differences.
 """
 
 import numpy as np
 
 _RESAMPLES = 10_000
-_MEMORY = 1 << 24  # draws at a time
+_MEMORY = 1 << 24  # largest number of draws held at once
 
 
 def summarize(kl, agrees):
@@ -30,21 +30,21 @@ def summarize(kl, agrees):
 
 
 def standard_error(values):
-  """The standard error of the mean of (n,) values, a float; of one value None."""
+  """Standard error of the mean of (n,) values, as a float; None for a single value."""
   return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def paired_interval(ours, others, level=0.95, seed=0):
-  """A bootstrap interval of the mean difference of two methods on the same images.
+  """A bootstrap interval for the mean difference of two methods on the same images.
 
-  The images are drawn anew with replacement, both methods together: what makes an image hard for
-  all of them then cancels (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
+  Images are resampled with replacement, for both methods together, so that the difficulty of an
+  image cancels (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
 
   Args:
     ours: (images,) values of one method.
-    others: (images,) of the other, of the same images in the same order.
-    level: of the interval, in (0, 1).
-    seed: of the draws.
+    others: (images,) values of the other method, for the same images in the same order.
+    level: confidence level, in (0, 1).
+    seed: seed of the resampling.
 
   Returns:
     (mean of ours - others, lower end, upper end), floats.

@@ -1,4 +1,4 @@
-"""What a network makes of images besides their classes, for dense tasks, as a file."""
+"""Features of images for dense tasks, saved as a file."""
 
 import numpy as np
 
@@ -7,22 +7,22 @@ from asvit_jax.export.programs import meaningful
 
 
 class Features:
-  """Tokens and what goes with them, image by image, in the order of the files.
+  """Collects tokens, positions and scores image by image, in the order of the files.
 
   Args:
-    paths: of the images.
+    paths: paths of the images.
 
   Attributes:
-    arrays: {name: (images, …) NumPy array}, of
-      files: (images,) text.
+    arrays: {name: (images, …) NumPy array}:
+      files: (images,) paths, text.
       tokens: (images, prefix + n, d) float32 after the last block and the final norm, the class
         token first; 0 in rows of tokens that were pruned.
-      positions: (images, prefix + n) int32, which token a row is: 0 the class token, from prefix
-        (`Architecture.prefix_tokens`, 1 but for distilled networks) on the patches, row by row; -1
-        for those that were pruned.
-      kept: (images, stages) int32, patches that each stage keeps.
-      scores: (images, stages, n) float32 that decided it, NaN for patches that an earlier stage had
-        pruned; not there where packed, which returns none.
+      positions: (images, prefix + n) int32 index of each row's token: 0 is the class token; the
+        patches, row by row, start at prefix (`Architecture.prefix_tokens`, 1 except for distilled
+        networks); -1 is a pruned token.
+      kept: (images, stages) int32 number of patches that each stage keeps.
+      scores: (images, stages, n) float32 scores that the stages compared, NaN for patches that an
+        earlier stage pruned; missing for packed execution, which returns none.
   """
 
   def __init__(self, paths):
@@ -30,7 +30,7 @@ class Features:
     self._filled = 0
 
   def add(self, **arrays):
-    """Takes the arrays of the next images; one that is None is not there."""
+    """Stores the arrays of the next images; arrays that are None are omitted."""
     (count,) = {len(array) for array in arrays.values() if array is not None}
     for name, array in arrays.items():
       if array is not None:
@@ -41,7 +41,7 @@ class Features:
     self._filled += count
 
   def add_outputs(self, outputs, count):
-    """Takes the first images of `Outputs`."""
+    """Stores the `Outputs` of the first `count` images of a batch."""
     scores, keep = outputs.scores, np.asarray(outputs.keep[:count])
     if scores is not None:
       before = np.concatenate([np.ones_like(keep[:, :1]), keep], axis=1)[:, : keep.shape[1]]
@@ -52,12 +52,12 @@ class Features:
     self.add(tokens=tokens, positions=positions, kept=kept, scores=scores)
 
   def save(self, path):
-    """Writes an .npz file; raises InputError where it cannot be written."""
+    """Writes an .npz file; raises InputError if it cannot be written."""
     with storage.replacing(path, "features") as partial, partial.open("wb") as file:
       np.savez(file, **self.arrays)
 
 
 def check_path(path):
-  """Raises InputError where features could not be written to a path."""
+  """Raises InputError if features could not be written to a path."""
   storage.check_writable(storage.path(path).parent, "the directory of --features")
   storage.check_file(path, "--features")

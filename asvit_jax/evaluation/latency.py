@@ -1,4 +1,4 @@
-"""How long a server's requests take, packed and dense in turn in the same process."""
+"""Latency of requests to a server, packed and dense in turn in the same process."""
 
 import time
 
@@ -8,25 +8,25 @@ import numpy as np
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.export.serving import Programs
 
-SIZES = (1, 2, 4, 8, 16, 32)  # that are compiled; batches between them are filled up
+SIZES = (1, 2, 4, 8, 16, 32)  # compiled batch sizes; other batches are padded
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def run(network, images, requests, seed=0):
-  """Times requests of single images, and of 1 to 32 images at random, one after the other.
+  """Times requests of single images, then of 1 to 32 images at random, one after the other.
 
-  Both executions are compiled at `SIZES` and warmed up first. A request is uint8 images in host
-  memory, and has its answer when logits are there again.
+  Both executions are first compiled at `SIZES` and warmed up. A request consists of uint8 images in
+  host memory; it ends when the logits are back in host memory.
 
   Args:
     network: a `Network` that prunes.
-    images: (n, height, width, 3) uint8, which requests draw from.
-    requests: number of them, of each kind.
-    seed: of the draws.
+    images: (n, height, width, 3) uint8 images from which requests are drawn.
+    requests: number of requests of each kind.
+    seed: seed of the draws.
 
   Returns:
     {"single" or "mixed": {"dense" or "packed": dictionary of `p50_ms`, `p99_ms`, `images_per_s`}},
-    and `compilations`, how many there were after the warm-up.
+    and `compilations`, the number of compilations after the warm-up.
   """
   servers = {name: _server(network, name) for name in ("dense", "packed")}
   for name, server in servers.items():
@@ -77,7 +77,7 @@ def _summary(seconds, images):
 
 
 def table(results):
-  """The results as text, a line an execution and kind of request."""
+  """The results as text, a line per execution and kind of request."""
   lines = [f"{'requests':10}{'':8}{'p50 ms':>10}{'p99 ms':>10}{'images/s':>10}"]
   for kind in ("single", "mixed"):
     lines += [

@@ -1,4 +1,4 @@
-"""One pass over a set of images: what networks make of each, decoded while others are computed."""
+"""One pass over a data set: networks run on each image while the next ones are decoded."""
 
 import functools
 import time
@@ -18,26 +18,26 @@ from asvit_jax.losses.terms import divergence
 
 
 def run(networks, plan, source, execution, stopped=None, with_files=False, against_dense=False):
-  """Runs networks on every image once, each image decoded once.
+  """Runs networks on every image once, and decodes each image once.
 
-  While the devices compute a batch, the next two are decoded and put there, by threads or by
-  `data.workers`, and the results of the one before are fetched.
+  While the devices compute a batch, the next two are decoded and transferred, by threads or by
+  `data.workers`, and the results of the previous batch are fetched.
 
   Args:
-    networks: `Network`s for the same images; what they are, but for their parameters, is the same.
+    networks: `Network`s that differ only in their parameters.
     plan: a `Plan`; `data` and `eval.batch_size` are read.
-    source: where the images come from.
+    source: source of the images.
     execution: a name of `EXECUTIONS`.
-    stopped: function asked before every batch whether to stop, or None.
-    with_files: whether other hosts' names of files are wanted, too.
-    against_dense: whether the dense network of the same parameters runs, too.
+    stopped: function, called before every batch, that returns whether to stop; or None.
+    with_files: whether to gather the file names of other hosts, too.
+    against_dense: whether to also run the dense network with the same parameters.
 
   Returns:
-    None where `stopped` said so, else the `rows_of` all images for each network, those of all
-    hosts in the order of the source, and the seconds that it took, without compilation.
+    None if `stopped` returned True; else, for each network, the `rows_of` all images of all hosts
+    in the order of the source, and the seconds that the pass took, compilation excluded.
 
   Raises:
-    InputError: an unreadable image.
+    InputError: an image is unreadable.
   """
   hosts, first = jax.process_count(), networks[0]
   networks = [on_each_local(network.for_execution(execution)) for network in networks]
@@ -63,17 +63,17 @@ def run(networks, plan, source, execution, stopped=None, with_files=False, again
 
 
 def classify(network, images, execution, against_dense=False):
-  """The compiled forward pass of a batch, split over this host's devices.
+  """Runs the compiled forward pass on a batch, split over this host's devices.
 
   Args:
     network: a `Network`.
-    images: (b, s, s, 3) uint8, on the host, or on the devices as `split_over_local` leaves them.
+    images: (b, s, s, 3) uint8, on the host, or on the devices as by `split_over_local`.
     execution: a name of `EXECUTIONS`.
-    against_dense: whether to run the dense network of the same parameters, too.
+    against_dense: whether to also run the dense network with the same parameters.
 
   Returns:
-    Dictionary of `top5` (b, 5) class indices, best first (fewer where there are fewer classes),
-    `probability` (b,) of the first, and `keep` (b, stages, n) bool. With `against_dense` also `kl`
+    Dictionary of `top5` (b, 5) class indices, best first (fewer if there are fewer classes),
+    `probability` (b,) of the best, and `keep` (b, stages, n) bool. With `against_dense` also `kl`
     (b,), KL(dense ‖ this) of the predictions in nats, and `dense` (b,), the dense network's class.
   """
   run = program(execution, local_mesh(), against_dense)
@@ -82,7 +82,7 @@ def classify(network, images, execution, against_dense=False):
 
 @functools.cache
 def program(execution, mesh, against_dense=False):
-  """What `classify` runs, a jitted function of (network, images), over the devices of a mesh."""
+  """The jitted function of (network, images) behind `classify`, for the devices of a mesh."""
 
   @usual
   def step(network, images):
@@ -96,8 +96,8 @@ def program(execution, mesh, against_dense=False):
     return found | {"kl": divergence(outputs.logits, dense), "dense": dense.argmax(axis=-1)}
 
   data = PartitionSpec(AXIS)
-  # Devices never talk to each other here, so there is nothing for its check to find; the loops of
-  # the packed execution, whose counters are the same on all devices, would fail it.
+  # check_vma=False: devices do not communicate here, so there is nothing to check; and the loops of
+  # the packed execution, whose counters are equal on all devices, would fail the check.
   return jax.jit(
     jax.shard_map(
       step, mesh=mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False
@@ -106,7 +106,7 @@ def program(execution, mesh, against_dense=False):
 
 
 def _columns(networks, batches, plan, count, run_one, stopped):
-  """For each network a list of the `rows_of` each batch; None where `stopped` said so."""
+  """For each network, the `rows_of` each batch as a list; None if `stopped` returned True."""
   progress = Progress("evaluating, images", count)
   columns, before = [[] for _ in networks], None
 
@@ -125,7 +125,7 @@ def _columns(networks, batches, plan, count, run_one, stopped):
     outputs = [run_one(network, images) for network in networks]
     fetch(before)
     before = batch, outputs
-  if stopped is not None and stopped():  # which also ends the batches early
+  if stopped is not None and stopped():  # stopping also ends the batches early
     return None
   fetch(before)
   return columns
@@ -137,20 +137,20 @@ def _without_padding(rows):
 
 
 def _of_all_hosts(rows, batch, with_files):
-  """The rows of all hosts, in the order of the source.
+  """Gathers the rows of all hosts, in the order of the source.
 
   Args:
-    rows: of this host; the others have equally many, padding included.
-    batch: images of a host's batch.
-    with_files: whether to keep names of files, which are of another length on every host.
+    rows: rows of this host; the others have as many, padding included.
+    batch: number of images in a host's batch.
+    with_files: whether to gather the names of files, whose lengths differ between hosts.
   """
-  files = rows.pop("file").tolist()  # devices, which gather, know no text
+  files = rows.pop("file").tolist()  # devices gather numbers, not text
   gathered = multihost_utils.process_allgather(rows)
   if with_files:
     gathered["file"] = np.asarray(exchange.gather(files))
 
-  def in_order(x):  # every global batch is a batch of each host, one after the other
-    x = np.asarray(x)  # (hosts, images, …), perhaps with no stage in it
+  def in_order(x):  # a global batch is the hosts' batches, one after the other
+    x = np.asarray(x)  # (hosts, images, …); the stages' axis may have length 0
     hosts, count, *rest = x.shape
     parts = x.reshape(hosts, count // batch, batch, *rest)
     return np.swapaxes(parts, 0, 1).reshape(hosts * count, *rest)
@@ -159,14 +159,14 @@ def _of_all_hosts(rows, batch, with_files):
 
 
 def rows_of(batch, arch):
-  """What is known of each image of a batch.
+  """The results of each image of a batch.
 
   Args:
-    batch: of `loader.eval_batches`, with what `classify` says of it.
+    batch: batch of `loader.eval_batches`, joined with the result of `classify`.
     arch: the `Architecture`.
 
   Returns:
-    Dictionary of arrays whose first axis are the images.
+    Dictionary of arrays; the first axis runs over the images.
   """
   hits = batch["top5"] == batch["label"][:, None]
   rows = {
@@ -174,7 +174,7 @@ def rows_of(batch, arch):
     "file": np.asarray(batch["file"]),
     "label": batch["label"],
     "prediction": batch["top5"][:, 0],
-    # Not where a logit is not.
+    # One logit that is not finite makes the probability not finite.
     "finite": np.isfinite(batch.get("probability", np.zeros(len(batch["label"])))),
     "top1": hits[:, 0],
     "top5": hits.any(axis=1),
@@ -191,7 +191,7 @@ def rows_of(batch, arch):
 
 
 def _patches_in_box(boxes, arch):
-  """(b, 4) relative (ymin, xmin, ymax, xmax) -> (b, n) bool: the patches centred in the box."""
+  """(b, 4) relative (ymin, xmin, ymax, xmax) -> (b, n) bool: patches whose centre is inside."""
   y, x = ((np.arange(count) + 0.5) / count for count in arch.grid)
   ymin, xmin, ymax, xmax = (boxes[:, i, None] for i in range(4))
   rows = (ymin <= y) & (y < ymax)  # (b, rows)

@@ -9,20 +9,21 @@ from asvit_jax.core.progress import Progress
 from asvit_jax.data.images import load_image
 from asvit_jax.sparsity.complexity import cost
 
-BATCH = 32  # images at a time of a network in memory
-# Packed compiles for 10 to 35 seconds, a batch of masked for 3, and saves milliseconds an image.
+BATCH = 32  # images per batch for a network in memory
+# Below this many images masked is faster: packed saves milliseconds per image, but takes 10 to 35 s
+# to compile, and masked 3 s.
 FEW = 1000
 
 
 def predict(network, paths, execution=None, features=None):
-  """Classifies image files with a `Network`; see `_predict`.
+  """Classifies image files with a `Network`; returns the result of `_predict`.
 
   Args:
-    network: it.
-    paths: of the images.
-    execution: of `EXECUTIONS`, by default the network's; masked instead of packed, whose results
-      are the same, for less than `FEW` images, and for `features`, as packed knows no scores.
-    features: `Features` that take what the network says of them, or None.
+    network: the `Network`.
+    paths: paths of the images.
+    execution: a name of `EXECUTIONS`, by default the network's. Masked replaces packed, with the
+      same results, for less than `FEW` images and for `features`, as packed returns no scores.
+    features: `Features` that collect the outputs, or None.
   """
   packed = execution is None and network.default_execution() == "packed"
   if packed and (len(paths) < FEW or features is not None):
@@ -38,12 +39,12 @@ def predict(network, paths, execution=None, features=None):
 
 
 def predict_by_artifact(artifact, paths, features=None):
-  """Classifies image files with an `Artifact`; see `_predict`.
+  """Classifies image files with an `Artifact`; returns the result of `_predict`.
 
   Args:
-    artifact: it.
-    paths: of the images.
-    features: `Features` that take what an artifact says of them that was exported with tokens.
+    artifact: the `Artifact`.
+    paths: paths of the images.
+    features: `Features` that collect the outputs of an artifact exported with tokens, or None.
   """
 
   def run(images, count):
@@ -53,26 +54,26 @@ def predict_by_artifact(artifact, paths, features=None):
     features.add(tokens=tokens, positions=positions, kept=kept.astype(np.int32))
     return logits, kept
 
-  # An artifact fills up itself, to the sizes that it has.
+  # An artifact itself pads batches to its sizes.
   return _predict(run, paths, artifact, max(artifact.packed_sizes, default=BATCH))
 
 
 def _predict(run, paths, network, size):
-  """Classifies image files.
+  """Classifies image files in batches.
 
   Args:
-    run: function of (b, s, s, 3) uint8 images, and how many of them are some, that returns logits
-      (b, classes) and patches kept (b, stages), of all or of those.
-    paths: of the images.
-    network: what it is of: `arch`, `preprocessing` and `classes` are read.
-    size: images at a time.
+    run: function of (b, s, s, 3) uint8 images and of the number of images that are not padding; it
+      returns logits (b, classes) and kept patches (b, stages), with or without the padding.
+    paths: paths of the images.
+    network: the `Network` or `Artifact`; `arch`, `preprocessing` and `classes` are read.
+    size: number of images in a batch.
 
   Returns:
-    For each image a dictionary: `file`; `top5`, of {`label`, `class` (where known),
-    `probability`}, best first; `kept`, the patches that each stage keeps; `gmacs`.
+    For each image a dictionary: `file`; `top5`, a list of {`label`, `class` (if known),
+    `probability`}, best first; `kept`, the number of patches that each stage keeps; `gmacs`.
 
   Raises:
-    InputError: an image that cannot be read, or a prediction that is not finite.
+    InputError: an image cannot be read, or a prediction is not finite.
   """
   results, arch = [], network.arch
   progress = Progress("predicting, images", len(paths))
@@ -99,19 +100,19 @@ def _predict(run, paths, network, size):
 
 
 def check_finite(finite, files):
-  """Raises InputError, with the first file, where what a network says of images is not finite.
+  """Raises InputError, naming the first file, if predictions are not finite.
 
   Args:
-    finite: (n,) bool, of each image.
-    files: n names.
+    finite: (n,) bool, whether each image's prediction is finite.
+    files: n names of files.
   """
   if np.all(finite):
     return
   first = on_a_line(files[int(np.argmin(finite))])
   raise InputError(
     f"the prediction for {first} is not finite (NaN or infinite), and for {np.sum(~finite) - 1} "
-    "more: the weights are damaged, or too large for the type that the network computes in; load "
-    "them again from where they come, or compute in float32"
+    "more: the weights are damaged, or too large for the network's compute type; fetch them again, "
+    "or compute in float32"
   )
 
 

@@ -1,4 +1,4 @@
-"""How fast every execution is, in turn with our own dense one in the same process."""
+"""Speed of every execution, timed in turn with the dense one in the same process."""
 
 import functools
 import statistics
@@ -27,22 +27,22 @@ TIMED = ("dense", "plain", "masked", "packed", "fixed", "top_k", "batch_mean")
 def run(network, images, kept, names=TIMED, rounds=7):
   """Times executions in turn.
 
-  `plain` is dense without regard for a CPU's cache: the whole batch at once, as most code does.
+  `plain` is the dense network without splitting batches to fit a CPU's cache, as most code runs it.
   `top_k` keeps the same number of tokens in every image, by the geometric schedule, at the GMACs
-  that the thresholds spend on these images; `batch_mean` keeps the mean number of tokens of this
+  that the thresholds spend on these images. `batch_mean` keeps the mean number of tokens of this
   batch in every image, as the authors' code does. `fixed` keeps the network's `counts`.
 
   Args:
-    network: a `Network` that prunes; where it has no `counts`, they are the mean of `kept`.
+    network: a `Network` that prunes; if it has no `counts`, the mean of `kept` is used.
     images: (b, s, s, 3) uint8.
-    kept: (b, stages) patches that the thresholds keep of them.
-    names: of `TIMED`; dense is always among those timed.
+    kept: (b, stages) number of patches that the thresholds keep of each image.
+    names: names of `TIMED`; dense is always timed.
     rounds: number of times that each is timed.
 
   Returns:
-    {name: dictionary of `ms` (median a batch), `spread_ms` (half the range of the middle half of
-    the rounds), `images_per_s`, `speedup` (median over the rounds of dense ÷ this), `compile_s`,
-    `memory_mb` (parameters, inputs and temporaries), `gmacs` (mean an image)}.
+    {name: dictionary of `ms` (median per batch), `spread_ms` (half the interquartile range),
+    `images_per_s`, `speedup` (median over the rounds of dense ÷ this), `compile_s`, `memory_mb`
+    (parameters, inputs and temporaries), `gmacs` (mean per image)}.
   """
   if not network.counts:
     network = network.with_counts(counts.mean_of(kept))
@@ -72,11 +72,11 @@ def run(network, images, kept, names=TIMED, rounds=7):
 
 
 def summarize(seconds, images):
-  """`ms`, `spread_ms`, `images_per_s` and `speedup`, see `run`, of seconds that `images` took.
+  """Computes `ms`, `spread_ms`, `images_per_s` and `speedup`, see `run`, from timings.
 
   Args:
-    seconds: of `in_turn`; "dense" is among them.
-    images: number of them.
+    seconds: timings of `in_turn`, including "dense".
+    images: number of images in a timed call.
 
   Returns:
     {name: dictionary}.
@@ -95,16 +95,16 @@ def summarize(seconds, images):
 
 
 def synthetic_images(network, count, share):
-  """Noise whose kept counts spread over the images as those of photographs do.
+  """Noise images whose numbers of kept patches vary as those of photographs do.
 
-  A random network spreads its attention evenly over faint patches and unevenly over strong ones,
-  so the images differ in contrast; by how much is tried out until the counts of the first stage
-  spread by `REAL_SPREAD`.
+  A random network attends evenly to faint patches and unevenly to strong ones, so the images get
+  different contrasts. The range of contrasts is chosen such that the counts of the first stage have
+  a relative spread of `REAL_SPREAD`.
 
   Args:
     network: a `Network` whose architecture prunes.
     count: number of images.
-    share: of the patches that the first stage keeps.
+    share: share of the patches that the first stage keeps.
 
   Returns:
     (count, s, s, 3) uint8.
@@ -131,7 +131,7 @@ def synthetic_images(network, count, share):
 
 
 def sharpened(network):
-  """A random network whose attention is uneven enough to have something to prune by."""
+  """A random network with its attention sharpened, so that pruning has differences to work on."""
 
   def sharpen(name, value):
     if name.endswith("qkv.kernel"):
@@ -142,18 +142,18 @@ def sharpened(network):
 
 
 def photographs(directory, count, network):
-  """Image files below a directory, evenly spaced, as the network sees them.
+  """Reads evenly spaced image files below a directory, preprocessed for the network.
 
   Args:
-    directory: searched with everything below it.
-    count: number of images; repeated where there are fewer.
+    directory: directory that is searched recursively.
+    count: number of images; some repeat if there are fewer.
     network: a `Network`.
 
   Returns:
     (count, s, s, 3) uint8.
 
   Raises:
-    InputError: no images there, or one that cannot be read.
+    InputError: there are no images, or one cannot be read.
   """
   files = image_files.find(directory)
   if not files:
@@ -163,7 +163,7 @@ def photographs(directory, count, network):
 
 
 def representative(network, images, count):
-  """The images whose costs are evenly spaced quantiles of all: for one image, the median.
+  """Chooses images at evenly spaced quantiles of the cost: for a single image, the median.
 
   Args:
     network: a `Network` that prunes.
@@ -171,7 +171,7 @@ def representative(network, images, count):
     count: number of images to choose.
 
   Returns:
-    (count, s, s, 3) uint8 images and (count, stages) float32 patches kept of each.
+    (count, s, s, 3) uint8 images and (count, stages) float32 number of patches kept of each.
   """
 
   @jax.jit
@@ -184,7 +184,7 @@ def representative(network, images, count):
 
 
 def _forwards(network, kept):
-  """Every execution as a function of (model, images), and its mean GMACs where so much is kept."""
+  """Every execution as a function of (model, images), and its mean GMACs for the given `kept`."""
   arch = network.arch
   pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
   scheduled = schedule.at(arch, pruned / complexity.dense_gmacs(arch))

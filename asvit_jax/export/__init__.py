@@ -1,1 +1,1 @@
-"""Networks as files that others run: what is in them, their formats, writing and loading."""
+"""Export of networks as files for other programs: formats, writing, verification and loading."""

@@ -1,4 +1,4 @@
-"""Zip archives of others: no more is unpacked than their sizes, and their headers, allow."""
+"""Safe reading of untrusted zip archives: never unpacks more than the sizes in their headers."""
 
 import contextlib
 import io
@@ -10,26 +10,26 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 
 _MOST_FILES = 10_000
-# Weights and programs are stored as they are, and packed again they get little smaller. Zeros would
-# get a thousand times smaller.
+# Weights and programs are stored uncompressed, and compress little. Zeros would compress a
+# thousandfold.
 _MOST_RATIO, _FREE = 16, 16 << 20
-# Of the others, zipfile unpacks all that it has read, whatever that becomes.
+# With other methods, zipfile unpacks all data that it has read, of any size.
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @contextlib.contextmanager
 def opened(file, what, size=None):
-  """A `zipfile.ZipFile` to read, whose files together are of a size that it can hold.
+  """Opens a `zipfile.ZipFile` for reading, if the total size of its files is plausible.
 
   Args:
     file: path, or bytes.
-    what: it is, for the error.
-    size: bytes that it takes packed, where it was itself in an archive: what is packed twice
-      unpacks to no more.
+    what: a description for the error.
+    size: the archive's compressed size in bytes if it is itself in an archive: data compressed
+      twice must not unpack to more.
 
   Raises:
-    InputError: more files, or more in them, than it can hold; or one that is there twice.
-    zipfile.BadZipFile: no archive, or packed in another way than by deflate.
+    InputError: there are implausibly many or large files, or one appears twice.
+    zipfile.BadZipFile: not an archive, or compressed by another method than deflate.
   """
   if size is None:
     size = len(file) if isinstance(file, bytes) else file.stat().st_size
@@ -38,27 +38,27 @@ def opened(file, what, size=None):
     most, unpacked = _FREE + _MOST_RATIO * size, sum(entry.file_size for entry in entries)
     if unpacked > most or len(entries) > _MOST_FILES:
       raise InputError(
-        f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files: "
-        "no weights or programs do; do not open it"
+        f"{what} has {size:,} bytes and would unpack to {unpacked:,} in {len(entries):,} files, "
+        "far more than weights or programs do: do not open it"
       )
     if len(set(archive.namelist())) < len(entries):
       raise InputError(f"{what} has a file twice: fetch or export it again")
     if any(entry.compress_type not in _PACKED for entry in entries):
-      raise zipfile.BadZipFile("packed in another way than by deflate")
+      raise zipfile.BadZipFile("compressed by another method than deflate")
     yield archive
 
 
 def read(archive, name):
-  """The bytes of a file in an archive, and no more of them than its header says.
+  """The bytes of a file in an archive, at most as many as its header says.
 
   Raises:
-    KeyError: there is none of that name.
-    zipfile.BadZipFile: it is damaged.
+    KeyError: there is no file of that name.
+    zipfile.BadZipFile: the file is damaged.
   """
   size = archive.getinfo(name).file_size
   with archive.open(name) as file:
     parts, left = [], size
-    while left:  # in parts: in one, the unpacked could be longer before it is cut
+    while left:  # in parts: a single read could unpack more before it is truncated
       part = file.read(min(left, 1 << 24))
       if not part:
         raise zipfile.BadZipFile(f"{name} is shorter than its {size:,} bytes")
@@ -72,12 +72,12 @@ def arrays(content, what, size=None):
 
   Args:
     content: bytes.
-    what: they are, for the error.
+    what: a description for the error.
     size: as for `opened`.
 
   Raises:
-    InputError: an array that is larger than what the file holds.
-    zipfile.BadZipFile: no such file.
+    InputError: the size of an array does not match its data.
+    zipfile.BadZipFile: not an .npz file.
   """
   with opened(content, what, size) as archive:
     return {
@@ -96,7 +96,7 @@ def _array(content, what):
     }[version]
     shape, _, dtype = header(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-      raise ValueError(f"{shape} of {dtype} is not what the file holds")
+      raise ValueError(f"{shape} of {dtype} does not match the file's data")
     return np.load(io.BytesIO(content), allow_pickle=False)
   except (ValueError, KeyError, OSError) as error:
-    raise InputError(f"{what} is no array ({str(error)[:200]}): export it again") from error
+    raise InputError(f"{what} is not an array ({str(error)[:200]}): export it again") from error

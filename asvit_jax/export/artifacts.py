@@ -1,4 +1,4 @@
-"""Exported artifacts, each run with the library that it is made for."""
+"""Loads exported artifacts and runs each with the library of its format."""
 
 import dataclasses
 import importlib.metadata
@@ -29,11 +29,11 @@ class Artifact:
   """A loaded artifact: call it with images.
 
   Attributes:
-    programs: what it runs.
-    note: what is written of it, the content of `NAME.json`.
-    arch: the `Architecture` of its network, with the stages at which it prunes or could.
-    preprocessing: what it expects of its images.
-    classes: names by label, or None where they are not known.
+    programs: the programs it runs.
+    note: the description of the artifact, the content of `NAME.json`.
+    arch: the `Architecture` of the network, with the stages at which it prunes or could.
+    preprocessing: the `Preprocessing` of its images.
+    classes: names by label, or None if they are unknown.
   """
 
   programs: Programs
@@ -44,28 +44,28 @@ class Artifact:
 
   @property
   def packed_sizes(self):
-    """Batch sizes of its packed programs, increasing; empty where it runs packed at none."""
+    """Batch sizes of the packed programs, ascending; empty if there are none."""
     return self.programs.packed_sizes
 
   @property
   def execution(self):
-    """Of its program for any number of images: dense, masked or fixed; None of earlier notes."""
+    """The execution of the program for any number of images; None in notes of older versions."""
     return self.note.get("execution")
 
   def __call__(self, images, tokens=False):
-    """Runs it, at the batch sizes of its programs: filled up, or one after the other.
+    """Runs the artifact at the batch sizes of its programs; pads or splits the images to fit.
 
     Args:
-      images: (b, s, s, 3) uint8, of any number; or a list of images, see `vit.images`.
-      tokens: whether to return what it says of tokens, which is for an artifact that was exported
-        with `tokens=True`.
+      images: (b, s, s, 3) uint8, any number of images; or a list of images, see `vit.images`.
+      tokens: whether to return tokens; needs an artifact that was exported with `tokens=True`.
 
     Returns:
-      (b, classes) logits and (b, stages) patches kept, NumPy arrays of float32; and (b, 1 + n, d)
-      float32 tokens and their (b, 1 + n) int32 positions, as in `Outputs`, where asked for.
+      (b, classes) logits and (b, stages) kept patches, NumPy arrays of float32; with `tokens` also
+      (b, 1 + n, d) float32 tokens and their (b, 1 + n) int32 positions, as in `Outputs`.
 
     Raises:
-      InputError: images of another shape or type, none, or tokens of an artifact without.
+      InputError: the images have another shape or type, or there are none, or the artifact returns
+        no tokens.
     """
     images = checked(images, self.arch, self.preprocessing, pixels_only=True)
     if tokens:
@@ -75,13 +75,13 @@ class Artifact:
     return found if tokens else found[: len(OUTPUTS)]
 
   def check_outputs(self, found):
-    """Raises InputError where programs return what does not fit the network of the note.
+    """Raises InputError if the programs' outputs do not match the network of the note.
 
     Args:
       found: {name of an output: array, or its shape}, (b, classes) logits and (b, stages) kept.
     """
     expected = {"logits": self.arch.classes}
-    if "prune_before" in self.note:  # which early notes do not have
+    if "prune_before" in self.note:  # missing in early notes
       expected["kept"] = len(self.note["prune_before"])
     for name, count in expected.items():
       if name not in found:
@@ -99,21 +99,21 @@ class Artifact:
         )
 
   def check_tokens(self):
-    """Raises InputError unless it returns tokens."""
+    """Raises InputError unless the artifact returns tokens."""
     if "tokens" not in self.note.get("outputs", OUTPUTS):
       raise InputError(
         "this artifact returns no tokens: export it with --tokens (`Network.export(tokens=True)`)"
       )
 
   def warm_up(self, batch_sizes=None):
-    """Compiles and loads all that calls need, so that none of them does.
+    """Compiles and loads everything that calls need, so that no call has to.
 
     Args:
-      batch_sizes: that calls run at from then on, fewer than those of its programs; where one
-        program takes any number but compiles for each, any, by default 1 and 32.
+      batch_sizes: batch sizes of all later calls: some of its programs' sizes; or, if one program
+        takes any number but compiles for each, any sizes, by default 1 and 32.
 
     Raises:
-      InputError: a size that there is no program for.
+      InputError: there is no program for a size.
     """
     self.programs.warm_up(np.zeros(self.arch.image_shape, np.uint8), batch_sizes)
 
@@ -122,22 +122,23 @@ def load_artifact(path, parts=()):
   """Loads an artifact.
 
   Args:
-    path: of the artifact; its `NAME.json` stands beside it.
-    parts: names of parts of your own, `package.module:object`, that this may name: its format, and
-      what its network is of. Opening a file imports nothing else.
+    path: path of the artifact, with its `NAME.json` beside it.
+    parts: names of your own parts, `package.module:object`, that the artifact may use: its format,
+      and parts of its network. Opening a file imports nothing else.
 
   Returns:
     `Artifact`.
 
   Raises:
-    InputError: nothing there, or damaged; a missing library, or one that is too old; a format that
-      cannot be run; a note that is not of this artifact; or code from outside of this package that
-      is not in `parts`.
+    InputError: the artifact is missing or damaged; a library is missing or too old; its format
+      holds no programs; the note belongs to another artifact; or it names code outside this package
+      that is not in `parts`.
   """
   parts, note = typed(parts), read_note(path)
   _check_versions(note, path)
   form = _format(note["format"], path, parts)
-  arch = architecture(note, parts) if "architecture" in note else None  # before anything runs
+  # Checked before anything runs.
+  arch = architecture(note, parts) if "architecture" in note else None
   notes.check_artifact(note, path)
   programs = form.load(path)
   arch = arch or architecture(note, parts)
@@ -158,15 +159,15 @@ def architecture(note, parts=()):
   """The `Architecture` of an artifact, from its note.
 
   Args:
-    note: see `read_note`.
+    note: the note, see `read_note`.
     parts: as for `load_artifact`.
 
   Raises:
-    InputError: a note of another version, or one that names other code.
+    InputError: the note is of an unknown version, or names code that is not in `parts`.
   """
   if "architecture" in note:
     return vit.Architecture.from_json(note["architecture"], "the artifact's description", parts)
-  try:  # written before architectures were
+  try:  # the note is older than architectures
     return dataclasses.replace(
       vit.VARIANTS[note["variant"]],
       image_size=note["image_size"],
@@ -178,29 +179,29 @@ def architecture(note, parts=()):
 
 
 def _format(name, path, parts):
-  """The `Format` of that name; a file that comes from elsewhere names it, so it must be one."""
+  """The `Format` of that name; raises InputError for untrusted code or anything else."""
   if isinstance(name, str) and ":" in name and name not in parts:
     raise InputError(
-      f"artifact {path}: {on_a_line(name)[:100]!r} is no export format of this package, but code "
-      "from outside of it, and opening a file runs none: where you trust it, type the name, "
-      "--parts=NAME or parts=[NAME]"
+      f"artifact {path}: {on_a_line(name)[:100]!r} is not an export format of this package, but "
+      "code outside it; opening a file never runs such code: if you trust it, type the name "
+      "yourself, --parts=NAME or parts=[NAME]"
     )
   try:
     form = FORMATS[name]
   except InputError as error:
     raise InputError(f"artifact {path}: {error}") from error
   if not isinstance(form, Format):
-    raise InputError(f"artifact {path}: {name!r} is no export format: export it again")
+    raise InputError(f"artifact {path}: {name!r} is not an export format: export it again")
   return form
 
 
 def _check_versions(note, path):
-  """Raises InputError where an installed library is older than an artifact needs."""
+  """Raises InputError if an installed library is older than an artifact needs."""
   for package, least in note.get("least_versions", {}).items():
     try:
       installed = importlib.metadata.version(package)
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # or no name of one
-      continue  # where it is needed, its format says so
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter of odd names
+      continue  # if it is needed, the format reports it
     if _release(installed) < _release(least):
       raise InputError(
         f"artifact {path} needs {package} {least} or newer, and {installed} is installed: "

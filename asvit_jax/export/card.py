@@ -1,4 +1,4 @@
-"""A model card: what a repository of a model hub says of an artifact."""
+"""The model card of an artifact, for its repository on a model hub."""
 
 import json
 import re
@@ -36,36 +36,38 @@ asvit predict --artifact {quoted} IMAGE …
 Or from Python, `asvit_jax.load_artifact({text})(images)`.
 """,
 }
-# Of what evaluate.py reports, with how it is written.
+# {key of evaluate.py's result: (title, format)}.
 _MEASURED = {
   "top1": ("top-1", "{:.2f} %"),
   "top5": ("top-5", "{:.2f} %"),
-  "gmacs": ("GMACs, mean of an image", "{:.4g}"),
+  "gmacs": ("GMACs per image, mean", "{:.4g}"),
   "share": ("share of the dense network's", "{:.3f}"),
   "images": ("images", "{}"),
 }
 
 
 def card(note, repository, file, results=None):
-  """The text of a README.md.
+  """The text of an artifact's README.md.
 
   Args:
-    note: of the artifact, see `writing.export`.
+    note: note of the artifact, see `writing.export`.
     repository: OWNER/NAME.
-    file: what the artifact is called in it.
-    results: what evaluate.py ended with, a dictionary, or None: then the card has no results.
+    file: name of the artifact in the repository.
+    results: final result of evaluate.py, a dictionary; None for a card without results.
   """
   arch, prune_before = note["architecture"], note["prune_before"]
   height, width = np.broadcast_to(note["image_size"], 2)
   if prune_before:
     what = "A vision transformer that drops the patches that an image does not need"
     if arch["reduction"] != "drop":
-      what = "A vision transformer that merges the patches that an image does not need into others"
+      what = (
+        "A vision transformer that merges the patches that an image does not need into similar ones"
+      )
   else:
     what = "A vision transformer, dense: nothing is pruned"
-  file = on_a_line(file).replace("`", "'")  # code in Markdown cannot hold one
+  file = on_a_line(file).replace("`", "'")  # code in Markdown cannot contain a backquote
   rows = [
-    ("network", note["variant"] or "of its own"),
+    ("network", note["variant"] or "custom"),
     *((key.replace("_", " "), arch[key]) for key in ("width", "depth", "heads")),
     ("image size, patch size", f"{height}×{width}, {note['patch_size']}"),
     ("classes", note["num_classes"]),
@@ -94,7 +96,7 @@ def card(note, repository, file, results=None):
 
 
 def check_results(results):
-  """Raises InputError unless results are what evaluate.py ends with."""
+  """Raises InputError unless `results` has the form of evaluate.py's final result."""
   expected = "expected the line of JSON that evaluate.py ends with, with top1 and images"
   if not (isinstance(results, dict) and {"top1", "images"} <= results.keys()):
     raise InputError(f"--results: {expected}")
@@ -107,7 +109,7 @@ def _pruning_rows(note, arch):
     return []
   blocks = ", ".join(map(str, note["prune_before"]))
   rows = [("prunes before blocks (from 0)", blocks), ("score", arch["score"])]
-  if note.get("execution") == "fixed":  # then nothing reads the thresholds
+  if note.get("execution") == "fixed":  # then the thresholds have no effect
     rows.append(("patches that each stage keeps of every image", _numbers(note["counts"][0])))
   else:
     rows.append(("thresholds", _numbers(note["thresholds"])))
@@ -118,7 +120,7 @@ def _pruning_rows(note, arch):
 
 
 def _numbers(values):
-  if values and isinstance(values[0], list):  # for several budgets
+  if values and isinstance(values[0], list):  # one list per budget
     return "; ".join(map(_numbers, values))
   return ", ".join(f"{value:.6g}" for value in values)
 
@@ -128,11 +130,15 @@ def _results(results):
     return []
   found = {name: how for name, how in _MEASURED.items() if name in results}
   rows = [(title, form.format(results[name])) for name, (title, form) in found.items()]
-  return ["## Results\n", "As its author gave them, of evaluate.py.\n", _table(("", ""), rows)]
+  return [
+    "## Results\n",
+    "Measured with evaluate.py, as the author reports.\n",
+    _table(("", ""), rows),
+  ]
 
 
 def _cell(value):
-  """A value in a table; text of others shows as it is, and is neither markup nor HTML."""
+  """A value in a table, escaped so that text is neither Markdown nor HTML."""
   if isinstance(value, int | float) or _is_numbers(value):
     return value
   return re.sub(r"[\\`*\[\]<>|~$&!]", lambda m: f"&#{ord(m[0])};", on_a_line(value))

@@ -1,4 +1,4 @@
-"""Artifacts into a repository of the Hugging Face hub, with a model card."""
+"""Pushes artifacts to a repository of the Hugging Face hub, with a model card."""
 
 import pathlib
 import re
@@ -10,13 +10,13 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.export.card import card
 from asvit_jax.export.notes import note_path, read_note
 
-# What `hf:OWNER/NAME`, and timm, look for.
+# The file that `hf:OWNER/NAME` and timm load.
 WEIGHTS = "model.safetensors"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check(repository):
-  """Raises InputError where nothing could be pushed: a bad name, no library, no token.
+  """Raises InputError if nothing could be pushed: invalid name, missing library or token.
 
   Args:
     repository: OWNER/NAME.
@@ -27,21 +27,21 @@ def check(repository):
 
 
 def push(path, repository, results=None, private=False):
-  """Pushes an artifact, its note and a README.md, in one commit; makes the repository.
+  """Pushes an artifact, its note and a README.md in one commit; creates the repository if needed.
 
-  Weights in safetensors are called `model.safetensors` there; what has the same names is replaced.
+  Safetensors weights are named `model.safetensors` there; files of the same names are replaced.
 
   Args:
-    path: of the artifact, as `writing.export` wrote it.
+    path: path of the artifact, as `writing.export` wrote it.
     repository: OWNER/NAME.
-    results: for the card, or None; see `card`.
-    private: whether a repository that is new is nobody else's to see.
+    results: results for the card, or None; see `card`.
+    private: whether a new repository is private.
 
   Returns:
-    Its address.
+    Address of the repository.
 
   Raises:
-    InputError: the hub refuses, or cannot be reached.
+    InputError: the hub refuses or cannot be reached.
   """
   note = read_note(path)
   name = WEIGHTS if note["format"] == "safetensors" else storage.path(path).name
@@ -62,17 +62,17 @@ def push(path, repository, results=None, private=False):
 
 
 def _ask(repository, question):
-  """What a function of the hub's interface returns; raises InputError for what it raises."""
+  """The result of a function of `huggingface_hub.HfApi`; raises InputError for any failure."""
   try:
     import huggingface_hub
   except ImportError as error:
     raise InputError(
-      f"--push-to-hub {repository}: huggingface_hub does it and is not installed: "
+      f"--push-to-hub {repository} needs huggingface_hub, which is not installed: "
       "`pip install huggingface_hub`"
     ) from error
   try:
     return question(huggingface_hub.HfApi())
-  except Exception as error:  # of the hub, the network and files: there is no common type
+  except Exception as error:  # the hub, the network and files raise errors of no common type
     raise InputError(
       f"--push-to-hub {repository}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
       "check the network and the token, `hf auth login`"

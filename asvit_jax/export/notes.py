@@ -1,4 +1,4 @@
-"""The note of an artifact, `NAME.json`: what it says, and whether the two belong together."""
+"""The note of an artifact, `NAME.json`: its form, and whether it belongs to the artifact."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from asvit_jax.vit import description as descriptions
 _COUNT = schema.integer(0, 1 << 20)
 _CHECKSUM = schema.text(64)
 CHECKSUMS = schema.either(_CHECKSUM, schema.table(others=_CHECKSUM))  # see `checksums`
-# What comes from `Network.describe` has its own form; the rest is of `writing.export`.
+# `descriptions.FIELDS` come from `Network.describe`, the others from `writing.export`.
 _NOTE = schema.table(
   descriptions.FIELDS
   | {
@@ -31,27 +31,27 @@ _NOTE = schema.table(
   },
   required=("format",),
 )
-# Of the preprocessing, what a program has inside: another could not be noticed from its answers.
+# The preprocessing that is part of the programs: a wrong value in the note would go unnoticed.
 _INSIDE = ("mean", "std")
-# What says how to prepare images for an artifact, and what the network in it is.
+# Fields that describe the network and the preparation of its images.
 _DESCRIBES = ("variant", "architecture", "preprocessing", "classes", "budgets", "budget")
 _DESCRIBES += ("image_size", "patch_size", "num_classes", "thresholds", "outputs", "speedups")
 _DESCRIBES += ("counts", "execution")
 
 
 def note_path(artifact):
-  """Where the note of an artifact stands; raises InputError for a path without a name, as `/`."""
+  """Path of an artifact's note; raises InputError for a path without a file name, as `/`."""
   artifact = storage.path(artifact)
   if not artifact.name:
-    raise InputError(f"artifact {str(artifact)!r}: it is no name of a file: give one")
+    raise InputError(f"artifact {str(artifact)!r}: it does not end in the name of a file: give one")
   return artifact.with_name(artifact.name + ".json")
 
 
 def read_note(artifact):
-  """The note of an artifact, a dictionary.
+  """Reads the note of an artifact, a dictionary.
 
   Raises:
-    InputError: no artifact there, or no note of this form beside it.
+    InputError: there is no artifact, or no valid note beside it.
   """
   path, place = storage.path(artifact), note_path(artifact)
   if not path.exists():
@@ -60,25 +60,25 @@ def read_note(artifact):
     note = loads(storage.read(place, descriptions.MOST_BYTES), "it")
   except (OSError, InputError) as error:
     raise InputError(
-      f"artifact {path}: {place.name}, which says what it is, is missing or damaged "
+      f"artifact {path}: its description {place.name} is missing or damaged "
       f"({error.strerror if isinstance(error, OSError) else error}); keep the two together"
     ) from error
   return note
 
 
 def loads(content, what, advice="export it again"):
-  """A note from JSON; raises InputError where it is none of this form.
+  """Parses a note from JSON; raises InputError if it does not have the form of a note.
 
   Args:
     content: bytes or text.
-    what: it is, for the error.
-    advice: for the error.
+    what: a description for the error.
+    advice: what to do, for the error.
   """
   return descriptions.loads(content, what, advice, _NOTE)
 
 
 def checksums(path):
-  """SHA-256 of a file, or {relative name: SHA-256} of the files of a directory."""
+  """SHA-256 of a file, or {relative path: SHA-256} of the files of a directory."""
   if path.is_file():
     return _of_file(path)
   files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -86,29 +86,29 @@ def checksums(path):
 
 
 def checksum_of_names(note):
-  """SHA-256 of what no output of a program shows: the names of its classes, mean and std."""
+  """SHA-256 of the parts of a note that no output reveals: names of classes, mean and std."""
   preprocessing = note.get("preprocessing", {})
   said = [note.get("classes"), *(preprocessing.get(key) for key in _INSIDE)]
   return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def checksum_of_description(note):
-  """SHA-256 of all that a note says of its network and of the images that go into it."""
+  """SHA-256 of everything that a note says about its network and the images for it."""
   said = {key: note[key] for key in _DESCRIBES if key in note}
   return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_artifact(note, artifact):
-  """Raises InputError where a note is not that of the artifact beside it, by their checksums.
+  """Raises InputError if a note does not belong to the artifact beside it, by their checksums.
 
   Args:
-    note: of `read_note`.
-    artifact: path.
+    note: note of `read_note`.
+    artifact: path of the artifact.
   """
-  if "sha256" not in note:  # of a version from before it was written
+  if "sha256" not in note:  # written by a version without checksums
     log(
-      f"WARNING: {note_path(artifact).name} has no checksum, so nothing says whether it belongs to "
-      f"{artifact}: export it again"
+      f"WARNING: {note_path(artifact).name} has no checksum, so it may not belong to {artifact}: "
+      "export it again"
     )
     return
   with storage.local(artifact) as file:
@@ -119,36 +119,36 @@ def check_artifact(note, artifact):
   differ = sorted(set(found.items()) ^ set(note["sha256"].items())) if kinds == {True} else ()
   which = f" (first in {on_a_line(differ[0][0])[:100]})" if differ else ""
   raise InputError(
-    f"artifact {artifact} is not the one that {note_path(artifact).name} describes: another "
-    f"SHA-256{which}; bring back the two that were exported together, or export it again"
+    f"artifact {artifact} is not the one that {note_path(artifact).name} describes: its SHA-256 "
+    f"differs{which}; restore the two that were exported together, or export it again"
   )
 
 
 def check_description(note, artifact):
-  """Raises InputError where a note describes another network than it did when it was written.
+  """Raises InputError if a note was changed after it was written, by its own checksums.
 
-  Of notes from before there was a checksum of all that they describe, names of classes, mean and
-  std are held to theirs, and the rest is taken with a warning.
+  Notes of older versions have a checksum only of names, mean and std, or none; the rest is accepted
+  with a warning.
 
   Args:
-    note: of `read_note`.
-    artifact: path, for the error.
+    note: note of `read_note`.
+    artifact: path of the artifact, for the error.
   """
   if note.get("names_sha256", checksum_of_names(note)) != checksum_of_names(note):
     raise InputError(
       f"artifact {artifact}: the classes, mean or std in {note_path(artifact).name} are not those "
-      "that it was exported with: bring back the note, or export it again"
+      "with which it was exported: restore the note, or export it again"
     )
   if "description_sha256" not in note:
-    if "sha256" in note:  # else `check_artifact` said as much
+    if "sha256" in note:  # else `check_artifact` has warned already
       log(
-        f"WARNING: {note_path(artifact).name} has no checksum of what it says of the network and "
-        "its images, as those of earlier versions: export it again"
+        f"WARNING: {note_path(artifact).name} was written by an earlier version and has no "
+        "checksum of its description of the network: export it again"
       )
   elif note["description_sha256"] != checksum_of_description(note):
     raise InputError(
       f"artifact {artifact}: the network or the preprocessing in {note_path(artifact).name} is not "
-      "what it was exported with: bring back the note, or export it again"
+      "that with which it was exported: restore the note, or export it again"
     )
 
 

@@ -1,4 +1,4 @@
-"""What runs inside of artifacts."""
+"""The programs inside artifacts: functions of parameters and images."""
 
 import functools
 
@@ -15,27 +15,27 @@ from asvit_jax.sparsity.executions import EXECUTIONS, fixed_count, in_place
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZES = (1, 32)
 OUTPUTS = ("logits", "kept")
-FEATURES = ("tokens", "positions")  # besides, where they are asked for
+FEATURES = ("tokens", "positions")  # further outputs, with `tokens`
 _PACKED = "packed_"
-# Not cut to the size of a cache: where any number of images may come, there is no telling parts.
+# Not split to fit a cache: the number of images is unknown when the program is written.
 _UNCUT = {"dense": in_place.dense, "masked": in_place.masked, "fixed": fixed_count.fixed}
 
 
 def programs(network, batch_sizes, tokens=False, execution=None):
-  """The programs that an artifact of a network has.
+  """The programs of an artifact of a network.
 
   Args:
     network: a `Network` that computes in float32.
-    batch_sizes: of the packed programs, which a network without thresholds has none of.
-    tokens: whether they return `FEATURES` too.
-    execution: as for `program_for_any_number`. Fixed, there are no packed programs, which keep
-      other tokens: what is kept of an image must not depend on how many come with it.
+    batch_sizes: batch sizes of the packed programs; a network without thresholds has none.
+    tokens: whether the programs return `FEATURES`, too.
+    execution: as for `program_for_any_number`. With "fixed" there are no packed programs: they
+      keep other tokens, and the tokens kept of an image must not depend on the batch size.
 
   Returns:
     {name: (program, its batch size or None for any)}. A program is a function of {flat name:
-    parameter}, see `flat_params`, and (b, s, s, 3) uint8 images; it returns a dictionary of
-    `logits` (b, classes) and `kept` (b, stages), and of `tokens` (b, 1 + n, d), 0 where
-    `positions` (b, 1 + n) are -1; see `Outputs`.
+    parameter}, see `flat_params`, and (b, s, s, 3) uint8 images. It returns a dictionary of
+    `logits` (b, classes) and `kept` (b, stages), with `tokens` also of `tokens` (b, 1 + n, d) and
+    `positions` (b, 1 + n); a token is 0 where its position is -1. See `Outputs`.
   """
   name, any_number = program_for_any_number(network, tokens, execution)
   found = {name: (any_number, None)}
@@ -46,20 +46,21 @@ def programs(network, batch_sizes, tokens=False, execution=None):
 
 
 def program_for_any_number(network, tokens=False, execution=None):
-  """The name and the program of `programs` that takes any number of images.
+  """The name and the program, as in `programs`, that takes any number of images.
 
   Args:
     network: see `programs`.
     tokens: see `programs`.
-    execution: "masked" or "fixed" of a network that prunes; by default masked, or else dense.
+    execution: "masked" or "fixed" for a network that prunes; by default masked if it prunes, else
+      dense.
   """
   name = execution or execution_for_any_number(network)
-  more = {"tokens": tokens} if name == "fixed" else {}  # the others return them in any case
+  more = {"tokens": tokens} if name == "fixed" else {}  # the others always return tokens
   return name, _program(network, functools.partial(_UNCUT[name], **more), tokens)
 
 
 def execution_for_any_number(network, execution=None):
-  """The execution of `program_for_any_number`; raises InputError for one that cannot be."""
+  """The execution of `program_for_any_number`; raises InputError for an impossible one."""
   if execution is None:
     return "masked" if network.prunes else "dense"
   if execution not in ("masked", "fixed"):
@@ -72,17 +73,17 @@ def execution_for_any_number(network, execution=None):
 
 
 def output_names(tokens):
-  """The names of what programs return, in order."""
+  """The names of a program's outputs, in order."""
   return (*OUTPUTS, *FEATURES) if tokens else OUTPUTS
 
 
 def meaningful(outputs):
-  """(b, 1 + n, d) the tokens of `Outputs`, with 0 in the rows that mean nothing."""
+  """(b, 1 + n, d) tokens of `Outputs`, with 0 in the rows of removed tokens."""
   return jnp.where(outputs.positions[..., None] >= 0, outputs.tokens, 0.0)
 
 
 def batch_size(name):
-  """The batch size in the name of a program; None where it takes any."""
+  """The batch size in the name of a program; None if it takes any."""
   return int(name.removeprefix(_PACKED)) if name.startswith(_PACKED) else None
 
 

@@ -1,4 +1,4 @@
-"""The programs of a loaded artifact, run so that no number of images is slow or compiles anew."""
+"""Runs the programs of a loaded artifact for any number of images, without recompilation."""
 
 import numpy as np
 
@@ -8,43 +8,43 @@ from asvit_jax.export.programs import BATCH_SIZES
 
 
 class Programs:
-  """The programs of a loaded artifact: call it with (b, s, s, 3) uint8 images of any number.
+  """The programs of a loaded artifact: call it with any number of (b, s, s, 3) uint8 images.
 
   Args:
-    programs: {batch size, or None for any: function of images that returns a sequence of
-      `programs.OUTPUTS`, or with `programs.FEATURES`}.
-    compiles: whether the program for any number of images compiles once for every number.
+    programs: {batch size, or None for any: function of images that returns the sequence of
+      `programs.OUTPUTS`, optionally followed by `programs.FEATURES`}.
+    compiles: whether the program for any number of images compiles again for each number.
 
   Attributes:
     by_size: the programs.
-    sizes: batch sizes that it runs at, increasing; empty where it takes every number as it is.
-    packed_sizes: batch sizes of the packed programs, increasing; empty without.
+    sizes: batch sizes at which it runs, ascending; empty if it runs every number directly.
+    packed_sizes: batch sizes of the packed programs, ascending; empty if there are none.
   """
 
   def __init__(self, programs, compiles=True):
     self.by_size, self._compiles = programs, compiles
     self.sizes = tuple(sorted(size for size in programs if size is not None))
-    # A format that cannot hold a program for any number has none that is packed either.
+    # A format without a program for any number has no packed programs either.
     self.packed_sizes = self.sizes if None in programs else ()
 
   def __call__(self, images):
-    """(b, s, s, 3) uint8 -> (b, classes) logits, (b, stages) kept and what else there is.
+    """(b, s, s, 3) uint8 -> (b, classes) logits, (b, stages) kept, and further outputs if any.
 
-    Images run at `sizes`, see `runs`; what is added to fill one has no part in the results.
+    Images run at `sizes`, see `runs`; padding does not affect results.
 
     Returns:
       A tuple of NumPy arrays.
 
     Raises:
-      InputError: no images.
+      InputError: there are no images.
     """
-    images = np.asarray(images)  # a slice of an array on a device would be a program, too
+    images = np.asarray(images)  # slicing an array on a device would compile, too
     if not len(images):
       raise InputError("no images: expected at least one")
     results, start = [], 0
     for count, size in runs(len(images), self.sizes):
       part = images[start : start + count]
-      # Again the last one, which needs no wider program than it does itself.
+      # Pad with the last image, which needs no wider program than it already does.
       part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
       results.append([np.asarray(array)[:count] for array in self.of_size(size)(part)])
       start += count
@@ -55,15 +55,15 @@ class Programs:
     return self.by_size.get(size) or self.by_size[None]
 
   def warm_up(self, image, sizes=None):
-    """Runs what calls will run, so that none of them compiles or loads anything.
+    """Runs the programs that calls will run, so that no call compiles or loads anything.
 
     Args:
-      image: (s, s, 3) uint8, any.
-      sizes: batch sizes that calls run at from then on; by default those of its programs, or where
-        the one for any number compiles for each, `programs.BATCH_SIZES`.
+      image: (s, s, 3) uint8, any image.
+      sizes: batch sizes of all later calls; by default those of its programs or, if one program
+        compiles for each number, `programs.BATCH_SIZES`.
 
     Raises:
-      InputError: a size that there is no program for.
+      InputError: there is no program for a size.
     """
     fixed = tuple(sorted(size for size in self.by_size if size is not None))
     known = f"this artifact runs at {', '.join(map(str, fixed)) or 'numbers of images'}"
@@ -80,11 +80,12 @@ class Programs:
 def runs(count, sizes):
   """Splits a number of images into runs of given batch sizes.
 
-  Filled up to the next size where at least half of it is used, else cut to the one before.
+  A run is padded to the next larger size if that is at least half used; otherwise it is cut to the
+  next smaller one.
 
   Args:
     count: number of images.
-    sizes: increasing; empty for any.
+    sizes: batch sizes, ascending; empty for any.
 
   Returns:
     List of (images of the run, its size).

@@ -1,4 +1,4 @@
-"""Holds the programs of an artifact against the network in memory."""
+"""Compares the programs of an artifact with the network in memory."""
 
 import functools
 
@@ -11,29 +11,30 @@ from asvit_jax.core.promotion import usual
 from asvit_jax.core.sizes import height_width
 from asvit_jax.export.programs import output_names
 
-TOLERANCE = 1e-3  # of logits, artifact against memory; other compilers sum in another order
-_NEAR = 1e-6  # scores so near a threshold that rounding decides
+TOLERANCE = 1e-3  # of logits; other compilers sum in another order
+_NEAR = 1e-6  # distance from a threshold within which rounding decides
 
 
 def largest_difference(network, programs, name, execution=None):
-  """Runs random and extreme images through every program, and through the network in memory.
+  """Runs random and extreme images through every program and through the network in memory.
 
-  Images with a score so near its threshold that rounding decides are left out.
+  Images with a score so close to its threshold that rounding decides are excluded.
 
   Args:
     network: a `Network` that computes in float32.
     programs: the `Programs` of an artifact of it.
-    name: of the format, for the error.
+    name: name of the format, for the error.
     execution: see `reference`.
 
   Returns:
     The largest difference between logits.
 
   Raises:
-    InputError: they differ, or the tokens do where the programs return them.
+    InputError: logits, kept patches or, if returned, tokens differ.
   """
   images = sample_images(network.arch.image_size)
-  network = network.with_params(jax.device_get(network.params))  # to where this runs
+  # Moves to the current default device.
+  network = network.with_params(jax.device_get(network.params))
   expected, largest = None, 0.0
   for size, program in programs.by_size.items():
     size = size or len(images)
@@ -49,7 +50,7 @@ def largest_difference(network, programs, name, execution=None):
       wrong = _wrong_tokens(*features, expected, rows) if features else 0.0
       if differ.any() or not error <= TOLERANCE or not wrong <= TOLERANCE:
         raise InputError(
-          f"the {name} artifact, reloaded, does not do what the network does (batch of {size}: "
+          f"the reloaded {name} artifact differs from the network (batch of {size}: "
           f"logits differ by {error:.2g}, tokens by {wrong:.2g}, {int(differ.sum())} images keep "
           "other tokens): nothing was exported; please report this with the versions of `pip list`"
         )
@@ -59,18 +60,18 @@ def largest_difference(network, programs, name, execution=None):
 @functools.partial(jax.jit, static_argnames=("tokens", "execution"))
 @usual
 def reference(network, images, tokens=False, execution=None):
-  """What a network in memory makes of images.
+  """The outputs of a network in memory for images.
 
   Args:
     network: a `Network`.
     images: (b, s, s, 3) uint8.
-    tokens: whether its tokens are wanted.
-    execution: "fixed", or by default masked or dense, which packed equals.
+    tokens: whether to return its tokens.
+    execution: "fixed", or by default masked or dense, to which packed is equal.
 
   Returns:
-    Dictionary of `logits` (b, classes), `kept` (b, stages), and `certain` (b,) bool, whether no
-    rounding can decide what is kept of an image; where wanted, `tokens` (b, 1 + n, d) and
-    `positions` (b, 1 + n), too, as in `Outputs`.
+    Dictionary of `logits` (b, classes), `kept` (b, stages), and `certain` (b,) bool, whether the
+    tokens kept of an image do not depend on rounding; with `tokens` also `tokens` (b, 1 + n, d)
+    and `positions` (b, 1 + n), as in `Outputs`.
   """
   execution = execution or ("masked" if network.prunes else "dense")
   outputs = network.apply(images, execution, tokens)
@@ -80,7 +81,8 @@ def reference(network, images, tokens=False, execution=None):
     if execution != "fixed":
       near = jnp.abs(outputs.scores - network.params["thresholds"][:, None]) < _NEAR
       certain = ~(near & (before > 0)).any(axis=(1, 2))
-    # By rank, the least of those kept is the next above the greatest of the rest.
+    # Selection by rank: rounding matters if the lowest kept score is close to the highest dropped
+    # one.
     if execution == "fixed" or network.arch.count_multiple > 1:
       least = jnp.where(outputs.keep > 0, outputs.scores, jnp.inf).min(axis=-1)
       rest = jnp.where(before > outputs.keep, outputs.scores, -jnp.inf).max(axis=-1)
@@ -90,15 +92,15 @@ def reference(network, images, tokens=False, execution=None):
 
 
 def _wrong_tokens(tokens, positions, expected, rows):
-  """The largest difference of tokens, whatever rows they are in, by their common magnitude.
+  """The largest difference between tokens at equal positions, relative to their magnitude.
 
-  Infinite where others are there.
+  Infinite if the sets of positions differ.
 
   Args:
-    tokens: (b, 1 + n, d), of a program.
-    positions: (b, 1 + n), likewise.
-    expected: of `reference`.
-    rows: (b,) images of `expected`.
+    tokens: (b, 1 + n, d) tokens of a program.
+    positions: (b, 1 + n) positions of a program.
+    expected: result of `reference`.
+    rows: (b,) indices of the images in `expected`.
   """
   largest = 0.0
   for found, at, row in zip(tokens, positions, rows, strict=True):
@@ -114,7 +116,7 @@ def _wrong_tokens(tokens, positions, expected, rows):
 
 
 def sample_images(size):
-  """(8, height, width, 3) uint8: noise of several kinds, a gradient, black, white."""
+  """(8, height, width, 3) uint8 images: several kinds of noise, a gradient, black and white."""
   height, width = height_width(size)
   rng = np.random.default_rng(0)
   noise = rng.integers(0, 256, (3, height, width, 3))

@@ -1,4 +1,4 @@
-"""Writes artifacts. None gets its name before it was reloaded, run and held against the network."""
+"""Writes artifacts; each is reloaded, run and compared with the network before it gets its name."""
 
 import contextlib
 import dataclasses
@@ -16,35 +16,35 @@ from asvit_jax.export.programs import BATCH_SIZES, execution_for_any_number, out
 from asvit_jax.sparsity import complexity
 from asvit_jax.vit import description as descriptions
 
-# What tells a note from other files.
+# The schema by which a note is recognised among other files.
 _NOTE = schema.table(
   {"format": schema.text(), "sha256": notes.CHECKSUMS}, ["format", "preprocessing"]
 )
-_LIBRARIES = ("jax", "flax", "numpy")  # that have a part in every artifact
+_LIBRARIES = ("jax", "flax", "numpy")  # libraries involved in every artifact
 
 
 def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options):
-  """Writes an artifact, `NAME.json` beside it, which says what it is, and verifies it.
+  """Writes and verifies an artifact, with its description `NAME.json` beside it.
 
   Args:
     network: a `Network`. An artifact computes in float32, whatever the network's compute type.
-    path: of the artifact: a file, or for some formats a directory. A file is replaced where it
-      exists; a directory where it is an earlier artifact, as the note beside it says, or empty.
+    path: path of the artifact: a file or, for some formats, a directory. An existing file is
+      replaced; an existing directory only if it is empty or an earlier artifact, according to the
+      note beside it.
     form: a name of `FORMATS`.
-    batch_sizes: of the packed programs.
-    budget: share of the dense GMACs that the thresholds are for, if one is known.
-    **options: of the format, see `Format`: `tokens=True` for programs that return the tokens and
-      their positions, too; `opset=N` of ONNX; `execution="fixed"` for programs that keep the
-      network's `counts` of every image, in truly fewer operations, instead of masked and packed;
-      the default of a network that was calibrated for a speed and reached it that way.
+    batch_sizes: batch sizes of the packed programs.
+    budget: share of the dense GMACs for which the thresholds are, if known.
+    **options: options of the format, see `Format`. `tokens=True`: programs also return the tokens
+      and their positions. `opset=N`: version of ONNX's operators. `execution="fixed"`: programs
+      keep the network's `counts` of every image, with actually fewer operations, instead of masked
+      and packed ones; the default of a network that reached its calibrated speed that way.
 
   Returns:
-    Dictionary: the content of `NAME.json`, with the largest difference of logits found.
+    Dictionary: the content of `NAME.json`, including the largest difference of logits found.
 
   Raises:
-    InputError: an unknown format, a missing library, a path that cannot be written, or an artifact
-      that does not do what the network in memory does. Nothing is left under `path` then but what
-      was there before.
+    InputError: the format is unknown, a library is missing, the path cannot be written, or the
+      artifact's outputs differ from the network's. `path` is then unchanged.
   """
   sizes = check_batches(batch_sizes)
   options = {name: value for name, value in options.items() if value not in (None, False)}
@@ -54,14 +54,14 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
   check_options(form, options)
   network = dataclasses.replace(network, dtype="float32")
   if network.default_execution() == "fixed" and "execution" in FORMATS[form].options:
-    options.setdefault("execution", "fixed")  # that of its speed-up
+    options.setdefault("execution", "fixed")  # the execution that reached its speed-up
   execution = execution_for_any_number(network, options.get("execution"))
-  if execution != "fixed":  # as it is without being asked for
+  if execution != "fixed":  # the formats' default needs no option
     options.pop("execution", None)
   chosen = {name: options[name] for name in ("execution",) if name in options}
   with _replacing(path, FORMATS[form]) as (artifact, note):
     FORMATS[form].write(network, artifact, sizes, **options)
-    with devices.exact():  # or the rounding of an accelerator's products would be a difference
+    with devices.exact():  # else an accelerator's rounding would count as a difference
       difference = FORMATS[form].verify(network, artifact, **chosen)
     content = _describe(network, budget) | {
       "format": form,
@@ -84,20 +84,20 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
 
 
 def check_libraries(form):
-  """Raises InputError where a library that the format of that name needs is missing."""
+  """Raises InputError if a library that the format needs is missing."""
   FORMATS[form].check_libraries()
 
 
 def check_options(form, options):
-  """Raises InputError for an option, of {name: value}, that a format does not have."""
+  """Raises InputError for an option, in {name: value}, that a format does not have."""
   FORMATS[form].check_options(options)
 
 
 def check_path(form, path):
-  """Raises InputError where an artifact of that format, and its note, could not be written there.
+  """Raises InputError if an artifact of that format, and its note, could not be written.
 
-  A directory that is no earlier artifact, and a file under the name of the note that is no note,
-  are somebody's.
+  A directory that is not an earlier artifact, and a file in the note's place that is not a note,
+  belong to somebody and are not replaced.
   """
   form = FORMATS[form]
   storage.check_name(path, form.name, bool(form.directory))
@@ -114,7 +114,10 @@ def check_path(form, path):
 
 @contextlib.contextmanager
 def _replacing(path, form):
-  """Paths to write an artifact and its note to, which then take their places: both or neither."""
+  """Yields paths to write an artifact and its note to, which then replace the old ones.
+
+  Either both are replaced or neither.
+  """
   note = notes.note_path(path)
   before = _content(note)
   earlier = _earlier(path) if form.directory else None
@@ -125,17 +128,17 @@ def _replacing(path, form):
     ):
       yield partial, note_partial
   except BaseException:
-    # The note takes its place first: where the artifact then cannot, the earlier one comes back.
+    # The note is replaced first: if the artifact then cannot be, the old note is restored.
     if _content(note) != before:
       storage.remove(note) if before is None else storage.write(note, before)
     raise
 
 
 def _earlier(path):
-  """A function that knows the artifact at a path, a directory, by its note of now.
+  """A function that recognises the artifact directory at a path by its present note.
 
-  It returns the names of the files in the directory, and raises InputError where they are not those
-  that the note lists, as they were written.
+  It returns the names of the files in the directory, and raises InputError unless they are exactly
+  those that the note lists, unchanged.
   """
   note = notes.note_path(path)
   noted = _checksums_noted(note) if note.exists() else None
@@ -148,7 +151,7 @@ def _earlier(path):
         if not links and notes.checksums(copy) == noted:
           return names
     raise InputError(
-      f"{path} is a directory, and {note.name} beside it does not list what is in it as an "
+      f"{path} is a directory, and {note.name} beside it does not describe its content as an "
       "artifact: give another name, or move it away"
     )
 
@@ -156,10 +159,10 @@ def _earlier(path):
 
 
 def _checksums_noted(note):
-  """What a note says of the files of its artifact, see `notes.checksums`; None of one from before.
+  """The checksums in a note, see `notes.checksums`; None if the note is of an older version.
 
   Raises:
-    InputError: it is another file.
+    InputError: the file is not a note.
   """
   try:
     content = storage.read(note, descriptions.MOST_BYTES)
@@ -179,7 +182,7 @@ def _content(file):
 
 
 def _describe(network, budget):
-  """What a note says of a network, apart from the artifact itself."""
+  """The part of a note that describes the network."""
   arch, preprocessing = network.arch, network.preprocessing
   rectangle, sides = isinstance(arch.image_size, tuple), "shorter side"
   if preprocessing.crop_mode == "squash":
@@ -205,7 +208,7 @@ def _describe(network, budget):
 
 
 def _versions(form):
-  """{package: version} of what is installed and could have had a part in an artifact."""
+  """{package: version} of the installed libraries that may have taken part in an artifact."""
   forms = [*(FORMATS[name] for name in FORMATS), FORMATS[form]]
   needed = [name for f in forms for pair in f.needs.items() for name in reversed(pair)]
   found = {}

@@ -1,1 +1,1 @@
-"""Holds the implementation against reference numbers of the authors' PyTorch code."""
+"""Comparison of this implementation with reference numbers of the authors' PyTorch code."""

@@ -1,10 +1,9 @@
-"""Holds this implementation against reference numbers of the authors' PyTorch code.
+"""Compares this implementation with reference numbers of the authors' PyTorch code.
 
-The file has a small random network, a batch, and what the reference computed with them: evaluation,
-one training step with every loss term and gradient, the batch norm's statistics after it, and the
-first steps of a trajectory. `meta` has the hyper-parameters. Evaluation is held against the masked
-and the packed execution, the latter for each image alone and for the batch. Ends with one line of
-JSON: the largest errors and `"ok"`.
+A reference file contains a small random network, a batch, and the authors' results for them: the
+evaluation, one training step with every loss term and gradient, the batch norm's statistics after
+it, and the losses of the first training steps. `meta` has the hyper-parameters. The evaluation is
+compared with masked and with packed execution, the latter for each image alone and for the batch.
 """
 
 import jax
@@ -25,18 +24,18 @@ from asvit_jax.vit import batch_norm
 from asvit_jax.weights import from_timm, to_timm
 
 TOLERANCES = {
-  "logits": 1e-4,  # absolute: evaluation, the dense teacher and the training forward
-  "masks": 0,  # tokens kept differently, in evaluation and in training
-  "gmacs": 1e-4,  # relative, by image
-  "loss": 1e-4,  # relative, by term
-  "statistics": 1e-4,  # relative, in the norm of a running mean or variance
-  "gradient": 1e-3,  # relative, in the norm of a parameter
-  "trajectory": 1e-4,  # relative, the losses of the first two steps, as far as they are stable
-  "trajectory_later": 10,  # the losses of the others, in multiples of what rounding does to them
+  "logits": 1e-4,  # absolute: evaluation, dense teacher and training forward
+  "masks": 0,  # number of tokens that are kept differently, in evaluation and training
+  "gmacs": 1e-4,  # relative, per image
+  "loss": 1e-4,  # relative, per term
+  "statistics": 1e-4,  # relative, norm of each running mean or variance
+  "gradient": 1e-3,  # relative, norm of each parameter's gradient
+  "trajectory": 1e-4,  # relative, losses of the first two steps if they are stable
+  "trajectory_later": 10,  # losses of later steps, in multiples of the effect of rounding
 }
-_ROUNDING = 1e-5  # relative: what moves by no more is stable
+_ROUNDING = 1e-5  # relative: losses that change by at most this are stable
 _PERTURBATIONS = 3
-# Names of the loss terms in the file, and ours.
+# {name of a loss term in the file: our name}.
 _TERMS = {
   "total": "total",
   "classification": "classification",
@@ -47,18 +46,18 @@ _TERMS = {
 
 
 def check(path):
-  """Compares with one file.
+  """Compares with one file of reference numbers.
 
   Args:
     path: an .npz file of the format in the module's docstring.
 
   Returns:
-    Dictionary of the largest error by kind (the keys of `TOLERANCES`), and `ok`.
+    Dictionary of the largest error of each kind (the keys of `TOLERANCES`), and `ok`.
 
   Raises:
-    InputError: a missing file, or one of another format.
+    InputError: the file is missing or has another format.
   """
-  with precision("highest"):  # the reference is of float32 products
+  with precision("highest"):  # the reference uses float32 products
     return _check(path)
 
 
@@ -132,16 +131,16 @@ def _check(path):
 
 
 def _trajectory_errors(loss_and_grads, params, hyper, reference):
-  """How far the losses of the first steps are from the reference's.
+  """Compares the losses of the first training steps with the reference's.
 
-  Steps amplify rounding, and where a token's score is near its threshold, rounding decides. So it
-  is measured how far the losses move when the weights that the steps start from move by 1e-7 of
-  their size: the first two are held tightly, unless such moves carry the second one away, too; the
-  others to a multiple of that.
+  Training amplifies rounding errors, and a token whose score is near its threshold may be kept or
+  not by rounding alone. To account for that, the losses are computed again from weights perturbed
+  by 1e-7 of their size. The first two losses must match closely, unless the perturbation already
+  changes the second; the others must match within a multiple of the perturbation's effect.
 
   Returns:
-    The largest relative error of the first two losses, as far as they are stable, and the largest
-    of the others as a multiple of their spread, which is at least `_ROUNDING`.
+    The largest relative error of the first two losses (of the first, if the second is not stable),
+    and the largest error of the others as a multiple of their spread, at least `_ROUNDING`.
   """
   theirs = reference["trajectory/loss"]
   ours = _trajectory(loss_and_grads, params, hyper, len(theirs))
@@ -169,7 +168,7 @@ def _trajectory(loss_and_grads, params, hyper, steps):
 
 
 def _perturbed(params, seed):
-  """Parameters moved at random by 1e-7 of their size, about their rounding in float32."""
+  """Parameters perturbed at random by 1e-7 of their size, about float32's rounding error."""
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda x: x * (1 + 1e-7 * rng.standard_normal(x.shape)).astype(np.float32), params

@@ -1,4 +1,4 @@
-"""Files of reference numbers: a network, a batch, and what the authors' code computed with them."""
+"""Files of reference numbers: a network, a batch, and the results of the authors' code for them."""
 
 import zipfile
 import zlib
@@ -22,12 +22,12 @@ _META = schema.table(
 
 
 def metadata(reference, path):
-  """The hyper-parameters in a file, a dictionary; raises InputError where it has others."""
+  """The hyper-parameters in a file, a dictionary; raises InputError if they are invalid."""
   return schema.loads(str(reference["meta"]), _META, f"{path}, its meta")
 
 
 def architecture(meta, reference):
-  """The `Architecture` of the network in a file; raises InputError for a kind not known."""
+  """The `Architecture` of the network in a file; raises InputError for an unknown kind."""
   family = {"vit": {}, "lvvit": dict(stem="lv", aux_head=True, count_elementwise=True)}
   if meta["kind"] not in family:
     raise InputError(f"network kind {meta['kind']!r}: expected one of {', '.join(family)}")
@@ -49,7 +49,7 @@ def architecture(meta, reference):
 
 
 def read(path):
-  """{name: array} of a file; raises InputError for one that is missing or of another format."""
+  """{name: array} of a file; raises InputError if it is missing or has another format."""
   path = storage.path(path)
   if not path.is_file():
     raise InputError(f"{path}: no such file; expected an .npz file of reference numbers")
@@ -64,5 +64,5 @@ def read(path):
 
 
 def subset(arrays, prefix):
-  """The arrays whose names begin with `prefix`, by the rest of the names."""
+  """The arrays whose names start with `prefix`, keyed by the rest of their names."""
   return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,1 +1,1 @@
-"""What people look at: tokens kept, curves of a run, speed."""
+"""Pictures and pages for people: kept tokens, training curves, comparisons, speed."""

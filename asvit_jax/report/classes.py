@@ -1,11 +1,11 @@
-"""Tables of a page on single classes: their accuracy, and what is taken for what."""
+"""Tables of single classes for a page: their accuracy and their confusions."""
 
 import numpy as np
 
 from asvit_jax.evaluation.per_class import accuracies
 from asvit_jax.report.page.contents import Column, Table
 
-_MOST_COLUMNS = 30  # of a confusion matrix that is shown whole
+_MOST_COLUMNS = 30  # of a confusion matrix that is shown completely
 _MOST_PAIRS = 200
 
 
@@ -13,11 +13,12 @@ def tables(confusion, names=None):
   """The `Table`s of a confusion matrix.
 
   Args:
-    confusion: of `per_class.confusion_matrix`.
-    names: of the classes by label, or None.
+    confusion: matrix of `per_class.confusion_matrix`.
+    names: names of the classes by label, or None.
 
   Returns:
-    Tuple: the classes; and the whole matrix, or of more classes the most frequent confusions.
+    Tuple of two tables: the classes; and the whole matrix or, if there are many classes, the most
+    frequent confusions.
   """
   names = [str(label) for label in range(len(confusion))] if names is None else list(names)
   wrong = confusion.copy()
@@ -28,7 +29,7 @@ def tables(confusion, names=None):
       Column("class"),
       Column("images", 0),
       Column("top-1, %", 1),
-      Column("most often taken for"),
+      Column("most often predicted as"),
       Column("times", 0),
     ),
     tuple(
@@ -59,6 +60,6 @@ def _pairs(wrong, names):
   count = min(_MOST_PAIRS, np.count_nonzero(wrong))
   cells = np.argsort(-wrong, axis=None, kind="stable")[:count]
   pairs = zip(*np.unravel_index(cells, wrong.shape), strict=True)
-  columns = (Column("class"), Column("taken for"), Column("images", 0))
+  columns = (Column("class"), Column("predicted as"), Column("images", 0))
   rows = ((names[i], names[j], int(wrong[i, j])) for i, j in pairs)
   return Table("Most frequent confusions", columns, tuple(rows))

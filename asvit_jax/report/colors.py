@@ -1,3 +1,3 @@
-"""Colours that pictures share."""
+"""Colours shared by all pictures."""
 
 TEXT, FRAME, ACCENT = "#333333", "#bbbbbb", "#d1495b"

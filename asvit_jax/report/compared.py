@@ -1,4 +1,4 @@
-"""The page of a comparison: methods against each other on the same weights and images."""
+"""The page of a comparison of methods on the same weights and images."""
 
 from asvit_jax.report.page import writing
 from asvit_jax.report.page.contents import Chart, Page, Point, Series, Tile
@@ -24,26 +24,26 @@ def write_comparison(directory, results, title, summary=(), gallery=None):
   """Writes the page of a comparison.
 
   Args:
-    directory: to write `writing.NAME` to.
-    results: of `comparison.running.Comparison.run`: `dense`, a dictionary of at least `top1` and
-      `gmacs`; `results`, those of methods, with `method`, `budget`, `finetuned`, `share` and what
-      `results` has columns for; and perhaps `missed`, what speed-ups could not be met, which stands
-      in the summary as it is `said`.
-    title: of the page.
-    summary: facts to stand under it.
-    gallery: `Gallery` of one of the networks, of `images.collect`, or None.
+    directory: directory to write `writing.NAME` to.
+    results: results of `comparison.running.Comparison.run`: `dense`, a dictionary with at least
+      `top1` and `gmacs`; `results`, dictionaries of the methods with `method`, `budget`,
+      `finetuned`, `share` and any columns of the table; optionally `missed`, the speed-ups that
+      could not be reached, whose `said` is added to the summary.
+    title: title of the page.
+    summary: facts to show under the title.
+    gallery: `Gallery` of one of the networks, from `images.collect`, or None.
 
   Returns:
     Path of the file, a string.
 
   Raises:
-    InputError: it cannot be written.
+    InputError: the page cannot be written.
   """
   return str(writing.write(directory, page_of(results, title, summary, gallery)))
 
 
 def page_of(results, title, summary=(), gallery=None):
-  """The `Page`; see `write_comparison`."""
+  """The `Page` that `write_comparison` writes; arguments as there."""
   return Page(
     title=title,
     summary=(*summary, *(one["said"] for one in results.get("missed", ()))),
@@ -55,7 +55,7 @@ def page_of(results, title, summary=(), gallery=None):
 
 
 def _tiles(results):
-  """The dense network, and the best method at every budget and every asked speed-up."""
+  """Tiles for the dense network and for the best method at every budget and requested speed-up."""
   tiles = [Tile("Dense", f"{results['dense']['top1']:.1f} %", "top-1")]
   rows = results["results"]
   groups = {}
@@ -66,15 +66,15 @@ def _tiles(results):
     )
   for (searched, at), group in sorted(groups.items()):
     best = max(group, key=lambda row: row["top1"])
-    at = f"{at:g} times dense" if searched else f"budget {-at:g}"
+    at = f"speed-up {at:g}" if searched else f"budget {-at:g}"
     tiles.append(Tile(f"Best at {at}", f"{best['top1']:.1f} %", _name(best)))
   return tuple(tiles)
 
 
 def _charts(results):
-  """Top-1 against cost for each kind of weights, and the divergence against the speed-up.
+  """Charts of top-1 against cost for each kind of weights, and of divergence against speed-up.
 
-  Where the divergence was not measured it is top-1 against the speed-up.
+  If the divergence was not measured, the last chart shows top-1 against speed-up.
   """
   rows, dense = results["results"], results["dense"]
   plain = [row for row in rows if not row["finetuned"]]
@@ -91,8 +91,8 @@ def _charts(results):
   if tuned:
     yield chart("Fine-tuned", SHARE, tuned, share, 100.0)
   timed = [row for row in plain if row.get("speedup") is not None]
-  # A ratio: the rounds of two budgets ran minutes apart, each beside the dense network.
-  axis = "times the dense network's speed"
+  # A ratio: rounds of different budgets ran minutes apart, each in turn with the dense network.
+  axis = "speed-up over the dense network"
   if timed and all(row.get("kl") is not None for row in timed):
     title = "Divergence against measured speed, without training"
     series = tuple(_divergences(timed))
@@ -102,7 +102,7 @@ def _charts(results):
 
 
 def _series(rows, at):
-  """A `Series` a method, its points by budget."""
+  """One `Series` per method with its points by budget."""
   for method in dict.fromkeys(row["method"] for row in rows):
     points = [
       Point(at(row), row["top1"], f"budget {row['budget']:g}")
@@ -113,7 +113,7 @@ def _series(rows, at):
 
 
 def _divergences(rows):
-  """A `Series` a method, the divergence at its speeds, with the 95 % intervals of the means."""
+  """One `Series` per method: divergence against speed, with 95 % intervals of the means."""
   for method in dict.fromkeys(row["method"] for row in rows):
     ours = [row for row in rows if row["method"] == method]
     errors = [NORMAL_95 * (row.get("kl_error") or 0.0) for row in ours]

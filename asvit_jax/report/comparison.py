@@ -1,4 +1,4 @@
-"""Top-1 of several methods and their divergence from the dense network, against what they cost."""
+"""Pictures of a comparison: top-1 and divergence from the dense network against cost."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from asvit_jax.report import naming
 from asvit_jax.report.colors import FRAME, TEXT
 from asvit_jax.report.results import NORMAL_95
 
-# Okabe and Ito's, which everybody can tell apart, and two greys; markers tell them apart, too.
+# Okabe and Ito's colours, safe for colour-blind readers, and two greys; markers differ, too.
 _COLORS = (
   *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a6d00"),
   *("#777777", "#aaaaaa"),
@@ -18,19 +18,18 @@ _MARKERS = "osD^vP*X<"
 
 
 def draw_comparison(results, title):
-  """Panels against GMACs for each set of weights, and where it was timed one against the speed-up.
+  """Panels against GMACs for each kind of weights, and one against speed-up if it was measured.
 
-  Against GMACs, top-1 is above, and below it the divergence from the dense network where that was
-  measured; against the speed-up it is the divergence alone, with the 95 % intervals of its means,
-  or top-1 where it was not measured. The lines of methods whose count adapts to the image are
-  thicker.
+  Against GMACs, top-1 is above and the divergence from the dense network, if measured, below.
+  Against speed-up, the panel shows the divergence with the 95 % intervals of its means, or top-1 if
+  there is no divergence. Methods that adapt the number of tokens to the image have thicker lines.
 
   Args:
-    results: of `comparison.running.Comparison.run`: `dense`, a dictionary of `top1` and `gmacs`,
-      and `results`, those of methods, with `method`, `budget` and `finetuned`, and perhaps `kl`,
-      its standard error `kl_error`, and `speedup`, times the dense network's speed in the same
-      rounds.
-    title: of the picture.
+    results: results of `comparison.running.Comparison.run`: `dense`, a dictionary with `top1` and
+      `gmacs`, and `results`, dictionaries of the methods with `method`, `budget` and `finetuned`,
+      and optionally `kl`, its standard error `kl_error`, and `speedup`, the speed divided by the
+      dense network's in the same rounds.
+    title: title of the picture.
 
   Returns:
     matplotlib `Figure`.
@@ -54,7 +53,7 @@ def draw_comparison(results, title):
     first = None
     for i, (name, shown, axis) in enumerate(panels):
       axes = figure.add_subplot(grid[line, i], sharey=first)
-      first = first or axes  # what is measured compares across panels
+      first = first or axes  # a shared axis makes panels comparable
       _draw(axes, dense, shown, methods, axis, measure)
       if not line:
         axes.set_title(name, fontsize=9, color=TEXT)
@@ -66,7 +65,7 @@ def draw_comparison(results, title):
     axes = figure.add_subplot(grid[:, -1])
     _draw(axes, dense, timed, methods, "speedup", "kl")
     _draw_intervals(axes, timed, methods)
-    axes.set_xlabel("speed, times the dense network's (timed in turn)", fontsize=8)
+    axes.set_xlabel("speed-up over the dense network (timed in turn)", fontsize=8)
     axes.set_ylabel("KL from the dense network, nats", fontsize=8, color=TEXT)
     axes.set_title(
       "Divergence against measured speed, without training\n"
@@ -81,7 +80,7 @@ def draw_comparison(results, title):
 
 
 def _draw_intervals(axes, rows, methods):
-  """Bars at the means of divergences: 95 % intervals, cut where a logarithm would have no place."""
+  """Error bars: 95 % intervals of the mean divergences, clipped to stay positive."""
   for method, (color, _) in _styles(methods):
     for row in rows:
       error = row.get("kl_error")
@@ -93,13 +92,13 @@ def _draw_intervals(axes, rows, methods):
 
 
 def _styles(methods):
-  """(method, (colour, marker)) of each."""
+  """(method, (colour, marker)) of each method."""
   return zip(methods, zip(itertools.cycle(_COLORS), itertools.cycle(_MARKERS)), strict=False)
 
 
 _LABELS = {
-  "gmacs": "GMACs an image",
-  "speedup": "times the dense network's speed",
+  "gmacs": "GMACs per image",
+  "speedup": "speed-up over the dense network",
   "top1": "top-1, %",
   "kl": "KL from dense, nats",
 }

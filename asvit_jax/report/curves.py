@@ -1,4 +1,4 @@
-"""The curves of a training run."""
+"""Pictures of the curves of a training run."""
 
 import functools
 import itertools
@@ -19,22 +19,22 @@ from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 from asvit_jax.run import metrics
 
 _LOSS, _FIRST = "#222222", "#0072b2"
-# Okabe and Ito's, which everybody can tell apart; in the order of `LOSSES`, again if it is longer.
+# Okabe and Ito's colours, safe for colour-blind readers, in the order of `LOSSES`; they repeat.
 _COLORS = (_FIRST, "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
 def draw_run(workdir, parts=()):
-  """`draw_curves` of the run in a workdir.
+  """`draw_curves` for the run in a workdir.
 
   Args:
-    workdir: of `train`.
-    parts: of the user's own that its config may name, see `identity.load`.
+    workdir: workdir of `train`.
+    parts: names of the user's own parts that its config may use, see `identity.load`.
 
   Returns:
     matplotlib `Figure`, and the last step of the run.
 
   Raises:
-    InputError: no run there, or one without a training step.
+    InputError: the workdir has no run, or a run without a training step.
   """
   lines, plan = metrics.read(workdir), unchecked(identity.load(workdir, parts, NETWORK))
   path = storage.path(workdir)
@@ -43,18 +43,18 @@ def draw_run(workdir, parts=()):
 
 
 def draw_curves(lines, target_gmacs=None, title=""):
-  """The curves of a training run; a panel for everything that its metrics hold.
+  """Draws the curves of a training run, with a panel for each kind of metric.
 
   Args:
-    lines: of `metrics.read`.
-    target_gmacs: the GMACs that training aims at, or None for a dense network.
-    title: of the picture: the name of the run.
+    lines: lines of `metrics.read`.
+    target_gmacs: the target of training in GMACs, or None for a dense network.
+    title: title of the picture: the name of the run.
 
   Returns:
     matplotlib `Figure`.
 
   Raises:
-    InputError: no training step is among the lines.
+    InputError: the lines contain no training step.
   """
   train = _alike([line for line in lines if line["kind"] == "train"])
   evals = _alike([line for line in lines if line["kind"] == "eval"])
@@ -86,7 +86,7 @@ def draw_curves(lines, target_gmacs=None, title=""):
 
 
 def _alike(lines):
-  """Those that hold what the first of them holds: a file can be damaged, or of two versions."""
+  """The lines with the same fields as the first: a file may be damaged, or of two versions."""
 
   def form(line):
     return {k: len(v) if isinstance(v, list) else 0 for k, v in line.items()}
@@ -97,7 +97,7 @@ def _alike(lines):
 def _draw_loss(axes, train):
   colors = {"loss": _LOSS} | dict(zip(LOSSES, itertools.cycle(_COLORS), strict=False))
   terms = [name for name in colors if name in train[0]]
-  if len(terms) == 2:  # a dense network: the one term is the loss
+  if len(terms) == 2:  # a dense network: its only term equals the loss
     terms = ["loss"]
   for name in terms:
     steps, values = _series(train, name)
@@ -121,7 +121,7 @@ def _draw_gmacs(axes, train, evals, target):
     axes.plot(*_series(evals, "gmacs"), "o", color=TEXT, markersize=3.5, label="evaluation")
   if target is not None:
     axes.axhline(target, color=ACCENT, linestyle="--", linewidth=1.2, label=f"target {target:.3g}")
-  axes.set_title("GMACs an image")
+  axes.set_title("GMACs per image")
 
 
 def _draw_kept(axes, train, evals):
@@ -144,7 +144,7 @@ def _draw_learning_rate(axes, train):
 
 
 def _draw_stages(axes, steps, values, style="-"):
-  """Draws every column of (steps, stages) values in the colour of its stage."""
+  """Draws every column of (steps, stages) values in its stage's colour."""
   colors = colormaps["viridis"](np.linspace(0.1, 0.8, values.shape[1]))
   for stage, (column, color) in enumerate(zip(values.T, colors, strict=True), 1):
     label = f"stage {stage}" if style == "-" else None
@@ -152,12 +152,12 @@ def _draw_stages(axes, steps, values, style="-"):
 
 
 def _series(lines, name):
-  # As floats, which turns the null of a step that was skipped into NaN.
+  # Conversion to float turns the null of a skipped step into NaN.
   return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines], float)
 
 
 def _smooth(values):
-  """Mean over a centred window of a twentieth of the run, cut off at both ends."""
+  """Mean over a centred window of a twentieth of the run, truncated at both ends."""
   half = len(values) // 40
   return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 

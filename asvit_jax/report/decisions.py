@@ -1,4 +1,4 @@
-"""Picture of how each stage decides about one image: the scores, the threshold, and what leaves."""
+"""Pictures of how each stage decides about an image: scores, threshold, and pruned patches."""
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,25 +11,26 @@ from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 from asvit_jax.report.tokens import fade_pruned
 
 _KEPT, _LEAVES = "#2a6f97", "#b8c4cc"
-_SIZE = 1.8  # inches of a view of the image
+_SIZE = 1.8  # width of each image in inches
 _SMALL = {"fontsize": 7.5, "color": TEXT, **naming.PLAIN}
 
 
 def draw_decisions(network, image):
-  """Runs a pruned network on one image and draws what each stage decides by.
+  """Runs a pruned network on one image and draws the decision of each stage.
 
-  A column a stage. At the top the scores of the patches that are still there; below them the same
-  scores in order, with the threshold; at the bottom the patches that go on.
+  Each stage is a column. At the top: the scores of the patches that are still present. In the
+  middle: these scores in descending order, with the threshold. At the bottom: the patches that the
+  stage keeps.
 
   Args:
     network: a `Network` that prunes by thresholds.
-    image: (height, width, 3) uint8, as the network sees it; `Network.read` gives such images.
+    image: (height, width, 3) uint8, preprocessed as by `Network.read`.
 
   Returns:
     matplotlib `Figure`; its axes are the image, then the three of each stage from top to bottom.
 
   Raises:
-    InputError: a network that does not prune.
+    InputError: the network does not prune.
   """
   if not network.prunes:
     raise InputError("the network has no thresholds, so no stage decides: calibrate it first")
@@ -37,7 +38,7 @@ def draw_decisions(network, image):
   scores, keep = np.asarray(outputs.scores[0]), np.asarray(outputs.keep[0]) > 0
   thresholds = np.asarray(network.for_execution("masked").model.thresholds[...])
   stages, rows = len(keep), image.shape[0] / image.shape[1]
-  # A pixel of the image is one of the picture, where it is not too small for text.
+  # One pixel of the image is one of the picture, unless that is too small for text.
   figure = Figure(
     ((1.06 + stages * 1.16) * _SIZE, (2 * rows + 1.45) * _SIZE),
     dpi=max(100, image.shape[1] / _SIZE),
@@ -58,13 +59,13 @@ def draw_decisions(network, image):
 
 
 def _map(scores, present, shape):
-  """The scores on the grid of the patches, those that left masked."""
+  """The scores on the grid of patches; pruned patches are masked."""
   side = np.sqrt(shape[0] * shape[1] / scores.size)
   return np.ma.masked_where(~present, scores).reshape(round(shape[0] / side), -1)
 
 
 def _view(axes, image, title, caption):
-  """An image, or a map of scores, with texts above and below."""
+  """Draws an image, or a map of scores, with text above and below."""
   scale = {}
   if image.ndim == 2:
     colors = colormaps["viridis"].with_extremes(bad="white")
@@ -77,7 +78,7 @@ def _view(axes, image, title, caption):
 
 
 def _in_order(axes, scores, keep, threshold):
-  """The scores of the patches that are there, the greatest first, and the threshold."""
+  """Draws the scores of the present patches in descending order, and the threshold."""
   order = np.argsort(-scores, kind="stable")
   ordered, places = scores[order], np.arange(1, len(order) + 1)
   for goes_on, color in ((True, _KEPT), (False, _LEAVES)):
@@ -93,7 +94,7 @@ def _in_order(axes, scores, keep, threshold):
 
 
 def _logarithmic(scores):
-  """The scale of the colours; None where scores are not all positive."""
+  """The colour scale of the scores; None if they are not all positive."""
   there = scores.compressed()
   positive = there.size and there.min() > 0
   return LogNorm(there.min(), there.max()) if positive else None

@@ -1,4 +1,4 @@
-"""The page of an evaluation: numbers, curves and images of one network at one or more budgets."""
+"""The page of an evaluation: numbers, curves and images of a network at one or more budgets."""
 
 import jax
 
@@ -11,22 +11,22 @@ _KEYS = ("top1", "top5", "gmacs", "share", "real_gmacs", "images", "images_per_s
 
 
 def write_report(directory, network, plan, source, results, execution, count=images.COUNT):
-  """Writes the page of an evaluation; of several hosts the first does.
+  """Writes the page of an evaluation; with several hosts, host 0 writes it.
 
   Args:
-    directory: to write `writing.NAME` to.
+    directory: directory to write `writing.NAME` to.
     network: the `Network` whose images are shown.
     plan: a `Plan`.
-    source: where the images come from.
-    results: dictionaries of `accuracy.evaluate`, one a budget. The first is of `network` as it is.
-    execution: that they were evaluated with.
-    count: images to show, evenly spaced; all where there are fewer.
+    source: source of the images.
+    results: dictionaries of `accuracy.evaluate`, one per budget; the first is that of `network`.
+    execution: the execution of the evaluation.
+    count: number of images to show, evenly spaced; all if there are fewer.
 
   Returns:
     Path of the file, a string.
 
   Raises:
-    InputError: it cannot be written, or an image cannot be read.
+    InputError: the page cannot be written, or an image cannot be read.
   """
   path = writing.path_in(directory)
   if jax.process_index() == 0:
@@ -37,7 +37,7 @@ def write_report(directory, network, plan, source, results, execution, count=ima
 
 
 def page_of(network, plan, results, execution, gallery, dense):
-  """The `Page` of results and of what `images.collect` returned."""
+  """The `Page` of the results and of the return values of `images.collect`."""
   return Page(
     title=network.variant or "vision transformer",
     summary=_summary(network, plan, results[0], execution),
@@ -58,18 +58,18 @@ def _summary(network, plan, result, execution):
 
 
 def _classes(network, result):
-  """Tables of single classes, where the result has a confusion matrix."""
+  """Tables of single classes, if the result has a confusion matrix."""
   if "confusion" not in result:
     return ()
   return classes.tables(result["confusion"], network.classes)
 
 
 def _tiles(result, gallery, dense):
-  """The numbers to see first; what the dense network got on the same images beside them."""
+  """The main numbers, with those of the dense network on the same images beside them."""
   tiles = [Tile("Top-1", f"{result['top1']:.1f} %"), Tile("Top-5", f"{result['top5']:.1f} %")]
   speed = Tile("Images per second", f"{result['images_per_s']:.0f}", "loading included")
   if dense is None:
-    return (*tiles, Tile("GMACs an image", f"{result['gmacs']:.3g}"), speed)
+    return (*tiles, Tile("GMACs per image", f"{result['gmacs']:.3g}"), speed)
   among = len(gallery.pictures)
   on = "" if among == result["images"] else f", {among} images"
   tiles = [
@@ -84,7 +84,7 @@ def _tiles(result, gallery, dense):
   lost, won = (sum(map(test, gallery.pictures)) for test in (_lost, _won))
   return (
     *tiles,
-    Tile("Lost and won", f"{lost} and {won}", f"of {among} images, by pruning"),
+    Tile("Lost and won by pruning", f"{lost} and {won}", f"of {among} images"),
     speed,
   )
 
@@ -98,7 +98,7 @@ def _won(picture):
 
 
 def _charts(results, dense):
-  """Top-1 against cost; nothing where there is only the dense network."""
+  """Top-1 against cost; no chart for the dense network alone."""
   if dense is None and len(results) == 1:
     return ()
   points = [Point(100 * r["share"], r["top1"], _budget(r)) for r in results]

@@ -1,4 +1,4 @@
-"""What networks make of single images, for the gallery of a page."""
+"""Predictions and kept tokens of single images, for the gallery of a page."""
 
 import dataclasses
 
@@ -14,27 +14,27 @@ from asvit_jax.report.page import jpeg
 from asvit_jax.report.page.contents import Gallery, Picture, pack_masks
 from asvit_jax.sparsity.reductions import REDUCTIONS
 
-COUNT = 1000  # images of a page, by default
+COUNT = 1000  # default number of images on a page
 
 
 def collect(network, plan, source, execution, count=COUNT):
-  """Runs a network on images, and where it prunes also the same network without pruning.
+  """Runs a network on images and, if it prunes, also its dense counterpart.
 
-  What is held of an image is a JPEG of at most `jpeg.MOST_BYTES` and some numbers.
+  Memory per image is a JPEG of at most `jpeg.MOST_BYTES` and a few numbers.
 
   Args:
     network: a `Network`.
     plan: a `Plan`; `data` and `eval.batch_size` are read.
-    source: where the images come from.
+    source: source of the images.
     execution: a name of `EXECUTIONS`.
-    count: images to take, evenly spaced; all where there are fewer.
+    count: number of images, evenly spaced; all if there are fewer.
 
   Returns:
-    The `Gallery`, and of the network without pruning what `accuracy.summarize` makes of these
-    images; None in its place where nothing was pruned.
+    The `Gallery`, and the `accuracy.summarize` of the dense network on these images, or None if
+    the network does not prune.
 
   Raises:
-    InputError: an unreadable image.
+    InputError: no image can be read, or an unreadable one is not allowed.
   """
   prunes = execution != "dense"
   sample = sources.Sample(source, count)
@@ -62,7 +62,7 @@ def _summary(network, rows):
 
 
 def _pictures(network, batch, pruned, dense):
-  """The `Picture`s of a batch, without its padding."""
+  """The `Picture`s of a batch, padding excluded."""
   gmacs = network.gmacs(pruned["keep"].sum(axis=-1))
   answers = list(zip(*_answers(pruned), strict=True))
   before = [None] * len(gmacs) if dense is None else list(zip(*_answers(dense), strict=True))
@@ -82,7 +82,7 @@ def _pictures(network, batch, pruned, dense):
 
 
 def _answers(outputs):
-  """Class and probability of each image's prediction, as lists."""
+  """Class and probability of each image's prediction, as two lists."""
   return outputs["top5"][:, 0].tolist(), np.asarray(outputs["probability"], float).tolist()
 
 
@@ -102,8 +102,8 @@ def _gallery(network, source, pictures, prunes):
 
 
 def _shared_directory(files):
-  """Length of the path that all files have in common, up to the last slash."""
-  first, last = min(files), max(files)  # what these two share, all between them share
+  """Length of the common path of all files, up to its last slash."""
+  first, last = min(files), max(files)  # the common prefix of the extremes is common to all
   same = [a == b for a, b in zip(first, last, strict=False)]
   shared = same.index(False) if False in same else len(same)
   return first.rfind("/", 0, shared) + 1

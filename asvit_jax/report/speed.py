@@ -1,4 +1,4 @@
-"""Images per second against GMACs."""
+"""Pictures of images per second against GMACs."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,11 +7,11 @@ from asvit_jax.report import naming
 
 
 def draw_speed(results, title):
-  """Images per second against GMACs, a point an execution.
+  """Draws images per second against GMACs, a point per execution.
 
   Args:
-    results: of `evaluation.speed.run`.
-    title: of the picture.
+    results: results of `evaluation.speed.run`.
+    title: title of the picture.
 
   Returns:
     matplotlib `Figure`.
@@ -35,7 +35,7 @@ def draw_speed(results, title):
       "o",
       label=f"{naming.name(name)} {result['speedup']:.2f}x",
     )
-  axes.set(xlabel="GMACs an image", ylabel="images/s")
+  axes.set(xlabel="GMACs per image", ylabel="images/s")
   axes.set_title(naming.name(title), **naming.PLAIN)
   axes.set_ylim(bottom=0)
   naming.plain_legend(axes.legend(frameon=False, fontsize=8))

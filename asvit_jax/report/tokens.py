@@ -17,8 +17,8 @@ from asvit_jax.evaluation.one_pass import classify
 from asvit_jax.report import naming
 from asvit_jax.report.colors import ACCENT, FRAME, TEXT
 
-MAX_ROWS = 32  # of a picture; viewers give up on much taller ones
-FADED = 0.15  # what is left of a pruned patch, the rest is white
+MAX_ROWS = 32  # of a picture; image viewers fail on much taller ones
+FADED = 0.15  # opacity of a pruned patch on white
 _NAME = 18  # characters of a class name that fit under an image
 
 
@@ -27,10 +27,10 @@ def fade_pruned(image, keep):
 
   Args:
     image: (height, width, 3) uint8.
-    keep: (n,) bool, the patches kept, row by row; n squares tile the image.
+    keep: (n,) bool, whether each patch is kept, row by row; n squares tile the image.
 
   Returns:
-    (height, width, 3) uint8; the kept patches are as they were.
+    (height, width, 3) uint8; kept patches are unchanged.
   """
   height, width = image.shape[:2]
   patch = math.isqrt(height * width // keep.size)
@@ -41,21 +41,21 @@ def fade_pruned(image, keep):
 
 
 def token_picture(images, keeps, titles, captions, boxes=None):
-  """A row an image: the image, and what is left of it after every stage.
+  """Draws a row per image: the image, and its patches that each stage keeps.
 
   Args:
     images: (b, height, width, 3) uint8, as the network sees them.
-    keeps: (b, stages, n) bool, the patches that each stage keeps.
-    titles: texts to stand above the 1 + stages columns.
-    captions: for each image 1 + stages texts to stand under its row.
+    keeps: (b, stages, n) bool, whether each stage keeps a patch.
+    titles: texts above the 1 + stages columns.
+    captions: for each image, 1 + stages texts under its row.
     boxes: (b, 4) relative (ymin, xmin, ymax, xmax) to draw on the images, or None.
 
   Returns:
     matplotlib `Figure` of b x (1 + stages) axes.
   """
   rows, columns, (size_y, size_x) = len(images), len(titles), images.shape[1:3]
-  # In inches. Every pixel of an image becomes as many whole pixels of the picture, so that nearest
-  # neighbours draw patches with sharp edges.
+  # In inches. Every pixel of an image becomes a whole number of pixels in the picture, so that
+  # nearest neighbour interpolation draws patches with sharp edges.
   cell, gap, margin, heading = 1.8, 0.12, 0.1, 0.28
   dpi = size_x * max(1, round(400 / size_x)) / cell
   cell_y = cell * size_y / size_x
@@ -88,7 +88,7 @@ def token_picture(images, keeps, titles, captions, boxes=None):
   for axes, title in zip(grid[0], titles, strict=True):
     axes.set_title(naming.name(title), fontsize=9, color=TEXT, pad=5, **naming.PLAIN)
   for axes, box in zip(grid[:, 0], boxes if boxes is not None else (), strict=False):
-    # imshow centres pixels on whole numbers.
+    # imshow centres pixels at integers.
     ymin, xmin, ymax, xmax = np.asarray(box) * (size_y, size_x, size_y, size_x) - 0.5
     axes.add_patch(
       Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, fill=False, color=ACCENT, linewidth=1.2)
@@ -97,21 +97,21 @@ def token_picture(images, keeps, titles, captions, boxes=None):
 
 
 def draw_tokens(network, plan, source, execution="masked", count=None):
-  """Runs a pruned network on images and draws what it keeps of them.
+  """Runs a pruned network on images and draws the tokens that it keeps.
 
   Args:
     network: a `Network` that prunes.
     plan: a `Plan`; `data` is read.
-    source: a `Source`, of at most `MAX_ROWS` images without `count`; a label of -1 stands for
-      unknown. Its classes name the labels.
+    source: a `Source`, of at most `MAX_ROWS` images unless `count` is given; its classes name the
+      labels, and a label of -1 means unknown.
     execution: masked or fixed.
-    count: draw so many images of the source, evenly spaced; by default all of it.
+    count: number of images to draw, evenly spaced; by default all.
 
   Returns:
     The `Figure` of `token_picture`.
 
   Raises:
-    InputError: too many images, one that cannot be read, or classes that do not fit the network.
+    InputError: there are too many images, one cannot be read, or the classes are not the network's.
   """
   check_rows(len(source) if count is None else count)
   source = source if count is None else Sample(source, count)
@@ -141,34 +141,34 @@ def draw_files(network, plan, paths, out, execution="masked"):
   Args:
     network: a `Network` that prunes.
     plan: a `Plan`; `data` is read.
-    paths: of at most `MAX_ROWS` images.
+    paths: paths of at most `MAX_ROWS` images.
     out: the PNG file.
     execution: masked or fixed.
 
   Raises:
-    InputError: too many images, one that cannot be read, or a file that cannot be written.
+    InputError: there are too many images, one cannot be read, or the PNG cannot be written.
   """
   check_rows(len(paths))
   storage.check_file(out, "the picture")
-  plan = plan.replace(**{"data.exif_orientation": True})  # as `predict` has it
+  plan = plan.replace(**{"data.exif_orientation": True})  # as in `predict`
   classes = network.classes or map(str, range(network.arch.classes))
   save(draw_tokens(network, plan, ImageFiles(paths, classes), execution), out)
 
 
 def check_rows(count):
-  """Raises InputError where so many images do not go into one picture."""
+  """Raises InputError unless a picture can show this number of images."""
   if not 1 <= count <= MAX_ROWS:
     raise InputError(f"{count} images: expected 1 to {MAX_ROWS} in one picture")
 
 
 def save(figure, path):
-  """Writes a figure as PNG; all of it or nothing."""
+  """Writes a figure as PNG, atomically."""
   with storage.replacing(path, "the picture") as partial, naming.any_signs():
     figure.savefig(partial, format="png")
 
 
 def _captions(classes, prediction, probability, label, keep, gmacs, dense_gmacs):
-  """The texts of a row: the prediction, and the label where it differs; patches kept; the cost."""
+  """The texts of a row: the prediction, and the label if it differs; the kept patches; the cost."""
   mark = "" if label < 0 else "✓ " if prediction == label else "✗ "
   answer = f"{mark}{naming.name(classes[prediction], _NAME)}  {100 * probability:.0f} %"
   if mark == "✗ ":

@@ -49,12 +49,13 @@ def devices(target):
     said = " ".join(str(error).split())[:300]
     raise InputError(
       f"--target {target.name}: the compiler has no such devices ({said}): check the shape, and "
-      "the versions against requirements-target.txt"
+      "the versions against the extra `target` in pyproject.toml"
     ) from error
   if len(found.devices) != target.devices:
     raise InputError(
       f"--target {target.name}: expected {target.devices} devices, the compiler has "
-      f"{len(found.devices)}: check the versions against requirements-target.txt"
+      f"{len(found.devices)}: check the versions against the extra `target` in "
+      "pyproject.toml"
     )
   return list(found.devices)
 
@@ -119,8 +120,8 @@ def compile_for(chip, function, arguments):
     if needed is None:
       said = " ".join(str(error).split())[:500]
       raise InputError(
-        f"the compiler for the target fails ({said}): check the versions against "
-        "requirements-target.txt, and report the error if they match"
+        f"the compiler for the target fails ({said}): check that the installed "
+        "versions are those of the extra `target` in pyproject.toml, and if so report it"
       ) from error
     return Compiled(needed, False, time.perf_counter() - start, time.process_time() - cpu)
   seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

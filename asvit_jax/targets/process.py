@@ -126,10 +126,9 @@ def _check_cuda(target):
 
 def _missing(target, problem):
   return InputError(
-    f"--target {target.name}: {problem}; install requirements-target.txt, best into an environment "
-    "of its own: python3 -m venv .venv-target && .venv-target/bin/pip install -r "
-    "requirements-target.txt, which is in the repository and has jax[tpu,cuda12-local] and "
-    "nvidia-cuda-nvcc-cu12"
+    f"--target {target.name}: {problem}; install the extra `target` (jax[tpu,cuda12-local] and "
+    "nvidia-cuda-nvcc-cu12) in the clone, best into a separate environment: "
+    "python3 -m venv .venv-target && .venv-target/bin/pip install '.[target]'"
   )
 
 

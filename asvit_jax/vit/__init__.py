@@ -1,4 +1,4 @@
-"""The plain vision transformer: dimensions, stems, layers, parameters."""
+"""The vision transformer without pruning: dimensions, stems, layers, parameters."""
 
 from asvit_jax.vit.architecture import VARIANTS, Architecture
 from asvit_jax.vit.transformer import (

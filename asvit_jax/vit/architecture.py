@@ -1,4 +1,4 @@
-"""The dimensions of a network, and those of the published ones."""
+"""The dimensions of a network, and the published architectures."""
 
 import dataclasses
 import itertools
@@ -15,37 +15,37 @@ _LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multi
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """The dimensions of a network, and the parts that it prunes with.
+  """The dimensions of a network, and the names of the parts that it prunes with.
 
   Attributes:
-    width: of a token, d.
-    heads: of an attention; they share the width.
+    width: width of a token, d.
+    heads: number of attention heads; together they have the width d.
     depth: number of blocks.
     mlp_ratio: width of a block's hidden layer ÷ d.
-    image_size: side of the images, pixels; (height, width) where they are no squares.
+    image_size: side of the images, pixels; (height, width) if they are not square.
     patch_size: side of a patch, pixels.
-    classes: number of them.
+    classes: number of classes.
     stem: a name of `stems.STEMS`.
-    norm_epsilon: of the layer norms.
+    norm_epsilon: epsilon of the layer norms.
     qkv_bias: whether queries, keys and values have biases.
-    residual_divisor: of what a block adds to its tokens.
-    layer_scale: whether what a block adds to its tokens is scaled, by a number a channel.
-    dist_token: whether DeiT's distillation token stands beside the class token.
-    dist_head: whether it has a head, whose logits are averaged with the class token's.
-    aux_head: whether a second head, for patch tokens, helps to predict.
-    count_elementwise: whether element-wise work counts as MACs, as LV-ViT's authors do it.
-    prune_before: the blocks, counted from 0, before which tokens go; empty for a dense network.
-    prune_inside: whether a stage acts inside the block before the one that it is named after,
-      between that block's attention and its MLP, which then runs on the tokens that are left.
-    count_multiple: of which the number of tokens that an image keeps is, those before the patches
-      included, as far as there are tokens: it is rounded up, and the next best make it up. 1 as
-      published; 16 fills the widths that packed execution compiles.
+    residual_divisor: divisor of both residual branches of a block.
+    layer_scale: whether both residual branches are scaled by a learned factor per channel.
+    dist_token: whether there is DeiT's distillation token beside the class token.
+    dist_head: whether that token has a head, whose logits are averaged with the class token's.
+    aux_head: whether a second head, for patch tokens, contributes to the prediction.
+    count_elementwise: whether element-wise operations count as MACs, as LV-ViT's authors do.
+    prune_before: the blocks, counted from 0, before which stages prune; empty for a dense network.
+    prune_inside: whether a stage prunes inside the block before that, between its attention and
+      its MLP, which then runs on the remaining tokens only.
+    count_multiple: the number of tokens that an image keeps, prefix tokens included, is rounded up
+      to a multiple of this, with the next best tokens, as far as there are any. 1 as published; 16
+      fills the widths that packed execution compiles.
     attention: a name of `attentions.ATTENTIONS`.
     score: a name of `scores.SCORES`.
     reduction: a name of `reductions.REDUCTIONS`.
-    score_exponents: of the factors that the score multiplies, two to four numbers; see the score.
-    stage_weights: how hard each stage cuts beside the others: where a stage of weight 1 leaves the
-      share r of the tokens, it leaves r^weight. Empty: 1 for all.
+    score_exponents: exponents of the score's factors, two to four numbers; see the score.
+    stage_weights: relative strength of each stage: where a stage of weight 1 keeps the share r of
+      the tokens, a stage of weight w keeps r^w. Empty: 1 for all.
   """
 
   width: int
@@ -74,8 +74,8 @@ class Architecture:
   stage_weights: tuple[float, ...] = ()
 
   def __post_init__(self):
-    """Raises InputError for values that cannot be, or dimensions that do not fit each other."""
-    for name, value in fields.plain(vars(self)).items():  # one form of each
+    """Raises InputError for invalid values, and for dimensions that do not match each other."""
+    for name, value in fields.plain(vars(self)).items():  # the canonical form of each value
       object.__setattr__(self, name, value)
     if self.patch_size < 1 or any(side % self.patch_size for side in self.image_hw):
       raise InputError(
@@ -121,7 +121,7 @@ class Architecture:
 
   @property
   def image_hw(self):
-    """Height and width of the images, pixels."""
+    """Height and width of the images in pixels."""
     return sizes.height_width(self.image_size)
 
   @property
@@ -131,7 +131,7 @@ class Architecture:
 
   @property
   def grid(self):
-    """Rows and columns of patches."""
+    """(rows, columns) of patches."""
     height, width = self.image_hw
     return height // self.patch_size, width // self.patch_size
 
@@ -142,12 +142,12 @@ class Architecture:
 
   @property
   def prefix_tokens(self):
-    """Number of the tokens before them, which always stay: the class token is the first."""
+    """Number of tokens before the patches, which are never pruned: the class token is the first."""
     return 1 + self.dist_token
 
   @property
   def read_tokens(self):
-    """How many of those the prediction reads."""
+    """Number of prefix tokens that the prediction reads."""
     return 1 + self.dist_head
 
   @property
@@ -157,12 +157,12 @@ class Architecture:
 
   @property
   def stages(self):
-    """Number of thresholds."""
+    """Number of stages, each with a threshold."""
     return len(self.prune_before)
 
   @property
   def stage_exponents(self):
-    """The powers of the ratio whose shares of the patches are left after each stage."""
+    """The powers of the ratio r that give the shares of patches left after each stage."""
     return tuple(itertools.accumulate(self.stage_weights or (1.0,) * self.stages))
 
   @property
@@ -171,27 +171,27 @@ class Architecture:
     return dataclasses.replace(self, prune_before=(), stage_weights=())
 
   def to_json(self):
-    """As a dictionary for JSON; what came later is left out where it is off, for older versions."""
+    """A dictionary for JSON. It omits newer fields at their defaults, which older versions lack."""
     off = {field.name: field.default for field in dataclasses.fields(self) if field.name in _LATER}
     fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in off or v != off[k]}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
   @classmethod
   def from_json(cls, values, source, parts=()):
-    """From a dictionary of `to_json`.
+    """Builds it from a dictionary of `to_json`.
 
     Args:
-      values: the dictionary, as a file has it.
-      source: where it comes from, for the error.
-      parts: names of parts of one's own that the user typed, see `core.parts.typed`; a file may
-        name these, and the parts of this package.
+      values: the dictionary, from a file.
+      source: origin of the dictionary, for the error.
+      parts: names of the user's own parts that the user typed, see `core.parts.typed`; a file may
+        name these and the parts of this package.
 
     Raises:
-      InputError: no dictionary; keys that are missing, or that this version does not know; values
-        that cannot be; or code from outside of this package that nobody typed.
+      InputError: not a dictionary; missing or unknown keys; invalid values; or code outside this
+        package that the user did not type.
     """
     if not isinstance(values, dict):
-      raise InputError(f"{source}: its architecture is no object of names and values")
+      raise InputError(f"{source}: its architecture is not an object of names and values")
     known = {field.name: field.default for field in dataclasses.fields(cls)}
     unknown = sorted(on_a_line(k)[:50] for k in values.keys() - known.keys())
     missing = [k for k, default in known.items() if default is dataclasses.MISSING]
@@ -211,12 +211,12 @@ class Architecture:
 
 
 def stages_of(depth):
-  """Where a network of so many blocks could prune: after the same shares of them as DeiT's 12."""
+  """Default blocks to prune before, for `depth` blocks: at the same relative depths as DeiT's."""
   blocks = {round(depth * share / 12) for share in (4, 7, 10)}
   return tuple(sorted(block for block in blocks if 0 < block < depth))
 
 
-# Published for LV-ViT (arXiv:2104.10858, table 1), in both sizes.
+# Common to both published sizes of LV-ViT (arXiv:2104.10858, table 1).
 _LVVIT = dict(
   mlp_ratio=3,
   stem="lv",
@@ -232,7 +232,7 @@ VARIANTS = {
   "deit_t": Architecture(width=192, heads=3),
   "deit_s": Architecture(width=384, heads=6),
   "deit_b": Architecture(width=768, heads=12),
-  # The larger ones of ViT (arXiv:2010.11929, table 1), pruned where DeiT is, by share of the depth.
+  # The larger ViTs (arXiv:2010.11929, table 1), pruned at the same relative depths as DeiT.
   "vit_l": Architecture(width=1024, heads=16, depth=24, prune_before=(8, 14, 20)),
   "vit_h": Architecture(width=1280, heads=16, depth=32, patch_size=14, prune_before=(11, 19, 27)),
   "lvvit_s": Architecture(width=384, heads=6, depth=16, prune_before=(5, 9, 13), **_LVVIT),

@@ -1,7 +1,7 @@
-"""Batch norm as PyTorch has it, and its running statistics, which are parameters that none learns.
+"""Batch norm as in PyTorch, with running statistics as parameters that are not trained.
 
-The statistics are leaves of the parameter tree: what is averaged, saved and exported is then one
-tree. No gradient reaches them; `update_statistics` moves them.
+The statistics are leaves of the parameter tree, so that one tree is averaged, saved and exported.
+They receive no gradient; `update_statistics` updates them.
 """
 
 import re
@@ -13,10 +13,10 @@ from asvit_jax.core import leaves
 
 
 class BatchNorm(nnx.BatchNorm):
-  """Batch norm whose running variance is PyTorch's, the unbiased one; Flax keeps the biased."""
+  """Batch norm with the unbiased running variance of PyTorch; Flax's is biased."""
 
   def __call__(self, x):
-    """(..., channels) -> (..., channels); a training forward also moves the running statistics."""
+    """(..., channels) -> (..., channels); in training, also updates the running statistics."""
     if self.use_running_average:
       return super().__call__(x)
     before = self.momentum * self.var[...]
@@ -29,9 +29,10 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def train_mode(model, axis_name=None, freeze=""):
-  """Makes batch norms use the batch they see, of all devices along `axis_name`.
+  """Makes batch norms use the statistics of the batch, over all devices along `axis_name`.
 
-  Those whose statistics the regular expression `freeze` is found in go on using these.
+  Batch norms whose statistics' names match the regular expression `freeze` are excluded: they keep
+  using their running statistics.
   """
 
   def learns(path, module):
@@ -44,7 +45,7 @@ def train_mode(model, axis_name=None, freeze=""):
 
 
 def update_statistics(params, model):
-  """`params` with the running statistics that a forward in training left in `model`."""
+  """`params` with the running statistics from `model` after a forward pass in training."""
   _, state = nnx.split(model)
   return leaves.map_named(
     lambda name, old, new: new if is_statistic(name) else old, params, nnx.to_pure_dict(state)
@@ -52,5 +53,5 @@ def update_statistics(params, model):
 
 
 def is_statistic(name):
-  """Whether a leaf of the parameters, by name, is a running statistic."""
+  """Whether a leaf of the parameters is a running statistic, by its name."""
   return name.rpartition(".")[2] in ("mean", "var")

@@ -1,8 +1,8 @@
-"""What files say of a network, `Network.describe()`: the form that it must have to be read.
+"""The description of a network in files, the result of `Network.describe()`: its form.
 
-It stands in the headers of weights, in `network.json` of workdirs, and in the notes of artifacts.
-What writes it there passes it through here first, so that it can be read again.
-`Architecture.from_json` holds `architecture` to what a network can be.
+It is stored in the headers of weights, in `network.json` of workdirs, and in the notes of
+artifacts. Before it is written, it is validated here, so that it can be read again.
+`Architecture.from_json` validates `architecture`.
 """
 
 from asvit_jax.core import schema
@@ -10,10 +10,10 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.vit import fields
 
-UNREADABLE = "it could not be read again, and is not written"  # the advice to who writes one
-MOST_BYTES = 64 << 20  # of its JSON: a million names of 64 characters
+UNREADABLE = "it could not be read again, and is not written"  # the advice when writing fails
+MOST_BYTES = 64 << 20  # of JSON: a million names of 64 characters
 _MOST_CLASSES, _MOST_NAME = fields.WHOLE["classes"], 1 << 12
-_CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` says how many, and which
+_CHANNELS = schema.array(schema.number(), most=16)  # `Preprocessing` checks number and values
 FIELDS = {
   "variant": schema.text(200),
   "architecture": schema.table(),
@@ -26,7 +26,7 @@ FIELDS = {
       "crop_mode": schema.text(100),
     }
   ),
-  # Item by item a validator takes seconds for a million names: `_check_classes` does it.
+  # Not the items: a validator takes seconds for a million names, so `_check_classes` checks them.
   "classes": {"type": ["array", "null"]},
   "budgets": schema.array(schema.number(1e-6, 1), most=1000),
   "counts": schema.array(schema.array(schema.integer(0, 1 << 20), most=1 << 10), most=1000),
@@ -38,19 +38,19 @@ _THRESHOLDS = schema.either(_LEVELS, schema.array(_LEVELS, most=1000))
 
 
 def loads(content, what, advice="fetch or write it again", form=_DESCRIPTION):
-  """A description from JSON.
+  """Parses a description from JSON and validates it.
 
   Args:
     content: bytes or text.
-    what: it is, for the error.
-    advice: for the error.
-    form: `core.schema` of it, where it stands in something that has more fields than it.
+    what: a description for the error.
+    advice: what to do, for the error.
+    form: schema (`core.schema`) of the whole text if it has further fields.
 
   Returns:
-    Dictionary; keys that are not known here stay.
+    Dictionary; unknown keys are kept.
 
   Raises:
-    InputError: no JSON, too long, or not of this form.
+    InputError: the text is not JSON, too long, or not of this form.
   """
   found = schema.loads(content, form, what, advice, MOST_BYTES)
   _check_classes(found.get("classes"), what)
@@ -58,24 +58,27 @@ def loads(content, what, advice="fetch or write it again", form=_DESCRIPTION):
 
 
 def load_thresholds(content, what, advice="fetch or write it again"):
-  """Thresholds from JSON: (stages,) or (budgets, stages), as lists; raises InputError for others.
+  """Parses thresholds from JSON: lists of shape (stages,) or (budgets, stages).
 
   Args:
     content: bytes or text.
-    what: they are, for the error.
-    advice: for the error.
+    what: a description for the error.
+    advice: what to do, for the error.
+
+  Raises:
+    InputError: the text has another form.
   """
   found = schema.loads(content, _THRESHOLDS, what, advice)
   rows = [len(row) for row in found if isinstance(row, list)]
   if rows and len(set(rows)) > 1:
     raise InputError(
-      f"{what}: rows of {min(rows)} and {max(rows)} numbers: expected as many in each"
+      f"{what}: rows of {min(rows)} and {max(rows)} numbers: expected the same number in each"
     )
   return found
 
 
 def _check_classes(names, what):
-  """Raises InputError for names of classes that are no list of texts, nor None."""
+  """Raises InputError unless the names of classes are a list of texts or None."""
   if names is None:
     return
   if len(names) > _MOST_CLASSES:

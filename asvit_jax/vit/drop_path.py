@@ -1,7 +1,8 @@
-"""Stochastic depth (arXiv:1603.09382): in training, some images pass a residual branch by.
+"""Stochastic depth (arXiv:1603.09382): in training, some images skip a residual branch.
 
-As timm has it: the rate grows linearly from 0 in the first block to that of the config in the last;
-attention and MLP of a block are passed by independently; what runs is scaled up by 1 ÷ (1 - rate).
+As in timm: the rate grows linearly from 0 in the first block to the config's rate in the last;
+attention and MLP of a block are dropped independently; a branch that runs is scaled by 1 ÷ (1 -
+rate).
 """
 
 import jax
@@ -9,14 +10,14 @@ import jax.numpy as jnp
 
 
 def train_mode(model, rate, key, places):
-  """Makes the blocks of a model drop their branches.
+  """Makes the blocks of a model drop residual branches at random.
 
   Args:
     model: a `VisionTransformer`.
-    rate: of the last block, in [0, 1).
+    rate: drop rate of the last block, in [0, 1).
     key: PRNG key of the step.
-    places: (b,) int, the place of each image in the global batch, on which alone its draws rest: so
-      they are the same on any number of devices, and in any parts of the batch.
+    places: (b,) int position of each image in the global batch. An image's draws depend only on it
+      and the key, so they are the same for any number of devices and any split of the batch.
   """
   last = max(len(model.blocks) - 1, 1)
   for i, block in enumerate(model.blocks):
@@ -25,7 +26,7 @@ def train_mode(model, rate, key, places):
 
 
 class _Dropping:
-  """(b, n, d) results of a branch, by its index in the block, with zeros where it is passed by."""
+  """Zeroes the results (b, n, d) of a branch, given its index in the block, for random images."""
 
   def __init__(self, rate, key, places):
     self._rate, self._key, self._places = rate, key, places

@@ -1,7 +1,7 @@
-"""What a field of an `Architecture` can be: its type, and bounds that no real network is near.
+"""Types and bounds of the fields of an `Architecture`; the bounds are far beyond real networks.
 
-They come from files, too. A depth of a billion would be built before anybody notices that the file
-has no such blocks.
+Fields also come from untrusted files. A depth of a billion would otherwise be built before anyone
+notices that the file has no such blocks.
 """
 
 import math
@@ -14,7 +14,7 @@ from asvit_jax.core.printable import on_a_line
 
 MOST_PATCHES = 1 << 18
 MOST_SIDE = 1 << 14  # pixels
-# The most of each; what is below 1 has an error of its own in `Architecture`.
+# Upper bounds; `Architecture` itself rejects values below 1.
 WHOLE = {
   "width": 1 << 14,
   "heads": 1 << 10,
@@ -23,7 +23,7 @@ WHOLE = {
   "classes": 1 << 20,
   "count_multiple": 1 << 12,
 }
-# What float32 holds, and divides by: with less, a token of equal numbers would become NaN.
+# Representable in float32 and safe to divide by: below it, a constant token would become NaN.
 LEAST_EPSILON = 1e-30
 NUMBERS = {
   "mlp_ratio": (0, 64),
@@ -45,13 +45,13 @@ _MOST_NAME, _MOST_TEXT = 200, 40  # characters
 
 
 def plain(values):
-  """The fields in their one form: Python's own numbers, lists as tuples.
+  """Converts fields to their canonical form: Python numbers, tuples for lists.
 
   Args:
-    values: {name of a field: value}; fields that are not known here are left out.
+    values: {name of a field: value}; unknown fields are ignored.
 
   Raises:
-    InputError: a value of another type, one that is not finite, or out of bounds; by its name.
+    InputError: a value has the wrong type, is not finite or is out of bounds; the message names it.
   """
   found = {}
   for name, value in values.items():
@@ -64,7 +64,7 @@ def plain(values):
     elif name in LISTS:
       found[name] = _numbers(name, value)
     elif name in FLAGS:
-      if type(value).__name__ not in ("bool", "bool_"):  # NumPy's, too
+      if type(value).__name__ not in ("bool", "bool_"):  # bool_ is NumPy's
         raise _refused(name, value, "True or False")
       found[name] = bool(value)
     elif name in NAMES:
@@ -102,7 +102,7 @@ def _number(name, value, least, most):
   if not _is_number(value):
     raise _refused(name, value, "a number")
   value = value if isinstance(value, int) else float(value)
-  if not least <= value <= most:  # nor what is not finite
+  if not least <= value <= most:  # also rejects NaN and infinities
     raise _refused(name, value, f"a number in [{least:g}, {most:g}]")
   return value
 
@@ -115,7 +115,7 @@ def _numbers(name, values):
     raise _refused(name, values, expected)
   try:
     count = len(values)
-  except (TypeError, OverflowError):  # an array of no dimensions; a range of too many numbers
+  except (TypeError, OverflowError):  # a zero-dimensional array; a range too long for len()
     raise _refused(name, values, expected) from None
   if count > WHOLE["depth"]:
     raise InputError(f"{name} has {count:,} items: expected at most {WHOLE['depth']}")
@@ -130,7 +130,7 @@ def _numbers(name, values):
 
 
 def _is_number(value):
-  """Whether a value is one real number, of Python or NumPy, and finite."""
+  """Whether a value is a finite real scalar of Python or NumPy."""
   if isinstance(value, (bool, str, bytes, complex)) or getattr(value, "shape", ()) != ():
     return False
   try:
@@ -142,7 +142,7 @@ def _is_number(value):
 def _refused(name, value, expected):
   try:
     text = on_a_line(reprlib.repr(value))
-  except ValueError:  # of a number with thousands of digits
+  except ValueError:  # a number with thousands of digits
     text = "of thousands of digits"
   text = text if len(text) <= 80 else f"{text[:77]}..."
   return InputError(f"model.{_KEYS.get(name, name)} {text} is not valid: expected {expected}")

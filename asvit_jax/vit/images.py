@@ -1,7 +1,7 @@
-"""Images as users hand them in: the one place that says what is an array of images, and what not.
+"""Validation of images that users pass in: the one place that defines a valid batch.
 
-Pixels are uint8. Floats are images that were normalised before, as `Preprocessing.normalize` does
-it. Everything else is refused, as it would run and give numbers that mean nothing.
+Pixels are uint8. Floats are images that were already normalised as by `Preprocessing.normalize`.
+Anything else is refused: it would run and give meaningless numbers.
 """
 
 import os
@@ -15,8 +15,8 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.vit import scaling
 
 FLOATS = ("float32", "float64", "bfloat16", "float16")
-_BATCH = 64  # of an array that is split into batches
-_DEEP = ("I", "F")  # modes of PIL whose values have no known range
+_BATCH = 64  # batch size for splitting large arrays
+_DEEP = ("I", "F")  # modes of PIL without a known range of values
 
 _ADVICE = {
   "uint16": "16 bits: (images // 257).astype(np.uint8) where white is 65,535",
@@ -26,24 +26,24 @@ _ADVICE = {
 
 
 def checked(given, arch, preprocessing, pixels_only=False):
-  """A batch of images as programs take it.
+  """Validates a batch of images and converts it for the programs.
 
-  Under `jit` only the type and the shape are checked. Of concrete floats the range is, too, see
-  `scaling`; of those on a device a few numbers are fetched, which waits for the array.
+  Under `jit` only type and shape are checked. For concrete floats the range is checked, too, see
+  `scaling`; for floats on a device this fetches a few numbers, and so waits for the array.
 
   Args:
-    given: (b, h, w, 3) uint8 pixels, or floats of `FLOATS`, which are normalised; an array of
-      NumPy, JAX or any library whose arrays NumPy takes, in any layout and byte order; or a list of
-      (h, w, 3) arrays or of PIL images of that size.
-    arch: the `Architecture` that is to run them.
-    preprocessing: the `Preprocessing` that they were normalised by.
-    pixels_only: whether floats are refused.
+    given: (b, h, w, 3) uint8 pixels, or normalised floats of a type in `FLOATS`: an array of NumPy,
+      JAX or any library that NumPy can read, in any layout and byte order; or a list of (h, w, 3)
+      arrays or of PIL images of that size.
+    arch: the `Architecture` that will run them.
+    preprocessing: the `Preprocessing` by which floats were normalised.
+    pixels_only: whether to refuse floats.
 
   Returns:
     (b, h, w, 3) array of NumPy or JAX, in native byte order.
 
   Raises:
-    InputError: none of these, no image, or values that cannot be what the type says.
+    InputError: anything else, no image, or values that cannot be normalised pixels.
   """
   images = _array(given, arch)
   _check_type(images, arch, pixels_only)
@@ -54,18 +54,18 @@ def checked(given, arch, preprocessing, pixels_only=False):
 
 
 def normalized(images, preprocessing):
-  """The network's input: pixels are normalised, floats are as they are."""
+  """The network's input: normalises pixels and returns floats unchanged."""
   if jnp.issubdtype(images.dtype, jnp.floating):
     return images
   return preprocessing.normalize(images)
 
 
 def batches(given, arch, preprocessing):
-  """Batches of images for what looks at many of them.
+  """Yields batches of images, for functions that process many.
 
   Args:
-    given: as for `checked`; or an iterable of batches: {"image": images}, with "valid" (b,) bool
-      where some rows are padding, as `data.loader.eval_batches` gives them, or (b, h, w, 3) arrays.
+    given: as for `checked`; or an iterable of batches, as of `data.loader.eval_batches`: arrays
+      (b, h, w, 3) or {"image": images}, with "valid" (b,) bool if some rows are padding.
     arch: as for `checked`.
     preprocessing: as for `checked`.
 
@@ -73,7 +73,7 @@ def batches(given, arch, preprocessing):
     {"image": (b, h, w, 3) array, "valid": (b,) bool NumPy array}.
 
   Raises:
-    InputError: as `checked`; or no images at all.
+    InputError: as for `checked`; or there are no images at all.
   """
   count = 0
   for batch in _each(given, arch, preprocessing):
@@ -101,7 +101,7 @@ def _each(given, arch, preprocessing):
 
 
 def _is_data(given):
-  """Whether something iterable is itself an array, or a list that stands for one."""
+  """Whether an iterable is itself an array, or a list that stands for one."""
   sequence = (list, tuple, str, bytes, bytearray, memoryview, os.PathLike, set, frozenset)
   return isinstance(given, sequence) or hasattr(given, "shape") or hasattr(given, "__array__")
 
@@ -127,7 +127,7 @@ def _batch(batch, arch, preprocessing):
 
 
 def _known(images):
-  """The images; raises InputError for traced ones, whose values are not known."""
+  """Returns the images; raises InputError for traced ones, whose values are unknown."""
   if isinstance(images, jax.core.Tracer):
     raise InputError(
       "images are traced, as inside of jax.jit, jax.vmap or jax.grad: their values are needed: "
@@ -137,7 +137,7 @@ def _known(images):
 
 
 def _parts(images):
-  """An array in batches of one size; the last is filled up."""
+  """Splits an array into batches of equal size; the last is padded."""
   size = min(_BATCH, len(images))
   for start in range(0, len(images), size):
     part = np.asarray(images[start : start + size])
@@ -146,8 +146,8 @@ def _parts(images):
 
 
 def _array(given, arch):
-  """What is given as an array of NumPy in native byte order, or as the array of JAX that it is."""
-  if isinstance(given, jax.Array):  # tracers are, too
+  """The images as a NumPy array in native byte order, or unchanged if they are a JAX array."""
+  if isinstance(given, jax.Array):  # includes tracers
     return given
   if isinstance(given, (list, tuple)):
     given = _stacked(given, arch)
@@ -162,13 +162,13 @@ def _array(given, arch):
 
 
 def _of_library(given):
-  """An array of another library, or of the buffer protocol."""
+  """Converts an array of another library, or a buffer, to NumPy."""
   bare = isinstance(given, (str, bytes, bytearray, os.PathLike, dict, set)) or given is None
   if bare or not (hasattr(given, "__array__") or isinstance(given, memoryview)):
     raise InputError(f"images are {_kind(given)}: expected an array, (b, h, w, 3) uint8")
   try:
     return np.asarray(given)
-  except Exception as error:  # each library has its own reasons: a device, a gradient, a type
+  except Exception as error:  # the reason depends on the library: a device, a gradient, a type
     raise InputError(
       f"images are {_kind(given)}, which NumPy cannot take ({' '.join(str(error).split())[:150]}): "
       "hand in a NumPy array; of PyTorch images.detach().cpu().numpy()"
@@ -176,7 +176,7 @@ def _of_library(given):
 
 
 def _stacked(given, arch):
-  """A list of images as one array."""
+  """Stacks a list of images to an array."""
   if not given:
     raise InputError("no images: expected at least one")
   if any(isinstance(image, (str, os.PathLike)) for image in given):
@@ -187,7 +187,7 @@ def _stacked(given, arch):
     return jnp.stack(given)
   try:
     return np.stack([np.asarray(image) for image in given])
-  except Exception as error:  # ragged, or of a library that NumPy cannot take
+  except Exception as error:  # ragged, or not readable by NumPy
     raise InputError(
       f"images are a list that makes no array ({' '.join(str(error).split())[:150]}): expected "
       f"arrays of one shape, {arch.image_shape}"
@@ -195,7 +195,7 @@ def _stacked(given, arch):
 
 
 def _of_pil(image, arch):
-  """(h, w, 3) uint8 of a PIL image; it is not resized."""
+  """(h, w, 3) uint8 from a PIL image, which must have the right size."""
   if not isinstance(image, Image.Image):
     raise InputError(f"a list of images has PIL images and {_kind(image)}: expected one kind")
   if image.mode in _DEEP or image.mode.startswith("I;16"):
@@ -243,7 +243,7 @@ def _check_shape(images, arch, pixels_only):
 
 
 def _advice(shape, expected):
-  """What to do about a shape, or ""."""
+  """What to do about a wrong shape, or ""."""
   height, width, _ = expected
   known = {
     expected: "this is one image: add the axis of the batch, images[None]",
@@ -273,7 +273,7 @@ def _expected(arch):
 
 
 def _kind(given):
-  """What something is, with what to do instead where that is known."""
+  """A description of an object's type, with advice if there is any."""
   kind = type(given)
   name = "None" if given is None else f"of type {kind.__module__}.{kind.__qualname__}"
   name = name.replace("builtins.", "")

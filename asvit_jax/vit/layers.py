@@ -1,7 +1,8 @@
-"""The layers of a block. They act on the last axis only, so any arrangement of tokens runs.
+"""The layers of a block. They act on the last axis only, and so on any layout of tokens.
 
-What mixes tokens is handed in: `attend`, a function of (q, k, v), each (..., h, c), that returns
-(context, scores); `sparsity.attending` has those of the executions.
+Attention itself is an argument: `attend`, a function of (q, k, v), each (..., h, c), that returns
+(context, scores). Only that function knows the token layout; `sparsity.attending` has one for each
+execution.
 """
 
 import jax
@@ -14,12 +15,12 @@ truncated_normal = nnx.initializers.truncated_normal(0.02)
 
 
 def layer_norm(arch: Architecture, *, dtype, rngs):
-  """A layer norm over the width."""
+  """A layer norm over the width d."""
   return nnx.LayerNorm(arch.width, epsilon=arch.norm_epsilon, dtype=dtype, rngs=rngs)
 
 
 class Attention(nnx.Module):
-  """Projections around the function that mixes tokens."""
+  """The projections around the attention function."""
 
   def __init__(self, arch: Architecture, *, dtype, rngs):
     linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
@@ -28,13 +29,13 @@ class Attention(nnx.Module):
     self.heads = arch.heads
 
   def __call__(self, x, attend):
-    """(..., d) -> (..., d) and the scores that `attend` returns."""
+    """(..., d) -> (..., d) and the scores of `attend`."""
     q, k, v = self._heads(self.qkv(x), 3)
     context, scores = attend(q, k, v)
     return self.proj(context.reshape(x.shape)), scores
 
   def rows(self, x, read, attend):
-    """What only the tokens `read`, (..., d), receive of the tokens x, (..., d)."""
+    """The attention's output for the tokens `read`, (..., d), which attend to x, (..., d)."""
     width = x.shape[-1]
     (q,) = self._heads(_part(self.qkv, read, 0, width), 1)
     k, v = self._heads(_part(self.qkv, x, width, 3 * width), 2)
@@ -43,7 +44,7 @@ class Attention(nnx.Module):
 
   def _heads(self, y, parts):
     """(..., parts · d) -> `parts` arrays (..., h, c)."""
-    # Split first: a TPU would copy (..., parts, h, c) to bring it into another order.
+    # Split before reshaping: a TPU would copy (..., parts, h, c) to change its layout.
     return [part.reshape(*y.shape[:-1], self.heads, -1) for part in jnp.split(y, parts, axis=-1)]
 
 
@@ -71,14 +72,14 @@ class Block(nnx.Module):
     self.residual_divisor = arch.residual_divisor
     self.ls1 = LayerScale(arch.width) if arch.layer_scale else None
     self.ls2 = LayerScale(arch.width) if arch.layer_scale else None
-    self.drop_path = None  # see `drop_path`: what training may do to a branch
+    self.drop_path = None  # set in training, see `drop_path`
 
   def __call__(self, x, attend):
-    """One block.
+    """Runs the block.
 
     Args:
-      x: (..., d) tokens, in any arrangement that `attend` understands.
-      attend: what mixes them.
+      x: (..., d) tokens, in any layout that `attend` understands.
+      attend: the attention function.
 
     Returns:
       (..., d) tokens and the scores of `attend`.
@@ -87,24 +88,24 @@ class Block(nnx.Module):
     return self.fed_forward(x), scores
 
   def attended(self, x, attend):
-    """The first half of a block, up to where some methods merge tokens; as `__call__`."""
+    """The first half of a block, attention with its residual; otherwise as `__call__`."""
     y, scores = self.attn(self.norm1(x), attend)
     return x + self._branch(y, 0), scores
 
   def fed_forward(self, x):
-    """The second half of a block: (..., d) tokens -> (..., d), each by itself."""
+    """The second half of a block, the MLP with its residual: (..., d) -> (..., d), by token."""
     return x + self._branch(self.mlp(self.norm2(x)), 1)
 
   def rows(self, x, read, attend):
-    """The block for some of its tokens only: what nobody reads is not computed.
+    """Runs the block for some of its tokens only, and computes nothing for the others.
 
     Args:
-      x: (..., d) tokens, in any arrangement that `attend` understands.
-      read: (..., d), those of them that are wanted.
-      attend: as above, but its queries are those of `read` only.
+      x: (..., d) tokens, in any layout that `attend` understands.
+      read: (..., d), the tokens for which the block runs.
+      attend: as for `__call__`, but with the queries of `read` only.
 
     Returns:
-      `read` after the block; as `__call__` gives it, up to rounding.
+      (..., d) `read` after the block; equal to the result of `__call__` up to rounding.
     """
     y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
     return self.fed_forward(read + self._branch(y, 0))
@@ -117,7 +118,7 @@ class Block(nnx.Module):
 
 
 class LayerScale(nnx.Module):
-  """A learned factor a channel, small at first (arXiv:2103.17239); 1e-6 as DeiT-III begins."""
+  """A learned factor per channel, initially 1e-6 as in DeiT-III (arXiv:2103.17239)."""
 
   def __init__(self, width):
     self.gamma = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
@@ -128,11 +129,11 @@ class LayerScale(nnx.Module):
 
 
 def gelu(x):
-  """The exact GELU, x · Φ(x), (arXiv:1606.08415) of float32 or bfloat16.
+  """The exact GELU, x · Φ(x) (arXiv:1606.08415), for float32 or bfloat16.
 
-  In bfloat16 it is the float32 value rounded once, or within 1e-6 where that is less than 2e-4, as
-  it is computed from erf: JAX's own, from erfc, doubles what the TPU's compiler estimates for the
-  layer (docs/benchmarks.md), and rounds more than once.
+  In bfloat16 it is computed in float32 from erf and rounded once; results below 2e-4 have an
+  absolute error of at most 1e-6. JAX's own GELU uses erfc, which rounds more than once, and doubles
+  the TPU compiler's estimate for the layer (docs/benchmarks.md).
   """
   if x.dtype != jnp.bfloat16:
     return nnx.gelu(x, approximate=False)
@@ -141,7 +142,7 @@ def gelu(x):
 
 
 def _part(linear, x, begin, end):
-  """`linear`, of which only the outputs from `begin` to `end` are computed."""
+  """The outputs `begin` to `end` of a linear layer, without computing the others."""
   dtype = linear.dtype
   y = x.astype(dtype) @ linear.kernel[...][:, begin:end].astype(dtype)
   return y if linear.bias is None else y + linear.bias[...][begin:end].astype(dtype)

@@ -1,11 +1,11 @@
-"""Whether floats can be normalised pixels, by their values alone.
+"""Checks by value whether floats can be normalised pixels.
 
-Floats that were scaled otherwise, as 0 to 255 or 0 to 1, run like any others and give predictions
-that mean nothing. Refused is what cannot be right: values that are not finite, far outside of what
-pixels become, or on the grid that 8 bits have in another usual scale. What is only implausible
-gets one warning of its kind in a process: no value below zero, where black is; many values beyond
-black and white, as pixels of another scale are in a narrow one; a batch that ends at -1 and 1,
-where black and white are about -2 and 2.
+Floats in another scale, such as 0 to 255 or 0 to 1, run like any others and give meaningless
+predictions. Impossible values are refused: values that are not finite, far outside the range of
+pixels, or exactly on the grid of 8 bits in another common scale. Implausible values give one
+warning of each kind per process: no value below zero, where black is; many values beyond black and
+white, as of a wider scale in a narrower one; a batch that ends at -1 and 1 where black and white
+are at about -2 and 2.
 """
 
 import jax
@@ -17,35 +17,37 @@ from asvit_jax.core.progress import log_once
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
-# (mean, std) of pixels in [0, 1], and what to call it.
+# (mean, std) of pixels in [0, 1], and the name of the scale.
 _SCALES = (
   ((0.0,) * 3, (1 / 255,) * 3, "pixels of 0 to 255"),
   ((0.0,) * 3, (1.0,) * 3, "pixels scaled to 0 to 1"),
   ((0.5,) * 3, (0.5,) * 3, "pixels scaled to -1 to 1"),
   (IMAGENET_MEAN, IMAGENET_STD, "pixels scaled by ImageNet's mean and std"),
 )
-# How far rounding moves pixels from whole numbers of 0 to 255; bfloat16 has too few digits to tell.
+# How far rounding moves pixels from integers in 0 to 255; bfloat16 is too coarse to tell.
 _ROUNDING = {"float64": 0.01, "float32": 0.01, "float16": 0.15}
-_FEW = 8  # values of which images are drawn by programs: any scale may have them
-# How far pixels go beyond black and white, as a share of the range between: resampling overshoots
-# by less. Noise, as in patches that were erased, goes further, but is not much of the images.
+_FEW = 8  # fewer distinct values may be synthetic images, and fit any scale
+# Overshoot beyond black and white, as a share of the range between: resampling stays below it.
+# Noise, as in erased patches, exceeds it, but only in a small share (`_MUCH`) of the pixels.
 _OVERSHOOT, _MUCH = 0.3, 0.05
-_ENDS = (0.95, 1.02)  # of photographs from -1 to 1 that were resized
-_SAMPLED = (4, 16, 16)  # images, rows, columns at most, as evenly spaced
+_ENDS = (0.95, 1.02)  # the extreme values of resized photographs in -1 to 1
+_SAMPLED = (4, 16, 16)  # at most this many images, rows and columns, evenly spaced
 
 
 def check(images, preprocessing):
-  """Raises InputError where floats cannot be pixels that a `Preprocessing` normalised.
+  """Raises InputError for floats that cannot be pixels normalised by a `Preprocessing`.
 
   Args:
-    images: (b, h, w, 3) floats, of NumPy, or of JAX and concrete.
-    preprocessing: it.
+    images: (b, h, w, 3) floats, a NumPy array or a concrete JAX array.
+    preprocessing: the `Preprocessing`.
   """
   if isinstance(images, jax.Array) and not images.is_fully_addressable:
-    return  # the other hosts would have to look, too
+    return  # checking would need the other hosts, too
   low, high, finite, sample = looked_at(images)
   if not finite:
-    raise InputError("images have values that are not finite (NaN or infinite): leave these out")
+    raise InputError(
+      "images have values that are not finite (NaN or infinite): remove these images"
+    )
   low, high = float(low), float(high)
   mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
   black, white = float((-mean / std).min()), float(((1 - mean) / std).max())
@@ -59,7 +61,7 @@ def check(images, preprocessing):
   if scale is not None:
     raise InputError(f"{said}, which are {scale}: {wanted}")
   if max(-low, high) > max(10, 4 * max(abs(black), abs(white))):
-    raise InputError(f"{said}, far outside of what pixels become: {wanted}")
+    raise InputError(f"{said}, far outside the range of normalised pixels: {wanted}")
   beyond = _OVERSHOOT * (white - black)
   outside = (sample < black - beyond) | (sample > white + beyond)
   if outside.mean() > _MUCH:
@@ -79,7 +81,7 @@ def _warn(kind, message):
 
 
 def _other_scale(sample, kind, mean, std):
-  """The usual scale in which values are those of 8 bits, where they are not in their own."""
+  """The name of another common scale in which the values are 8-bit pixels, or None."""
   rounding = _ROUNDING.get(kind)
   if rounding is None or len(np.unique(sample)) < _FEW or _on_grid(sample, mean, std, rounding):
     return None
@@ -90,7 +92,7 @@ def _other_scale(sample, kind, mean, std):
 
 
 def _on_grid(sample, mean, std, rounding):
-  """Whether all values are whole pixels of 0 to 255, scaled by a mean and a std."""
+  """Whether all values are integer pixels, 0 to 255, after undoing a mean and a std."""
   pixels = 255 * (sample * std + mean)
   near = np.abs(pixels - pixels.round()) <= rounding
   return bool(near.all() and (pixels > -1).all() and (pixels < 256).all())
@@ -102,12 +104,12 @@ def _sampled(images):
 
 
 def looked_at(images, on_device=None):
-  """The least and greatest value, whether all are finite, and some of them, on the host.
+  """Minimum, maximum, whether all values are finite, and a sample of the values, on the host.
 
   Args:
     images: see `check`.
-    on_device: whether JAX computes it; by default where the images are on an accelerator. NumPy
-      sees the memory of a CPU as it is, and takes a third of the time.
+    on_device: whether JAX computes them; by default if the images are on an accelerator. On a CPU,
+      NumPy reads JAX's memory directly and takes a third of the time.
   """
   if on_device is None:
     devices = images.devices() if isinstance(images, jax.Array) else ()
@@ -117,12 +119,13 @@ def looked_at(images, on_device=None):
       return jax.device_get(_looked_at(images))
   images = np.asarray(images)
   low, high = images.min(), images.max()
-  return low, high, np.isfinite(low) and np.isfinite(high), _sampled(images)  # NaN is either
+  # NaN propagates to both.
+  return low, high, np.isfinite(low) and np.isfinite(high), _sampled(images)
 
 
 @jax.jit
 @usual
 def _looked_at(images):
   finite = jnp.isfinite(images)
-  known = jnp.where(finite, images, 0)  # no NaN here, which `jax_debug_nans` would end at
+  known = jnp.where(finite, images, 0)  # no NaN, at which `jax_debug_nans` would raise an error
   return known.min(), known.max(), finite.all(), _sampled(known)

@@ -1,4 +1,4 @@
-"""Stems: images to patch tokens. Each knows its layers and what they cost."""
+"""Stems, which turn images into patch tokens: their layers and costs."""
 
 from flax import nnx
 
@@ -18,14 +18,14 @@ STEMS = Table(
 
 
 class Stem(nnx.Module):
-  """What stems share: small layers, then a convolution whose stride is its size.
+  """Base of the stems: optional layers, then a convolution whose stride equals its kernel size.
 
   Args:
     arch: an `Architecture`.
-    inputs: channels that the last convolution sees.
-    patch: its size, in the pixels that it sees.
+    inputs: number of input channels of the last convolution.
+    patch: kernel size of the last convolution, in its input's pixels.
     dtype: compute type.
-    rngs: where the initial parameters come from.
+    rngs: random streams for the initial parameters.
   """
 
   def __init__(self, arch, inputs, patch, *, dtype, rngs):
@@ -36,10 +36,10 @@ class Stem(nnx.Module):
 
   @staticmethod
   def check(arch):
-    """Raises InputError for an `Architecture` that it cannot cut into patches."""
+    """Raises InputError for an `Architecture` whose images it cannot cut into patches."""
 
   def before(self, images):
-    """(b, height, width, 3) -> what the last convolution sees."""
+    """(b, height, width, 3) -> input of the last convolution."""
     return images
 
   def __call__(self, images):
@@ -49,7 +49,7 @@ class Stem(nnx.Module):
 
 
 def _check_halved(arch):
-  """Of stems that halve the image first."""
+  """Raises InputError for a stem that halves the image if the patch size is odd."""
   if arch.patch_size % 2:
     raise InputError(
       f"patch size {arch.patch_size} with the {arch.stem!r} stem, which halves the image before it "
@@ -63,19 +63,19 @@ def _halved_pixels(arch):
 
 
 class PatchStem(Stem):
-  """One convolution (arXiv:2010.11929)."""
+  """A single convolution (arXiv:2010.11929)."""
 
   def __init__(self, arch, *, dtype, rngs):
     super().__init__(arch, 3, arch.patch_size, dtype=dtype, rngs=rngs)
 
   @staticmethod
   def macs(arch):
-    """Multiply-accumulates of an image."""
+    """Multiply-accumulates per image."""
     return arch.patches * 3 * arch.patch_size**2 * arch.width
 
 
 class ConvStem(Stem):
-  """Two of 3x3 before it, the first of stride 2, to a quarter and a half of the width.
+  """Two 3x3 convolutions, the first of stride 2, to a quarter and half of the width; then patches.
 
   Early convolutions let a transformer learn from few images (arXiv:2106.14881).
   """
@@ -95,20 +95,20 @@ class ConvStem(Stem):
 
   @staticmethod
   def macs(arch):
-    """Multiply-accumulates of an image."""
+    """Multiply-accumulates per image."""
     d, half = arch.width, _halved_pixels(arch)
     convs = half * 9 * (3 * (d // 4) + (d // 4) * (d // 2))
     return convs + arch.patches * (d // 2) * (arch.patch_size // 2) ** 2 * d
 
 
 class LvStem(Stem):
-  """7x7 of stride 2 and two of 3x3 before it, 64 channels, each with batch norm and ReLU.
+  """LV-ViT's stem (arXiv:2104.10858): a 7x7 convolution of stride 2, two 3x3, then patches.
 
-  LV-ViT's (arXiv:2104.10858).
+  The three convolutions have 64 channels, each with batch norm and ReLU.
   """
 
   def __init__(self, arch, *, dtype, rngs):
-    # Padded as PyTorch pads: XLA's "SAME" is one pixel off where the stride is 2.
+    # PyTorch's padding: with a stride of 2, XLA's "SAME" is shifted by one pixel.
     conv = dict(use_bias=False, dtype=dtype, rngs=rngs)
     self.conv1 = nnx.Conv(3, 64, (7, 7), 2, padding=3, **conv)
     self.conv2 = nnx.Conv(64, 64, (3, 3), padding=1, **conv)
@@ -127,9 +127,9 @@ class LvStem(Stem):
 
   @staticmethod
   def macs(arch):
-    """Multiply-accumulates of an image.
+    """Multiply-accumulates per image.
 
-    The projection runs on a grid of 14x14, but the authors count it as d by 64 at every position
-    before it, which is the same number.
+    The projection runs on a 14x14 grid, but the authors count it as d by 64 at every position of
+    its input, which gives the same number.
     """
     return _halved_pixels(arch) * (3 * 64 * 49 + 2 * 64 * 64 * 9 + 64 * arch.width)

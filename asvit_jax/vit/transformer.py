@@ -1,7 +1,7 @@
-"""The vision transformer: its parameters, and the parts of a forward pass around the blocks.
+"""The vision transformer: its parameters, and the forward pass before and after the blocks.
 
-Module names follow timm's, which keeps the import of weights a plain table. `sparsity.executions`
-run it.
+Modules are named as in timm, so that importing weights needs only a table. `sparsity.executions`
+run the network.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from asvit_jax.vit.stems import STEMS
 
 
 class VisionTransformer(nnx.Module):
-  """The parameters of a ViT, dense or pruned; `executions` runs them.
+  """The parameters of a ViT, dense or pruned; `executions` run it.
 
   Args:
     arch: the dimensions.
     dtype: compute type of the stem and the blocks, float32 or bfloat16. Parameters, the last norm
-      and the heads are float32 in both.
-    rngs: where the initial parameters come from.
+      and the heads are always float32.
+    rngs: random streams for the initial parameters.
 
   Attributes:
-    counts: patches that each stage keeps of every image in fixed execution, and about which packed
-      has its widths; () where not known.
+    counts: number of patches that each stage keeps of every image in fixed execution, and around
+      which packed execution chooses its widths; () if unknown.
   """
 
   def __init__(self, arch: Architecture, *, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -41,7 +41,7 @@ class VisionTransformer(nnx.Module):
       truncated_normal(rngs.params(), (1, tokens, arch.width), jnp.float32)
     )
     self.blocks = nnx.List([Block(arch, dtype=dtype, rngs=rngs) for _ in range(arch.depth)])
-    # In bfloat16 logits of many classes tie: heads see and give float32 whatever the compute type.
+    # Heads always compute in float32: in bfloat16, the logits of many classes tie.
     self.norm = layer_norm(arch, dtype=jnp.float32, rngs=rngs)
     head = functools.partial(
       nnx.Linear,
@@ -62,9 +62,9 @@ class VisionTransformer(nnx.Module):
       self.thresholds = nnx.Param(initial_thresholds(arch.stages))
 
   def embed(self, images):
-    """Normalised images (b, height, width, 3) -> (b, prefix + n, d) tokens, the class token first.
+    """Normalised images (b, height, width, 3) -> (b, prefix + n, d) tokens.
 
-    After it comes the distillation token, where there is one, then the patches.
+    The class token comes first, then the distillation token, if any, then the patches.
     """
     x = self.patch_embed(images.astype(self.dtype))
     prefix = self.cls_token[...]
@@ -75,29 +75,29 @@ class VisionTransformer(nnx.Module):
     return x + self.pos_embed[...].astype(self.dtype)
 
   def classify(self, read):
-    """The float32 logits of the tokens that the prediction reads.
+    """The float32 logits from the tokens that the prediction reads.
 
     Args:
-      read: (b, read, d), `Architecture.read_tokens` of each image after the last block.
+      read: (b, read, d), the first `Architecture.read_tokens` tokens after the last block.
 
     Returns:
-      (b, classes): the class token's, the mean of both heads' where the distillation token has one.
+      (b, classes) logits of the class token, or the mean of both heads if there are two.
     """
     x = self.norm(read)
     logits = self.head(x[:, 0])
     return (logits + self.head_dist(x[:, 1])) / 2 if self.arch.dist_head else logits
 
   def classify_patches(self, tokens):
-    """(..., d) patch tokens after the last block -> (..., classes) auxiliary logits, as above."""
+    """(..., d) patch tokens after the last block -> (..., classes) auxiliary logits."""
     return self.aux_head(self.norm(tokens))
 
   def predict(self, class_logits, best_patch_logits):
-    """The prediction of all heads, LV-ViT's (arXiv:2104.10858) where there are two.
+    """The prediction of all heads; LV-ViT's (arXiv:2104.10858) if there is an auxiliary head.
 
     Args:
-      class_logits: (b, classes) of `classify`.
-      best_patch_logits: function that returns (b, classes), the largest of `classify_patches` over
-        the patch tokens that are left, -inf where none is; called where there is such a head.
+      class_logits: (b, classes) logits of `classify`.
+      best_patch_logits: function that returns (b, classes), the maximum of `classify_patches` over
+        the remaining patch tokens, -inf if there are none; called only if there is such a head.
 
     Returns:
       (b, classes) logits.
@@ -109,18 +109,18 @@ class VisionTransformer(nnx.Module):
 
 
 def initial_thresholds(stages):
-  """(stages,) float32 to start training from: 0.001, 0.002, 0.003 and so on, as published."""
+  """(stages,) float32 initial thresholds for training: 0.001, 0.002, 0.003, …, as published."""
   return 1e-3 * jnp.arange(1, stages + 1, dtype=jnp.float32)
 
 
 def initial_params(arch: Architecture, *, seed=0):
-  """Random parameters, a nested dictionary of float32 arrays, made in one compiled call."""
+  """Random parameters, a nested dictionary of float32 arrays, created in one compiled call."""
   created = nnx.jit(lambda: VisionTransformer(arch, rngs=nnx.Rngs(seed)))()
   return nnx.to_pure_dict(nnx.split(created)[1])
 
 
 def model(arch: Architecture, params, *, dtype=jnp.float32, counts=()):
-  """The network with given parameters; dense where they have no thresholds.
+  """The network with given parameters; dense if they have no thresholds.
 
   Args:
     arch: the dimensions.
@@ -135,13 +135,13 @@ def model(arch: Architecture, params, *, dtype=jnp.float32, counts=()):
 
 
 def specs(arch: Architecture, budgets=0):
-  """The parameters as `jax.ShapeDtypeStruct`s: nothing is allocated.
+  """The parameters as `jax.ShapeDtypeStruct`s, without allocating them.
 
   Args:
     arch: the dimensions.
-    budgets: number of budgets that there are thresholds for; 0 for one set of them.
+    budgets: number of budgets with thresholds; 0 for a single set of thresholds.
   """
-  # Of one block, as all are alike: to build hundreds takes minutes, and a file can ask for them.
+  # Build one block, as all are alike: hundreds would take minutes, and a file may ask for them.
   one = dataclasses.replace(arch, depth=1, prune_before=(), stage_weights=())
   found = dict(_abstract(one, jnp.dtype("float32"))[1])
   found["blocks"] = dict.fromkeys(range(arch.depth), found["blocks"][0])
@@ -152,7 +152,7 @@ def specs(arch: Architecture, budgets=0):
 
 
 def prunes(params):
-  """Whether these are parameters of a network that prunes."""
+  """Whether the parameters are those of a network that prunes."""
   return "thresholds" in params
 
 
@@ -163,7 +163,7 @@ def without_thresholds(params):
 
 @functools.cache
 def _abstract(arch, dtype):
-  """(graphdef, params) without allocating."""
+  """(graphdef, parameters as shapes), without allocating."""
   graphdef, state = nnx.split(
     nnx.eval_shape(lambda: VisionTransformer(arch, dtype=dtype, rngs=nnx.Rngs(0)))
   )

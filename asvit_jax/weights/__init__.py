@@ -1,4 +1,4 @@
-"""Reads and writes weights: published, of a run, or in this package's files; strict both ways."""
+"""Reading and writing of weights: published ones, those of a run, and this package's own files."""
 
 from asvit_jax.weights.names import from_timm, to_timm
 

@@ -8,7 +8,7 @@ import numpy as np
 from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
-# What belongs to a head, and goes where a new one starts.
+# Prefixes of a head's tensors, which a new head replaces.
 HEADS = ("head.", "head_dist.", "aux_head.", "pre_logits")
 
 
@@ -66,7 +66,7 @@ def grid_of(position, prefix, patch_size=None, facts=None):
     rows, columns = (side // patch_size for side in sizes.height_width(size))
     if rows * columns in (n, n - prefix):
       return rows, columns, rows * columns != n
-  for of_prefix in (True, False):  # DeiT-III's has none for its class token
+  for of_prefix in (True, False):  # DeiT-III has no position for its class token
     side = math.isqrt(max(0, n - prefix * of_prefix))
     if side and side**2 == n - prefix * of_prefix:
       return side, side, of_prefix
@@ -78,9 +78,10 @@ def _positions(arch, stored, resize, source):
   position, prefix = stored.tensors["pos_embed"], arch.prefix_tokens
   found = grid_of(position, prefix, arch.patch_size, stored.facts)
   if found is None and position.shape[1] in (arch.patches, prefix + arch.patches):
-    found = (*arch.grid, position.shape[1] != arch.patches)  # a rectangle as is wanted, it seems
+    # Probably a rectangle, with the grid of `arch`.
+    found = (*arch.grid, position.shape[1] != arch.patches)
   if found is None:
-    return position  # the strict check names it
+    return position  # the strict check reports it
   *grid, of_prefix = found
   if not of_prefix:
     none = np.zeros((1, prefix, position.shape[2]), position.dtype)
@@ -90,11 +91,11 @@ def _positions(arch, stored, resize, source):
   if resize:
     return _resized(position, prefix, grid, arch.grid)
   if position.shape[1] == prefix + arch.patches:
-    # As many patches in another shape: no tensor's shape would tell.
+    # The same number of patches in another shape: the tensor's shape does not show it.
     raise InputError(
-      f"{source} does not fit this model: its positions are of {grid[0]} rows and {grid[1]} "
-      f"columns of patches, and the image has {arch.grid[0]} and {arch.grid[1]}; ask for them to "
-      "be interpolated, init_resize=True, or set model.image_size to what they are of"
+      f"{source} does not fit this model: its position embedding has {grid[0]} rows and {grid[1]} "
+      f"columns of patches, and the image has {arch.grid[0]} and {arch.grid[1]}; interpolate it "
+      "with init_resize=True, or set model.image_size to match it"
     )
   return position
 

@@ -17,7 +17,7 @@ MOST_TENSORS = 65_536
 MOST_BLOCKS = 128
 _MOST_CHARACTERS = 512
 _MOST_AXES = 8
-# Compressed archives: weights shrink by a half at most, unless they are zeros.
+# Limits for compressed archives: weights compress to half at best, unless they are zeros.
 _MOST_TIMES = 20
 _LITTLE = 64 << 20
 _FLOAT8 = re.compile(r"(F8|float8)_", re.IGNORECASE)
@@ -37,7 +37,7 @@ def check_listed(listed, source):
   """
   if len(listed) > MOST_TENSORS:
     raise InputError(
-      f"{source} lists {len(listed):,} tensors, expected at most {MOST_TENSORS:,}: it is no ViT"
+      f"{source} lists {len(listed):,} tensors, expected at most {MOST_TENSORS:,}: it is not a ViT"
     )
   for name, (shape, _) in listed.items():
     if len(name) > _MOST_CHARACTERS or on_a_line(name) != name:
@@ -75,8 +75,8 @@ def check_unpacked(size, path, source):
   most = max(_LITTLE, _MOST_TIMES * path.stat().st_size)
   if size > most:
     raise InputError(
-      f"{source} would take {size:,} bytes of memory, expected at most {most:,} of a file of its "
-      "size: it is no file of weights; where you trust it, unpack it and save it as .safetensors"
+      f"{source} would take {size:,} bytes of memory, expected at most {most:,} for a file of its "
+      "size: it does not look like weights; if you trust it, unpack it and save it as .safetensors"
     )
 
 
@@ -91,7 +91,7 @@ def check_numbers(tensors, source):
     if not jnp.issubdtype(value.dtype, jnp.floating):
       raise InputError(
         f"{source}: tensor {name} is of type {value.dtype}, expected floating point: quantised "
-        "weights are not read; give them in float32, float16 or bfloat16"
+        "weights are not supported; give them in float32, float16 or bfloat16"
       )
     finite = np.isfinite(value)
     if not finite.all():

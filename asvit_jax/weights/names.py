@@ -27,7 +27,7 @@ from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
 from asvit_jax.weights.checks import MOST_BLOCKS
 
-# Axes that turn our kernels into timm's weights, by number of axes.
+# {number of axes: transposition from our kernels to timm's weights}.
 _TO_TIMM = {2: (1, 0), 4: (3, 2, 0, 1)}
 _LEAVES = {
   "kernel": "weight",
@@ -35,9 +35,9 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-_LISTED = 20  # lines of an error
+_LISTED = 20  # lines in an error message
 _BLOCK = re.compile(r"blocks\.([0-9]{1,6})\.")
-# The authors' name of a stage's threshold.
+# The authors' name for a stage's threshold.
 THRESHOLD = "score_predictor.{}.keep_threshold"
 
 
@@ -50,7 +50,7 @@ def to_timm(params):
       columns = enumerate(np.moveaxis(value, -1, 0))
       tensors |= {THRESHOLD.format(i): np.array(x) for i, x in columns}
     else:
-      # safetensors writes the memory as it lies, so a transposed view must be made contiguous.
+      # safetensors writes memory as it is, so a transposed view must be made contiguous.
       tensors[_timm_name(name)] = np.ascontiguousarray(value.transpose(_axes(name, value.ndim)))
   return tensors
 
@@ -104,7 +104,7 @@ def check_fits(arch, tensors, source, budgets=0, family="", but=()):
   if arch.depth > max(blocks, MOST_BLOCKS):
     raise InputError(
       f"{source} does not fit this model: it has {blocks} blocks, not {arch.depth:,}; choose the "
-      "model.variant that it is of, or set model.depth"
+      "matching model.variant, or set model.depth"
     )
   expected = {}
   for name, spec in leaves.named(vit.specs(arch, budgets)):
@@ -124,11 +124,11 @@ def check_fits(arch, tensors, source, budgets=0, family="", but=()):
     if name in tensors and np.shape(tensors[name]) != shape
   ]
   if count := len(missing) + len(misshapen) + len(unexpected):
-    looks = f"those of {family}" if family else "nobody's that are known here"
+    looks = f"its names look like those of {family}" if family else "its names are unknown"
     raise InputError(
-      f"{source} does not fit this model ({count} problems); its names look like {looks}; check "
-      "the variant, number of classes, image size and patch size (another image size, another "
-      "number of classes or no head is taken when asked for: init_resize, init_new_head):\n  "
+      f"{source} does not fit this model ({count} problems); {looks}; check the variant, number of "
+      "classes, image size and patch size (init_resize allows another image size, init_new_head "
+      "another number of classes or no head):\n  "
       + "\n  ".join(misshapen[:_LISTED] + _side_by_side(missing, unexpected))
     )
 

@@ -9,9 +9,9 @@ from asvit_jax.weights.adapting import grid_of
 from asvit_jax.weights.checks import MOST_BLOCKS
 from asvit_jax.weights.names import numbers_of_blocks
 
-# Of these the published networks are known apart; the rest may be as the weights have it.
+# Fields that identify a published network; the weights may differ from it in the others.
 _APART = ("width", "depth", "stem", "aux_head")
-# The numbers of axes of the tensors whose shapes say what the network is.
+# {tensor: number of axes}, for the tensors whose shapes determine the architecture.
 _AXES = {
   "patch_embed.proj.weight": 4,
   "pos_embed": 3,
@@ -59,7 +59,7 @@ def recognize(stored, source, classes=None):
   listed = ", ".join(f"{field} {value}" for field, value in (found | {"hidden": hidden}).items())
   raise InputError(
     f"{source} is of no network known here ({listed}): give its architecture, or a config, or the "
-    "config.json of the hub beside it, which says how many heads it has"
+    "hub's config.json beside it, which gives the number of heads"
   )
 
 
@@ -82,7 +82,7 @@ def _dimensions(stored, source, classes):
   stem = "patch"
   if "patch_embed.conv1.weight" in tensors:
     stem = "lv" if "patch_embed.bn1.weight" in tensors else "conv"
-  patch_size = kernel if stem == "patch" else 2 * kernel  # the others halve the image before it
+  patch_size = kernel if stem == "patch" else 2 * kernel  # other stems halve the image first
   dist_token = "dist_token" in tensors
   grid = grid_of(tensors["pos_embed"], 1 + dist_token, patch_size, facts)
   if grid is None:

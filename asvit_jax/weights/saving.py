@@ -13,7 +13,7 @@ from asvit_jax.weights.checks import check_numbers
 from asvit_jax.weights.formats.safetensors import DESCRIPTION, THRESHOLDS, check_header
 from asvit_jax.weights.names import check_fits, to_timm
 
-# Of other formats: who finds a file under such a name would read it as what it is not.
+# Suffixes of other formats, under which others would misread a safetensors file.
 _OTHER_SUFFIXES = frozenset(
   (
     *(".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".npz", ".npy", ".h5", ".hdf5"),
@@ -29,7 +29,7 @@ def check_name(path):
   suffix = storage.path(path).suffix
   if suffix.lower() in _OTHER_SUFFIXES:
     raise InputError(
-      f"cannot write weights to {path}: they are written as safetensors, and {suffix} is another "
+      f"cannot write weights to {path}: they are written as safetensors, but {suffix} is another "
       "format: give a name that ends in .safetensors"
     )
 
@@ -56,7 +56,7 @@ def save(path, params, description=None, thresholds_as_metadata=False, arch=None
     budgets = len((description or {}).get("budgets", ()))
     check_fits(arch if vit.prunes(params) else arch.dense, tensors, what, budgets)
   check_numbers(tensors, what)
-  metadata = {"format": "pt"}  # timm and transformers look for it
+  metadata = {"format": "pt"}  # timm and transformers expect this entry
   if description is not None:
     metadata[DESCRIPTION] = json.dumps(description)
     descriptions.loads(metadata[DESCRIPTION], what, descriptions.UNREADABLE)
@@ -65,7 +65,7 @@ def save(path, params, description=None, thresholds_as_metadata=False, arch=None
     named = f"{what}: its thresholds as metadata"
     descriptions.load_thresholds(metadata[THRESHOLDS], named, descriptions.UNREADABLE)
     tensors = {k: v for k, v in tensors.items() if not k.startswith("score_predictor.")}
-  # Written by us: safetensors itself would make the file readable by its owner alone.
+  # Not by safetensors itself, which would make the file readable by its owner only.
   content = safetensors.numpy.save(tensors, metadata)
   check_header(content, what)
   storage.write(path, content, "weights")

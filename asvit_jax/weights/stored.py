@@ -40,6 +40,6 @@ def cleaned(tensors):
 
 def _plain(value):
   if not jnp.issubdtype(value.dtype, jnp.floating):
-    return value  # `checks` refuses it where it is used
-  with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, which is refused
+    return value  # `checks` refuses it if it is used
+  with np.errstate(over="ignore"):  # overflow becomes inf, which is refused
     return value.astype(np.float32, copy=False)

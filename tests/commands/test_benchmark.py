@@ -36,7 +36,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(tmp_path):
     (("--image-size", "224x450"), r"image size \(224, 450\) is not a multiple of patch size 16"),
     (("--weights", weights), "give --weights and --images together"),
     (("--images", tmp_path), "give --weights and --images together"),
-    (("--weights", weights, "--images", tmp_path), "are of digits, not of --variant deit_t"),
+    (("--weights", weights, "--images", tmp_path), "are for digits, not for --variant deit_t"),
     (("--weights", tmp_path / "none", "--images", tmp_path), "no such file"),
   ):
     with pytest.raises(InputError, match=said):
@@ -68,7 +68,7 @@ def test_weights_for_several_budgets_are_timed_at_the_one_asked_for(tmp_path):
     assert result["macs_ratio"] == pytest.approx(1 / budget, rel=0.15)
     kept.append(result["kept"][0]["mean"])
   assert kept[0] < kept[1]
-  with pytest.raises(InputError, match="has thresholds, and drops: leave --reduction out"):
+  with pytest.raises(InputError, match="has thresholds, and drops: leave out --reduction"):
     run("benchmark", *ours, "--reduction", "merge")
 
 

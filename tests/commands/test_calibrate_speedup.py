@@ -116,21 +116,21 @@ def test_the_same_seed_finds_the_same(options, tmp_path):
   [
     ("evaluate", ("--speedup", "1.5"), r"speed-up 1\.5: the network was calibrated for 1\.4, 1\.7"),
     ("evaluate", ("--speedup", "fast"), "--speedup 'fast': expected speed-ups"),
-    ("evaluate", ("--speedup", "1.4", "--budget", "0.6"), "--speedup and --budget both say"),
+    ("evaluate", ("--speedup", "1.4", "--budget", "0.6"), "--speedup and --budget exclude"),
     ("evaluate", ("--calibrate-speedup", "0.9"), r"--calibrate-speedup '0\.9': .* above 1"),
     ("evaluate", ("--calibrate-speedup", "1.5,1.5"), "each another"),
     ("evaluate", ("--calibrate-speedup", "1.5,"), "expected speed-ups"),
-    ("evaluate", ("--calibrate-speedup", "1.5", "--calibrate", "0.6"), "both say what the thresh"),
+    ("evaluate", ("--calibrate-speedup", "1.5", "--calibrate", "0.6"), "both set the thresh"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--budget", "0.6"), "choose with --speedup"),
     ("evaluate", ("--calibrate", "0.6", "--speedup", "1.4"), "choose with --budget"),
-    ("evaluate", ("--calibrate-speedup", "1.5", "--speedup", "1.6"), "is none of those"),
+    ("evaluate", ("--calibrate-speedup", "1.5", "--speedup", "1.6"), "is not among those"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--search", "3"), "tries schedules itself"),
     ("evaluate", ("--speedup", "1.4", "--counts", "9,5,2"), "a speed-up has counts of its own"),
     ("evaluate", ("--calibrate-speedup", "99"), "speed-up 99 cannot be reached: with every patch"),
-    ("evaluate", ("--speedup", "1.4,1.7", "--per-image", "f"), "--per-image is of one speed-up"),
+    ("evaluate", ("--speedup", "1.4,1.7", "--per-image", "f"), "--per-image is for one speed-up"),
     ("predict", ("--speedup", "1.4,1.7"), "expected one speed-up"),
     ("predict", ("--speedup", "1.5"), "calibrated for 1.4, 1.7"),
-    ("predict", ("--speedup", "1.4", "--budget", "0.9"), "--speedup and --budget both say"),
+    ("predict", ("--speedup", "1.4", "--budget", "0.9"), "--speedup and --budget exclude"),
   ],
 )
 def test_what_cannot_be_is_refused(fast, folder, command, flags, said):
@@ -140,7 +140,7 @@ def test_what_cannot_be_is_refused(fast, folder, command, flags, said):
 
 
 def test_benchmark_without_weights_has_no_speed_to_run():
-  with pytest.raises(InputError, match="--speedup is of weights that were calibrated for it"):
+  with pytest.raises(InputError, match="--speedup needs weights that were calibrated for it"):
     run("benchmark", "--variant", "tiny", "--speedup", 1.5)
 
 

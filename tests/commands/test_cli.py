@@ -29,7 +29,7 @@ TRAIN = ("train.py", "--config", "configs/digits.py")
       ("configs/as_digits.py line ", "ValueError: could not convert"),
     ),
     ((*TRAIN, "--config.budget=1.3", "--config.init_from=x"), ("budget 1.3 is not in (0, 1]",)),
-    ((*TRAIN, "--config.init_from=hdfs://b/w"), ("hdfs://b/w: hdfs:// is not known here",)),
+    ((*TRAIN, "--config.init_from=hdfs://b/w"), ("hdfs://b/w: hdfs:// is not supported",)),
   ],
   ids=[
     *("unknown key", "unknown flag", "no such key", "in a file"),

@@ -26,7 +26,7 @@ def installed(tmp_path_factory):
   for name in ("asvit_jax", "configs"):
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(processes.REPOSITORY / name, source / name, ignore=unwanted)
-  for pattern in ("pyproject.toml", "requirements*.txt", "README.md", "LICENSE"):
+  for pattern in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
     for path in processes.REPOSITORY.glob(pattern):
       shutil.copy(path, source)
   # What pyproject.toml asks for; else pip fetches it.

@@ -54,7 +54,7 @@ def test_what_a_config_leads_to_is_kept(data, flag):
   (data / "link").symlink_to(data / "data" / "val" / "c0")
   before = places.snapshot(data)
   for name in READ:
-    with pytest.raises(InputError, match=r"would be written over .*: give another name"):
+    with pytest.raises(InputError, match=r"would overwrite .*: give another name"):
       run("evaluate", *CONFIG, f"--{flag}", name)
   assert places.snapshot(data) == before
 
@@ -62,7 +62,7 @@ def test_what_a_config_leads_to_is_kept(data, flag):
 @pytest.mark.parametrize("flag", ["workdir", "weights"])
 def test_so_is_what_the_config_of_a_run_leads_to(data, flag):
   for name in ("labels.csv", "names.txt", "data/val/c0/0.png"):
-    with pytest.raises(InputError, match=r"would be written over .*config\.data\."):
+    with pytest.raises(InputError, match=r"would overwrite .*config\.data\."):
       run("evaluate", f"--{flag}", "run", "--per-image", name)
 
 
@@ -76,7 +76,7 @@ def test_so_is_what_a_run_wrote(data, name):
     ("visualize", "--workdir", "run", "--curves", "--out"),
     ("benchmark", "--weights", "run", "--plot"),
   ):
-    said = f"would be written over {name.split('/')[0]} of the run"
+    said = f"would overwrite {name.split('/')[0]} of the run"
     with pytest.raises(InputError, match=said):
       run(command, *given, f"run/{name}")
 
@@ -85,9 +85,9 @@ def test_so_are_an_artifact_with_its_note_and_images_to_time_on(data):
   (data / "a").mkdir()
   for name in ("a/saved_model.pb", "a.json"):
     (data / name).write_text("{}")
-    with pytest.raises(InputError, match=r"written over .*--artifact"):
+    with pytest.raises(InputError, match=r"overwrite .*--artifact"):
       run("predict", "--artifact=a/", "--features", name, "b.png")
-  with pytest.raises(InputError, match="written over what is in --images"):
+  with pytest.raises(InputError, match="overwrite what is in --images"):
     run("benchmark", "--images=data/val/c0", "--plot=data/val/c0/0.png")
 
 

@@ -201,7 +201,7 @@ def test_no_output_takes_the_place_of_what_is_read(tmp_path, monkeypatch):
     ("evaluate", "--per-image", weights, "--weights", weights),
     ("export", "--format=safetensors", "--out", weights, "--results", weights),
   ):
-    with pytest.raises(InputError, match=r"would be written over .*: give another name"):
+    with pytest.raises(InputError, match=r"would overwrite .*: give another name"):
       run(name, *arguments)
   with pytest.raises(InputError, match=r"w\.safetensors"):  # which are none
     run("evaluate", "--weights", weights, "--save-weights", weights)
@@ -230,6 +230,6 @@ def test_what_a_comparison_and_a_run_write_in_is_no_link_out(tmp_path):
 def test_the_tiny_network_is_written_over_a_link_by_nobody(tmp_path):
   (tmp_path / "mine").write_text(places.MINE)
   (tmp_path / "w").symlink_to(tmp_path / "mine")
-  with pytest.raises(InputError, match=r"link to .*/mine: give that itself"):
+  with pytest.raises(InputError, match=r"link to .*/mine: give that path itself"):
     tiny.network(tiny.TRAINED).save(tmp_path / "w")
   assert (tmp_path / "mine").read_text() == places.MINE

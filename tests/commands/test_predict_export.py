@@ -59,7 +59,7 @@ def test_what_export_writes_predict_reads(tmp_path, images, digits_weights):
     for a, b in zip(ours["top5"], theirs["top5"], strict=True):
       assert a["probability"] == pytest.approx(b["probability"], abs=1e-4)
   process = call("predict.py", "--artifact", out, "--execution", "masked", images[0])
-  assert_one_error(process, "--artifact goes by itself")
+  assert_one_error(process, "--artifact excludes other inputs")
 
 
 def test_predict_draws_the_tokens_that_it_reports(tmp_path, images, digits_weights):
@@ -126,7 +126,7 @@ def test_names_of_another_number_of_classes_than_the_networks_are_refused(
   network = load(digits_weights[0], "digits")
   named = dataclasses.replace(network, classes=(*names[:8], "9", "8"))
   named.save(tmp_path / "named.safetensors")
-  with pytest.raises(InputError, match="label 8 is '8', and was '9' to the network"):
+  with pytest.raises(InputError, match="label 8 is '8' in the data and '9' in the network"):
     run(
       *("evaluate", *config, f"--config.data.dir={tmp_path / 'ten'}"),
       *("--weights", tmp_path / "named.safetensors"),

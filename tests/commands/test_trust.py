@@ -145,7 +145,7 @@ def test_no_key_of_a_config_in_a_workdir_is_run(unmarked, image, key, name):
       continue
     with pytest.raises(InputError):  # it needs none of that, and goes on until there is no data
       command_lines.run(command, *arguments)
-  with pytest.raises(InputError, match=f"names {name}, code from outside.*--config.{key}={name}"):
+  with pytest.raises(InputError, match=f"names {name}, code outside.*--config.{key}={name}"):
     identity.load(path)
   with pytest.raises(InputError, match=r"has no checkpoint yet|model\."):
     load(path)
@@ -245,11 +245,11 @@ def test_a_run_of_ones_own_goes_on_by_what_is_typed(unmarked, image, monkeypatch
   for command, arguments in commands(run, "workdir"):
     if command == "benchmark":
       continue
-    refused(command, arguments, f"--config.model.score={name}", "--config that has it")
+    refused(command, arguments, f"--config.model.score={name}", "--config that contains it")
     for given in (typed, [f"--parts={name}"]):  # then there is no checkpoint, or it is no optimizer
       with pytest.raises(InputError) as error:
         command_lines.run(command, *arguments, *given)
-      assert "code from outside" not in str(error.value)
+      assert "code outside" not in str(error.value)
   monkeypatch.delitem(sys.modules, "my_own_parts")
 
 

@@ -86,7 +86,7 @@ def test_a_directory_of_transformers_predicts_and_exports_without_being_told_any
   assert Preprocessing.from_json(note["preprocessing"]) == EXPECTED
   assert note["preprocessing"]["resize"].startswith("both sides to image_size ÷ crop_ratio")
   assert (load(out).preprocessing, load(out).classes) == (EXPECTED, ("ant", "bee", "cat"))
-  with pytest.raises(InputError, match=r"there is one network|'model_ema' is not one of them"):
+  with pytest.raises(InputError, match=r"it holds a single network|'model_ema' is not one of them"):
     run("predict", "--weights", place, "--weights-key", "model_ema", image)
 
 

@@ -63,7 +63,7 @@ def test_typed_epochs_count_before_the_steps_of_a_recipe(typed):
 @pytest.mark.parametrize("order", [1, -1])
 def test_both_typed_contradict_each_other(typed, order):
   both = ("--config.epochs=3", "--config.total_steps=5")[::order]
-  with pytest.raises(InputError, match=r"--config\.epochs=3 and --config\.total_steps=5 both say"):
+  with pytest.raises(InputError, match=r"--config\.epochs=3 and --config\.total_steps=5 both set"):
     typed(*DIGITS, *both)
 
 

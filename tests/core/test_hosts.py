@@ -51,7 +51,7 @@ def test_a_tpu_vm_whose_metadata_server_is_gone_starts_by_itself(joined, tpu_vm,
   tpu_vm("127.0.0.1:9")  # nobody listens
   hosts.initialize()
   assert joined == []
-  assert "WARNING: JAX cannot tell whether there are other hosts" in capsys.readouterr().err
+  assert "WARNING: JAX cannot determine whether there are other hosts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tasks", [1, 2])

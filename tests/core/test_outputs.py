@@ -197,12 +197,12 @@ def test_only_a_directory_that_is_known_is_replaced_by_one(tmp_path):
 
 def test_a_file_in_the_place_of_a_directory_and_the_other_way_is_an_error(tmp_path):
   with (
-    pytest.raises(InputError, match="else than a file"),
+    pytest.raises(InputError, match="other than a file"),
     storage.replacing(tmp_path / "a", "it") as p,
   ):
     p.mkdir()
   with (
-    pytest.raises(InputError, match="else than a directory"),
+    pytest.raises(InputError, match="other than a directory"),
     storage.replacing(tmp_path / "a", "it", storage.files_in) as p,
   ):
     p.write_text("")

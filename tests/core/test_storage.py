@@ -117,12 +117,12 @@ def test_the_home_directory_is_known_wherever_a_path_is_given(tmp_path, monkeypa
 
 
 def test_stores_that_are_not_there_are_refused_with_what_to_do(monkeypatch):
-  with pytest.raises(InputError, match=r"hdfs:// is not known here: .* gs:// or s3://"):
+  with pytest.raises(InputError, match=r"hdfs:// is not supported: .* gs:// or s3://"):
     storage.path("hdfs://host/file")
   with pytest.raises(InputError, match="gs:///file names no bucket"):
     storage.path("gs:///file")
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(InputError, match=r"gcsfs opens it and is not installed: .*-storage.txt"):
+  with pytest.raises(InputError, match=r"needs gcsfs, which is not installed: .*'\.\[storage\]'"):
     storage.path("gs://bucket/file")
   with pytest.raises(InputError, match=r"data.dir gs://b/d is in an object store.*: copy it"):
     storage.on_disk("gs://b/d", "data.dir", "copy it")

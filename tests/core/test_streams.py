@@ -49,7 +49,7 @@ def test_a_result_that_stdout_cannot_take_is_one_line_and_a_failure(tmp_path, st
   process = shell(tmp_path, streams)
   assert process.returncode == 1
   lines = process.stderr.splitlines()
-  assert len(lines) == 1 and lines[0].startswith("error: stdout cannot take"), process.stderr
+  assert len(lines) == 1 and lines[0].startswith("error: stdout cannot be written"), process.stderr
   assert reason in lines[0]
   assert (tmp_path / "done").exists()
 
@@ -102,7 +102,7 @@ def test_a_help_is_printed_in_ascii_where_there_is_no_more(tmp_path):
     (OSError(errno.ENAMETOOLONG, "File name too long", "f"), "give a shorter name"),
     (OSError(errno.ELOOP, "Too many levels", "f"), "links lead in a circle"),
     (ConnectionResetError(), "ConnectionResetError"),
-    (MemoryError(), "not enough memory: lower batch_size"),
+    (MemoryError(), "not have enough memory: lower batch_size"),
   ],
 )
 def test_what_a_machine_refuses_is_said(error, said):

@@ -43,7 +43,7 @@ def test_directories_that_are_numbers_are_in_their_order(tmp_path, capsys):
   source = open_source(config)
   assert labels(source) == {str(i): i for i in range(12)}
   assert sources.class_names(config.data) == list(source.classes) == [str(i) for i in range(12)]
-  assert "are numbers, and in their order: 0, 1, 2, 3, 4 and 7 more" in capsys.readouterr().err
+  assert "are numbers, and sorted as numbers: 0, 1, 2, 3, 4 and 7 more" in capsys.readouterr().err
   write(tmp_path / "train", "x")  # one that is none
   assert open_source(config).classes[:4] == ("0", "1", "10", "11")
 
@@ -90,7 +90,7 @@ def test_files_of_classes_of_every_common_kind(tmp_path, kind):
     ("{'a': 0, 'b': 0}", "each label from 0 once"),
     ("{'a': 0", "neither JSON nor a Python dictionary"),
     ("[]", "has no classes"),
-    ('[["a", "b", "c"]]', "is no class"),
+    ('[["a", "b", "c"]]', "is not a class"),
   ],
 )
 def test_a_bad_object_of_classes_is_explained(tmp_path, text, message):
@@ -128,7 +128,7 @@ def test_the_same_classes_in_another_order_are_not_taken_for_the_networks(tmp_pa
   source = open_source(config)
   for known in (None, ("ant", "bee"), ("Ameise", "Biene")):
     sources.check_order(known, config.data, source)
-  with pytest.raises(InputError, match=r"label 0 is 'ant', and was 'bee' to the network"):
+  with pytest.raises(InputError, match=r"label 0 is 'ant' in the data and 'bee' in the network"):
     sources.check_order(("bee", "ant"), config.data, source)
   (tmp_path / "network.json").write_text(json.dumps({"classes": ["bee", "ant"]}))
   config.data.classes = str(tmp_path / "network.json")

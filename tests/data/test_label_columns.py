@@ -90,27 +90,27 @@ def test_a_class_may_be_called_as_a_heading_is(tmp_path):
   [
     (
       table(("id", "image", "label"), *((i, 3 - i, c) for i, _, c in ROWS)),
-      "columns 'i.*' and 'i.*' both name images of .*, and not the same",
+      "columns 'i.*' and 'i.*' both name images of .*, but different ones",
     ),
     (
       table(("id", "picture", "label"), *((i, 3 - i, c) for i, _, c in ROWS)),
-      "columns '.*' and '.*' both name images of .*, and not the same",
+      "columns '.*' and '.*' both name images of .*, but different ones",
     ),
-    (table(("id", "filename"), *(row[:2] for row in ROWS)), "both say which image it is"),
+    (table(("id", "filename"), *(row[:2] for row in ROWS)), "both identify the image"),
     (
       table(("file", "category", "label"), *((f, "x", c) for _, f, c in ROWS)),
-      "'category' and 'label' both look like classes, and say different things",
+      "'category' and 'label' both look like classes, and contradict each other",
     ),
     (table(("file", "label"), ("0.png", ""), ("1.png", "a")), "no class in row 2, and in 1 rows"),
     (table(("file", "label"), ("", "a"), ("1.png", "a")), "no file in row 2"),
     (table(("ImageId", "PredictionString"), ("0", ""), ("1", "a 1 2 3 4")), "no class in row 2"),
-    (table(("file", "label")), "headings alone"),
+    (table(("file", "label")), "only headings"),
     (table(("file", "label"), ("0.png", "a"), ("0.png", "b")), "names 1 images more than once"),
     (table(("file", "label"), ("0.png", -1), ("1.png", 0)), "labels from -1 to 0"),
-    (table(("file", "label"), ("0.png", 0.5), ("1.png", 0)), "no whole numbers: 0.5"),
+    (table(("file", "label"), ("0.png", 0.5), ("1.png", 0)), "not whole numbers: 0.5"),
     (table(("file", "label"), ("0.png", "9" * 5000)), "a class of 5,000 characters"),
     (table(("file", "label"), ("0.png", "1" * 13)), "labels from 1111111111111 to"),
-    ('file,label\n"' + "x" * 200_000 + '",1\n', "is no table"),
+    ('file,label\n"' + "x" * 200_000 + '",1\n', "is not a table"),
     (b"file,label\n\xff.png,1\n", "cannot be read"),
     (table(("file", "label"), *((f"{i}.png", i + 1) for i in range(3))), "from 1 to 3, and no 0"),
   ],
@@ -143,7 +143,7 @@ def test_labels_count_in_the_order_of_numbers_however_they_are_written(tmp_path)
     (("9" * 30, 0), "labels up to 9999"),
     ((1, 2), "from 1 to 2, and no 0"),
     ((-1, 0), "has the label -1"),
-    ((0.5, 1.5), "no whole numbers: 0.5, 1.5"),
+    ((0.5, 1.5), "not whole numbers: 0.5, 1.5"),
   ],
 )
 def test_labels_are_counted_before_classes_are_made(tmp_path, numbers, match):

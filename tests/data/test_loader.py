@@ -256,7 +256,7 @@ def test_unreadable_images_are_left_out_and_counted_where_allowed(
     str(folder / "train" / file) for file in ("a/1.png", "a/2.JPG")
   }
   warnings = capsys.readouterr().err
-  assert warnings.count("left out an unreadable image") == 2
+  assert warnings.count("skipped an unreadable image") == 2
   assert "(2, data.max_bad_images is 2)" in warnings
 
   val = open_source(config, "val")
@@ -285,7 +285,9 @@ def test_the_limit_of_unreadable_images_is_over_all_batches(folder):
 def test_batch_size_and_classes_must_fit(folder):
   config = make_config(dir=folder)
   source = open_source(config)
-  with pytest.raises(InputError, match="batch_size 4 does not divide among 3"):
+  with pytest.raises(
+    InputError, match="batch_size 4 is not divisible by the number of processes, 3"
+  ):
     train_batches(config, source, shard_count=3)
   config.model.num_classes = 1000
   with pytest.raises(InputError, match=r"has 3 classes, but model\.num_classes is 1000"):

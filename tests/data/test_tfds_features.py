@@ -26,7 +26,9 @@ def test_features_of_others_are_not_imported(small_digits, tmp_path, monkeypatch
     features["featuresDict"]["features"]["image"][key] = "theirs_features.Image"
   file.write_text(json.dumps(features))
   config = make_config(name="tfds:translated_cluttered_digits", dir=tmp_path / "data")
-  said = r"features\.json names the feature 'theirs_features\.Image', which is not of TFDS"
+  said = (
+    r"features\.json names the feature 'theirs_features\.Image', whose code is not part of TFDS"
+  )
   with pytest.raises(InputError, match=said):
     open_source(config, "val")
   assert not (tmp_path / "mark").exists()

@@ -48,7 +48,7 @@ def test_deep_pixels_are_scaled_by_their_range(kind):
 
 def test_twelve_bits_stored_as_sixteen_are_said_to_be_dark(capsys, monkeypatch):
   monkeypatch.setattr(progress, "_said", set())
-  dark = "WARNING: b.png has pixels of 16 bits, and none above 3,808"
+  dark = "WARNING: b.png has 16-bit pixels, but none above 3,808"
   for scale, expected in ((0, ""), (257, ""), (16, dark), (16, "")):  # once
     image = Image.fromarray(GREY.astype(np.uint16) * scale)
     decoded = transforms.decode(encode(image, "PNG"), "b.png")

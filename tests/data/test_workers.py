@@ -54,7 +54,7 @@ def test_workers_share_the_imports_of_a_server_and_die_with_a_reason(folder):
     (-signal.SIGBUS, r"/dev/shm, .*is full \(it holds \d+ MiB.*--shm-size.*emptyDir", "dmesg"),
     (-signal.SIGSEGV, r"ended by SIGSEGV, .*data\.workers=0", "too little memory"),
     (-63, "ended by signal 63", "too little memory"),
-    (3, r"exit code 3.*: what it wrote before says why; run the same command", "memory"),
+    (3, r"exit code 3.*: its output above says why; rerun the command", "memory"),
   ],
 )
 def test_an_exit_code_leads_to_what_to_do(code, said, not_said):

@@ -115,7 +115,7 @@ def test_an_architecture_of_a_newer_version_is_refused(written, tmp_path):
   ("form", "said"),
   [
     ("papyrus", r"artifact .*net\.zip: --format 'papyrus' is not known: choose from safetensors"),
-    ("os:path", r"artifact .*net\.zip: 'os:path' is no export format"),
+    ("os:path", r"artifact .*net\.zip: 'os:path' is not an export format"),
     (None, r"artifact .*net\.zip: --format None is not known"),
   ],
 )
@@ -149,7 +149,7 @@ def test_an_artifact_without_a_readable_note_is_refused(tmp_path):
   for content in (None, "{", "[]", "{}", '"text"'):
     if content is not None:
       note.write_text(content)
-    with pytest.raises(InputError, match=r"net\.onnx\.json, which says what it is, is missing or"):
+    with pytest.raises(InputError, match=r"its description net\.onnx\.json is missing or"):
       load_artifact(path)
 
 

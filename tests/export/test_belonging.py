@@ -96,7 +96,7 @@ def test_what_is_packed_twice_unpacks_to_no_more(written, tmp_path):
 def test_what_cannot_be_unpacked_in_parts_is_refused(written, tmp_path, method):
   content = repacked(written, {"weights.npz": bytes(10_000_000)}, method)
   refused_in_little_memory(
-    copied(written, tmp_path, content=content), "another way than by deflate"
+    copied(written, tmp_path, content=content), "another method than deflate"
   )
 
 
@@ -123,9 +123,9 @@ def test_an_array_larger_than_its_file_and_one_of_objects_are_refused(written, t
   header = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 100)}
   np.lib.format.write_array_header_1_0(npy, header)
   for content, said in (
-    (npy.getvalue() + bytes(16), r"not what the file holds"),
-    (_npy(np.array([print], object)), "is not what the file holds"),
-    (b"anything", "is no array"),
+    (npy.getvalue() + bytes(16), r"does not match the file's data"),
+    (_npy(np.array([print], object)), "does not match the file's data"),
+    (b"anything", "is not an array"),
   ):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -170,7 +170,9 @@ def test_a_program_that_calls_functions_of_this_process_is_not_run(written, tmp_
   exported = export.export(jax.jit(program), platforms=("cpu",), disabled_checks=allowed)
   exported = exported(weights, jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.uint8))
   content = repacked(written, {"packed_1.stablehlo": bytes(exported.serialize())})
-  with pytest.raises(InputError, match="programs call theirs_of_this_process, which is not of"):
+  with pytest.raises(
+    InputError, match="programs call theirs_of_this_process, which is not part of"
+  ):
     load_artifact(copied(written, tmp_path, content=content))
 
 
@@ -195,7 +197,7 @@ def test_a_directory_is_the_one_that_was_written_file_by_file(tmp_path):
   assert set(note["sha256"]) == {"saved_model.pb", "variables/data"}
 
   def refused(file):
-    with pytest.raises(InputError, match=f"another SHA-256 .first in {file}"):
+    with pytest.raises(InputError, match=f"its SHA-256 differs .first in {file}"):
       notes.check_artifact(note, model)
 
   (model / "more").write_text("")
@@ -222,7 +224,9 @@ def test_names_and_pixels_of_another_network_are_refused(written, tmp_path, chan
     inside = {"preprocessing": note["preprocessing"] | change}
     return note | (change if "classes" in change else inside)
 
-  with pytest.raises(InputError, match=r"the classes, mean or std in .* are not those that it was"):
+  with pytest.raises(
+    InputError, match=r"the classes, mean or std in .* are not those with which it was"
+  ):
     load_artifact(copied(written, tmp_path, changed))
 
 

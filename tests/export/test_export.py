@@ -340,7 +340,7 @@ def test_every_program_is_verified_whatever_the_batch_sizes(network, images):
     return logits + 1, kept
 
   programs = Programs({len(images): right, None: wrong})
-  with pytest.raises(InputError, match=r"stablehlo artifact.*does not do what the network does"):
+  with pytest.raises(InputError, match=r"stablehlo artifact.*differs from the network"):
     verification.largest_difference(network, programs, "stablehlo")
 
 

@@ -142,7 +142,7 @@ def test_what_the_hub_says_is_one_line(tmp_path, remote, weights, monkeypatch):
     export(tmp_path, weights, "--push-to-hub", "a/b")
   assert (tmp_path / "out.safetensors").exists()  # it only was not pushed
   monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-  with pytest.raises(InputError, match="huggingface_hub does it and is not installed"):
+  with pytest.raises(InputError, match="needs huggingface_hub, which is not installed"):
     hub.check("a/b")
 
 

@@ -111,7 +111,7 @@ REFUSED = {
   "0 to 255": (PIXELS.astype(np.float32), "from 0 to 255, which are pixels of 0 to 255"),
   "0 to 255 of JAX": (jnp.asarray(PIXELS, jnp.float32), "which are pixels of 0 to 255"),
   "0 to 255, bfloat16": (PIXELS.astype(ml_dtypes.bfloat16), "far outside"),
-  "0 to 255, resized": (smooth(), "far outside of what pixels become"),
+  "0 to 255, resized": (smooth(), "far outside the range of normalised pixels"),
   "0 to 255, dark": (smooth() / 60, "none of them below zero, where dark pixels are"),
   "0 to 1": (PIXELS / 255, "from 0 to 1, which are pixels scaled to 0 to 1"),
   "0 to 1, float16": ((PIXELS / 255).astype(np.float16), "scaled to 0 to 1"),

@@ -66,7 +66,7 @@ def test_divergence_stands_against_the_speed_up_with_intervals():
   assert speed.log_y
   assert speed.title == "Divergence against measured speed, without training"
   assert (speed.x, speed.y) == (
-    "times the dense network's speed",
+    "speed-up over the dense network",
     "KL from the dense network, nats; bars: 95 %",
   )
   merge, tome = speed.series
@@ -84,9 +84,9 @@ def test_asked_speed_ups_have_tiles_a_column_and_a_line_where_they_are_missed():
   assert [(t.label, t.note) for t in page.tiles] == [
     ("Dense", "top-1"),
     ("Best at budget 0.8", "merge"),
-    ("Best at 1.3 times dense", "merge"),
-    ("Best at 1.5 times dense", "merge"),
+    ("Best at speed-up 1.3", "merge"),
+    ("Best at speed-up 1.5", "merge"),
   ]
   (table,) = page.tables
-  assert table.columns[1].name == "asked, times dense"
+  assert table.columns[1].name == "requested speed-up"
   assert [line[1] for line in table.rows] == [None, 1.5, 1.5, 1.3, 1.3, None]

@@ -50,7 +50,7 @@ def test_fine_tuned_weights_and_speed_have_panels_of_their_own():
   assert points(tuned, "merge")[0] == [[3.0, 79.5]]
   assert points(speed, "merge")[0] == [[1.2, 79.0], [1.5, 77.0]]
   assert points(speed, "dense")[0] == [[1.0, 80.0]]
-  assert speed.get_xlabel() == "times the dense network's speed"
+  assert speed.get_xlabel() == "speed-up over the dense network"
   assert plain.get_ylim() == tuned.get_ylim() == speed.get_ylim()
 
 
@@ -72,9 +72,9 @@ def test_the_second_picture_is_divergence_at_equal_speed_with_intervals():
   figure = draw_comparison(RESULTS | {"results": rows}, "title")
   above, below, speed = figure.axes
   assert points(above, "merge")[0] == [[2.0, 77.0], [3.0, 79.0]]
-  assert below.get_xlabel() == "GMACs an image"
+  assert below.get_xlabel() == "GMACs per image"
   assert speed.get_yscale() == "log"
-  assert speed.get_xlabel() == "speed, times the dense network's (timed in turn)"
+  assert speed.get_xlabel() == "speed-up over the dense network (timed in turn)"
   assert speed.get_ylabel() == "KL from the dense network, nats"
   assert speed.get_title().startswith("Divergence against measured speed, without training")
   np.testing.assert_allclose(points(speed, "merge")[0], [[1.2, 0.11], [1.5, 0.13]])

@@ -31,7 +31,7 @@ def test_curves_are_the_values_of_the_metrics():
   for name in ("loss", "classification", "distillation", "budget"):
     check(loss[name], steps, [line[name] for line in train])  # too few to smooth
   check(plotted(drawn["evaluation: top-1, %"])[0], [50, 100], [25, 50])
-  gmacs = plotted(drawn["GMACs an image"])
+  gmacs = plotted(drawn["GMACs per image"])
   check(gmacs["training"], steps, [line["gmacs"] for line in train])
   check(gmacs["evaluation"], [50, 100], [0.7, 0.7])
   np.testing.assert_allclose(gmacs["target 0.6"][1], 0.6)
@@ -60,4 +60,4 @@ def test_curves_have_a_gap_where_a_step_was_skipped():
   lines = metrics_lines(pruned=True)
   lines[2]["loss"] = lines[2]["gmacs"] = None  # what is not finite is written as null
   drawn = panels(curves.draw_curves(lines))
-  assert np.isnan(plotted(drawn["GMACs an image"])["training"][1]).sum() == 1
+  assert np.isnan(plotted(drawn["GMACs per image"])["training"][1]).sum() == 1

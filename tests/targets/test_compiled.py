@@ -1,4 +1,4 @@
-"""What a user does, with the compilers that requirements-target.txt brings."""
+"""What a user does, with the compilers of the extra `target`."""
 
 import importlib.util
 
@@ -15,7 +15,7 @@ SMALL = (
 def needs(library):
   """Skips where a compiler is not installed."""
   if importlib.util.find_spec(library) is None:
-    pytest.skip(f"{library} is not installed: pip install -r requirements-target.txt")
+    pytest.skip(f"{library} is not installed: pip install '.[target]'")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ TPU, GPU = chips.parse_target("tpu:v5e:2x4"), chips.parse_target("gpu:h100:2")
 
 @pytest.fixture
 def without_compilers(monkeypatch):
-  """As where requirements-target.txt is not installed."""
+  """Hides the compilers of the extra `target`."""
   find, version = importlib.util.find_spec, importlib.metadata.version
 
   def no_such_version(name):
@@ -41,7 +41,7 @@ def test_without_the_compiler_it_says_what_to_install(command, arguments, target
     run(command, *arguments, "--target", target)
   assert f"--target {target}" in str(error.value)
   assert f"{missing}, is not installed" in str(error.value)
-  assert "pip install -r requirements-target.txt" in str(error.value)
+  assert "pip install '.[target]'" in str(error.value)
 
 
 def test_a_plugin_of_another_jax_is_refused(monkeypatch):
@@ -94,7 +94,7 @@ def test_a_compiler_that_dies_is_one_error(monkeypatch):
   [
     ("train", (*DEIT, "--target", "tpu:v5e:2x4"), "without --dry-run"),
     ("train", (*DEIT, "--dry-run", "--target", "tpu:v9"), "'v9' is not known"),
-    ("benchmark", ("--target", "gpu:h100", "--plot", "p.png"), "leave --weights, --images and"),
+    ("benchmark", ("--target", "gpu:h100", "--plot", "p.png"), "leave out --weights, --images and"),
     ("benchmark", ("--target", "gpu:h100", "--execution", "top_k"), "'top_k' is not known"),
     ("benchmark", ("--target", "gpu:h100", "--budget", 2), "budget 2 is not in"),
   ],

@@ -105,7 +105,7 @@ def test_evaluate_calibrates_for_a_target(jobs, network, folder, tmp_path):
   (speed,) = result["speedups"]
   assert (speed["asked"], speed["reached"]) == (1.4, None)
   json.dumps(result)
-  with pytest.raises(InputError, match="--target tpu:v5e:1x1 is the device that --calibrate-sp"):
+  with pytest.raises(InputError, match="--target tpu:v5e:1x1 is the device of --calibrate-sp"):
     run("evaluate", *options, "--target", TARGET)
   with pytest.raises(InputError, match=r"--target gpu:h100: the compiler .* expected a TPU"):
     run("evaluate", *options, *asked[:-1], "gpu:h100")

@@ -81,7 +81,7 @@ def test_a_short_run_averages_its_own_weights_and_every_way_to_load_takes_either
   assert plan["ema_initial_share"] == pytest.approx(0.1)
   with pytest.raises(InputError, match=r"has no step 2: saved are 3, 4|has no step 1: saved are"):
     network.load(workdir, step=1)
-  with pytest.raises(InputError, match="is no workdir"):
+  with pytest.raises(InputError, match="not a workdir"):
     network.load(file, step="best")
 
 

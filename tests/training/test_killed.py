@@ -1,7 +1,7 @@
 """Runs that are killed outright, again and again: nothing of them may show in what they arrive at.
 
 `KILLS=20 python -m pytest tests/training/test_killed.py` kills at twenty moments instead of two, on
-a disk and, where the packages of requirements-storage-test.txt are, in an object store.
+a disk and, where the extra `test-all` is installed, in an object store.
 """
 
 import contextlib

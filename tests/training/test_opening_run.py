@@ -40,7 +40,7 @@ def test_weights_whose_classes_have_another_order_teach_nothing_here(tmp_path, f
   weights = tmp_path / "w.safetensors"
   network = tiny.network(tiny.TRAINED.dense, variant="tiny", classes=("ant", "cat", "bee"))
   network.save(weights)
-  with pytest.raises(InputError, match=r"label 1 is 'bee', and was 'cat' to the network"):
+  with pytest.raises(InputError, match=r"label 1 is 'bee' in the data and 'cat' in the network"):
     open_run(tiny.plan(tiny.config(folder, init_from=str(weights))))
 
 

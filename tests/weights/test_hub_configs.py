@@ -248,7 +248,7 @@ def test_both_ways_to_name_classes_agree_or_are_refused(place, inverse, fits):
   if fits:
     assert read(place, config).classes == CLASSES
   else:
-    with pytest.raises(InputError, match=r"label2id of its config\.json is not read"):
+    with pytest.raises(InputError, match=r"label2id of its config\.json is not valid"):
       read(place, config)
 
 

@@ -236,7 +236,7 @@ def test_other_networks_of_timm_are_refused_by_name(tmp_path, timm, name):
     shapes = timm.create_model(name).state_dict()
   torch.save({k: torch.zeros(v.shape[:1] or ()) for k, v in shapes.items()}, tmp_path / "w.pth")
   with pytest.raises(
-    InputError, match=f"looks like .*{REFUSED[name]}.*does not fit the blocks here"
+    InputError, match=f"looks like .*{REFUSED[name]}.*whose blocks are not supported"
   ):
     load(tmp_path / "w.pth", Architecture(192, 3))
 

@@ -52,13 +52,15 @@ def test_one_encoder_is_chosen_and_what_a_classifier_does_not_need_is_left_out(
 ):
   path = tmp_path / "w.safetensors"
   safetensors.numpy.save_file(checkpoint(), path)
-  with pytest.raises(InputError, match=r"begin with 'module\.base_encoder', 'module\.momentum_"):
+  with pytest.raises(
+    InputError, match=r"with the prefixes 'module\.base_encoder', 'module\.momentum_"
+  ):
     load(path, ARCH)
   network = load(path, ARCH, key=key, new_head=True)
   found = {k: v for k, v in network.params.items() if k != "head"}
   for name, value in weights.to_timm(PARAMS).items():
     np.testing.assert_array_equal(weights.to_timm(found)[name], value + KEYS[key])
-  assert "left out what the classifier does not need: " in capsys.readouterr().err
+  assert "skipped tensors that the classifier does not need: " in capsys.readouterr().err
   with pytest.raises(InputError, match="it has 12 heads, not 6"):  # shapes would not tell
     load(path, dataclasses.replace(ARCH, heads=6), key=key, new_head=True)
   assert load(path, key=key, new_head=True, classes=4).arch.heads == 12

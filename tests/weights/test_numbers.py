@@ -191,7 +191,7 @@ def test_thresholds_of_another_form_in_a_header_are_refused(tmp_path, kind, desc
 def test_thresholds_in_a_header_and_among_the_tensors_are_refused(tmp_path):
   metadata = {"thresholds": "[0.1, 0.2, 0.3]"}
   safetensors.numpy.save_file(TENSORS, tmp_path / "w.safetensors", metadata)
-  with pytest.raises(InputError, match=r"thresholds stand among its tensors, too"):
+  with pytest.raises(InputError, match=r"thresholds are also among its tensors"):
     load(tmp_path / "w.safetensors", ARCH)
 
 
@@ -215,7 +215,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".bin", ".txt", ".PT", ".onnx", ".json"])
 def test_a_name_of_another_format_is_refused_before_any_work(tmp_path, suffix):
   path = tmp_path / f"w{suffix}"
-  expected = rf"cannot write weights to .*w{suffix}: they are written as safetensors, and {suffix}"
+  expected = rf"cannot write weights to .*w{suffix}: they are written as safetensors, but {suffix}"
   with pytest.raises(InputError, match=expected):
     tiny.network(ARCH).save(path)
   given = tmp_path / "given.safetensors"

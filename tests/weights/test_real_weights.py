@@ -37,7 +37,7 @@ def test_losses_and_metrics_beside_a_network_are_left_out_and_said(tmp_path, cap
   tensors = {prefix + k: v for k, v in TENSORS.items()}
   path = write(tmp_path / "w.safetensors", tensors | {wrapper + k: v for k, v in BESIDE.items()})
   assert_same(load(path, ARCH))
-  assert f"left out what the classifier does not need: {wrapper}criterion.weight" in (
+  assert f"skipped tensors that the classifier does not need: {wrapper}criterion.weight" in (
     capsys.readouterr().err
   )
 

@@ -33,7 +33,7 @@ def test_the_run_is_meant_and_what_is_beside_is_named(workdir, capfd):
   found = load(workdir)
   assert same(found.params, PARAMS)
   (line,) = [x for x in capfd.readouterr().err.splitlines() if "model.safetensors" in x]
-  assert "holds a run, whose weights are taken, and not model.safetensors" in line
+  assert "holds a run and model.safetensors: using the weights of the run" in line
   assert same(load(workdir, step="3", weights_of="raw").params, PARAMS)
   with pytest.raises(InputError, match=r"step"):
     load(workdir, step="4")

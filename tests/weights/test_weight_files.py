@@ -158,7 +158,9 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, torch, content, s
 def test_without_pytorch_the_error_says_what_to_install(tmp_path, monkeypatch):
   (tmp_path / "w.pth").write_bytes(b"anything")
   monkeypatch.setitem(sys.modules, "torch", None)
-  with pytest.raises(InputError, match=r"w\.pth: PyTorch.*not installed: `pip install torch`"):
+  with pytest.raises(
+    InputError, match=r"w\.pth: .* needs PyTorch.*not installed: `pip install torch`"
+  ):
     formats.read(tmp_path / "w.pth")
 
 
@@ -242,7 +244,7 @@ def test_averaged_weights_are_chosen_by_key_and_the_choice_is_said(tmp_path, tor
   torch.save(content, tmp_path / "w.pth")
   assert_identical(load(tmp_path / "w.pth", DEIT).params, params)
   said = capsys.readouterr().err
-  assert "taken is 'model'; it also holds model_ema (--weights-key)" in said
+  assert "using 'model'; the file also has model_ema (--weights-key)" in said
   for key in ("model_ema", "model_ema.module"):
     found = load(tmp_path / "w.pth", DEIT, key=key).params["norm"]["bias"]
     np.testing.assert_array_equal(found, params["norm"]["bias"] + 1)

@@ -1,10 +1,10 @@
-"""Where images come from: random access to encoded images, their labels and their files.
+"""Data sources: random access to encoded images, their labels and their files.
 
 | data.name | data |
 |---|---|
 | `folder` | a directory of images, `data.dir`/split/class/image, or with a file of their classes |
-| `digits` | the embedded digits, which `data.dir` gets when they are first asked for |
-| `tfds:NAME[/CONFIG][:VERSION]` | what TFDS has prepared under `data.dir` |
+| `digits` | the embedded digits, which are prepared in `data.dir` at first use |
+| `tfds:NAME[/CONFIG][:VERSION]` | a data set that TFDS has prepared under `data.dir` |
 | `package.module:object` | a source of your own |
 
 A kind of source is an object with
@@ -36,21 +36,21 @@ SOURCES = Table(
   },
 )
 
-UNKNOWN = -1  # the label of an image whose class nobody says: it can be shown, not learnt
+UNKNOWN = -1  # the label of an image of unknown class: it can be shown, not learnt
 
-# What to do with data in a bucket: array_record opens only files, and small objects come slowly.
+# Advice for data in a bucket: array_record opens files only, and small objects are slow to read.
 ON_DISK = "copy it to one (gcloud storage rsync -r), or mount the bucket as one (gcsfuse)"
 
 
 class Source(Protocol):
-  """A labelled set of images; picklable, so that Grain's workers can read it too.
+  """A labelled set of images; picklable, so that Grain's workers can read it, too.
 
-  An example is a dict with `image` (encoded bytes), `label` (int), `file` (str: the path, or an
-  id) and, where the data has one, `box` ((4,) float32 (ymin, xmin, ymax, xmax), relative to the
-  image as it is seen, turned as its camera says).
+  An example is a dict with `image` (encoded bytes), `label` (int), `file` (str: the path, or an id)
+  and, if the data has boxes, `box` ((4,) float32 (ymin, xmin, ymax, xmax), relative to the image
+  after rotation by its EXIF data).
 
-  It may also have `labels`, of all images, (images,) int array, for a sampler that would otherwise
-  read every example; and `notes`, sentences about what is left out and what to know of the data.
+  Optional attributes: `labels`, (images,) int array, saves a sampler from reading every example;
+  `notes` are sentences about ignored files and other facts that the user should know.
 
   Attributes:
     classes: names of the classes in label order.
@@ -64,20 +64,20 @@ class Source(Protocol):
 
 
 def open_source(data, split, allow_flat=False):
-  """Opens the split of the data set that the configuration names.
+  """Opens a split of the data set that the config names.
 
   Args:
-    data: config.data: `name`, which chooses the kind, and what that kind reads: `dir`; for folders
-      `classes`, a file of the class directories in label order (default: the directories of
-      `train_split`, sorted), and `train_labels` and `eval_labels`, files of images and classes.
+    data: config.data: `name` chooses the kind of source; `dir` is its directory. Folders also read
+      `classes`, a file of the class directories in label order (default: the sorted directories
+      of `train_split`), and `train_labels` and `eval_labels`, files of images and their classes.
     split: name of the split; for TFDS also an expression such as "train[:90%]".
     allow_flat: a folder may hold the class directories directly, with no directory `split`.
 
   Returns:
-    A `Source`; its notes are said once.
+    A `Source`; its notes are logged, each once per process.
 
   Raises:
-    InputError: the data is not there, or is not what was asked for.
+    InputError: the data is missing or not as the config says.
   """
   source = _kind(data.name).open(data, split, allow_flat)
   for note in notes(source):
@@ -86,7 +86,7 @@ def open_source(data, split, allow_flat=False):
 
 
 def notes(*opened):
-  """What `Source`s say of themselves, each sentence once, as a list."""
+  """The notes of `Source`s as a list, each sentence once."""
   return list(dict.fromkeys(n for source in opened for n in getattr(source, "notes", ())))
 
 
@@ -94,10 +94,10 @@ _say = functools.cache(log)
 
 
 def class_names(data):
-  """Names of the classes in label order, or None where the configuration does not lead to them.
+  """Names of the classes in label order, or None if the config alone does not determine them.
 
   Args:
-    data: config.data; where `classes` is a file, it may have names beside the directories.
+    data: config.data; a file of `classes` may give names beside the directories.
 
   Raises:
     InputError: an unknown kind of source, or a classes file that cannot be read.
@@ -106,12 +106,12 @@ def class_names(data):
 
 
 def check_order(known, data, source):
-  """Raises InputError where data has the classes of a network in another order.
+  """Raises InputError if the data has the classes of a network in another order.
 
   Args:
     known: names of the network's classes in label order, or None.
     data: config.data.
-    source: the `Source` that was opened by it.
+    source: the `Source` opened by it.
   """
   if known is None:
     return
@@ -121,21 +121,21 @@ def check_order(known, data, source):
     if names != known and sorted(names) == sorted(known):
       first = next(label for label in range(len(known)) if names[label] != known[label])
       raise InputError(
-        f"the classes of data set {shown(data.name)} are those of the network in another order: "
-        f"label {first} is {names[first]!r}, and was {known[first]!r} to the network; give "
-        "data.classes, a file in the network's order, such as the network.json of its workdir"
+        f"data set {shown(data.name)} has the network's classes in another order: label {first} is "
+        f"{names[first]!r} in the data and {known[first]!r} in the network; give data.classes, a "
+        "file in the network's order, such as the network.json of its workdir"
       )
     if names == known:
       return
 
 
 def check_label(example, count, may_be_unknown):
-  """Raises InputError where an example's label is no class.
+  """Raises InputError if an example's label is not a class.
 
   Args:
-    example: of a `Source`.
-    count: of its classes.
-    may_be_unknown: whether the label may be `UNKNOWN`, as of images that are only shown.
+    example: an example of a `Source`.
+    count: number of classes.
+    may_be_unknown: whether the label may be `UNKNOWN`, as for images that are only shown.
   """
   label = example["label"]
   if label == UNKNOWN:
@@ -149,7 +149,7 @@ def check_label(example, count, may_be_unknown):
 
 
 def _kind(name):
-  """The kind of source that `data.name` chooses by what stands before its first colon."""
+  """The kind of source that `data.name` chooses by the text before its first colon."""
   before = name.partition(":")[0]
   try:
     kind = SOURCES[before if before in SOURCES else name]
@@ -165,7 +165,7 @@ def _kind(name):
 
 
 def check_directory(data):
-  """For a kind that reads `data.dir` and whose name is one word; raises InputError."""
+  """Raises InputError unless `data.dir` is set and on a disk and `data.name` is a single word."""
   word, colon, _ = data.name.partition(":")
   if colon:
     raise InputError(
@@ -177,7 +177,7 @@ def check_directory(data):
 
 
 class Sample:
-  """At most `limit` examples of a source, evenly spaced; itself a `Source`."""
+  """At most `limit` evenly spaced examples of a source; itself a `Source`."""
 
   def __init__(self, source, limit):
     count = min(limit, len(source))
@@ -193,15 +193,15 @@ class Sample:
 
 
 def check_images(source, limit, max_bad_images=0):
-  """Decodes images before a long run does, so that a broken one is found at once.
+  """Decodes a sample of images before a long run, to find broken ones early.
 
   Args:
     source: a `Source`.
-    limit: how many to decode, evenly spaced; all when there are fewer.
-    max_bad_images: that many may be unreadable.
+    limit: number of images to decode, evenly spaced; all if there are fewer.
+    max_bad_images: number of unreadable images allowed.
 
   Raises:
-    InputError: names the first five that cannot be decoded, and says how many there are.
+    InputError: too many images cannot be decoded; the message names the first five and the count.
   """
 
   def problem(index):

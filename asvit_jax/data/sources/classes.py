@@ -1,7 +1,7 @@
-"""The classes of a data set: which there are, in which order, and what they are called.
+"""The classes of a data set: their order and their names.
 
-A class has a key, which is its directory or its label in a file of labels, and a name, which people
-read. The keys of a directory are in the order of their names, as numbers where all are numbers.
+A class has a key, its directory or its label in a file of labels, and a name for people to read.
+Directories are sorted by name, or by number if all are numbers.
 """
 
 import ast
@@ -14,12 +14,12 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data.sources import lines
 from asvit_jax.data.sources.lines import LONGEST, MOST, normal
 
-_MOST_BYTES = 64 << 20  # of a file of classes
+_MOST_BYTES = 64 << 20  # size of a file of classes
 _MOST_LITERAL = 4 << 20  # characters
-_DEEPEST = 32  # brackets in each other
-# Where the closing quote is missing, they end with the line: what fails late is tried again.
+_DEEPEST = 32  # levels of nested brackets
+# A quotation without its closing quote ends with the line: else every quote would scan to the end.
 _QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'?|"(?:[^"\\\n]|\\.)*"?""")
-# What Python dictionaries and lists of names and numbers are written with.
+# All that Python dictionaries and lists of names and numbers consist of.
 _LITERAL = re.compile(rf"{_QUOTED.pattern}|\b[0-9]{{1,9}}\b(?:\.0*)?|[\s\[\](){{}},:]+")
 
 
@@ -28,9 +28,9 @@ class Classes:
   """Classes in label order.
 
   Attributes:
-    keys: of the classes, in the normal form of Unicode (NFC): macOS writes names in another.
-    names: of the classes.
-    notes: what is worth saying of them.
+    keys: keys of the classes, in Unicode's normal form NFC (macOS writes names in another form).
+    names: names of the classes.
+    notes: sentences that the user should read.
   """
 
   keys: tuple[str, ...]
@@ -41,7 +41,7 @@ class Classes:
     """{key: label}.
 
     Raises:
-      InputError: a key is there twice, as names alone may be.
+      InputError: a key appears twice; only names may.
     """
     label_of = {key: label for label, key in enumerate(self.keys)}
     if len(label_of) < len(self.keys):
@@ -54,19 +54,19 @@ class Classes:
 
 
 def of_directories(names, where):
-  """The `Classes` of these directories of `where`."""
+  """The `Classes` of the given directory names of `where`."""
   keys = ordered(set(map(normal, names)))
   notes = ()
   if keys != sorted(keys):
     notes = (
-      f"the classes of {where} are numbers, and in their order: {listing(keys)} (data.classes "
-      "gives another)",
+      f"the classes of {where} are numbers, and sorted as numbers: {listing(keys)} (data.classes "
+      "sets another order)",
     )
   return Classes(tuple(keys), tuple(keys), notes)
 
 
 def ordered(names):
-  """Sorted: as numbers where all are, else as text."""
+  """Sorted names: as numbers if all are numbers, else as text."""
   names = list(names)
   if all(re.fullmatch("-?[0-9]+", name) for name in names):
     return sorted(names, key=lambda name: (int(name), name))
@@ -74,13 +74,13 @@ def ordered(names):
 
 
 def listing(names):
-  """The first five, and how many more."""
+  """The first five names, and the number of the others."""
   names = list(names)
   return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def check_number(names, count, what, where="give"):
-  """Raises InputError where there are names, and not as many as what they name has classes."""
+  """Raises InputError if names are given and their number differs from the number of classes."""
   if names is not None and len(names) != count:
     raise InputError(
       f"{len(names)} names of classes ({listing(names)}) for {what}, which has {count} classes: "
@@ -89,42 +89,42 @@ def check_number(names, count, what, where="give"):
 
 
 def read_text(file, key, expected, most=_MOST_BYTES):
-  """The text of a file of UTF-8, or of UTF-16 with a mark of it, without the mark.
+  """Reads a file in UTF-8, or in UTF-16 with a byte order mark; the mark is dropped.
 
   Args:
     file: path.
-    key: of the config that names it, for the error.
-    expected: what the file should be.
-    most: bytes that it may have.
+    key: the config's key that names it, for the error.
+    expected: a description of a valid file, for the error.
+    most: largest number of bytes.
 
   Raises:
-    InputError: it cannot be read.
+    InputError: the file cannot be read.
   """
   try:
     content = storage.read(file, most)
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     return content.decode("utf-16" if wide else "utf-8-sig")
-  except (OSError, ValueError) as error:  # the latter of no UTF-8, and of names with a zero byte
+  except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the name
     raise InputError(f"{key} {str(file)!r} cannot be read ({error}): give {expected}") from error
 
 
 def read_classes(file, directories=()):
-  """The `Classes` of a file.
+  """Reads the `Classes` of a file.
 
-  It is a text with a class a line, the number of the line being the label: the directory; or the
-  directory, a tab or a space, and a name; or the directory and its label, in either order. Or it is
-  JSON, or a Python dictionary: {directory: label}, {label: name}, {label: [directory, name]}, a
-  list, or an object with one of them as `classes`, `class_to_idx` or `id2label`.
+  A text file has a class per line, in label order: the directory; or the directory, a tab or space,
+  and a name; or the directory and its label, in either order. A JSON file or a Python dictionary
+  has the form {directory: label}, {label: name} or {label: [directory, name]}, or is a list, or an
+  object with one of these as `classes`, `class_to_idx` or `id2label`.
 
   Args:
     file: path.
-    directories: those that are there. Where the lines can be read in several ways, that way is
-      taken which finds most of them.
+    directories: the existing directories. If lines can be read in several ways, the reading that
+      matches most of them is chosen.
 
   Raises:
-    InputError: no such file, an empty line, labels with gaps, or names that cannot be ones.
+    InputError: the file is missing or has an empty line, labels with gaps or invalid names.
   """
-  text = read_text(file, "data.classes", "a text file with a class a line")
+  text = read_text(file, "data.classes", "a text file with a class per line")
   what = f"data.classes {str(file)!r}"
   pairs = (
     _of_object(text, what)
@@ -136,7 +136,7 @@ def read_classes(file, directories=()):
 
 
 def _check_names(pairs, what):
-  """Raises InputError for keys or names that nobody can have meant, and for too many."""
+  """Raises InputError for empty or overlong keys and names, and for too many classes."""
   if len(pairs) > MOST:
     raise InputError(f"{what} has {len(pairs):,} classes, expected at most {MOST:,}")
   for label, pair in enumerate(pairs):
@@ -153,7 +153,7 @@ def _check_names(pairs, what):
 
 
 def _of_object(text, what):
-  """[(key, name)] of JSON or of a Python literal."""
+  """[(key, name)] of a JSON text or a Python literal."""
   found = _value(text, what)
   for key in ("classes", "class_to_idx", "id2label"):
     if isinstance(found, dict) and isinstance(found.get(key), (dict, list)):
@@ -175,10 +175,11 @@ def _of_object(text, what):
 
 
 def _value(text, what):
-  """The value of a text that is JSON, or a Python dictionary or list as `print` writes it.
+  """Parses JSON, or a Python dictionary or list as `print` writes it.
 
-  Parsers get nothing that is deep: they would take the stack. That of Python gets nothing else than
-  words, numbers and brackets, and not much: it takes a hundred times the memory of its text.
+  Deeply nested text is refused before parsing, which would exhaust the stack. Python's parser,
+  which takes a hundred times the memory of its text, only gets short texts of words, numbers and
+  brackets.
   """
   if _depth(text) > _DEEPEST:
     raise InputError(f"{what} is nested too deeply: expected {{directory: label}}, or a list")
@@ -193,12 +194,12 @@ def _value(text, what):
     reason = error
   raise InputError(
     f"{what} is neither JSON nor a Python dictionary ({str(reason)[:200]}): give that, or a class "
-    "a line"
+    "per line"
   ) from reason
 
 
 def _depth(text):
-  """How deep brackets are in each other, those in quotes apart."""
+  """The depth of nested brackets, ignoring those in quotes."""
   deepest = depth = 0
   for match in re.finditer(r"[\[{(]|[\]})]", _QUOTED.sub("", text)):
     depth += -1 if match[0] in "]})" else 1
@@ -207,7 +208,7 @@ def _depth(text):
 
 
 def _label(value):
-  """A label as a number or as text, or None of what is none."""
+  """The value of a label, given as a number or as text; None for anything else."""
   if isinstance(value, float) and value.is_integer():
     return int(value)
   if isinstance(value, int) and not isinstance(value, bool):
@@ -216,11 +217,11 @@ def _label(value):
 
 
 def _pair(value, what):
-  """(key, name) of a class: its directory, or [directory, name]."""
+  """(key, name) of a class, given by its directory or by [directory, name]."""
   if isinstance(value, str):
     return value, value
   if (
     isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, str) for v in value)
   ):
     return tuple(value)
-  raise InputError(f"{what}: {value!r} is no class: expected its name, or [directory, name]")
+  raise InputError(f"{what}: {value!r} is not a class: expected its name, or [directory, name]")

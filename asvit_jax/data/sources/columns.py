@@ -1,8 +1,8 @@
-"""Which column of a file of labels has the files, and which their classes.
+"""Finds the columns of files and of classes in a file of labels.
 
-What a heading says is only a hint: an `id` may be a number of a row, or the name of a file. Where
-more than one column could be meant, those decide that name images which are there; where these say
-different things, the file is refused.
+Headings are only hints: an `id` may be a row number or the name of a file. If several columns may
+contain the files, the choice depends on which existing images they name; if they contradict each
+other, the file of labels is refused.
 """
 
 import re
@@ -14,7 +14,7 @@ from asvit_jax.data import files
 from asvit_jax.data.sources import matching
 from asvit_jax.data.sources.classes import listing
 
-# Without what is no letter or digit: `Class ID`, `class_id` and `ClassId` are the same.
+# Headings without all but letters and digits: `Class ID`, `class_id` and `ClassId` are the same.
 _FILE_HEADINGS = {
   *("file", "files", "filename", "filenames", "filepath", "path", "image", "images", "imageid"),
   *("imagename", "imagepath", "imagefile", "img", "imgname", "imgpath", "id", "name"),
@@ -25,29 +25,29 @@ _LABEL_HEADINGS = {
   *("species", "diagnosis", "dx", "predictionstring"),
 }
 _ADVICE = (
-  "call that of the files 'file' and that of their classes 'label' in a first line, and remove the "
-  "others where they are taken for one"
+  "name the column of files 'file' and that of classes 'label' in a first line, and remove columns "
+  "that are mistaken for these"
 )
 
 
 def choose(rows, what, images):
-  """Takes the columns of rows apart.
+  """Splits rows into the column of files and the columns of classes.
 
   Args:
-    rows: lists of equally many texts.
-    what: the file is, for errors.
-    images: function that returns the `matching.Images` that are there.
+    rows: lists of texts, all of the same length.
+    what: a description of the file, for errors.
+    images: function that returns the existing images, `matching.Images`.
 
   Returns:
-    Tuple of the files, or None where there is one column, and the columns of their classes, which
-    go together one to one: lists, without the headings.
+    Tuple of the column of files (None if there is one column only) and the columns of classes,
+    which correspond one to one: lists, without the headings.
 
   Raises:
-    InputError: columns whose meaning is not known, or that contradict each other.
+    InputError: columns of unknown meaning, or that contradict each other.
   """
   heading, rows = _heading(rows)
   if not rows:
-    raise InputError(f"{what} has headings alone: give a file and its class a line")
+    raise InputError(f"{what} has only headings: give a file and its class per line")
   columns = [list(column) for column in zip(*rows, strict=True)]
   named = [heading[i] if heading else str(i + 1) for i in range(len(columns))]
   if len(columns) == 1:
@@ -55,7 +55,7 @@ def choose(rows, what, images):
   of_file = [i for i, name in enumerate(heading) if _plain(name) in _FILE_HEADINGS]
   of_label = [i for i, name in enumerate(heading) if _plain(name) in _LABEL_HEADINGS]
   of_image = [i for i, column in enumerate(columns) if all(map(_is_image, column))]
-  if len(columns) == 2 and not of_file and not of_image:  # the file comes first
+  if len(columns) == 2 and not of_file and not of_image:  # by default, the file comes first
     of_file = [0] if 0 not in of_label else [1]
   of_file += [i for i in of_image if i not in of_file + of_label]
   if not of_file or (len(columns) > 2 and not of_label):
@@ -65,20 +65,20 @@ def choose(rows, what, images):
   file = _of_images(of_file, unknown, of_image, columns, named, what, images)
   of_label = [i for i in of_label if i != file] or [i for i in range(len(columns)) if i != file]
   label = of_label[0]
-  # A column called `id` may be one of classes, but not where each image has its own.
+  # A column called `id` may contain classes, but not if it has a different one for every image.
   identifies = label in of_image or (
     _plain(named[label]) in _FILE_HEADINGS - {"name"} and len(set(columns[label])) == len(rows)
   )
   if identifies:
     raise InputError(
-      f"{what}: its columns {named[file]!r} and {named[label]!r} both say which image it is, "
-      "and none its class: call the column of the classes 'label' in a first line"
+      f"{what}: its columns {named[file]!r} and {named[label]!r} both identify the image, and none "
+      "gives its class: name the column of classes 'label' in a first line"
     )
   for other in of_label[1:]:
     if not _one_to_one(columns[label], columns[other]):
       raise InputError(
         f"{what}: its columns {named[label]!r} and {named[other]!r} both look like classes, and "
-        "say different things: remove one of them, or give it another heading"
+        "contradict each other: remove one of them, or give it another heading"
       )
   _check_filled(columns[file], "file", what, heading)
   classes = [_classes(columns[i], named[i], what, heading) for i in of_label]
@@ -86,12 +86,12 @@ def choose(rows, what, images):
 
 
 def _heading(rows):
-  """What the first row calls the columns, lower case, [] where it calls nothing; other rows."""
+  """The headings in lower case, [] if the first row has none; and the other rows."""
   first = [cell.strip("\"' ").lower() for cell in rows[0]]
   if any(map(_is_image, rows[0])):
     return [], rows
   known = any(_plain(cell) in _FILE_HEADINGS | _LABEL_HEADINGS for cell in first)
-  if not known:  # nor the name of an image, where all others have one
+  if not known:  # the first row names no image, but all others do
     others = rows[1:] if len(first) > 1 else ()
     known = bool(others) and any(
       all(map(_is_image, column)) for column in zip(*others, strict=True)
@@ -100,7 +100,7 @@ def _heading(rows):
 
 
 def _plain(heading):
-  """What it is compared by."""
+  """A heading as it is compared."""
   return re.sub(r"[\W_]", "", heading.lower())
 
 
@@ -109,7 +109,7 @@ def _is_image(text):
 
 
 def _of_images(candidates, unknown, of_image, columns, named, what, images):
-  """The column, of several, that names the images; an `unknown` one may where it names all."""
+  """The column that names the images; `unknown` columns count if they name all of them."""
   if len(candidates) == 1 and (not unknown or len(columns) == 2):
     return candidates[0]
   there = images()
@@ -117,19 +117,18 @@ def _of_images(candidates, unknown, of_image, columns, named, what, images):
   least = {i: len(columns[i]) if i in unknown else 1 for i in found}
   places = {i: found[i].numbers for i in found if found[i].known.sum() >= least[i]}
   if not places:
-    return candidates[0]  # that none is there, is said with the names
+    return candidates[0]  # the caller reports that no image exists, with the names
   count = {i: int((found >= 0).sum()) for i, found in places.items()}
   best = max(places, key=lambda i: (count[i], i in of_image))
   whole = [i for i in places if i in of_image and 2 * count[i] > count[best]]
-  if len(whole) == 1:  # a name with its suffix is meant as one
+  if len(whole) == 1:  # a full file name is unambiguous
     return whole[0]
   for other, found in places.items():
     both = (found >= 0) & (places[best] >= 0)
     if (found != places[best])[both].any():
       raise InputError(
         f"{what}: its columns {named[best]!r} and {named[other]!r} both name images of "
-        f"{there.root}, and not the same: rename the heading of the one that does not mean files, "
-        "or remove it"
+        f"{there.root}, but different ones: rename or remove the column that does not name files"
       )
   return best
 
@@ -139,7 +138,7 @@ def _one_to_one(first, second):
 
 
 def _classes(column, name, what, heading):
-  """A column's classes; Kaggle's has boxes after them."""
+  """The classes of a column; in Kaggle's "PredictionString", boxes follow the class."""
   _check_filled(column, "class", what, heading)
   return [cell.split()[0] for cell in column] if _plain(name) == "predictionstring" else column
 

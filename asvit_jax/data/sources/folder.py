@@ -20,13 +20,13 @@ _ADVICE = "replace or remove it"
 
 
 class Folder:
-  """The source of a folder of images; see `sources`."""
+  """A folder of images as a kind of source; the interface is described in `sources`."""
 
   def open(self, data, split, allow_flat):
-    """Opens `data.dir`/split, or where that may be flat `data.dir` itself.
+    """Opens `data.dir`/split, or `data.dir` itself if that is allowed.
 
     Raises:
-      InputError: a directory, its images or the classes file is missing or wrong.
+      InputError: a directory, its images or the file of classes is missing or invalid.
     """
     check_directory(data)
     base = storage.path(data.dir)
@@ -44,15 +44,15 @@ class Folder:
         raise InputError(
           f"data.dir {str(base)!r} has no split {split!r}: expected {root}/<class>/<image>, found "
           f"{listing(files.subdirectories(base)) or 'no directories'}; data.train_split and "
-          "data.eval_split say what the splits are called"
+          "data.eval_split give the names of the splits"
         )
       root = base
-    # A validation split may lack a class; the training split then still gives the right labels.
+    # A validation split may lack a class; the training split still gives the right labels.
     classes = _classes(data) or of_directories(files.subdirectories(root), root)
     return FolderSource(root, classes, data.get("cache", ""))
 
   def class_names(self, data):
-    """What the classes file says, else the directories, or labels, of the training images."""
+    """The names in the file of classes, else the directories, or labels, of the training images."""
     found = _classes(data)
     return None if found is None else list(found.names)
 
@@ -65,7 +65,7 @@ def _classes(data, labels=None):
 
   Args:
     data: config.data.
-    labels: those of the training images, where they have been read.
+    labels: the `Labels` of the training images, if they were read already.
   """
   base = storage.path(data.dir) if data.dir else None
   train = base and base / data.train_split
@@ -77,22 +77,23 @@ def _classes(data, labels=None):
     return (labels or _labels(data, data.train_split)).classes()
   if train and files.is_directory(train):
     names = files.subdirectories(train)
-    return of_directories(names, train) if names else None  # images may lie flat, without classes
+    # The images may lie flat, without classes.
+    return of_directories(names, train) if names else None
   return None
 
 
 def _labels(data, split):
-  """The `Labels` of a split, None where directories say them."""
+  """The `Labels` of a split, or None if directories give the classes."""
   for which in ("train", "eval"):
     key = f"{which}_labels"
     if split == data.get(f"{which}_split") and data.get(key):
-      images = functools.cache(lambda: _images(data, split))  # all are listed
+      images = functools.cache(lambda: _images(data, split))  # cached: it lists all images
       return read_labels(getattr(data, key), f"data.{key}", images)
   return None
 
 
 def _images(data, split):
-  """The `matching.Images` that a file of labels is about."""
+  """The `matching.Images` that a file of labels describes."""
   base = storage.path(data.dir or "")
   root = base / split if files.is_directory(base / split) else base
   if not (data.dir and files.is_directory(root)):
@@ -101,7 +102,7 @@ def _images(data, split):
 
 
 def _other_splits(data, split, base, root):
-  """Names of the splits, besides that of images in a root, that a file of labels may name."""
+  """Names of the other splits of the data set, whose images a file of labels may also list."""
   beside = files.subdirectories(root.parent) if root != base else ()
   names = {*beside, data.train_split, data.get("eval_split", "")}
   return frozenset(name for name in names if name not in ("", ".", split, root.name))
@@ -112,15 +113,15 @@ def _has_images(directory):
 
 
 class FolderSource:
-  """Images in one directory a class, and below it.
+  """Images in one directory per class, and in directories below it.
 
   Args:
     root: directory of the class directories.
-    classes: the `Classes`; directories of some may be missing.
-    cache: directory to keep the list of files in; see `listing.list_files`.
+    classes: the `Classes`; some of their directories may be missing.
+    cache: directory in which to cache the list of files; see `listing.list_files`.
 
   Raises:
-    InputError: no images, some in a directory that is no class, or a class that is there twice.
+    InputError: there are no images, or images outside the classes, or a class appears twice.
   """
 
   def __init__(self, root, classes, cache=""):
@@ -142,7 +143,7 @@ class FolderSource:
     left, beside = _left_out(root, self._files)
     if not len(self._files):
       raise InputError(_no_images(root, left, beside))
-    # Examples come in the order of the labels, files in that of the directories' names.
+    # Examples are ordered by label, but files by the names of their directories.
     known = [i for i in range(len(present)) if present[i] in label_of]
     self._directories = sorted(known, key=lambda i: label_of[present[i]])
     self._labels = [label_of[present[i]] for i in self._directories]
@@ -160,7 +161,7 @@ class FolderSource:
 
   @property
   def labels(self):
-    """(images,) int32."""
+    """(images,) int32 labels."""
     return np.repeat(np.array(self._labels, np.int32), np.diff(self._ends, prepend=0))
 
   def __len__(self):
@@ -169,23 +170,24 @@ class FolderSource:
   def __getitem__(self, index):
     place = int(np.searchsorted(self._ends, index, side="right"))
     directory = self._directories[place]
-    number = index - self._ends[place] + self._files.firsts[directory + 1]  # both from the end
+    # Both count from the end of a directory.
+    number = index - self._ends[place] + self._files.firsts[directory + 1]
     name = os.fsdecode(self._files[int(number)])
     file = os.path.join(self._root, self._files.directories[directory][0], name)
     return {"image": read_image(file, _ADVICE), "label": self._labels[place], "file": file}
 
 
 class LabelledSource:
-  """Images of which a file says the classes.
+  """Images whose classes are given by a file.
 
   Args:
-    root: directory that they are in, or below.
+    root: directory of the images, which may lie in subdirectories.
     classes: the `Classes`.
     labels: the `Labels`.
     others: names of the other splits of the data set.
 
   Raises:
-    InputError: labels and images, or labels and classes, that do not fit.
+    InputError: the labels do not match the images or the classes.
   """
 
   def __init__(self, root, classes, labels, others=frozenset()):
@@ -213,7 +215,7 @@ class LabelledSource:
 
 
 def _left_out(root, found):
-  """{suffix: files that are not read}, and the number of images that are in no class."""
+  """{suffix: number of ignored files}, and the number of images outside all classes."""
   left, beside = collections.Counter(), 0
   for *_, counts in found.directories:
     left.update(counts)
@@ -228,7 +230,7 @@ def _left_out(root, found):
 
 
 def _no_images(root, left, beside):
-  """The message for a directory without what is expected."""
+  """The message for a directory without the expected images."""
   if beside:
     return (
       f"{root} has {beside:,} images and no directories of classes: expected <class>/<image> in "
@@ -239,7 +241,7 @@ def _no_images(root, left, beside):
 
 
 def _notes(root, left, beside, empty, unknown):
-  """What is left out, and what is missing, in sentences."""
+  """Sentences about ignored files and missing images."""
   notes = []
   if left:
     notes.append(f"left out of {root}: {files.described(left)}")

@@ -1,10 +1,10 @@
-"""Files that say which class an image is of: for images without a directory a class.
+"""Files of labels: they give the class of each image where directories do not.
 
-| file | what it has |
+| file | content |
 |---|---|
-| `val.txt` | a file and its class a line, with a space, a tab, a comma or a semicolon between |
-| a CSV with headings | a column of files and one of classes, by what they are called |
-| a class a line | for the images in the order of their names |
+| `val.txt` | a file and its class per line, separated by a space, tab, comma or semicolon |
+| a CSV with headings | a column of files and one of classes, recognised by their headings |
+| a class per line | for the images in the order of their names |
 | `ILSVRC2012_validation_ground_truth.txt` | of ImageNet's devkit, with its `meta.mat` beside it |
 
 A class is a directory of the training images, a name of `data.classes`, or a label from 0.
@@ -22,21 +22,21 @@ from asvit_jax.data.sources import columns, matching, tables
 from asvit_jax.data.sources.classes import LONGEST, Classes, listing, normal, ordered, read_text
 
 _MOST_BYTES = 512 << 20
-_MOST_CLASSES = 100_000  # that labels may mean by being numbers, or twice the number of images
-# A number, as spreadsheets and pandas write whole ones, too.
+_MOST_CLASSES = 100_000  # that numeric labels may imply, or twice the number of images if more
+# A number, also in the forms in which spreadsheets and pandas write whole numbers.
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-  """What a file of labels says.
+  """The content of a file of labels.
 
   Attributes:
-    path: of the file.
-    key: of the config that names it.
-    files: of the images, or None where it has a class a line.
-    values: their classes, as they stand there.
-    others: the same classes in other words, of other columns.
+    path: path of the file.
+    key: the config's key that names it.
+    files: names of the image files, or None if the file has classes only.
+    values: the images' classes, as written in the file.
+    others: further columns that express the same classes in other words.
   """
 
   path: str
@@ -47,11 +47,11 @@ class Labels:
 
   @property
   def what(self):
-    """What to call it."""
+    """A description of the file, for messages."""
     return f"{self.key} {str(self.path)!r}"
 
   def classes(self):
-    """The `Classes` that it has by itself, where nothing else says which there are.
+    """The `Classes` that the labels imply, for use if nothing else defines the classes.
 
     Raises:
       InputError: numbers that cannot be labels from 0.
@@ -68,8 +68,8 @@ class Labels:
       if most >= max(_MOST_CLASSES, 2 * len(self.values)):
         raise InputError(
           f"{self.what} has labels up to {largest}, for {len(self.values):,} images: labels are "
-          "numbers from 0, below the number of classes; where these are names of classes, list "
-          "them in a file and give that as data.classes"
+          "numbers from 0, below the number of classes; if these are names of classes, list them "
+          "in a file and give that as data.classes"
         )
       there = map(str, range(1 + most))
     keys = tuple(ordered(there))
@@ -79,11 +79,11 @@ class Labels:
     """(images,) int32 labels.
 
     Args:
-      classes: the `Classes` that there are.
-      there: (images,) bool, which of them are on the disk; all by default.
+      classes: the `Classes`.
+      there: (images,) bool, which images exist; all by default.
 
     Raises:
-      InputError: a class that is not among them.
+      InputError: a label is not among the classes.
     """
     found = _devkit(self)
     values = self.values if found is None else [found[2][int(value) - 1] for value in self.values]
@@ -95,7 +95,7 @@ class Labels:
     return self._numbered(classes.keys, values, there)
 
   def _numbered(self, keys, values, there):
-    """`numbers`, of values that are numbers, and not written as the classes are."""
+    """Does the work of `numbers` for values that are numbers but not keys of the classes."""
     number_of = self._whole_numbers(set(values))
     if number_of is None:
       unknown = sorted(set(values) - set(keys))
@@ -116,7 +116,7 @@ class Labels:
       )
     if all(re.fullmatch("[0-9]+", key) for key in keys):
       raise InputError(
-        f"{self.what} has labels from {least} to {most}, and the classes are other numbers: "
+        f"{self.what} has labels from {least} to {most}, but the classes are other numbers: "
         f"{listing(keys)}; write these in the file"
       )
     labels = np.array([number_of[value] for value in values], np.int32)
@@ -124,10 +124,10 @@ class Labels:
     return labels
 
   def _whole_numbers(self, values):
-    """{value: whole number}, or None where they are not all numbers.
+    """{value: whole number}, or None if some values are not numbers.
 
     Raises:
-      InputError: all are numbers, and some not whole.
+      InputError: all values are numbers, but not all are whole.
     """
     if not all(map(_NUMBER.fullmatch, values)):
       return None
@@ -135,18 +135,18 @@ class Labels:
     broken = sorted(value for value, number in number_of.items() if number != int(number))
     if broken:
       raise InputError(
-        f"{self.what} has labels that are no whole numbers: {listing(broken)}; expected numbers "
+        f"{self.what} has labels that are not whole numbers: {listing(broken)}; expected numbers "
         "from 0, or the names of the classes"
       )
     return {value: int(number) for value, number in number_of.items()}
 
   def _check_from_zero(self, numbers, whole=False):
-    """Raises InputError for numbers that most likely count from 1, or are no labels at all.
+    """Raises InputError for numbers that most likely count from 1, or cannot be labels.
 
     Args:
-      numbers: set of them.
-      whole: nothing else says which classes there are, so that they may have gaps, and still most
-        likely do not count from 0.
+      numbers: set of numbers.
+      whole: nothing else defines the classes: the numbers may have gaps, but a set that starts at
+        1 most likely counts from 1.
     """
     if self.files is None and 0 not in numbers:
       raise InputError(_unknown_numbers(self))
@@ -159,23 +159,23 @@ class Labels:
     if len(numbers) > 1 and (each or (whole and min(numbers) == 1)):
       raise InputError(
         f"{self.what} has {'each label' if each else 'labels'} from {min(numbers)} to "
-        f"{max(numbers)}, and no 0: labels count from 0. Where these count "
-        "from 1, take 1 off each; where the first class has no images, write "
-        "the names of the classes in place of numbers"
+        f"{max(numbers)}, and no 0: labels count from 0. If these count "
+        "from 1, subtract 1 from each; if the first class has no images, write "
+        "the names of the classes instead of numbers"
       )
 
   def places(self, images):
-    """Which of the images each label is for.
+    """Finds the image of each label.
 
     Args:
       images: the `matching.Images`, sorted.
 
     Returns:
-      (labels,) int64 numbers of images, -1 where it is not there, and notes about what is left out.
+      (labels,) int64 indices of images, -1 for missing ones, and notes about what is ignored.
 
     Raises:
-      InputError: another number of labels than of images, an image that is named twice, or none
-        that is there.
+      InputError: the numbers of labels and images differ, an image is named twice, or none of the
+        images exists.
     """
     if self.files is None:
       return self._in_order(images)
@@ -207,7 +207,7 @@ class Labels:
     return places, tuple(notes)
 
   def _in_order(self, images):
-    """`places`, of a class a line."""
+    """Does the work of `places` for a file with a class per line."""
     names, root = images.names, images.root
     places, missing = matching.by_line(names, len(self.values)), len(self.values) - len(names)
     if places is not None and missing:
@@ -228,16 +228,16 @@ class Labels:
 
 
 def read_labels(file, key, images=lambda: matching.Images([], "")):
-  """The `Labels` of a file.
+  """Reads the `Labels` of a file.
 
   Args:
     file: path.
-    key: of the config that names it.
-    images: function that returns the `matching.Images` that are there; asked where the columns
-      alone do not say which has the files.
+    key: the config's key that names it.
+    images: function that returns the existing images, `matching.Images`; called only if headings
+      do not tell which column contains the files.
 
   Raises:
-    InputError: it cannot be read, or its columns are not known.
+    InputError: the file cannot be read, or the meaning of its columns is unknown.
   """
   text = read_text(file, key, tables.EXPECTED, _MOST_BYTES)
   what = f"{key} {str(file)!r}"
@@ -254,22 +254,22 @@ def read_labels(file, key, images=lambda: matching.Images([], "")):
 
 
 def _devkit(labels):
-  """(keys, names, key of each of its numbers from 1) of ImageNet's devkit; None of other files."""
+  """(keys, names, keys by number from 1) of ImageNet's devkit; None for any other file."""
   if storage.in_bucket(labels.path):
     return None
   meta = storage.path(labels.path).parent / "meta.mat"
   numbered = all(re.fullmatch("[1-9][0-9]{0,8}", value) for value in set(labels.values))
   if labels.files is not None or not numbered or not meta.is_file():
     return None
-  from scipy.io import loadmat  # nothing else pays for it
+  from scipy.io import loadmat  # imported only when needed
 
   try:
     synsets = loadmat(meta, squeeze_me=True)["synsets"]
-    leaves = synsets[synsets["num_children"] == 0]  # the others are groups of classes
+    leaves = synsets[synsets["num_children"] == 0]  # synsets with children are groups of classes
     leaves = leaves[np.argsort(leaves["ILSVRC2012_ID"].astype(int))]
     by_number = [str(key) for key in leaves["WNID"]]
     name_of = dict(zip(by_number, map(str, leaves["words"]), strict=True))
-  except Exception as error:  # of a file that somebody damaged, of many types
+  except Exception as error:  # a damaged file raises errors of many types
     raise InputError(f"{meta} is not that of ImageNet's devkit ({error}): bring it back") from error
   most = max(map(int, labels.values))
   if most > len(by_number):
@@ -280,6 +280,6 @@ def _devkit(labels):
 
 def _unknown_numbers(labels):
   return (
-    f"{labels.what} has numbers from 1, which are the order of no list of classes: ImageNet's "
-    "devkit has what they mean in its meta.mat, put it beside the file; other labels count from 0"
+    f"{labels.what} has numbers from 1, whose meaning is unknown: ImageNet's devkit explains them "
+    "in its meta.mat, put it beside the file; other labels count from 0"
   )

@@ -1,6 +1,7 @@
-"""Files with a class a line: numbered or not, with or without names beside the directories.
+"""Files with a class per line, with or without numbers, and with or without names.
 
-All is bounded before it is looked at closely, and no line is looked at more than a few times.
+The size of the file is checked first, and each line is scanned only a few times, whatever it
+contains.
 """
 
 import re
@@ -9,12 +10,12 @@ from typing import NamedTuple
 
 from asvit_jax.core.errors import InputError
 
-LONGEST = 1000  # characters of a class
+LONGEST = 1000  # characters in the name of a class
 MOST = 1 << 20  # classes
 _LONGEST_LINE = 2 * LONGEST + 100  # a directory, a name and a label
 _HEADINGS = {"class", "classes", "class_name", "classname", "name", "names", "label", "labels"}
 _WORDNET = re.compile(r"n\d{8}")
-# Of a line, or backwards of one that ends with its label.
+# Matches a line that starts with its label, or the reverse of one that ends with it.
 _NUMBERED = re.compile(
   r"(?P<label>[0-9]{1,9})(?P<between>\s*[,;:=]\s*|\s+)(?P<name>\S.*)", re.DOTALL
 )
@@ -22,21 +23,21 @@ _LISTED = re.compile(r"(?P<label>[0-9]{1,9})(?P<between>[.)]\s+)(?P<name>\S.*)")
 
 
 def normal(name):
-  """A name in the normal form that keys have."""
+  """A name in the normal form of keys, NFC."""
   return unicodedata.normalize("NFC", name)
 
 
 def pairs(text, what, directories):
-  """[(key, name)] of the reading that finds most of the directories; of equal ones the first.
+  """[(key, name)] of the reading of the lines that matches most directories; the first of equals.
 
   Args:
-    text: with a class a line.
-    what: the file is, for errors.
-    directories: those that are there.
+    text: text with a class per line.
+    what: a description of the file, for errors.
+    directories: the existing directories.
 
   Raises:
-    InputError: an empty line, one that is too long, too many of them, or numbers from 1 in another
-      order than the lines.
+    InputError: a line is empty or too long, there are too many, or the lines have numbers from 1 in
+      another order.
   """
   lines = re.split(r"\r\n|\r|\n", text.rstrip())
   if len(lines) > MOST:
@@ -54,7 +55,7 @@ def pairs(text, what, directories):
         f"{LONGEST:,}"
       )
   there = {normal(name) for name in directories}
-  # As many directories as lines but the first, and none of its name: a heading.
+  # One more line than directories, and the first line is not a directory: it is a heading.
   heading = lines[0].strip("\"' ").lower() in _HEADINGS and normal(lines[0]) not in there
   if there and heading and len(there) == len(lines) - 1:
     lines = lines[1:]
@@ -75,7 +76,7 @@ def pairs(text, what, directories):
 
 
 class _Numbered(NamedTuple):
-  """A line with a label: that, what stands between, and the name."""
+  """A line with a label: the label, the separator and the name."""
 
   label: int
   between: str
@@ -83,10 +84,11 @@ class _Numbered(NamedTuple):
 
 
 def _numbered(lines, pattern, way=1):
-  """What lines are by a pattern, read in a way: 1, or -1 for backwards.
+  """Matches lines with a pattern, in a direction `way`: 1, or -1 for backwards.
 
   Returns:
-    List of `_Numbered`, of which the first may be None, for a heading; None where others are.
+    List of `_Numbered`, the first of which may be None for a heading; None if another line does not
+    match.
   """
   found = []
   for line in lines:
@@ -101,16 +103,18 @@ def _numbered(lines, pattern, way=1):
 
 
 def _readings(lines, first, last, decided):
-  """Ways to read lines as [(key, name)], the likeliest first; none has a key twice, if one can.
+  """Ways to read the lines as [(key, name)], the likeliest first.
+
+  Readings with duplicate keys are returned only if there are no others.
 
   Args:
-    lines: texts.
-    first: them as `_numbered` with their labels first, or None.
-    last: with their labels last, or None.
-    decided: there are directories, which decide what is less likely.
+    lines: the lines.
+    first: the lines as `_numbered` with labels first, or None.
+    last: the lines as `_numbered` with labels last, or None.
+    decided: whether existing directories allow to choose, so that less likely readings count, too.
   """
   listed = _numbered(lines, _LISTED)
-  # From 1 is a list with marks between: a space and a number may be a name's.
+  # Numbers from 1 need a separator other than a space: "1 owl" may be a name.
   marked = first is not None and all(match is None or match.between for match in first)
   numbered = [_names(last), _names(first, from_1=marked), _names(listed, from_1=True)]
   less_likely = [_names(first, from_1=True)] if decided else []
@@ -126,7 +130,7 @@ def _readings(lines, first, last, decided):
 
 
 def _names(found, from_1=False):
-  """The names in the order of their labels; None of lines that do not give each its own."""
+  """The names in the order of their labels; None unless every line has its own label."""
   found = [match for match in found or () if match]
   if len(found) < 2:
     return None
@@ -138,7 +142,7 @@ def _names(found, from_1=False):
 
 
 def _split(lines):
-  """Ways to take lines apart into [(key, name)], the likeliest first."""
+  """Ways to split lines into [(key, name)], the likeliest first."""
   words = [(line.split()[0], line.split(maxsplit=1)[-1]) for line in lines]
   if any("\t" in line for line in lines):
     cells = [[cell.strip() for cell in line.split("\t", 1)] for line in lines]

@@ -1,7 +1,7 @@
-"""Links of classes to images that lie together in a directory beside them, a pool.
+"""Classes that consist of links to images in a common directory beside them, a pool.
 
-`val/cat/1.jpg` may be a link to `val/all_images/1.jpg`: where `all_images` is a class as well, as
-all directories are until a file says otherwise, the image would be of two.
+`val/cat/1.jpg` may be a link to `val/all_images/1.jpg`. If `all_images` were a class, too, as all
+directories are by default, the image would have two classes.
 """
 
 import os
@@ -12,9 +12,9 @@ from asvit_jax.data.sources.classes import listing, normal
 
 
 def pools(root, classes):
-  """Names of the directories that are no classes, and to which classes of links lead; sorted.
+  """Sorted names of the directories that are not classes but targets of the classes' links.
 
-  A class with images of its own has no pool: what it has a link to may be a forgotten class.
+  The links of a class with images of its own do not count: their target may be a forgotten class.
 
   Args:
     root: directory of the class directories.
@@ -32,11 +32,11 @@ def pools(root, classes):
 
 
 def check(root, found):
-  """Raises InputError for classes of which all images are links into other classes.
+  """Raises InputError for classes all of whose images are links into other classes.
 
   Args:
     root: directory of the class directories.
-    found: the `Listing` of it.
+    found: the directory's `Listing`.
   """
   names = [name for name, *_ in found.directories]
   linked = [
@@ -55,7 +55,7 @@ def check(root, found):
 
 
 def _is_of_links(directory):
-  """Whether a directory is a link, or has no images and no directories but links."""
+  """Whether a directory is a link, or contains images and directories only as links."""
   return os.path.islink(directory) or all(
     entry.is_symlink() or not (files.is_image(entry.name) or files.leads_to_directory(entry))
     for entry in files.entries(directory)
@@ -68,12 +68,12 @@ def _real_paths(root, names):
 
 
 def _led_to(root, name, others):
-  """Those of other directories in a root that one, or a link right in it, leads to, as a set.
+  """The set of other directories to which a directory, or a link directly in it, leads.
 
   Args:
     root: the root.
-    name: of the one.
-    others: `_real_paths` of them.
+    name: name of the directory.
+    others: `_real_paths` of the other directories.
   """
   directory = os.path.join(root, name)
   links = (entry.path for entry in files.entries(directory) if entry.is_symlink())

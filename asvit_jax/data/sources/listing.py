@@ -1,8 +1,8 @@
-"""The image files in and below the directories of a directory: by threads, compact, and cached.
+"""Lists the image files of a data set: in parallel, compactly, and with a cache.
 
-A list is one array of bytes, all names one after the other, with one of offsets: 1.28 million names
-are 36 MB in all, of ImageNet's. From a cache both are mapped, not read, so that all processes of a
-machine share the same memory.
+A list is one array of bytes with all names concatenated, and one of offsets: ImageNet's 1.28
+million names take 36 MB in all. Both arrays are memory-mapped from the cache, so that all processes
+of a machine share the memory.
 """
 
 import concurrent.futures
@@ -31,23 +31,25 @@ _DIRECTORIES = schema.array(
   },
   most=2**31,
 )
-_THREADS = 32  # they wait for a disk, or for the network
-_MAGIC = b"asvit_jax list 2"  # 1: without what lies deeper and what is left out
-_RULES = "links to other classes are left out"  # a list made by others is another file
-_HEADER = 32  # bytes: the magic, the checksum of what follows, the length of the JSON
-_LEAST = 10_000  # files; fewer are listed in no time
-_RECENT = 2 * 10**9  # ns; file systems may be coarse
+_THREADS = 32  # the threads mostly wait for a disk or a network
+_MAGIC = b"asvit_jax list 2"  # format 1 had no subdirectories and no ignored files
+# Part of the file's name: a list made by other rules is another file.
+_RULES = "links to other classes are left out"
+_HEADER = 32  # bytes: the magic, the checksum of the rest, the length of the JSON
+_LEAST = 10_000  # files; fewer need no cache
+_RECENT = 2 * 10**9  # ns; file systems' times may be coarse
 
 
 class Listing:
-  """Names of files, directory after directory, both sorted.
+  """Names of files, grouped by directory; both are sorted.
 
   Args:
-    directories: [[name, number of files, times, left out], …], of which the last two are as in
-      `files.Found`; no times where it was changing as it was listed.
-    ends: (files,) int64, where in `names` each file's ends.
+    directories: [[name, number of files, times, ignored files], …], the last two as in
+      `files.Found`; the times are empty if the directory changed while it was listed.
+    ends: (files,) int64 end of each file's name in `names`.
     names: (bytes,) uint8.
-    origin: where the arrays are mapped from, (path, checksum); None for arrays in memory.
+    origin: (path, checksum) of the file from which the arrays are mapped; None if they are in
+      memory.
   """
 
   def __init__(self, directories, ends, names, origin=None):
@@ -57,7 +59,7 @@ class Listing:
 
   @classmethod
   def of(cls, found, name=""):
-    """Of one directory, a `files.Found`; `name` is what it is called."""
+    """The listing of one directory, a `files.Found`; `name` is the directory's name."""
     blob, lengths, times, left = _packed(found)
     directories = [[name, len(lengths), times, left]]
     return cls(directories, np.cumsum(lengths), np.frombuffer(blob, np.uint8))
@@ -66,16 +68,16 @@ class Listing:
     return len(self._ends)
 
   def __getitem__(self, index):
-    """The name of a file, relative to its directory, bytes."""
+    """The name of a file relative to its directory, as bytes."""
     return self.joined(index, index + 1)
 
   def joined(self, first, last):
-    """The names of some files, one after the other, bytes."""
+    """The names of files `first` to `last`, concatenated, as bytes."""
     begin = self._ends[first - 1] if first else 0
     return self._names[begin : self._ends[last - 1]].tobytes() if last > first else b""
 
   def lengths(self, first, last):
-    """Those of these names."""
+    """The lengths in bytes of the names of files `first` to `last`."""
     begin = self._ends[first - 1 : first] if first else np.zeros(1, np.int64)
     return np.diff(np.concatenate([begin, self._ends[first:last]]))
 
@@ -86,20 +88,20 @@ class Listing:
 
 
 def list_files(root, cache="", pools=()):
-  """Lists the image files in the directories of a directory, and below these.
+  """Lists the image files in the subdirectories of a directory, and below them.
 
   Args:
     root: the directory, on a disk.
-    cache: directory to keep the list in; "" to keep none, as for a few files. Directories that have
-      changed since, by their time, are listed again. A cache that is damaged or cannot be written
-      is not used.
-    pools: names of directories in it that are left out, and to which links may lead.
+    cache: directory in which to cache the list; "" for no cache. Small lists are not cached.
+      Directories whose modification time has changed are listed again. A cache that is damaged
+      or cannot be written is ignored.
+    pools: names of subdirectories to ignore, to which links may lead.
 
   Returns:
     A `Listing`.
 
   Raises:
-    InputError: a directory cannot be read, or is, by a link, in another or above it.
+    InputError: a directory cannot be read, or is a link to another one or to one above it.
   """
   path = _cache_path(root, cache, pools) if cache else None
   known = _mapped(path) if path else None
@@ -114,7 +116,7 @@ def list_files(root, cache="", pools=()):
     if name in before and _unchanged(directory, before[name][0]):
       return None
     blob, lengths, times, left = _packed(scan(directory))
-    # Of what changes at this very moment, the next change may have the same time.
+    # If a directory changed just now, its next change may leave the same time.
     recent = any(changed >= now - _RECENT for changed in times.values())
     return blob, lengths, {} if recent else times, left
 
@@ -133,7 +135,7 @@ def list_files(root, cache="", pools=()):
 
 
 def _check_apart(root, names):
-  """Raises InputError where a directory is a link that gives an image two classes."""
+  """Raises InputError if a directory is a link that would give an image two classes."""
   if not any(os.path.islink(os.path.join(root, name)) for name in names):
     return
   classes = {}
@@ -159,25 +161,25 @@ def _check_apart(root, names):
 
 
 def _packed(found):
-  """A `files.Found` as (names one after the other, their lengths, times, left out)."""
+  """A `files.Found` as (concatenated names, their lengths, times, ignored files)."""
   names = [os.fsencode(name) for name in found.names]
   lengths = np.array([len(name) for name in names], np.int64)
   return b"".join(names), lengths, found.times, dict(found.left)
 
 
 def _unchanged(directory, times):
-  """Whether a directory and all below it, of `Found.times`, are as they were."""
+  """Whether a directory and all below it, `Found.times`, have their earlier modification times."""
   try:
     return bool(times) and all(
       os.stat(os.path.join(directory, name)).st_mtime_ns == changed
       for name, changed in times.items()
     )
-  except OSError:  # gone, or no longer readable, which listing it will say
+  except OSError:  # deleted or unreadable: listing it will report that
     return False
 
 
 def _entries(listing):
-  """{name of a directory: (its times, what is left out, first file, last file)}."""
+  """{name of a directory: (its times, ignored files, first file, last file)}."""
   if listing is None:
     return {}
   firsts = listing.firsts.tolist()
@@ -188,7 +190,7 @@ def _entries(listing):
 
 
 def _merged(names, entries, known, before):
-  """A new `Listing`: of each directory what was found, or where that is None what was known."""
+  """A new `Listing`: new results where there are any, and the known entries elsewhere."""
   for i, found in enumerate(entries):
     if found is None:
       times, left, first, last = before[names[i]]
@@ -208,12 +210,12 @@ def _cache_path(root, cache, pools):
 
 
 def _kept(listing, path):
-  """The same from a cache, which is written; None where it cannot be."""
+  """Writes a listing to the cache and returns it mapped from there; None if that fails."""
   text = json.dumps(listing.directories).encode()
   text += b" " * (-len(text) % 8)
   body = b"".join([text, listing._ends.tobytes(), listing._names.tobytes()])
   header = np.array([zlib.crc32(body), len(text)], np.uint64).tobytes()
-  try:  # hosts and runs may share a cache: one after the other gives its list the name
+  try:  # hosts and runs may share a cache: the last writer wins
     storage.write(path, _MAGIC + header + body)
   except OSError as error:
     log(f"WARNING: the list of files is not kept in {path.parent} ({error})")
@@ -222,12 +224,12 @@ def _kept(listing, path):
 
 
 def _mapped(path, verified=None):
-  """The `Listing` of a cache, or None where there is none or a damaged one.
+  """The `Listing` in a cache file, or None if it is missing or damaged.
 
   Args:
-    path: of it.
-    verified: its checksum where the content has been held against that, and the list against its
-      schema, by another process; None where this one does.
+    path: path of the file.
+    verified: the checksum if another process has verified the content by it and by the schema;
+      None to verify it here.
   """
   try:
     content = np.memmap(path, np.uint8, "r")
@@ -247,12 +249,12 @@ def _mapped(path, verified=None):
     if len(ends) < count:
       return None
     return Listing(directories, ends, content[begin + 8 * count :], (str(path), checksum))
-  except (OSError, ValueError, IndexError):  # not there, empty, cut short, of another form
+  except (OSError, ValueError, IndexError):  # missing, empty, truncated or of another form
     return None
 
 
 def _mapped_again(path, checksum):
-  """That of another process, which has verified it."""
+  """The `Listing` that another process has mapped and verified."""
   listing = _mapped(Path(path), checksum)
   if listing is None:
     raise InputError(

@@ -1,8 +1,8 @@
-r"""Which image of a directory a name in a file of labels means.
+r"""Finds the images that the names in a file of labels refer to.
 
-A name and an image belong together where one path ends in the other, directory by directory:
-`C:\data\val\a\x.jpg` is `a/x.jpg`, and `x.jpg` alone is the only image of that name, but
-`cat/1.jpg` is never `dog/1.jpg`.
+A name refers to an image if one path ends with the other, compared by directories:
+`C:\data\val\a\x.jpg` is `a/x.jpg`, and `x.jpg` is the only image of that name, but `cat/1.jpg` is
+never `dog/1.jpg`.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ _DIGITS = re.compile("[0-9]+")
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """The images that names may mean.
+  """The images that names may refer to.
 
   Attributes:
-    names: of the images, relative to `root`.
-    root: their directory.
-    others: names of other splits: names that lead there mean none of these images.
+    names: paths of the images, relative to `root`.
+    root: directory of the images.
+    others: names of other splits; a path into one of them refers to none of these images.
   """
 
   names: list[str]
@@ -35,12 +35,12 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-  """Which images names mean.
+  """The images that names refer to.
 
   Attributes:
-    numbers: (names,) int64 among the images, -1 for none.
-    elsewhere: (names,) bool, those that mean images of another split.
-    folded: (names,) bool, those whose letters are large and small otherwise than on the disk.
+    numbers: (names,) int64 indices of images, -1 for none.
+    elsewhere: (names,) bool, whether the name refers to an image of another split.
+    folded: (names,) bool, whether the name differs in upper and lower case from the file's.
   """
 
   numbers: np.ndarray
@@ -49,12 +49,12 @@ class Places:
 
   @property
   def known(self):
-    """(names,) bool, those that mean an image, of this split or of another."""
+    """(names,) bool, whether a name refers to an image, of this split or another."""
     return (self.numbers >= 0) | self.elsewhere
 
 
 def by_line(names, count):
-  """(count,) numbers among names that say the line they are in, as ImageNet's; None of others."""
+  """(count,) indices by the line numbers in ImageNet's file names; None for other names."""
   found = [_IMAGENET.search(name) for name in names]
   lines = {int(match[1]) - 1: number for number, match in enumerate(found) if match}
   if len(lines) < len(names) or min(lines) < 0 or max(lines) >= count:
@@ -65,12 +65,12 @@ def by_line(names, count):
 
 
 def orders(names):
-  """Names that numbers would sort otherwise than text does, in both orders; None if there are none.
+  """Names whose order by number differs from their order as text, in both orders; None if none do.
 
-  Only names that differ in nothing but their numbers are compared: `1.jpg`, `10.jpg`, `2.jpg`.
+  Only names that differ in their numbers alone are compared: `1.jpg`, `10.jpg`, `2.jpg`.
 
   Args:
-    names: sorted as text.
+    names: names, sorted as text.
   """
   last = {}
   for name in names:
@@ -86,11 +86,10 @@ def orders(names):
 
 
 def by_name(wanted, images):
-  """The `Places` of names among `Images`: by path, by the end of one, or by file alone.
+  """The `Places` of names among `Images`: by path, by the end of a path, or by file name alone.
 
   Args:
-    wanted: what the file says; directories may be separated as Windows does, and suffixes may be
-      missing.
+    wanted: the names in the file; they may have Windows' separators and lack suffixes.
     images: the `Images`.
   """
   search = _Search([normal(file.replace("\\", "/")) for file in wanted], images)
@@ -103,7 +102,7 @@ def by_name(wanted, images):
 
 
 class _Search:
-  """The search of `by_name`: images that one way has found are not offered to the next."""
+  """The search behind `by_name`: an image found in one way is not offered to the next way."""
 
   def __init__(self, wanted, images):
     self._wanted = wanted
@@ -116,11 +115,11 @@ class _Search:
     self.elsewhere = np.zeros(len(wanted), bool)
 
   def left(self):
-    """Numbers of the names that mean nothing yet."""
+    """Indices of the names without an image so far."""
     return np.flatnonzero((self.numbers < 0) & ~self.elsewhere).tolist()
 
   def take(self, letters):
-    """Looks for all that is left; `letters` is a function of names that makes them comparable."""
+    """Searches for all remaining names; `letters` makes names comparable (`str.casefold`)."""
     names = list(map(letters, self._names))
     known = names, [os.path.splitext(name)[0] for name in names]
     root = letters(self._root)
@@ -145,12 +144,12 @@ class _Search:
       self._close()
 
   def leave_out(self):
-    """Counts those that are left, and have the name of another split in their paths."""
+    """Marks the remaining names whose paths contain the name of another split."""
     for i in self.left() if self._others else ():
       self.elsewhere[i] = bool(self._split(self._wanted[i].rpartition("/")[0]))
 
   def _find(self, forms_of, number_of, checked=False):
-    """Takes images by forms of names; of those of a name the first counts that is an image's."""
+    """Assigns images by the first form of each name that is an image's."""
     for i, forms in forms_of.items():
       form = next((form for form in forms if form in number_of), None)
       if form is None:
@@ -164,21 +163,21 @@ class _Search:
     self._taken[self.numbers[self.numbers >= 0]] = True
 
   def _ends(self, file):
-    """The ends of a path, without its first part, that an image may have; the longest first."""
+    """The ends of a path, without its first part, that an image may have; longest first."""
     parts = file.rsplit("/", self._depth)[1:]
     return ["/".join(parts[first:]) for first in range(len(parts))]
 
   def _is_elsewhere(self, file, count):
-    """Whether a path, of which the last `count` parts are an image's, is of another split."""
+    """Whether a path whose last `count` parts match an image belongs to another split."""
     found = self._split(file.rsplit("/", count)[0])
     if found is not None or not self._others or "\0" in file:
       return bool(found)
-    base = os.path.dirname(self._root)  # as it is relative to the other split
+    base = os.path.dirname(self._root)  # paths may be relative to the other split
     ways = (os.path.join(base, split, file.lstrip("/")) for split in self._others.values())
     return any(map(os.path.exists, ways))
 
   def _split(self, directories):
-    """Whether the last split that a path names is another one; None where it names none."""
+    """Whether the last split in a path is another one; None if the path contains no split."""
     root = os.path.basename(self._root).casefold()
     for part in reversed(directories.casefold().split("/")):
       if part == root or part in self._others:
@@ -187,7 +186,7 @@ class _Search:
 
 
 def _numbered(names):
-  """{name: its number}, -1 where it is there twice."""
+  """{name: index}, with -1 for names that appear twice."""
   number_of = {}
   for number, name in enumerate(names):
     number_of[name] = -1 if name in number_of else number

@@ -1,6 +1,6 @@
 """Data sets that TFDS has prepared, read without TensorFlow.
 
-TFDS itself is imported where a data set is opened: who only asks for names does not pay for it.
+TFDS is imported only when a data set is opened, as its import is slow.
 """
 
 import os
@@ -10,24 +10,25 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.data.sources import ON_DISK, UNKNOWN
 
 _MOST_CLASSES = 1_000_000
-# Keys by which TFDS's descriptions of features name a class, of all its versions.
+# Keys by which `features.json`, in any version of TFDS, names a Python class.
 _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 
 
 class Tfds:
-  """The source of data prepared by TFDS, `tfds:NAME[/CONFIG][:VERSION]`; see `sources`."""
+  """Data prepared by TFDS, `tfds:NAME[/CONFIG][:VERSION]`; see `sources` for the interface."""
 
   def open(self, data, split, allow_flat):
-    """Opens a split of what is prepared under `data.dir`, by default where TFDS keeps data.
+    """Opens a split of a data set prepared under `data.dir`, or in TFDS's default directory.
 
     Raises:
-      InputError: no name, nothing prepared by that name, no such split, or not images with labels.
+      InputError: the name is missing, no such data set is prepared, it has no such split, or it
+        has no images with labels.
     """
     del allow_flat
     return TfdsSource(prepared_builder(_name(data), data.dir), data.name, split)
 
   def class_names(self, data):
-    """None: only the prepared files know them."""
+    """None: only the prepared files contain the names."""
     _name(data)
 
 
@@ -44,11 +45,11 @@ def _name(data):
 
 
 class TfdsSource:
-  """A split of a prepared data set with an image and a label.
+  """A split of a prepared data set with the features `image` and `label`.
 
   Args:
-    builder: prepared TFDS builder.
-    name: what to call it, for ids and messages.
+    builder: TFDS builder of the prepared data.
+    name: name of the data set, for ids and messages.
     split: name of a split, or an expression such as "train[:90%]".
   """
 
@@ -88,10 +89,10 @@ class TfdsSource:
     stored = self._examples[index]
     example = {"image": stored["image"], "label": int(stored["label"])}
     example["file"] = os.fsdecode(stored["file"]) if "file" in stored else f"{self._id}/{index}"
-    if example["label"] == UNKNOWN:  # as TFDS has it of splits whose labels are kept secret
+    if example["label"] == UNKNOWN:  # TFDS's label in splits whose labels are secret
       raise InputError(
-        f"{example['file']} has no label, as in all of a test split of a contest: choose a split "
-        "with labels, data.eval_split"
+        f"{example['file']} has no label, like all images of a contest's test split: choose a "
+        "split with labels, data.eval_split"
       )
     if "box" in stored:
       example["box"] = stored["box"]
@@ -101,8 +102,8 @@ class TfdsSource:
 def prepared_builder(name, data_dir):
   """Finds a data set that was prepared before; never downloads.
 
-  TFDS itself would try a missing one for minutes without a network, and does not know the builders
-  of others; their prepared files say all that reading needs.
+  Unlike TFDS itself, this does not try for minutes to download a missing data set, and it opens the
+  data sets of other builders: the prepared files contain everything needed for reading.
 
   Args:
     name: NAME[/CONFIG][:VERSION]; without a version, the newest.
@@ -112,8 +113,8 @@ def prepared_builder(name, data_dir):
     TFDS builder.
 
   Raises:
-    InputError: it is not there, the name fits several of its configurations, or it has features of
-      classes that are not of TFDS.
+    InputError: the data set is missing, the name matches several configurations, or its features
+      are not TFDS's own.
   """
   import tensorflow_datasets as library
   from etils import epath
@@ -148,18 +149,18 @@ def builder_of(directory, name):
   """The TFDS builder of a prepared data set.
 
   Args:
-    directory: of its files, an `epath.Path` or `pathlib.Path`.
-    name: what to call it, for messages.
+    directory: directory of its files, an `epath.Path` or `pathlib.Path`.
+    name: name of the data set, for messages.
 
   Raises:
-    InputError: it is damaged, or names code that is not of TFDS.
+    InputError: the data set is damaged, or names code outside TFDS.
   """
   import tensorflow_datasets as library
 
   _check_features(directory, name)
   try:
     return library.builder_from_directory(directory)
-  except Exception as error:  # of files that somebody damaged, of many types
+  except Exception as error:  # damaged files raise errors of many types
     raise InputError(
       f"data set {name!r} in {directory} cannot be opened ({type(error).__name__}: "
       f"{' '.join(str(error).split())[:300]}): prepare it again"
@@ -167,7 +168,7 @@ def builder_of(directory, name):
 
 
 def _check_features(directory, name):
-  """Raises InputError where the description of a data set names code that is not TFDS's own.
+  """Raises InputError if the description of a data set names code outside TFDS.
 
   TFDS imports the module of every feature that `features.json` names.
   """
@@ -186,8 +187,8 @@ def _check_features(directory, name):
       others = [kind for kind in kinds if not kind.startswith("tensorflow_datasets.")]
       if others:
         raise InputError(
-          f"data set {name!r}: {path} names the feature {others[0]!r}, which is not of TFDS, and "
-          "whose code it would run: prepare the data with features of TFDS, or give a data source "
+          f"data set {name!r}: {path} names the feature {others[0]!r}, whose code is not part of "
+          "TFDS, and would be run: prepare the data with features of TFDS, or give a data source "
           "of your own, data.name=package.module:object"
         )
     if isinstance(node, dict | list):

@@ -1,24 +1,25 @@
-"""Formats that a network is exported in.
+"""Export formats.
 
 A format is a `base.Format`, an object with
 
-  name: as in the table below.
-  needs: {library to import: package to install}, beyond what this package needs anyway.
-  directory: what an artifact is called, "a SavedModel", where it is a directory; None for a file.
-  options: keywords of `write` that can be asked for: "tokens", whether programs return the tokens
-    and their positions, too; "opset", the version of the operators; "execution", which the program
-    for any number of images has, "fixed" instead of "masked".
+  name: its name in the table below.
+  needs: {library to import: package to install}, beyond this package's own dependencies.
+  directory: what to call an artifact that is a directory, "a SavedModel"; None for a file.
+  options: supported keywords of `write`: "tokens", whether programs also return the tokens and
+    their positions; "opset", the version of the operators; "execution", the execution of the
+    program for any number of images, "fixed" instead of "masked".
   write(network, path, batch_sizes, **options): writes a `Network` that computes in float32 to a
-    path where nothing is; `batch_sizes` are those of its packed programs. Raises OSError or
+    path that does not exist; `batch_sizes` are those of the packed programs. Raises OSError or
     InputError.
-  load(path): the `serving.Programs` of an artifact. Raises InputError for one that is damaged, and
-    for every one of a format that holds no programs.
-  least_versions(path): {package: the least version that loads what was written}, as far as known.
-  verify(network, path): holds what was written against the network in memory, reading it again;
-    returns the largest difference between logits. Raises InputError where it is not the same. Where
-    `write` was given an execution, this gets it, too, by that keyword.
+  load(path): the `serving.Programs` of an artifact. Raises InputError if it is damaged, and always
+    if the format holds no programs.
+  least_versions(path): {package: oldest version that loads the artifact}, as far as known.
+  verify(network, path): reads the artifact again, compares it with the network in memory, and
+    returns the largest difference of logits. Raises InputError if they differ. If `write` was given
+    an execution, `verify` gets it by the same keyword.
 
-`base.ProgramFormat` has load and verify of those that hold programs: each adds write, and read.
+`base.ProgramFormat` implements `load` and `verify` for formats that hold programs; each of them
+adds `write` and `read`.
 """
 
 from asvit_jax.core.parts import Table

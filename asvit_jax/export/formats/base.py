@@ -1,4 +1,4 @@
-"""What formats share."""
+"""Base classes of the export formats."""
 
 import importlib
 from typing import ClassVar
@@ -35,31 +35,31 @@ class Format:
     return {}
 
   def check_options(self, options):
-    """Raises InputError where one of the options, a dictionary, cannot be had in this format."""
+    """Raises InputError if the format lacks one of the options, a dictionary."""
     for name in options:
       if name not in self.options:
         raise InputError(
-          f"--{name} is nothing that the format {self.name} has: "
+          f"the format {self.name} has no option --{name}: "
           f"{f'it takes --{self.options[0]}' if self.options else 'leave it out'}"
         )
 
   def require(self, library):
-    """Imports a library of `needs`, or raises InputError with the command that installs it."""
+    """Imports a library of `needs`; raises InputError with the install command if it is missing."""
     try:
       return importlib.import_module(library)
     except ImportError as error:
       raise InputError(
         f"{library} is needed for this format and is not installed: "
-        f"`pip install -r requirements-export.txt` (or {self.needs[library]} alone)"
+        f"`pip install '.[export]'` in the clone (or {self.needs[library]} alone)"
       ) from error
 
   def check_libraries(self):
-    """Raises InputError where a library of `needs` is missing."""
+    """Raises InputError if a library of `needs` is missing."""
     for library in self.needs:
       self.require(library)
 
   def check_path(self, path):
-    """Raises InputError where a directory is in the place of a file, or a file of a directory."""
+    """Raises InputError if a directory is in the place of a file artifact, or vice versa."""
     path = storage.path(path)
     if not self.directory and _is(path.is_dir):
       raise InputError(f"--out {path} is a directory: give the name of a file")
@@ -68,7 +68,7 @@ class Format:
 
 
 def _is(question):
-  """What cannot be looked at, for a name too long, is an error of the writing."""
+  """The result of a test of a path; False if the path cannot be accessed (writing reports it)."""
   try:
     return question()
   except OSError:
@@ -76,28 +76,29 @@ def _is(question):
 
 
 class ProgramFormat(Format):
-  """A format that holds programs; a subclass has `write` and `read`.
+  """A format that holds programs; a subclass implements `write` and `read`.
 
   The programs of an artifact take (b, s, s, 3) uint8 images and return `logits` (b, classes) and
-  `kept` (b, stages) float32, the patches that each stage keeps; and where `write` was asked for
-  them, `tokens` (b, 1 + n, d) float32 and their `positions` (b, 1 + n) int32, see `Outputs`.
+  `kept` (b, stages) float32, the number of patches that each stage keeps; if written with `tokens`,
+  also `tokens` (b, 1 + n, d) float32 and their `positions` (b, 1 + n) int32, see `Outputs`.
 
   Attributes:
-    compiles: whether a program for any number of images compiles once for every number.
+    compiles: whether a program for any number of images compiles again for each number.
   """
 
   compiles: ClassVar[bool] = True
 
   def read(self, path):
-    """The programs of an artifact, whatever error a damaged one raises.
+    """Reads the programs of an artifact; a damaged one may raise any error.
 
     Args:
-      path: a `pathlib.Path`, on a disk; of one in a bucket, a copy that goes when it is read.
+      path: a `pathlib.Path` on a disk; for an artifact in a bucket, a temporary copy.
 
     Returns:
-      {batch size, or None for any: function of images that returns (logits, kept), and tokens and
-      positions after them where it has them}. A function may have `shapes`, {name of an output:
-      its shape}, as far as the format says them; they are held against the note.
+      {batch size, or None for any: function of images that returns (logits, kept), followed by
+      tokens and positions if the artifact has them}. A function may have an attribute `shapes`,
+      {name of an output: its shape}, if the format stores shapes; they are compared with the
+      note.
     """
     raise NotImplementedError
 

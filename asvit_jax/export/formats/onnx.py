@@ -1,4 +1,4 @@
-"""ONNX: ONNX Runtime runs it."""
+"""The ONNX format, run by ONNX Runtime."""
 
 from typing import ClassVar
 
@@ -10,16 +10,16 @@ from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
 
 _OPSET, _LEAST_OPSET = 23, 13
-# By opset, the oldest ONNX Runtime that was seen to run what is written with it or an older one; of
-# 1.15.1, 1.16.3, 1.17.3, 1.18.1, 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.1. What jax2onnx writes with
-# opset 12, none takes.
+# {opset: oldest ONNX Runtime that ran artifacts of this or an older opset}; tested with 1.15.1,
+# 1.16.3, 1.17.3, 1.18.1, 1.20.1, 1.21.1, 1.22.1, 1.23.2 and 1.24.1. None of them runs what jax2onnx
+# writes with opset 12.
 _RUNTIMES = {18: "1.15.1", 20: "1.17.3", 21: "1.18.1", 22: "1.21.1", 23: "1.23.2", 25: "1.24.1"}
 
 
 class Onnx(ProgramFormat):
-  """ONNX: masked or fixed at any batch size; see `formats`.
+  """ONNX with masked or fixed execution at any batch size; see `formats` for the interface.
 
-  The converter supports no `lax.switch` of more than two branches, which packed needs.
+  The converter does not support `lax.switch` with more than two branches, which packed needs.
   """
 
   name = "onnx"
@@ -57,7 +57,7 @@ class Onnx(ProgramFormat):
     model = jax2onnx.to_onnx(
       forward, [images], opset=opset or _OPSET, input_names=["images"], output_names=list(names)
     )
-    # The converter gives the newest; the opset needs no more than this, and older runtimes take it.
+    # The converter sets the newest IR version; the opset's own minimum suits older runtimes, too.
     needed = onnx.helper.find_min_ir_version_for(model.opset_import)
     model.ir_version = min(model.ir_version, needed)
     onnx.save(model, str(path))

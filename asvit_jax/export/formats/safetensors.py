@@ -1,4 +1,4 @@
-"""Weights as safetensors, with timm's names: for timm, as a dense network, and for this package."""
+"""The safetensors format: weights with timm's names, for timm (dense) and for this package."""
 
 import jax
 import numpy as np
@@ -11,12 +11,12 @@ from asvit_jax.weights.saving import check_name
 
 
 class Safetensors(Format):
-  """Weights as safetensors, with the thresholds in the header; see `formats`."""
+  """Weights as safetensors, with the thresholds in the header; see `formats` for the interface."""
 
   name = "safetensors"
 
   def check_path(self, path):
-    """As the other formats', and a suffix of another is refused."""
+    """As for other formats; also refuses the suffix of another format."""
     super().check_path(path)
     check_name(path)
 

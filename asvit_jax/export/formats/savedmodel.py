@@ -1,4 +1,4 @@
-"""SavedModel: TensorFlow runs it."""
+"""The SavedModel format, run by TensorFlow."""
 
 import functools
 from typing import ClassVar
@@ -50,7 +50,7 @@ class SavedModel(ProgramFormat):
       raise OSError(str(error)) from error
 
   def least_versions(self, path):
-    """Of TensorFlow 2.15.1, 2.16.2, 2.18.1 and 2.20.0 only the last runs jax 0.10.2's."""
+    """TensorFlow 2.20.0: 2.15.1, 2.16.2 and 2.18.1 do not run artifacts of jax 0.10.2."""
     del path
     return {"tensorflow": "2.20.0"}
 

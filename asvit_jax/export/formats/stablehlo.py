@@ -1,4 +1,4 @@
-"""StableHLO, XLA's portable form of programs: jax alone runs them, on CPU, CUDA and TPU."""
+"""The StableHLO format, XLA's portable form of programs, run by jax alone on CPU, CUDA and TPU."""
 
 import functools
 import io
@@ -16,10 +16,10 @@ from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
 
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
-# The oldest jax that was seen to run what has a version of StableHLO: 1.15 is that of jax 0.10.2.
+# {version of StableHLO: oldest jax that ran it in a test}; 1.15 is the version of jax 0.10.2.
 _READERS = {"1.15": "0.8.3"}
-# What a program may call that is no operator of StableHLO: checks of shapes, places of arrays.
-# Others are of functions of this process, such as those of Python.
+# Custom calls that a program may contain, such as checks of shapes and placement of arrays. Other
+# calls refer to functions of the process, such as Python callbacks.
 _CALLS = re.compile(
   r"shape_assertion|(stablehlo|mhlo|chlo)\.\w+|\w*Sharding|SPMD\w+|annotate_device_placement"
   r"|AllocateBuffer|ApproxTopK|TopK|cu_threefry2x32_ffi"
@@ -38,7 +38,7 @@ class StableHLO(ProgramFormat):
 
   def write(self, network, path, batch_sizes, tokens=False, execution=None):
     """Writes a `Network` to a path, see `formats`."""
-    from jax import export  # needs flatbuffers, which it does not declare
+    from jax import export  # needs flatbuffers, which jax does not declare
 
     flat, shape = flat_params(network), network.arch.image_shape
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), flat)
@@ -92,15 +92,15 @@ def _returned(program, weights):
   """{name of an output: its shape} of an exported program.
 
   Raises:
-    InputError: it is for other weights, or calls functions of this process.
+    InputError: the program expects other weights, or calls functions of this process.
   """
   for target in set(_CALL.findall(program.mlir_module())):
     if not _CALLS.fullmatch(target):
-      raise InputError(f"its programs call {target}, which is not of StableHLO: do not run it")
+      raise InputError(f"its programs call {target}, which is not part of StableHLO: do not run it")
   (taken, _), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
   ours = {name: (value.shape, value.dtype) for name, value in weights.items()}
   if {name: (value.shape, value.dtype) for name, value in taken.items()} != ours:
     raise InputError("its programs are for other weights than those in it: export it again")
   outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
-  # Dimensions that are not known until it is called are no numbers.
+  # Dimensions that are unknown until the call are symbols, not numbers.
   return {name: tuple(value.shape) for name, value in outputs.items()}

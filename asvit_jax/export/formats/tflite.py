@@ -1,4 +1,4 @@
-"""TFLite: LiteRT runs it, on phones and small computers, with its built-in operators alone."""
+"""The TFLite format, run by LiteRT on phones and small computers, with built-in operators only."""
 
 import importlib
 import tempfile
@@ -15,7 +15,7 @@ _SIGNATURE = "serving_default"
 
 
 class TFLite(ProgramFormat):
-  """TFLite, masked or fixed, for one image at a time, as its shapes are static; see `formats`."""
+  """TFLite, masked or fixed, one image at a time because its shapes are static; see `formats`."""
 
   name = "tflite"
   needs: ClassVar = {"tensorflow": "tensorflow-cpu"}
@@ -33,7 +33,7 @@ class TFLite(ProgramFormat):
 
     def forward(images):
       outputs = program(flat, images)
-      # Of a dense network nothing is kept, and there is no tensor of no elements.
+      # A dense network's `kept` is empty, and TFLite has no empty tensors.
       return {name: array for name, array in outputs.items() if array.size}
 
     converted = jax2tf.convert(
@@ -41,7 +41,7 @@ class TFLite(ProgramFormat):
     )
     images = tf.TensorSpec((1, *shape), tf.uint8, name="images")
     function = tf.function(converted, input_signature=[images], autograph=False)
-    with tempfile.TemporaryDirectory() as directory:  # a signature has names for its outputs
+    with tempfile.TemporaryDirectory() as directory:  # a signature gives names to the outputs
       tf.saved_model.save(tf.Module(), directory, signatures={_SIGNATURE: function})
       converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[_SIGNATURE])
       converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -49,7 +49,7 @@ class TFLite(ProgramFormat):
         path.write_bytes(converter.convert())
       except ConverterError as error:
         raise InputError(
-          f"this network has parts that TFLite's built-in operators cannot do: {str(error)[:300]}"
+          f"TFLite's built-in operators cannot express this network: {str(error)[:300]}"
         ) from error
 
   def least_versions(self, path):

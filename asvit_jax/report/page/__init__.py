@@ -1,6 +1,6 @@
-"""One HTML page that needs nothing but a browser: what it holds, and how it is written.
+"""A report as one HTML page that needs only a browser.
 
-`contents` says what a page can hold, `writing.write` makes one file of it. The page itself is
-`page.html`, `page.css` and the scripts of this directory, put together with the data by `write`; it
-loads nothing, and forbids itself to.
+`contents` defines the parts of a page; `writing.write` turns it into a file. That file combines
+`page.html`, `page.css` and the scripts of this directory with the data; it loads nothing, and its
+policy forbids loading anything.
 """

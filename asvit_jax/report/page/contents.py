@@ -1,4 +1,4 @@
-"""What a page can hold; every part but the title may be left out."""
+"""The parts of a page; all but the title are optional."""
 
 import base64
 import dataclasses
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-  """A number to stand out at the top.
+  """A number shown prominently at the top.
 
   Attributes:
-    label: what it is.
-    value: the number, written out with its unit.
-    note: what to compare it with; small, under it.
+    label: name of the number.
+    value: the number as text, with its unit.
+    note: a value to compare with; shown small, below it.
   """
 
   label: str
@@ -23,7 +23,7 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """A measurement: `x` and `y` in the units of its chart's axes, `note` for its tooltip."""
+  """A measurement: `x` and `y` in the units of the chart's axes, `note` for its tooltip."""
 
   x: float
   y: float
@@ -32,9 +32,9 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-  """Points that go by one name, such as the budgets of one method; a line where `joined`.
+  """Points under one name, such as the budgets of one method; connected by a line if `joined`.
 
-  `errors` are half the lengths of bars at the points, in the unit of `y`; none without them.
+  `errors` are half the lengths of error bars at the points, in the unit of `y`; empty for no bars.
   """
 
   name: str
@@ -45,15 +45,15 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-  """A diagram of series.
+  """A chart of several series.
 
   Attributes:
-    title: of the diagram.
-    x: text of the horizontal axis, with its unit.
-    y: text of the vertical axis, with its unit.
-    series: in the order of the legend.
-    level: (name, y) of a horizontal line to compare with, such as the dense network; or None.
-    log_y: whether the vertical axis is logarithmic; points that are not above 0 are left out then.
+    title: title of the chart.
+    x: label of the horizontal axis, with its unit.
+    y: label of the vertical axis, with its unit.
+    series: the series, in the order of the legend.
+    level: (name, y) of a horizontal reference line, such as the dense network's; or None.
+    log_y: whether the vertical axis is logarithmic; points that are not positive are then omitted.
   """
 
   title: str
@@ -66,7 +66,7 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """A column of a table: numbers with so many decimals, or text where `digits` is None."""
+  """A column of a table: numbers with `digits` decimals, or text if `digits` is None."""
 
   name: str
   digits: int | None = None
@@ -74,7 +74,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Rows of a text, a number or None a column; the reader can sort them by any column."""
+  """A table that the reader can sort by any column; cells are text, numbers or None."""
 
   title: str
   columns: tuple[Column, ...]
@@ -83,18 +83,17 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An image, and what networks made of it.
+  """An image and the networks' results for it.
 
   Attributes:
-    file: its name.
-    label: its class; -1 where unknown.
-    prediction: class that the network says.
-    probability: that it gives this class, in [0, 1].
-    gmacs: that it took.
-    keep: of `pack_masks`: the patches that each stage kept.
-    jpeg: the image as the network saw it, a JPEG file's bytes.
-    dense: (prediction, probability) of the same network without pruning; None where it does not
-      prune, or was not asked.
+    file: name of the file.
+    label: class of the image; -1 if unknown.
+    prediction: class that the network predicts.
+    probability: predicted probability of this class, in [0, 1].
+    gmacs: cost of the image.
+    keep: the patches that each stage keeps, as `pack_masks` encodes them.
+    jpeg: the network's input as the bytes of a JPEG file.
+    dense: (prediction, probability) of the dense network; None if it was not run.
   """
 
   file: str
@@ -109,15 +108,15 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """Pictures, and what they have in common.
+  """Pictures and their common properties.
 
   Attributes:
-    pictures: in the order of the data.
-    classes: names by label, of at least the labels and predictions that occur.
-    stages: a name for each stage, such as "before block 4"; none for a network that does not prune.
-    grid: rows and columns of patches.
-    dense_gmacs: of an image without pruning.
-    merges: whether patches that are not kept were merged into kept ones, and not dropped.
+    pictures: the pictures, in the order of the data.
+    classes: names by label, at least of all labels and predictions that occur.
+    stages: a name for each stage, such as "before block 4"; empty for a dense network.
+    grid: (rows, columns) of patches.
+    dense_gmacs: cost of an image without pruning.
+    merges: whether patches were merged into kept ones instead of dropped.
   """
 
   pictures: tuple[Picture, ...]
@@ -130,7 +129,7 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-  """A page: title, a line of facts under it, and what it shows from top to bottom."""
+  """A page: a title, facts below it, and its contents from top to bottom."""
 
   title: str
   summary: tuple[str, ...] = ()
@@ -141,18 +140,18 @@ class Page:
 
 
 def pack_masks(keep):
-  """Masks as text: base64 of their bits, stage after stage, row by row, the first bit highest.
+  """Encodes masks as text: base64 of their bits, by stage and row, most significant bit first.
 
   Args:
     keep: (stages, n) bool.
 
   Returns:
-    The text; "" without stages.
+    The text; "" if there are no stages.
   """
   return base64.b64encode(np.packbits(np.asarray(keep, bool).reshape(-1)).tobytes()).decode()
 
 
 def unpack_masks(text, stages, patches):
-  """The (stages, n) bool masks of which `pack_masks` made a text."""
+  """Decodes the text of `pack_masks` to (stages, n) bool masks."""
   bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
   return bits[: stages * patches].reshape(stages, patches).astype(bool)

@@ -1,4 +1,4 @@
-"""Puts page, style, scripts and data together into one file."""
+"""Combines page, style, scripts and data into one HTML file."""
 
 import base64
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from asvit_jax.core import storage
 
 NAME = "index.html"
-# In the order in which they stand in the page: the last one starts it.
+# In their order in the page: the last script starts it.
 SCRIPTS = (
   "dom.js",
   "data.js",
@@ -28,27 +28,27 @@ SCRIPTS = (
 
 
 def check(directory):
-  """Raises InputError where a page could not be written to a directory, which may be missing."""
+  """Raises InputError if a page could not be written to a directory, which need not exist yet."""
   storage.check_writable(directory, "the report", [NAME])
 
 
 def path_in(directory):
-  """Path of the page in a directory."""
+  """The path of the page in a directory."""
   return storage.path(directory) / NAME
 
 
 def write(directory, page):
-  """Writes a page; what was there under its name goes.
+  """Writes a page and replaces an existing one.
 
   Args:
-    directory: to write `NAME` to; made where it is not there.
+    directory: directory to write `NAME` to; created if it is missing.
     page: a `Page`.
 
   Returns:
     Path of the file.
 
   Raises:
-    InputError: it cannot be written.
+    InputError: the page cannot be written.
   """
   path = path_in(directory)
   storage.write(path, render(page), "the report")
@@ -56,11 +56,11 @@ def write(directory, page):
 
 
 def render(page):
-  """The text of the file.
+  """The HTML text of a page.
 
-  Names of classes and files come from users and may hold anything. They are data for the scripts,
-  which show them as text, and cannot end the element that they stand in. The style and the script
-  are allowed by their hashes, so a browser runs no other, and nothing is loaded from anywhere.
+  Names of classes and files come from users and may contain anything. The scripts receive them as
+  data and show them as text, and they cannot close the element around the data. Style and script
+  are allowed by their hashes, so a browser runs no others, and nothing is loaded from anywhere.
   """
   style = _asset("page.css")
   script = "\n".join(["(() => {\n'use strict';", *map(_asset, SCRIPTS), "})();\n"])
@@ -74,21 +74,21 @@ def render(page):
     "DATA": as_data(page),
     "SCRIPT": script,
   }
-  # All at once: what is put in is not searched for names of other parts.
+  # In one pass: inserted text is not searched for placeholders.
   return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
 
 
 def as_data(page):
-  """A page as JSON that can stand in a script element: `<`, `>` and `&` as escapes.
+  """A page as JSON for a script element, with `<`, `>` and `&` escaped.
 
-  Numbers that are none become null.
+  NaN and infinities become null.
   """
   text = json.dumps(_plain(page), allow_nan=False, separators=(",", ":"))
   return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 
 
 def _plain(value):
-  """Dataclasses, tuples and bytes as what JSON has for them."""
+  """Converts dataclasses, tuples and bytes to JSON's types."""
   if dataclasses.is_dataclass(value):
     return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
   if isinstance(value, dict):
@@ -103,7 +103,7 @@ def _plain(value):
 
 
 def _hash(text):
-  """What a content security policy calls a style or a script by."""
+  """The hash of a style or script in the syntax of a content security policy."""
   return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

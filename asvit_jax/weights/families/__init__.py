@@ -49,17 +49,19 @@ def in_timms_names(stored, source):
       continue
     prefix = _chosen(prefixes, source, stored.key)
     chosen = _without_others(stored.tensors, prefix, prefixes)
-    if "architecture" not in stored.description:  # what this package wrote is of its blocks
+    if "architecture" not in stored.description:  # files of this package have supported blocks
       refused.check(chosen, source, prefix)
     tensors, left_out = family.translate(chosen, prefix)
-    unneeded = set(left_out)  # may be anything
+    unneeded = set(left_out)  # not checked
     check_numbers({k: v for k, v in chosen.items() if k not in unneeded}, source)
     if left_out:
-      log(f"{source}: left out what the classifier does not need: {_listed(sorted(left_out))}")
-    if _reads_more(tensors):  # as DINOv2's, the class token and the mean of the patches
-      log(f"{source}: left out its head, which reads more than the class token")
+      log(
+        f"{source}: skipped tensors that the classifier does not need: {_listed(sorted(left_out))}"
+      )
+    if _reads_more(tensors):  # as DINOv2's: class token and mean of the patches
+      log(f"{source}: skipped its head, which reads more than the class token")
       tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
-    # What the source says itself, in a config beside the file, counts more than what is usual.
+    # The source's own values, from a config beside the file, override the family's defaults.
     preprocessing = family.preprocessing | stored.description.get("preprocessing", {})
     description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
     facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
@@ -79,24 +81,26 @@ def in_timms_names(stored, source):
 def _chosen(prefixes, source, key):
   if len(prefixes) > _MOST_NETWORKS:
     raise InputError(
-      f"{source} holds {len(prefixes):,} networks, expected at most {_MOST_NETWORKS}: save the one "
-      "that is wanted in a file of its own"
+      f"{source} holds {len(prefixes):,} networks, expected at most {_MOST_NETWORKS}: save the "
+      "one you want in a separate file"
     )
   wanted = prefixes
   if key:
     wanted = [p for p in prefixes if _is_called(p, key)]
-  elif "" in prefixes:  # a network, and beside it another under a name of its own
+  elif "" in prefixes:  # a network without a prefix, beside others with prefixes
     wanted = [""]
     if len(prefixes) > 1:
       names = ", ".join(repr(prefix[:-1]) for prefix in prefixes if prefix)
-      log(f"{source}: taken is what has no name before it; there is also {names} (--weights-key)")
+      log(
+        f"{source}: using the network without a prefix; the file also has {names} (--weights-key)"
+      )
   if len(wanted) == 1:
     return wanted[0]
   listed = ", ".join(repr(prefix[:-1]) for prefix in prefixes)
   asked = f", and {key!r} is not one of them" if key and not wanted else ""
   raise InputError(
-    f"{source} holds networks whose names begin with {listed}{asked}: choose one by that, with "
-    "--weights-key or config.init_key"
+    f"{source} holds networks with the prefixes {listed}{asked}: choose one with --weights-key or "
+    "config.init_key"
   )
 
 
@@ -111,7 +115,7 @@ def _without_others(tensors, prefix, prefixes):
   for other in prefixes:
     if other == prefix:
       continue
-    if prefix.startswith(other):  # all that is not ours is the other's
+    if prefix.startswith(other):  # all other tensors belong to the other network
       ours = _until_apart(prefix, other)
       tensors = {k: v for k, v in tensors.items() if k.startswith(ours)}
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# What PyTorch's parallel and compiled modules put before the names of those that they hold.
+# Prefixes that PyTorch's parallel and compiled modules add to names.
 WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
 _PARTS = ("q", "k", "v")
 _NUMBER = "[0-9]+"
@@ -80,7 +80,7 @@ class Family:
         left_out.append(name)
         continue
       new = theirs or (short if self.ours else name)
-      if new in found:  # two names for one tensor: the strict check names both
+      if new in found:  # two names for one tensor: the strict check reports both
         new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
@@ -102,11 +102,11 @@ class Family:
     """Timm's name of a tensor; None if the table does not have it."""
     if name in self.table:
       return self.table[name]
-    if "{" in name:  # what the table has in place of a number
+    if "{" in name:  # would match the table's placeholder
       return None
     module, _, leaf = name.rpartition(self.separator)
     numbers = re.findall(_NUMBER, module)
-    # The first number is that of the block; what else has numbers, the table spells out.
+    # The first number is the block's; the table spells out all other numbers.
     pattern = re.sub(_NUMBER, "{}", module, count=1)
     leaf = self.leaves.get(leaf, leaf)
     for key in (module, pattern):

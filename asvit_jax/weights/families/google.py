@@ -59,7 +59,7 @@ FAMILY = Family(
   leaves={"kernel": "weight", "scale": "weight"},
   separator="/",
   layout=_layout,
-  # As timm evaluates them; their own pipeline has the same mean and std.
+  # timm's values; Google's own pipeline has the same mean and std.
   preprocessing={
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],

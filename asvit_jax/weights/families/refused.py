@@ -4,13 +4,13 @@ import re
 
 from asvit_jax.core.errors import InputError
 
-# (regular expression of a name, what it is of, why it does not fit).
+# (regular expression of a tensor's name, the network it belongs to, why that is not supported).
 _OTHERS = (
   (
     r"(^|\.)(embeddings\.patch_embedding|visual\.conv1|visual\.class_embedding|class_embedding)"
     r"(\.weight)?$",
     "a CLIP or SigLIP tower",
-    "CLIP's normalises its tokens before the first block, and SigLIP's has no class token",
+    "CLIP normalises its tokens before the first block, and SigLIP has no class token",
   ),
   (
     r"(^|\.)norm_pre\.weight$",
@@ -20,17 +20,17 @@ _OTHERS = (
   (
     r"(^|\.)(attn_pool|attention_pool|MAPHead_0)[./]",
     "a network with attention pooling, such as SigLIP's",
-    "its prediction reads all tokens by another attention, and not a class token",
+    "its prediction comes from an attention over all tokens, not from a class token",
   ),
   (
     r"(^|\.)(reg_token|register_tokens|storage_tokens)$",
     "a network with register tokens, such as DINOv2's with registers",
-    "these tokens are not here",
+    "these tokens are not supported",
   ),
   (
     r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.",
     "Swin, or another with windows",
-    "it has stages of windows",
+    "its attention is restricted to windows",
   ),
   (
     r"\.mlp\.(w12|w1|w3|fc1_g|weights_in|gate_proj)\.",
@@ -40,7 +40,7 @@ _OTHERS = (
   (
     r"relative_position_bias|\.attn\.(q_bias|v_bias)$",
     "BEiT, EVA or another network with relative or rotary positions",
-    "its attention knows distances",
+    "its attention depends on distances",
   ),
   (
     r"\.attn\.(q_norm|k_norm)\.",
@@ -50,7 +50,7 @@ _OTHERS = (
   (
     r"(^|\.)(fc_norm|encoder\.fc_norm)\.weight$",
     "a network that pools all tokens (global_pool avg), such as fine-tuned MAE",
-    "its head reads the mean of the patches, and here it reads the class token",
+    "its head reads the mean of the patches, not the class token",
   ),
   (r"(^|\.)blocks_token_only\.", "CaiT", "its last blocks attend from the class token alone"),
   (
@@ -64,13 +64,13 @@ _OTHERS = (
     "its stem has other layers",
   ),
   (r"(^|[./])MixerBlock_\d+/|\.mlp_tokens\.", "MLP-Mixer", "it has no attention"),
-  (r"(^|\.)layer1\.0\.conv1\.weight$", "a ResNet", "it is no transformer"),
+  (r"(^|\.)layer1\.0\.conv1\.weight$", "a ResNet", "it is not a transformer"),
   (
     r"(^|\.)stages\.\d+\.(blocks|layers)\.",
     "ConvNeXt, or another network of stages",
-    "it is no plain ViT",
+    "it is not a plain ViT",
   ),
-  (r"(^|\.)(text_model|lm_head|word_embeddings|wte)\.", "a network for text", "it is no ViT"),
+  (r"(^|\.)(text_model|lm_head|word_embeddings|wte)\.", "a network for text", "it is not a ViT"),
 )
 
 
@@ -93,7 +93,7 @@ def check(tensors, source, prefix=""):
 def refuse(source, what, why):
   """Raises InputError for weights of a known network with unsupported blocks."""
   raise InputError(
-    f"{source} looks like {what}, which does not fit the blocks here: {why}; give weights of a "
+    f"{source} looks like {what}, whose blocks are not supported: {why}; give weights of a "
     "plain ViT with a class token, see docs/weights.md"
   )
 

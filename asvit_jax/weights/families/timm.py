@@ -15,7 +15,7 @@ FAMILY = Family(
   title="timm's ViT",
   marker="patch_embed.proj.weight",
   table={
-    # What has timm's name already: the module of each tensor.
+    # Modules that already have timm's name.
     **{
       name: name
       for name in (
@@ -33,7 +33,7 @@ FAMILY = Family(
     "blocks.{}.gamma_2": "blocks.{}.ls2.gamma",
     # The authors' pruned networks.
     "score_predictor.{}.keep_threshold": "score_predictor.{}.keep_threshold",
-    # The layers of other stems.
+    # Layers of the other stems.
     **{
       f"patch_embed.{layer}": f"patch_embed.{layer}"
       for layer in ("conv1", "conv2", "conv3", "bn1", "bn2", "bn3")

@@ -24,5 +24,6 @@ FAMILY = Family(
     "encoder.ln": "norm",
     "heads.head": "head",
   },
-  preprocessing={"interpolation": "bilinear"},  # of IMAGENET1K_V1; crop, mean and std as usual
+  # For IMAGENET1K_V1; crop, mean and std are the defaults.
+  preprocessing={"interpolation": "bilinear"},
 )

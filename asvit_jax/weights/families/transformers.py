@@ -19,7 +19,7 @@ def _blocks(layer):
     f"{layer}.norm2": "blocks.{}.norm2",
     f"{layer}.layer_scale1.lambda1": "blocks.{}.ls1.gamma",
     f"{layer}.layer_scale2.lambda1": "blocks.{}.ls2.gamma",
-    # As version 5 holds them in memory.
+    # The names in memory of version 5.
     f"{layer}.attention.q_proj": "blocks.{}.attn.q",
     f"{layer}.attention.k_proj": "blocks.{}.attn.k",
     f"{layer}.attention.v_proj": "blocks.{}.attn.v",

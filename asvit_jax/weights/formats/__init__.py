@@ -74,13 +74,13 @@ def read(source, key="", step="", weights_of="", parts=(), form=None):
       continue
     if name != "workdir" and (step or weights_of):
       raise InputError(
-        f"weights {source}: step and weights_of choose among those of a run, and it is no workdir: "
-        "leave them out"
+        f"weights {source}: step and weights_of choose among the checkpoints of a run, but it is "
+        "not a workdir: leave them out"
       )
     if key and not getattr(form, "takes_key", False):
       raise InputError(
-        f"weights {source}: there is one network in it, so there is none to choose by {key!r}: "
-        "leave --weights-key or config.init_key out"
+        f"weights {source}: it holds a single network, so {key!r} cannot choose one: leave "
+        "--weights-key or config.init_key out"
       )
     if name == "workdir":
       stored = form.read(source, step, weights_of, parts)

@@ -33,7 +33,7 @@ def _download(source):
     import huggingface_hub
   except ImportError as error:
     raise InputError(
-      f"weights {source}: huggingface_hub fetches it and is not installed: "
+      f"weights {source}: needs huggingface_hub, which is not installed: "
       "`pip install huggingface_hub`"
     ) from error
   name, _, revision = source.removeprefix(_PREFIX).partition("@")
@@ -60,10 +60,10 @@ def _download(source):
       raise unreachable[-1]
   except InputError:
     raise
-  except (OSError, ValueError) as error:  # what the hub's and the network's errors derive from
+  except (OSError, ValueError) as error:  # the base classes of the hub's and the network's errors
     raise InputError(
       f"weights {source}: cannot be fetched ({str(error).strip()[:300]}); check the name and the "
-      "network, or download its files and give their directory"
+      "network, or download its files and give the path of their directory"
     ) from error
   raise InputError(
     f"weights {source}: the repository has none of {', '.join((*WEIGHTS, *INDICES))}; download the "

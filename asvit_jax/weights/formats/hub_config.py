@@ -12,8 +12,8 @@ from asvit_jax.weights.families.refused import refuse
 from asvit_jax.weights.formats import labels, processor
 
 NAMES = ("config.json", processor.NAME)
-_EXACT_GELU = ("gelu", "gelu_python")  # transformers' names of it; "gelu_new" is an approximation
-# Of these a whole number may be written as 32.0.
+_EXACT_GELU = ("gelu", "gelu_python")  # transformers' names; "gelu_new" is an approximation
+# Keys whose integers may be written as 32.0.
 _WHOLE = ("image_size", "num_attention_heads", "img_size", "num_heads", "input_size")
 _MODELS = ("vit", "deit", "vit_mae", "vit_msn", "dinov2")
 
@@ -135,7 +135,7 @@ def _timms(config, source):
 def _theirs(config, steps, source):
   """({fact: value}, description) from transformers' configs."""
   kind = config["model_type"]
-  if isinstance(kind, str) and kind not in _MODELS:  # whose keys have other forms
+  if isinstance(kind, str) and kind not in _MODELS:  # their configs have other keys
     kind = on_a_line(kind[:60])
     refuse(source, f"a network of model_type {kind!r}", f"expected one of {', '.join(_MODELS)}")
   config = processor.in_whole_numbers(config, _WHOLE)
@@ -171,5 +171,5 @@ def _description(preprocessing, names, source):
       )
   description = {"preprocessing": given} if given else {}
   if names and not all(names):
-    log(f"{source}: some classes of its config.json have no name: none are taken")
+    log(f"{source}: some classes in its config.json have no name: ignoring all names")
   return description | ({"classes": list(names)} if names and all(names) else {})

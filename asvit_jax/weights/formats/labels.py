@@ -31,7 +31,7 @@ def names(value, key, source):
   if isinstance(value, list):
     found = dict(enumerate(value))
   elif all(isinstance(label, int) for label in value.values()) and not _numbered(value):
-    found = {label: name for name, label in value.items()}  # {name: label}, as label2id has it
+    found = {label: name for name, label in value.items()}  # {name: label}, as in label2id
   elif _numbered(value) and (_all_texts(value) or _are_numbers(value, key)):
     found = {int(label): str(name) for label, name in value.items()}
   else:
@@ -58,9 +58,9 @@ def check_inverse(listed, label_of, source):
   if not isinstance(label_of, dict):
     raise _refused("label2id", "expected a label for each name", source)
   for name, label in label_of.items():
-    # Where two classes have one name, as ImageNet's cranes, one of their labels stands here.
+    # If two classes share a name, as ImageNet's two cranes, this is one of their labels.
     if not _WHOLE.fullmatch(str(label)) or listed[int(label) : int(label) + 1] != [name]:
-      raise _refused("label2id", f"it has {name!r} as {label!r}, and id2label has not", source)
+      raise _refused("label2id", f"it has {name!r} as {label!r}, but id2label does not", source)
 
 
 def _all_texts(value):
@@ -80,4 +80,4 @@ def _numbered(value):
 
 
 def _refused(key, why, source):
-  return InputError(f"{source}: {key} of its config.json is not read ({why}): correct it there")
+  return InputError(f"{source}: {key} of its config.json is not valid ({why}): correct it there")

@@ -38,7 +38,7 @@ class Npz:
           tensors = _arrays(archive, listed, f"weights {source}")
     except InputError:
       raise
-    # A damaged header or an archive that is locked can end in any error of the readers.
+    # A damaged header or an encrypted archive can raise any error of the readers.
     except (OSError, ValueError, RuntimeError, EOFError, TypeError, MemoryError) as error:
       raise _unreadable(source, error) from error
     except (zipfile.BadZipFile, zlib.error, OverflowError, SyntaxError, KeyError) as error:
@@ -58,7 +58,7 @@ def _unreadable(source, error):
 
 def _arrays(archive, listed, source):
   """{name: array} of the members of an archive; all headers are read and checked first."""
-  # Beside the weights, an optimizer's state may stand.
+  # The file may also contain the optimizer's state.
   names = {member: member.filename.removesuffix(".npy") for member in listed}
   names = {k: name for k, name in names.items() if not name.startswith(("opt/state", "opt/0"))}
   headers = {name: _header(archive, member, name) for member, name in names.items()}
@@ -81,7 +81,7 @@ def _header(archive, member, name):
       min(shape, default=0) < 0
       or math.prod(shape) * kind.itemsize != member.file_size - file.tell()
     ):
-      raise ValueError(f"{name} has another number of bytes than its shape {shape} says")
+      raise ValueError(f"the number of bytes of {name} does not match its shape {shape}")
   return shape, kind.name
 
 

@@ -12,12 +12,12 @@ from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import LEAST_CROP_RATIO
 
 NAME = "preprocessor_config.json"
-# PIL's numbers of its filters.
+# PIL's filters, in the order of their numbers.
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 # Processors for which a single number is the shorter side, not both.
 _BY_SHORTER_SIDE = ("Bit", "CLIP", "ConvNext", "Chinese", "LeViT", "Levit", "PoolFormer")
 _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
-# Beside other `do_…` keys: other steps, where they are on.
+# Further steps, besides unknown `do_…` keys; unsupported if they are on.
 _OTHER_STEPS = ("rescale_offset", "offset", "size_divisor", "crop_size_divisor")
 
 _SIDE = schema.integer(1, 1 << 16)
@@ -60,7 +60,7 @@ def fields(processor, source):
   others = {k for k in processor if k.startswith("do_")} - {*_STEPS} | {*_OTHER_STEPS}
   for key in sorted(others & processor.keys()):
     if processor[key]:
-      raise _refused(key, processor[key], "a step that is not known here", source)
+      raise _refused(key, processor[key], "an unknown step", source)
   return _scale(processor, source) | _resample(processor, source) | _cut(processor, source)
 
 
@@ -86,7 +86,7 @@ def _whole(value):
 
 def _scale(processor, source):
   """The mean and std of pixels in [0, 1] equivalent to rescaling and normalising."""
-  # Of pixels in [0, 1]: x · 255 · rescale_factor, then (x - image_mean) / image_std.
+  # For pixels x in [0, 1]: x · 255 · rescale_factor, then (x - image_mean) / image_std.
   factor = 255.0 * processor.get("rescale_factor", 1 / 255)
   factor = factor if processor.get("do_rescale", True) else 255.0
   mean, std = (processor.get(f"image_{name}") for name in ("mean", "std"))
@@ -95,7 +95,7 @@ def _scale(processor, source):
   if mean is None or std is None:
     if not math.isclose(factor, 1.0, rel_tol=1e-6):
       key = "rescale_factor" if processor.get("do_rescale", True) else "do_rescale"
-      why = "without image_mean and image_std, what comes of it is not known"
+      why = "without image_mean and image_std, its result is undefined"
       raise _refused(key, processor.get(key), why, source)
     given = {"mean": mean, "std": std}
     return {k: _three(v) for k, v in given.items() if v is not None}
@@ -106,7 +106,7 @@ def _scale(processor, source):
     raise _refused(
       "image_mean",
       processor.get("image_mean"),
-      "of pixels in [0, 1] it would be at most 1; where it is of the 0 to 255 scale, set "
+      "for pixels in [0, 1] it would be at most 1; if it is on the scale of 0 to 255, set "
       "do_rescale to false there, or divide it and image_std by 255",
       source,
     )
@@ -135,11 +135,9 @@ def _cut(processor, source):
   cropped = processor.get("do_center_crop", False)
   if not processor.get("do_resize", True):
     if cropped:
-      raise _refused(
-        "do_resize", False, "a crop of images that are not resized is not known here", source
-      )
+      raise _refused("do_resize", False, "cropping without resizing is not supported", source)
     log(
-      f"{source}: its {NAME} has do_resize false: images of another size are resized, all of them"
+      f"{source}: its {NAME} has do_resize false: whole images of another size are resized anyway"
     )
     return {"crop_mode": "squash", "crop_ratio": 1.0}
   if size is None:
@@ -157,7 +155,9 @@ def _cut(processor, source):
     ratios = {side / whole for side, whole in zip(sides, resized, strict=True)}
     ratio = max(ratios)
     if len(ratios) > 1 or ratio > 1:
-      raise _refused("crop_size", crop, f"it is no part of the same shape of size {size}", source)
+      raise _refused(
+        "crop_size", crop, f"it is not a part of size {size} with the same shape", source
+      )
     if ratio < LEAST_CROP_RATIO:
       raise _refused(
         "crop_size", crop, f"expected at least {LEAST_CROP_RATIO} of size {size}", source
@@ -200,6 +200,6 @@ def _sides(size):
 
 def _refused(key, value, why, source):
   return InputError(
-    f"{source}: {key} {value!r} of its {NAME} is not read ({why}): correct it there, or take it "
-    "out and set config.data.mean, std, crop_ratio, crop_mode and interpolation"
+    f"{source}: {key} {value!r} of its {NAME} is not supported ({why}): correct it there, or take "
+    "it out and set config.data.mean, std, crop_ratio, crop_mode and interpolation"
   )

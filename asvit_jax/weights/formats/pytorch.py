@@ -19,13 +19,13 @@ from asvit_jax.weights.formats.safetensors import safetensors
 from asvit_jax.weights.stored import Stored, cleaned
 
 _SUFFIXES = (".pth", ".tar", ".pt", ".bin", ".ckpt")
-# Where training scripts put the parameters, what is averaged after what is not.
+# Keys under which training scripts store parameters; averaged weights come last.
 _WRAPPERS = (
   *("model", "state_dict", "model_state_dict", "network"),
   *("model_ema", "state_dict_ema", "ema", "ema_state_dict", "teacher", "student"),
 )
-# Classes that hold nothing but values, which Lightning saves beside the tensors; plain dictionaries
-# are filled in their place, so nothing of theirs runs.
+# Lightning's classes for plain values beside the tensors; dictionaries take their place, so that
+# none of their code runs.
 _DICTIONARIES = tuple(
   f"{module}.AttributeDict"
   for module in (
@@ -35,7 +35,7 @@ _DICTIONARIES = tuple(
 )
 _PATHS = ("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath")
 _CORES = ("core", "_core")  # of NumPy 1 and 2
-# Of tensors that are read; whole numbers are refused by their names where they are used.
+# Types of tensors that are read; integers are refused later if they are used.
 _TYPES = tuple(
   f"torch.{name}"
   for name in (
@@ -65,7 +65,7 @@ class PyTorch:
     with _local(source) as (path, is_safetensors):
       if not is_safetensors:
         return _read(path, source, key)
-    log(f"weights {source}: read as safetensors, which it is in spite of its name")
+    log(f"weights {source}: read as safetensors, despite its name")
     return safetensors.read(source, key)
 
 
@@ -91,7 +91,7 @@ def _read(path, source, key):
     import torch
   except ImportError as error:
     raise InputError(
-      f"weights {source}: PyTorch reads this format and is not installed: `pip install torch`, "
+      f"weights {source}: this format needs PyTorch, which is not installed: `pip install torch`, "
       "or convert the file to .safetensors elsewhere"
     ) from error
   content, key = _chosen(_loaded(torch, path, source), source, key)
@@ -104,7 +104,7 @@ def _read(path, source, key):
     listed = ", ".join(f"{name} ({kind})" for name, kind in list(odd.items())[:5])
     raise InputError(
       f"weights {source}: entries that are not tensors: {listed}; expected a dictionary of "
-      f"tensors, by itself or under {' or '.join(_WRAPPERS)}"
+      f"tensors, directly or under {' or '.join(_WRAPPERS)}"
     )
   _check_tensors(torch, content, path, f"weights {source}")
   return Stored(cleaned({k: _array(tensor) for k, tensor in content.items()}), key=key)
@@ -113,7 +113,7 @@ def _read(path, source, key):
 def _loaded(torch, path, source):
   """The content of a file, limited to plain values and tensors."""
   _check_container(path, source)
-  # Training scripts save their flags and scores beside the tensors: values, as plain as these.
+  # Training scripts save flags and scores beside the tensors: plain values of these types.
   allowed = [
     argparse.Namespace,
     *((collections.OrderedDict, name) for name in _DICTIONARIES),
@@ -130,14 +130,14 @@ def _loaded(torch, path, source):
     if asked := re.search(r"GLOBAL (\w+(?:\.\w+)+)", reason):
       raise InputError(
         f"weights {source}: refused, as it asks to run code: it holds a {asked[1]}, "
-        "and only plain tensors are read; where you trust it, load it with PyTorch and save its "
+        "and only plain tensors are read; if you trust it, load it with PyTorch and save its "
         "state_dict()"
       ) from error
     raise InputError(
       f"weights {source}: refused, as it asks to run code or is damaged; only plain tensors are "
       f"read ({reason[:200]})"
     ) from error
-  except Exception as error:  # a truncated file ends in any error of the unpickler
+  except Exception as error:  # a truncated file can raise any error of the unpickler
     raise InputError(
       f"weights {source}: not a readable PyTorch checkpoint ({_plain(error)[:200]}); it may be "
       "truncated: fetch it again"
@@ -149,7 +149,7 @@ def _check_container(path, source):
   try:
     with path.open("rb") as file:
       zipped_up = file.read(4) == b"PK\x03\x04"
-    if zipped_up:  # else PyTorch reads it as it wrote files before version 1.6
+    if zipped_up:  # otherwise the format of PyTorch before 1.6
       zipped.members(path, f"weights {source}")
   except (OSError, zipfile.BadZipFile) as error:
     raise InputError(
@@ -169,8 +169,8 @@ def _check_tensors(torch, content, path, source):
       )
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
       raise InputError(
-        f"{source}: tensor {_name(name)}, of shape {tuple(tensor.shape)}, repeats what is in the "
-        "file fewer times: save it with .contiguous()"
+        f"{source}: tensor {_name(name)}, of shape {tuple(tensor.shape)}, is larger than its data "
+        "in the file: save it with .contiguous()"
       )
   kinds = {k: str(t.dtype).removeprefix("torch.") for k, t in content.items()}
   checks.check_listed({k: (tuple(t.shape), kinds[k]) for k, t in content.items()}, source)
@@ -185,7 +185,7 @@ def _array(tensor):
 
 def _chosen(content, source, key):
   """The selected dictionary of tensors, and the part of the key left to resolve by names."""
-  seen = []  # a pickle's dictionary may hold itself
+  seen = []  # a pickled dictionary may contain itself
   while isinstance(content, dict) and not any(content is other for other in seen):
     seen.append(content)
     there = [name for name in _WRAPPERS if isinstance(content.get(name), dict) and content[name]]
@@ -197,7 +197,7 @@ def _chosen(content, source, key):
     elif there:
       others = ", ".join(there[1:])
       if others:
-        log(f"weights {source}: taken is {there[0]!r}; it also holds {others} (--weights-key)")
+        log(f"weights {source}: using {there[0]!r}; the file also has {others} (--weights-key)")
       content = content[there[0]]
     else:
       return content, key

@@ -13,7 +13,7 @@ from asvit_jax.weights.stored import Stored
 # In the order of preference.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-# Shards stand beside their index, under plain names: others could lead anywhere.
+# Shards are beside their index, with plain names: other paths could lead anywhere.
 _SHARD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.(safetensors|bin)\Z"}
 _INDEX = schema.table({"weight_map": schema.table(others=_SHARD)}, required=["weight_map"])
 

@@ -13,18 +13,18 @@ from asvit_jax.weights.formats import contents
 from asvit_jax.weights.names import THRESHOLD
 from asvit_jax.weights.stored import Stored, cleaned
 
-# Keys of the header, besides those of others.
+# This package's keys in the header.
 THRESHOLDS, DESCRIPTION = "thresholds", "asvit_jax"
-# Of a header: the library reads no longer one. That of 65,536 tensors takes 8 MB.
+# The longest header that the library reads; a header of 65,536 tensors takes 8 MB.
 _MOST_BYTES = 100_000_000
-# The library's names of types that it makes arrays of; what is not floating point is refused later.
+# Types that the library converts to arrays; integers are refused later.
 _TYPES = frozenset(
   (
     *("F64", "F32", "F16", "BF16", "C64", "BOOL"),
     *(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)),
   )
 )
-# Of others that are read here, with the names of ml_dtypes.
+# {further types that are read here: name in ml_dtypes}.
 _FLOAT8 = {
   "F8_E4M3": "float8_e4m3fn",
   "F8_E4M3FNUZ": "float8_e4m3fnuz",
@@ -92,13 +92,13 @@ def _read(path, source):
     for name, (_, kind) in listed.items():
       if kind not in _TYPES and kind not in _FLOAT8:
         raise InputError(
-          f"{source}: tensor {name} is of type {kind}: quantised weights are not read; give them "
-          "in float32, float16 or bfloat16"
+          f"{source}: tensor {name} is of type {kind}: quantised weights are not supported; give "
+          "them in float32, float16 or bfloat16"
         )
     known = [name for name, (_, kind) in listed.items() if kind in _TYPES]
     tensors = {name: file.get_tensor(name) for name in known}
     metadata = file.metadata() or {}
-  if len(known) < len(listed):  # the library has no arrays of these types
+  if len(known) < len(listed):  # the library cannot convert these types
     for name, found in library.deserialize(path.read_bytes()):
       if name in listed and name not in tensors:
         kind = getattr(ml_dtypes, _FLOAT8[listed[name][1]])
@@ -113,5 +113,5 @@ def _thresholds(metadata, tensors, source):
   columns = np.moveaxis(np.asarray(found, np.float32), -1, 0)
   named = {THRESHOLD.format(i): column for i, column in enumerate(columns)}
   if twice := named.keys() & tensors.keys():
-    raise InputError(f"{what} stand among its tensors, too ({min(twice)}): take one of them out")
+    raise InputError(f"{what} are also among its tensors ({min(twice)}): remove one of the two")
   return named

@@ -27,13 +27,13 @@ class Workdir:
     """The `Stored` of a step's weights, chosen as in `run.choice.check`; see `formats`."""
     from asvit_jax.run.checkpoints import Checkpoints  # Orbax takes a second to import
 
-    # Of a run of one's own data or optimizer, the weights need neither.
+    # Loading weights needs no parts for data or optimizer.
     plan = unchecked(identity.load(source, parts, config_parts.NETWORK))
     description = identity.load_description(source)
     arch = plan.arch
     if "architecture" in description:
       arch = Architecture.from_json(description["architecture"], f"workdir {source}", parts)
-    else:  # of a run from before it was written
+    else:  # a run of a version that stored no description
       ratio = plan.data.crop_ratio
       description = {
         "variant": plan.model.variant,
@@ -50,8 +50,8 @@ class Workdir:
     beside = weights_in(storage.path(source))
     if beside:
       log(
-        f"{source} holds a run, whose weights are taken, and not {beside[0]} beside them: to take "
-        "those, give the path of that file"
+        f"{source} holds a run and {beside[0]}: using the weights of the run; give the path of "
+        f"{beside[0]} to use that file"
       )
     step, kind = choice.choose(source, plan, checkpoints.steps, step, weights_of)
     name = {ranking.EMA: "ema", ranking.RAW: "params"}[kind]

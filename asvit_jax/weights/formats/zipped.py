@@ -9,10 +9,10 @@ import zipfile
 from asvit_jax.core.errors import InputError
 from asvit_jax.weights import checks
 
-# Of the lists of members at an archive's end; 65,536 of them with long names take half of it.
+# The longest list of members at an archive's end; 65,536 members with long names take half of it.
 _MOST_BYTES = 16 << 20
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
-_LONGEST_END = 22 + (1 << 16) + 20 + 56  # with a comment, and the records for large files
+_LONGEST_END = 22 + (1 << 16) + 20 + 56  # with the longest comment and the records for large files
 
 
 def members(path, source):
@@ -32,8 +32,8 @@ def members(path, source):
   """
   if (listed := _bytes_of_list(path)) > _MOST_BYTES:
     raise InputError(
-      f"{source} lists its members in {listed:,} bytes, expected at most {_MOST_BYTES:,}: it is no "
-      "file of weights"
+      f"{source} lists its members in {listed:,} bytes, expected at most {_MOST_BYTES:,}: it does "
+      "not look like weights"
     )
   with zipfile.ZipFile(path) as archive:
     found = archive.infolist()
@@ -50,7 +50,7 @@ def _bytes_of_list(path):
     tail = file.read()
   end = tail.rfind(_END)
   if end < 0 or end + 22 > len(tail):
-    return 0  # no archive, as `zipfile` will find
+    return 0  # not an archive: `zipfile` will report it
   (short,) = struct.unpack_from("<L", tail, end + 12)
   end64 = tail.rfind(_END64, 0, end)
   if end64 < 0:
