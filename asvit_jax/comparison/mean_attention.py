@@ -1,6 +1,6 @@
 """The class token's attention, averaged over the heads: the score of EViT and others."""
 
-from asvit_jax.sparsity.scores.class_attention import ClassAttention
+from asvit_jax.sparsity.scores import ClassAttention
 
 
 class MeanAttention(ClassAttention):

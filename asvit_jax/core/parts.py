@@ -70,7 +70,7 @@ class Table:
   Args:
     kind: what they are, for the error: "score".
     key: of the config that chooses one, or the flag: "model.score".
-    places: {name: "package.module:object"}.
+    places: {name: the part, or "package.module:object"}.
   """
 
   def __init__(self, kind, key, places):
@@ -96,6 +96,8 @@ class Table:
         f"{self.key} {shown(name, 100)} is not known: choose from {', '.join(self.names)}, or give "
         f"your own {self.kind} as package.module:object{hint(name, self.names)}"
       )
+    if not isinstance(place, str):
+      return place
     module, _, attribute = place.partition(":")
     try:
       return getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,7 @@
 
 from asvit_jax import vit
 from asvit_jax.network import Network
-from asvit_jax.sparsity import complexity, counts, schedule
+from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.targets import account, fitting, programs, topology
 from asvit_jax.targets.compiling import compile_for
 
@@ -24,9 +24,9 @@ def compile_inference(target, arch, variant, dtype, budget, batch, executions):
     for all of them, `estimated_images_per_s`, `largest_batch` and `largest_batch_memory_mb`; and
     `results`, {execution: what `account.compiled` says}.
   """
-  scheduled = schedule.at(arch, budget)
+  scheduled = schedule.with_stage_weights(arch, budget)
   ratio = complexity.uniform_ratio(scheduled, complexity.target_gmacs(arch, budget))
-  fixed = [counts.uniform(scheduled, ratio)]
+  fixed = [schedule.uniform_counts(scheduled, ratio)]
   network = Network(arch, vit.specs(arch), dtype, variant=variant, counts=fixed)
   device = topology.devices(target)[0]
 

@@ -13,7 +13,7 @@ from asvit_jax.config.model import architecture, preprocessing
 from asvit_jax.core.devices import global_mesh
 from asvit_jax.evaluation import one_pass
 from asvit_jax.network import Network
-from asvit_jax.sparsity import complexity, dial
+from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.training.optimizers import building, groups
 from asvit_jax.training.plan import step_shapes
@@ -60,7 +60,7 @@ def untrained(config):
   check_budget(arch, config.budget)
   if config.budget_range is None:
     return network
-  budgets = dial.spread(*config.budget_range, config.budget)
+  budgets = schedule.budgets_of_range(*config.budget_range, config.budget)
   rows = jax.ShapeDtypeStruct((len(budgets), arch.stages), jnp.float32)
   return dataclasses.replace(network, params=params | {"thresholds": rows}, budgets=tuple(budgets))
 

@@ -14,7 +14,7 @@ from asvit_jax.data import loader, sources
 from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
 from asvit_jax.run.layout import has_checkpoint
-from asvit_jax.sparsity import dial
+from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.calibration import MAX_IMAGES
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.training.optimizers import groups
@@ -129,7 +129,7 @@ def _first_network(config, classes, source):
   )
   if config.budget_range is None:
     return network, was_pruned
-  budgets = dial.spread(*config.budget_range, config.budget)
+  budgets = schedule.budgets_of_range(*config.budget_range, config.budget)
   rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # until they are calibrated
   return network.with_thresholds(rows, budgets), was_pruned
 

@@ -1,7 +1,7 @@
 """The layers of a block. They act on the last axis only, so any arrangement of tokens runs.
 
 What mixes tokens is handed in: `attend`, a function of (q, k, v), each (..., h, c), that returns
-(context, scores); `sparsity.attending` has those of the executions.
+(context, scores); `sparsity.pruning` has those of the executions.
 """
 
 import jax

@@ -3,10 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asvit_jax.sparsity.attending import uses_similarity
-from asvit_jax.sparsity.scores import SCORES
-from asvit_jax.sparsity.scores.class_attention import class_attention
-from asvit_jax.sparsity.similarity import cosine_similarity
+from asvit_jax.sparsity.scores import SCORES, class_attention, cosine_similarity, uses_similarity
 
 
 def test_token_scores_of_an_example_by_hand():

@@ -7,8 +7,8 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.sparsity import complexity, schedule
-from asvit_jax.sparsity.executions.cache_sized import CACHED_PACKED, cache_sized
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
+from asvit_jax.sparsity.executions.grouped import CACHED_PACKED, in_groups
 
 # Keep ratios to choose from: finer than one token of 196 at a third power.
 _RATIOS = np.linspace(1.0, 0.0, 2001)
@@ -35,7 +35,7 @@ class FixedCount:
   def solve(self, arch, budget):
     """The counts that come nearest to a budget, a tuple; see `methods`."""
     complexity.check_share(budget)
-    choices = self.choices(schedule.at(arch, budget))
+    choices = self.choices(schedule.with_stage_weights(arch, budget))
     shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
     if budget < shares.min():
       raise InputError(
@@ -54,7 +54,7 @@ class FixedCount:
 
   def execution(self, counts):
     """Function that runs the network as inference does, see `methods`."""
-    return cache_sized(functools.partial(self.forward, counts=counts), CACHED_PACKED)
+    return in_groups(functools.partial(self.forward, counts=counts), CACHED_PACKED)
 
   def training(self, counts):
     """Function that runs the network as fine-tuning does, see `methods`."""

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.comparison.methods.fixed import FixedCount
-from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
+from asvit_jax.sparsity.pruning import Pruning
 from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
@@ -24,8 +24,8 @@ class Random(FixedCount):
   def forward(self, model, images, counts):
     """See `FixedCount`."""
     score = _Draws(jax.random.key(self.seed), number_of(images))
-    attending = Attending.of(model.arch, score, REDUCTIONS["drop"])
-    return fixed_count(model, images, counts, attending)
+    pruning = Pruning.of(model.arch, score, REDUCTIONS["drop"])
+    return fixed_count(model, images, counts, pruning)
 
 
 random = Random()
