@@ -70,14 +70,14 @@ def test_trials_of_equal_counts_are_the_fixed_execution(pixels, changes):
 
 
 def test_some_of_the_images_are_calibrated_on_as_they_are(network, pixels, calibrator):
-  fewer = calibrator.some(10)
+  fewer = calibrator.subset(10)
   assert 0 < fewer.images <= 10
   ours, whole = fewer.trial(0.7), calibrator.trial(0.7)
   assert whole.kept.shape == (48, 3)
   assert ours.kept.shape == (fewer.images, 3)
   masked = network.with_thresholds(whole.thresholds)(pixels, "masked")
   np.testing.assert_array_equal(whole.kept, masked.kept)
-  assert calibrator.some(1000).trial(0.7).gmacs == whole.gmacs
+  assert calibrator.subset(1000).trial(0.7).gmacs == whole.gmacs
 
 
 @pytest.mark.parametrize("speedup", [1.1, 1.4, 1.9])

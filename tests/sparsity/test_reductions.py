@@ -265,7 +265,7 @@ def test_rows_without_a_token_stay_finite_beside_images_with_more(network):
   rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *apart)
   for _ in range(2):
     rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
-    rows = packed._run_stage(model, 0, [17], False, rows, jnp.arange(2))
+    rows = packed._run_group(model, run_width, [17], rows, jnp.arange(2))
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(rows))
 
 

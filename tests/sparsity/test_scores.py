@@ -1,3 +1,5 @@
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,3 +149,13 @@ def test_relative_costs_of_an_image_do_not_depend_on_its_level():
   scores = scored("merge_cost", attention, context, x, exponents=exponents)
   dimmer = scored("merge_cost", attention * 0.01, context, x, exponents=exponents)
   np.testing.assert_allclose(dimmer[:, 1:], scores[:, 1:], rtol=1e-4)
+
+
+def test_users_parts_may_import_our_classes_by_the_names_of_former_modules():
+  for module, name in (
+    ("attentions.softmax", "Softmax"),
+    ("scores.class_attention", "ClassAttention"),
+  ):
+    former = importlib.import_module(f"asvit_jax.sparsity.{module}")
+    now = importlib.import_module(f"asvit_jax.sparsity.{module.partition('.')[0]}")
+    assert getattr(former, name) is getattr(now, name)
