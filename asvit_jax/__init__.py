@@ -19,7 +19,7 @@ _PLACES = {
   "Artifact": "asvit_jax.export.artifacts",
   "InputError": "asvit_jax.core.errors",
   "Network": "asvit_jax.network",
-  "Outputs": "asvit_jax.sparsity.executions.outputs",
+  "Outputs": "asvit_jax.sparsity.executions.in_place",
   "Preprocessing": "asvit_jax.data.preprocessing",
   "VARIANTS": "asvit_jax.vit",
   "create": "asvit_jax.network",

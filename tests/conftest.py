@@ -42,7 +42,7 @@ import tiny  # noqa: E402
 from absl import flags  # noqa: E402
 
 from asvit_jax import vit  # noqa: E402
-from asvit_jax.sparsity.executions import cache_sized, packed  # noqa: E402
+from asvit_jax.sparsity.executions import grouped, packed  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -84,7 +84,7 @@ def short_ladders():
   """Few widths compile fast; test_packing tries more."""
   with pytest.MonkeyPatch.context() as patched:
     patched.setattr(packed, "STEP", 12)
-    patched.setattr(cache_sized, "FEW", 0)
+    patched.setattr(grouped, "FEW", 0)
     yield
 
 

@@ -9,10 +9,10 @@ from test_readme import ROOT, run_examples
 
 from asvit_jax.losses.objective import Objective
 from asvit_jax.sparsity import calibration, complexity, gates
-from asvit_jax.sparsity.attentions.softmax import softmax
+from asvit_jax.sparsity.attentions import softmax
 from asvit_jax.sparsity.executions import in_place
-from asvit_jax.sparsity.reductions.merge import merge_tokens
-from asvit_jax.sparsity.scores.class_attention import class_attention
+from asvit_jax.sparsity.reductions import merge_tokens
+from asvit_jax.sparsity.scores import class_attention
 from asvit_jax.vit import model, without_thresholds
 
 ARCH = tiny.TRAINED

@@ -233,7 +233,7 @@ def _with_noise():
   given = flags.FLAGS
   arch = _reduced(VARIANTS[given.variant])
   network = speed.sharpened(create(arch, dtype=given.dtype, variant=given.variant))
-  scheduled = schedule.at(network.arch, given.budget)
+  scheduled = schedule.with_stage_weights(network.arch, given.budget)
   ratio = uniform_ratio(scheduled, target_gmacs(scheduled, given.budget))
   first = ratio ** scheduled.stage_exponents[0]
   return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), first)

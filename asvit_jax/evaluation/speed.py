@@ -14,8 +14,8 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import images as image_files
-from asvit_jax.sparsity import complexity, counts, schedule
-from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized, in_place
+from asvit_jax.sparsity import complexity, schedule
+from asvit_jax.sparsity.executions import EXECUTIONS, grouped, in_place
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
 # Standard deviation ÷ mean of the patches that the first stage keeps: DeiT-T at 65 % of its GMACs
@@ -45,7 +45,7 @@ def run(network, images, kept, names=TIMED, rounds=7):
     (parameters, inputs and temporaries), `gmacs` (mean per image)}.
   """
   if not network.counts:
-    network = network.with_counts(counts.mean_of(kept))
+    network = network.with_counts(schedule.mean_counts(kept))
   forwards, gmacs = _forwards(network, kept)
   names = [name for name in TIMED if name in names or name == "dense"]
   programs, results = {}, {}
@@ -187,13 +187,13 @@ def _forwards(network, kept):
   """Every execution as a function of (model, images), and its mean GMACs for the given `kept`."""
   arch = network.arch
   pruned = float(complexity.gmacs(arch, jnp.asarray(kept)).mean())
-  scheduled = schedule.at(arch, pruned / complexity.dense_gmacs(arch))
-  uniform = counts.uniform(scheduled, complexity.uniform_ratio(scheduled, pruned))
-  mean = counts.mean_of(kept)
+  scheduled = schedule.with_stage_weights(arch, pruned / complexity.dense_gmacs(arch))
+  uniform = schedule.uniform_counts(scheduled, complexity.uniform_ratio(scheduled, pruned))
+  mean = schedule.mean_counts(kept)
 
   def fixed(numbers):
     forward = functools.partial(fixed_count, counts=numbers)
-    return cache_sized.cache_sized(forward, cache_sized.CACHED_PACKED)
+    return grouped.in_groups(forward, grouped.CACHED_PACKED)
 
   def at(numbers):
     return float(complexity.gmacs(arch, jnp.asarray(numbers, jnp.float32)))

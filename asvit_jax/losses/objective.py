@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from asvit_jax.losses import WEIGHTS, criteria
 from asvit_jax.losses.terms import LOSSES
 from asvit_jax.sparsity.complexity import gmacs
-from asvit_jax.sparsity.executions.in_place import dense, masked
-from asvit_jax.sparsity.executions.outputs import Outputs
+from asvit_jax.sparsity.executions.in_place import Outputs, dense, masked
 from asvit_jax.sparsity.gates import TEMPERATURE, straight_through_gate
 
 

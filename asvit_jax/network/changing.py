@@ -7,10 +7,9 @@ import jax
 from asvit_jax import vit
 from asvit_jax.config import options
 from asvit_jax.core.errors import InputError
-from asvit_jax.network import checking, counting
+from asvit_jax.network import calibrating, checking
 from asvit_jax.pacing import speeds
-from asvit_jax.sparsity import complexity, dial
-from asvit_jax.sparsity.counts import counts_at
+from asvit_jax.sparsity import complexity, schedule
 
 
 class Changing:
@@ -84,7 +83,7 @@ class Changing:
       InputError: invalid images, or a network without thresholds.
     """
     checking.check_not_traced("Network.mean_counts")
-    return counting.mean_counts(self, images)
+    return calibrating.count_kept(self, images)
 
   def at(self, budget):
     """The same network with the thresholds of one budget, interpolated between its rows.
@@ -107,11 +106,11 @@ class Changing:
         "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`)"
       )
     if not traced:
-      dial.check(self.budgets, budget)
-    thresholds = dial.thresholds_at(self.params["thresholds"], self.budgets, budget)
+      schedule.check_in_range(self.budgets, budget)
+    thresholds = schedule.thresholds_at(self.params["thresholds"], self.budgets, budget)
     known = self.counts and not traced
     return self.with_thresholds(
-      thresholds, counts=counts_at(self.counts, self.budgets, budget) if known else ()
+      thresholds, counts=schedule.counts_at(self.counts, self.budgets, budget) if known else ()
     )
 
   def at_speedup(self, speedup):

@@ -11,7 +11,7 @@ from asvit_jax.core.parts import typed
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.checking import fixed_counts_of
-from asvit_jax.network.held import Network
+from asvit_jax.network.network import Network
 from asvit_jax.pacing import speeds
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
@@ -92,7 +92,7 @@ def load(
     arch = dataclasses.replace(arch, classes=classes)
   if image_size is not None:
     arch, resize = dataclasses.replace(arch, image_size=image_size), True
-  network = Network(arch, {}, dtype, _preprocessing(stored, source), variant=variant)
+  network = Network.without_params(arch, dtype, _preprocessing(stored, source), variant)
   return _filled(network, stored, described, source, resize, new_head)
 
 
@@ -132,7 +132,7 @@ def load_configured(
   described = _described(stored, source, parts)
   arch = architecture(plan.model, described or stored.facts)
   expected = preprocessing(plan.data, _preprocessing(stored, source, plan))
-  network = Network(arch, {}, plan.model.dtype, expected, variant=plan.model.variant)
+  network = Network.without_params(arch, plan.model.dtype, expected, plan.model.variant)
   return _filled(network, stored, described, source, resize, new_head)
 
 

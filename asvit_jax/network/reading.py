@@ -12,7 +12,7 @@ from asvit_jax.data import images as image_files
 _EXPECTED = "expected a directory, an image file, or paths of image files"
 
 
-def read(images, arch, preprocessing):
+def read_images(images, arch, preprocessing):
   """Reads, crops and resizes image files; see `Network.read`.
 
   Args:

@@ -15,8 +15,8 @@ from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
-from asvit_jax.pacing.running import groups
-from asvit_jax.pacing.table import PARTS, Curves, Table, described, measure, widths
+from asvit_jax.pacing.running import group_sizes
+from asvit_jax.pacing.table import PARTS, Curves, Table, describe_network, measure_table, widths
 
 VARIABLE = "ASVIT_CACHE"
 _VERSION = 3  # of what is measured, and how
@@ -45,17 +45,17 @@ _FILE = schema.table(
 )
 
 
-def table(network, batch):
+def load_or_measure(network, batch):
   """The `Table` of a network on this device, from the cache or measured now.
 
   Args:
-    network: as for `table.measure`.
+    network: as for `table.measure_table`.
     batch: images a batch.
   """
 
   def measured():
     log(f"measuring what parts of the network take on this device, batch {batch}: half a minute")
-    return measure(network, batch)
+    return measure_table(network, batch)
 
   device, affinity = jax.devices()[0], getattr(os, "sched_getaffinity", None)
   of = {
@@ -66,21 +66,22 @@ def table(network, batch):
     "xla_flags": os.environ.get("XLA_FLAGS", ""),
     "precision": str(jax.config.jax_default_matmul_precision),
   }
-  return kept(network, batch, of, measured)
+  return load_or_make(network, batch, of, measured)
 
 
-def kept(network, batch, device, make):
+def load_or_make(network, batch, device, make):
   """The `Table` of a network on a device: that of before, or what `make()` returns, kept from now.
 
   Args:
-    network: as for `table.measure`.
+    network: as for `table.measure_table`.
     batch: images a batch.
     device: dictionary for JSON: `platform`, its name in JAX, and all else of the device, and of
       what compiles for it, that times depend on.
     make: function of nothing that returns the `Table`.
   """
-  groups_ = groups(network.arch, batch, device["platform"])
-  key = {"version": _VERSION, **device, **described(network), "batch": batch, "groups": groups_}
+  sizes = group_sizes(network.arch, batch, device["platform"])
+  of = {**device, **describe_network(network), "batch": batch, "groups": sizes}
+  key = {"version": _VERSION, **of}
   path = _path(key)
   found = None if path is None else _load(path, key, network.arch)
   if found is None:

@@ -8,7 +8,7 @@ every group of images at its own, as `executions.packed` forms them.
 import numpy as np
 
 from asvit_jax.pacing import running
-from asvit_jax.sparsity.executions.packed import ladder
+from asvit_jax.sparsity.executions.packed import choose_widths
 
 _BATCHES = 8  # that packed is predicted for
 
@@ -21,7 +21,7 @@ def fixed_ms(table, arch, counts):
     arch: its `Architecture`.
     counts: (stages,) patches that each stage keeps.
   """
-  curves = table.of(running.groups(arch, table.batch, table.platform)[running.FIXED])
+  curves = table.of(running.group_sizes(arch, table.batch, table.platform)[running.FIXED])
   tokens = arch.prefix_tokens + np.array([arch.patches, *counts])
   segments = sum(_segment_ms(curves, arch, i, n) for i, n in enumerate(tokens))
   return float(table.call + table.batch / curves.group * (curves.embed + segments))
@@ -39,13 +39,13 @@ def packed_ms(table, arch, kept, seed=0):
     seed: of the batches.
   """
   batch = table.batch
-  curves = table.of(running.groups(arch, batch, table.platform)[running.PACKED])
+  curves = table.of(running.group_sizes(arch, batch, table.platform)[running.PACKED])
   top = arch.prefix_tokens + arch.patches
   # All of them: those that are not compiled where the mean is known are rarely run.
-  rungs = np.array(ladder(top, running.step(arch, batch, table.platform)))
+  allowed = np.array(choose_widths(top, running.packed_step(arch, batch, table.platform)))
   tokens = arch.prefix_tokens + kept[_batches(len(kept), batch, seed)]  # (batches, batch, stages)
   longest = np.sort(tokens, axis=1).reshape(len(tokens), -1, curves.group, arch.stages).max(axis=2)
-  widths = rungs[np.searchsorted(rungs, longest)]  # (batches, groups, stages)
+  widths = allowed[np.searchsorted(allowed, longest)]  # (batches, groups, stages)
   first = batch / curves.group * (curves.embed + _segment_ms(curves, arch, 0, top, "decide"))
   rest = sum(_segment_ms(curves, arch, 1 + i, widths[..., i], "decide") for i in range(arch.stages))
   return float(table.call + first + rest.sum(axis=1).mean())

@@ -16,13 +16,13 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.turns import in_turn, representative
 from asvit_jax.pacing import cache, running
-from asvit_jax.pacing.solving import Solver, check
+from asvit_jax.pacing.solving import Solver, check_reachable
 from asvit_jax.pacing.speeds import Speed
-from asvit_jax.pacing.table import described
+from asvit_jax.pacing.table import describe_network
 from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.calibration import Calibrator
 from asvit_jax.sparsity.complexity import dense_gmacs
-from asvit_jax.sparsity.counts import mean_of
+from asvit_jax.sparsity.schedule import mean_counts
 from asvit_jax.vit.images import batches
 
 DECIDING = 128  # images, at most, that choose among ways to prune
@@ -32,7 +32,7 @@ _ROUNDS = 7
 
 
 @dataclasses.dataclass(frozen=True)
-class Reached:
+class Paced:
   """What was found for a speed.
 
   Attributes:
@@ -58,7 +58,7 @@ def reach(network, images, speedups, batch, seed=0, times=None):
     times: the `Table` of a device, of this network and batch; by default that of this device.
 
   Returns:
-    A `Reached` for each speed-up.
+    A `Paced` for each speed-up.
 
   Raises:
     InputError: a speed-up that cannot be reached, images that are none, speed-ups whose results
@@ -68,12 +68,12 @@ def reach(network, images, speedups, batch, seed=0, times=None):
   given = list(batches(images, network.arch, network.preprocessing))
   if times is not None:
     _check_times(times, network)
-  table = times or cache.table(network, batch)
-  check(table, network.arch, speedups)  # before images run
+  table = times or cache.load_or_measure(network, batch)
+  check_reachable(table, network.arch, speedups)  # before images run
   calibrator = Calibrator(network, given)
-  solver = Solver(table, calibrator.some(DECIDING), seed)
+  solver = Solver(table, calibrator.subset(DECIDING), seed)
   timing = None if table.estimated else _Timing(network, given, batch)
-  found = [_one(speedup, solver, calibrator, timing) for speedup in speedups]
+  found = [_reach_one(speedup, solver, calibrator, timing) for speedup in speedups]
   for one, other in itertools.combinations(found, 2):
     if one.speed.budget == other.speed.budget:
       raise InputError(
@@ -84,15 +84,15 @@ def reach(network, images, speedups, batch, seed=0, times=None):
 
 
 def _check_times(times, network):
-  if times.network != described(network):
+  if times.network != describe_network(network):
     raise InputError(
       "the times are of another network: another architecture, compute type or way to prune; make "
       "them of the network that is calibrated"
     )
 
 
-def _one(speedup, solver, calibrator, timing):
-  """The `Reached` of a speed-up."""
+def _reach_one(speedup, solver, calibrator, timing):
+  """The `Paced` of a speed-up."""
   arch, dense = calibrator.arch, solver.table.dense
   log(f"speed-up {speedup:g}: {dense / speedup:.1f} of {dense:.1f} ms a batch")
   target = dense / speedup
@@ -100,7 +100,7 @@ def _one(speedup, solver, calibrator, timing):
   log(f"speed-up {speedup:g}: {candidate.execution} changes predictions least")
   found, nearest = None, None
   for correction in range(CORRECTIONS + 1):
-    result = _result(speedup, candidate, solver, calibrator, timing)
+    result = _evaluate(speedup, candidate, solver, calibrator, timing)
     if timing is None:
       log(
         f"speed-up {speedup:g}: predicted {result.speed.predicted:.2f} at "
@@ -128,14 +128,14 @@ def _one(speedup, solver, calibrator, timing):
       f"{correction + 1} tries; this device may be busy, or the network have too few tokens"
     )
   # Where the network's own weights say the same at this budget, they stay as they are.
-  scheduled = schedule.at(arch, found.speed.budget).stage_weights
+  scheduled = schedule.with_stage_weights(arch, found.speed.budget).stage_weights
   own = arch.stage_weights or (1.0,) * arch.stages
   same = candidate.weights == own and scheduled == arch.stage_weights
   return dataclasses.replace(found, weights=arch.stage_weights if same else candidate.weights)
 
 
-def _result(speedup, candidate, solver, calibrator, timing):
-  """The `Reached` of a `Candidate`, timed where `timing` is not None."""
+def _evaluate(speedup, candidate, solver, calibrator, timing):
+  """The `Paced` of a `Candidate`, timed where `timing` is not None."""
   arch = calibrator.arch
   exponents = dataclasses.replace(arch, stage_weights=candidate.weights).stage_exponents
   trial = calibrator.trial(candidate.ratio, exponents)
@@ -143,7 +143,7 @@ def _result(speedup, candidate, solver, calibrator, timing):
   if candidate.execution == running.FIXED:
     gmacs = calibrator.fixed_trial(counts).gmacs
   else:
-    counts = mean_of(trial.kept)
+    counts = mean_counts(trial.kept)
   reached = None if timing is None else timing(candidate.execution, counts, trial)
   predicted = solver.table.dense / candidate.predicted
   budget = min(gmacs / dense_gmacs(arch), 1.0)  # comparing tokens costs, too
@@ -157,7 +157,7 @@ def _result(speedup, candidate, solver, calibrator, timing):
     solver.table.batch,
     solver.table.device,
   )
-  return Reached(speed, trial.thresholds, candidate.weights)
+  return Paced(speed, trial.thresholds, candidate.weights)
 
 
 class _Timing:
@@ -179,11 +179,11 @@ class _Timing:
     # As users call it: what packed compiles follows from the counts, too.
     pruned = network.with_thresholds(trial.thresholds, counts=counts)
     if self._dense is None:
-      self._dense = _compiled(running.forward("dense"), network, images)
-    ours = _compiled(running.forward(execution), pruned, images)
+      self._dense = _compiled(running.forward_of("dense"), network, images)
+    ours = _compiled(running.forward_of(execution), pruned, images)
     calls = {
-      "dense": functools.partial(_run, self._dense, network, images),
-      "ours": functools.partial(_run, ours, pruned, images),
+      "dense": functools.partial(_run_program, self._dense, network, images),
+      "ours": functools.partial(_run_program, ours, pruned, images),
     }
     for call in calls.values():
       call()
@@ -206,5 +206,5 @@ def _compiled(forward, network, images):
   return jax.jit(forward).lower(network, images).compile()
 
 
-def _run(program, network, images):
+def _run_program(program, network, images):
   jax.block_until_ready(program(network, images))

@@ -14,7 +14,7 @@ from asvit_jax.core.progress import log
 from asvit_jax.pacing import prediction, running
 from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
-from asvit_jax.sparsity.counts import mean_of
+from asvit_jax.sparsity.schedule import mean_counts
 from asvit_jax.sparsity.search import divergence
 
 # Schedules are the network's own weights, or those that its score has for the budget, × e^(s·t),
@@ -95,7 +95,7 @@ class Solver:
       exponents = arch.stage_exponents
       ratio = _largest(self._fixed_ms(exponents), target) or 0.0
       share = gmacs(arch, jnp.asarray(_counts(arch, ratio, exponents), jnp.float32))
-      arch = schedule.at(self.arch, min(float(share) / dense_gmacs(arch), 1.0))
+      arch = schedule.with_stage_weights(self.arch, min(float(share) / dense_gmacs(arch), 1.0))
       if arch.stage_exponents == exponents:
         break
     return arch
@@ -138,7 +138,7 @@ class Solver:
     if found is None:
       return None
     ratio, predicted, trial = found
-    counts = mean_of(trial.kept)
+    counts = mean_counts(trial.kept)
     if self._dense is None:
       self._dense = self._calibrator.dense_logits()
     kl = divergence(self._dense, trial.logits)
@@ -195,7 +195,7 @@ def fastest(table, arch):
   return table.dense / min(least)
 
 
-def check(table, arch, speedups):
+def check_reachable(table, arch, speedups):
   """Raises InputError where one of several speed-ups cannot be reached, by prediction."""
   asked, most = max(speedups), fastest(table, arch)
   if asked > most:

@@ -16,11 +16,11 @@ import numpy as np
 from asvit_jax.core.progress import Progress, log
 from asvit_jax.core.promotion import usual
 from asvit_jax.core.turns import in_turn
-from asvit_jax.pacing.running import forward, groups
-from asvit_jax.sparsity import keeping
-from asvit_jax.sparsity.attending import Attending, Stage
+from asvit_jax.pacing.running import forward_of, group_sizes
 from asvit_jax.sparsity.executions import packed
-from asvit_jax.sparsity.executions.fixed_count import predicted, rows_of
+from asvit_jax.sparsity.executions.fixed_count import predict_from_tokens, rows_of_mask
+from asvit_jax.sparsity.gates import keep_best
+from asvit_jax.sparsity.pruning import Pruning, Stage
 
 WIDTHS, LEAST = 7, 16  # how many, and the least of them: a step of packed's
 ROUNDS = 7
@@ -68,7 +68,7 @@ class Table:
     device: what it is of, in words.
     platform: JAX's name of what the device is: "cpu", "gpu" or "tpu".
     estimated: whether a compiler estimated the times, and none was measured.
-    network: what they are of, see `described`.
+    network: what they are of, see `describe_network`.
     batch: images a batch.
     dense: ms of a batch of the dense network, as inference runs it.
     call: ms of calling any program, which those of the parts are without.
@@ -96,7 +96,7 @@ def widths(arch):
   return tuple(np.unique(np.linspace(least, tokens, WIDTHS).round().astype(int)).tolist())
 
 
-def described(network):
+def describe_network(network):
   """All of a `Network` that times depend on, as a dictionary for JSON."""
   architecture = {k: v for k, v in network.arch.to_json().items() if k not in _NO_MATTER}
   return {"architecture": architecture, "dtype": network.dtype}
@@ -115,7 +115,7 @@ def programs(network, batch, platform):
     "embed", of 0 tokens.
   """
   arch, found = network.arch, {}
-  for group in sorted(set(groups(arch, batch, platform).values())):
+  for group in sorted(set(group_sizes(arch, batch, platform).values())):
     images = jnp.zeros((group, *arch.image_shape), jnp.uint8)  # on the device already
     found[group, "embed", 0] = _embed, (network, images)
     for width in widths(arch):
@@ -128,7 +128,7 @@ def curves_of(arch, ms):
   return tuple(_curves(arch, group, ms) for group in sorted({group for group, _, _ in ms}))
 
 
-def measure(network, batch, rounds=ROUNDS):
+def measure_table(network, batch, rounds=ROUNDS):
   """Measures the `Table` of a network for a batch; each part is compiled once.
 
   Args:
@@ -138,23 +138,23 @@ def measure(network, batch, rounds=ROUNDS):
   """
   platform = jax.default_backend()
   images = jnp.zeros((batch, *network.arch.image_shape), jnp.uint8)
-  whole = {"dense": (forward("dense"), (network, images)), "call": (_nothing, (network, images))}
+  whole = {"dense": (forward_of("dense"), (network, images)), "call": (_nothing, (network, images))}
   functions = whole | programs(network, batch, platform)
   progress, calls = Progress("compiling parts, programs", len(functions)), {}
   for done, (key, (function, arguments)) in enumerate(functions.items(), 1):
     program = jax.jit(function).lower(*arguments).compile()
-    calls[key] = functools.partial(_call, program, arguments)
+    calls[key] = functools.partial(_run_program, program, arguments)
     calls[key]()
     progress.update(done)
   ms = {key: 1e3 * statistics.median(times) for key, times in in_turn(calls, rounds).items()}
   dense, call = ms.pop("dense"), ms.pop("call")
   ms = {key: max(time - call, _LEAST_MS) for key, time in ms.items()}
   log(f"the dense network takes {dense:.1f} ms for {batch} images")
-  device, of = jax.devices()[0].device_kind, described(network)
+  device, of = jax.devices()[0].device_kind, describe_network(network)
   return Table(device, platform, False, of, batch, dense, call, curves_of(network.arch, ms))
 
 
-def _call(program, arguments):
+def _run_program(program, arguments):
   jax.block_until_ready(program(*arguments))
 
 
@@ -178,7 +178,7 @@ def _parts(network, group, width):
   x = jnp.asarray(noise, network.dtype)
   stage = jax.jit(_before_stage)(network, x)
   # Handed in, or XLA would know that all are 1, and leave out what they change.
-  sizes = Attending.of(arch).first_sizes(group, width)
+  sizes = Pruning.of(arch).first_sizes(group, width)
   functions = {"block": _blocks, "last": _last}
   if arch.prune_inside:
     functions |= {"attended": _attended, "fed_forward": _fed_forward}
@@ -222,36 +222,36 @@ def _fed_forward(network, x, sizes):
 
 @usual
 def _last(network, x, sizes):
-  return predicted(network.model, x, _attend(network.arch, sizes)).logits
+  return predict_from_tokens(network.model, x, _attend(network.arch, sizes)).logits
 
 
 @usual
 def _before_stage(network, x):
   """The `Stage` after a block."""
-  attending = Attending.of(network.arch)
-  x, evidence = network.model.blocks[0].attended(x, attending.dense)
+  pruning = Pruning.of(network.arch)
+  x, cache = network.model.blocks[0].attended(x, pruning.dense)
   present = jnp.ones(x.shape[:2], jnp.float32)
-  return Stage(x, attending.first_sizes(*x.shape[:2]), present, evidence)
+  return Stage(x, pruning.first_sizes(*x.shape[:2]), present, cache)
 
 
 @usual
 def _stage(network, stage):
   """What a stage of fixed execution does that keeps two thirds of the patches."""
-  attending, count = Attending.of(network.arch), _two_thirds(network.arch, stage)
+  pruning, count = Pruning.of(network.arch), _two_thirds(network.arch, stage)
   stage = dataclasses.replace(stage, present=jnp.ones(stage.present.shape, jnp.float32))
-  similarity = attending.similarity(stage)
-  keep = keeping.best(attending.scores(stage, similarity), stage.present, count)
-  rows, gone = rows_of(keep, count), rows_of(~keep, keep.shape[1] - count)
-  return attending.compacted(stage, keep.astype(jnp.float32), rows, similarity, gone)
+  similarity = pruning.similarity(stage)
+  keep = keep_best(pruning.scores(stage, similarity), stage.present, count)
+  rows, gone = rows_of_mask(keep, count), rows_of_mask(~keep, keep.shape[1] - count)
+  return pruning.compact(stage, keep.astype(jnp.float32), rows, similarity, gone)
 
 
 @usual
 def _decide(network, stage):
   """What a stage of packed execution does before a group runs on at two thirds of the patches."""
   count = _two_thirds(network.arch, stage)
-  rows = packed.decide(network.model, 0, stage)
+  rows = packed.apply_stage(network.model, 0, stage)
   n = rows.keep.shape[1]
-  if Attending.of(network.arch).compacts:
+  if Pruning.of(network.arch).compacts:
     return rows._replace(x=rows.x[:, :count], sizes=rows.sizes[:, :count])
   source = jnp.sort(jnp.where(rows.keep, jnp.arange(n), n - 1), axis=1)[:, :count]
   x = jnp.take_along_axis(rows.x, source[..., None], axis=1)
@@ -267,4 +267,4 @@ def _two_thirds(arch, stage):
 
 
 def _attend(arch, sizes):
-  return functools.partial(Attending.of(arch).dense, sizes=sizes)
+  return functools.partial(Pruning.of(arch).dense, sizes=sizes)

@@ -11,8 +11,6 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity import keeping, schedule
-from asvit_jax.sparsity.attending import Attending
 from asvit_jax.sparsity.complexity import (
   check_budget,
   gmacs,
@@ -21,7 +19,10 @@ from asvit_jax.sparsity.complexity import (
   uniform_ratio,
 )
 from asvit_jax.sparsity.executions import in_place
-from asvit_jax.sparsity.executions.cache_sized import CACHED, images_at_once
+from asvit_jax.sparsity.executions.grouped import CACHED, images_at_once
+from asvit_jax.sparsity.gates import keep_above, keep_best
+from asvit_jax.sparsity.pruning import Pruning
+from asvit_jax.sparsity.schedule import with_stage_weights
 from asvit_jax.vit.images import batches, normalized
 
 MAX_IMAGES = 1024  # evenly spaced; more move the thresholds less than the images' own spread
@@ -68,7 +69,7 @@ class Calibrator:
 
   def __init__(self, network, images):
     self.arch = network.arch
-    # How hard stages cut decides nothing that is compiled.
+    # Compiled programs do not depend on the stage weights.
     arch = dataclasses.replace(network.arch, stage_weights=())
     network = dataclasses.replace(network, arch=arch)
     self._network = network.with_thresholds(np.zeros(arch.stages))
@@ -88,7 +89,7 @@ class Calibrator:
   def _valid(self):
     return np.concatenate(self._valid_of)
 
-  def some(self, most):
+  def subset(self, most):
     """A `Calibrator` on evenly spaced groups of at most `most` images, or on one group."""
     chosen = np.flatnonzero([valid.any() for valid in self._valid_of])
     size = max(len(valid) for valid in self._valid_of)
@@ -106,7 +107,7 @@ class Calibrator:
       InputError: a budget that cannot be met.
     """
     check_budget(self.arch, budget)
-    arch = schedule.at(self.arch, budget)
+    arch = with_stage_weights(self.arch, budget)
     target = target_gmacs(arch, budget)
     best, miss = None, float("inf")
     low, high = 0.0, 1.0
@@ -195,7 +196,7 @@ class Calibrator:
 
 
 def _in_groups(arch, images):
-  """Splits images into groups that fit a CPU's cache, see `cache_sized`; one group elsewhere."""
+  """Splits images into groups that fit a CPU's cache, see `grouped`; one group elsewhere."""
   if jax.default_backend() != "cpu":
     return [images]
   return np.split(images, len(images) // images_at_once(arch, len(images), CACHED))
@@ -210,20 +211,20 @@ def _before_first_stage(network, images):
 @jax.jit
 @usual
 def _scores(network, stage):
-  return Attending.of(network.arch).scores(stage)[:, network.arch.prefix_tokens :]
+  return Pruning.of(network.arch).scores(stage)[:, network.arch.prefix_tokens :]
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
 def _after_stage(network, stage, limit, index, fixed=False):
   """The `Stage` after one that keeps the scores above `limit`, or, if `fixed`, the best `limit`."""
-  arch, attending = network.arch, Attending.of(network.arch)
-  similarity = attending.similarity(stage)
-  scores = attending.scores(stage, similarity)
+  arch, pruning = network.arch, Pruning.of(network.arch)
+  similarity = pruning.similarity(stage)
+  scores = pruning.scores(stage, similarity)
   if fixed:  # the scores before the patches are infinite
-    keep = keeping.best(scores, stage.present, arch.prefix_tokens + limit)
+    keep = keep_best(scores, stage.present, arch.prefix_tokens + limit)
   else:
-    keep = keeping.over(scores, stage.present, limit, arch.count_multiple)
+    keep = keep_above(scores, stage.present, limit, arch.count_multiple)
   keep = keep[:, arch.prefix_tokens :].astype(jnp.float32)
   return in_place.after_stage(network.model, index, stage, keep, similarity=similarity)
 
@@ -235,19 +236,27 @@ def _kept(scores, present, threshold, multiple, prefix):
   always = ((0, 0), (prefix, 0))
   scores = jnp.pad(scores, always, constant_values=jnp.inf)
   present = jnp.pad(present, always, constant_values=True)
-  return keeping.over(scores, present, threshold, multiple)[:, prefix:]
+  return keep_above(scores, present, threshold, multiple)[:, prefix:]
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 @usual
 def _logits(network, stage, limit, index, fixed=False):
-  return in_place.logits(network.model, _after_stage(network, stage, limit, index, fixed))
+  """(b, classes) logits of images whose last stage, `index`, is at `stage`; see `_after_stage`."""
+  last = _after_stage(network, stage, limit, index, fixed)
+  keep = last.present[:, network.arch.prefix_tokens :]
+  attend = Pruning.of(network.arch).among(keep, last.sizes)
+  return in_place.finish(network.model, last.x, attend, [keep]).logits
 
 
 @jax.jit
 @usual
 def _dense_logits(network, stage):
-  return in_place.dense_logits(network.model, stage)
+  """(b, classes) logits of the dense network from its first `Stage`."""
+  model, first, x = network.model, network.arch.prune_before[0], stage.x
+  if network.arch.prune_inside:
+    x = model.blocks[first - 1].fed_forward(x)
+  return in_place.finish_dense(model, first, x).logits
 
 
 def _evenly(count, most):

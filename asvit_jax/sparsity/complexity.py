@@ -20,7 +20,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.reductions import REDUCTIONS
-from asvit_jax.sparsity.scores import SCORES
+from asvit_jax.sparsity.scores import SCORES, uses_similarity
 from asvit_jax.vit.stems import STEMS
 
 
@@ -87,10 +87,10 @@ def similarity_gmacs(arch, tokens):
   """
   parts = SCORES[arch.score], REDUCTIONS[arch.reduction]
   width = arch.width / arch.heads if any(part.uses_keys for part in parts) else 0
-  width += arch.width if any(getattr(part, "uses_similarity", False) for part in parts) else 0
+  width += arch.width if any(uses_similarity(part) for part in parts) else 0
   if not width:
     return 0.0
-  compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Attending`
+  compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Pruning`
   return 1e-9 * width * (compared**2).sum(axis=-1)
 
 

@@ -9,8 +9,8 @@ from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import Progress, log
-from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.complexity import check_budget, target_gmacs, uniform_ratio
+from asvit_jax.sparsity.schedule import mean_counts, with_stage_weights
 
 TRIALS = 40
 # Of the logarithms of the weights, and how it adapts (Rechenberg's rule: one in five improves).
@@ -30,6 +30,8 @@ class Found:
     trials: number of candidates.
     seed: seed of the search.
     images: number of images.
+    gmacs: mean GMACs per image with the best weights.
+    counts: mean number of patches that each stage keeps with the best weights, rounded.
   """
 
   stage_weights: tuple[float, ...]
@@ -38,6 +40,8 @@ class Found:
   trials: int
   seed: int
   images: int
+  gmacs: float
+  counts: tuple[int, ...]
 
 
 def search(calibrator, budget, trials=TRIALS, seed=0):
@@ -59,28 +63,31 @@ def search(calibrator, budget, trials=TRIALS, seed=0):
     InputError: a budget that cannot be met.
   """
   check_budget(calibrator.arch, budget)
-  arch = schedule.at(calibrator.arch, budget)
+  arch = with_stage_weights(calibrator.arch, budget)
   rng = np.random.default_rng(seed)
   evaluate = _Evaluation(calibrator, target_gmacs(arch, budget))
   best = np.log(np.array(arch.stage_weights or (1.0,) * arch.stages))
-  before = least = evaluate(np.exp(best))
+  before, best_trial = evaluate(np.exp(best))
+  least = before
   step = _STEP
   progress = Progress("searching, candidates", trials)
   for done in range(1, trials + 1):
     candidate = best + step * rng.standard_normal(arch.stages)
     candidate -= candidate.mean()  # a common factor is undone by the ratio
-    divergence = evaluate(np.exp(candidate))
-    if divergence < least:
-      best, least, step = candidate, divergence, step * _AFTER_SUCCESS
+    found, trial = evaluate(np.exp(candidate))
+    if found < least:
+      best, least, best_trial, step = candidate, found, trial, step * _AFTER_SUCCESS
       log(f"candidate {done}: KL {least:.5f} (began at {before:.5f}), weights {_text(best)}")
     else:
       step *= _AFTER_FAILURE
     progress.update(done)
   weights = tuple(float(f"{w:.4g}") for w in np.exp(best))
-  return Found(weights, least, before, trials, seed, len(evaluate.dense))
+  counts = mean_counts(best_trial.kept)
+  images = len(evaluate.dense)
+  return Found(weights, least, before, trials, seed, images, best_trial.gmacs, counts)
 
 
-def check(trials, seed):
+def check_arguments(trials, seed):
   """Raises InputError unless the number of trials and the seed are integers from 0 on."""
   for name, value in (("trials", trials), ("seed", seed)):
     if not sizes.is_whole(value) or value < 0:
@@ -88,7 +95,7 @@ def check(trials, seed):
 
 
 class _Evaluation:
-  """Function of stage weights that returns their KL divergence at the target GMACs."""
+  """Function of stage weights: their KL divergence at the target GMACs, and the `Trial`."""
 
   def __init__(self, calibrator, target):
     self._calibrator, self._target = calibrator, target
@@ -103,7 +110,7 @@ class _Evaluation:
       if abs(trial.gmacs / self._target - 1) < _TOLERANCE:
         break
       self._aim += self._target - trial.gmacs
-    return divergence(self.dense, trial.logits)
+    return divergence(self.dense, trial.logits), trial
 
 
 def divergence(dense, pruned):

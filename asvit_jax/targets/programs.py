@@ -19,7 +19,7 @@ from asvit_jax.data import sources
 from asvit_jax.evaluation import one_pass
 from asvit_jax.network import Network
 from asvit_jax.optimizers import building, groups
-from asvit_jax.sparsity import complexity, counts, dial, schedule
+from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.targets import compiling
 from asvit_jax.training import summary
@@ -143,9 +143,9 @@ def compile_inference(target, arch, variant, dtype, budget, batch, executions):
   Raises:
     InputError: the budget cannot be met, or the compiler fails.
   """
-  scheduled = schedule.at(arch, budget)
+  scheduled = schedule.with_stage_weights(arch, budget)
   ratio = complexity.uniform_ratio(scheduled, complexity.target_gmacs(arch, budget))
-  fixed = [counts.uniform(scheduled, ratio)]
+  fixed = [schedule.uniform_counts(scheduled, ratio)]
   network = Network(arch, vit.specs(arch), dtype, variant=variant, counts=fixed)
   device = compiling.devices(target)[0]
 
@@ -189,7 +189,7 @@ def untrained(plan):
   check_budget(arch, plan.budget)
   if plan.budget_range is None:
     return network
-  budgets = dial.spread(*plan.budget_range, plan.budget)
+  budgets = schedule.budgets_of_range(*plan.budget_range, plan.budget)
   rows = jax.ShapeDtypeStruct((len(budgets), arch.stages), jnp.float32)
   return dataclasses.replace(network, params=params | {"thresholds": rows}, budgets=tuple(budgets))
 

@@ -55,7 +55,7 @@ def estimated_times(network, target, batch=speeds.BATCH):
     ms = {(group, part, width): value for group, part, width, value in answer["ms"]}
     curves = table.curves_of(network.arch, ms)
     device = f"{target.kind}, by its compiler's estimates"
-    of = table.described(network)
+    of = table.describe_network(network)
     found = table.Table(device, "tpu", True, of, batch, 0.0, 0.0, curves)
     whole = dataclasses.replace(network.arch, prune_before=(), stage_weights=())
     return dataclasses.replace(found, dense=prediction.fixed_ms(found, whole, ()))
@@ -67,7 +67,7 @@ def estimated_times(network, target, batch=speeds.BATCH):
     "jax": jax.__version__,
     "libtpu": importlib.metadata.version("libtpu"),
   }
-  return cache.kept(network, batch, of, estimated)
+  return cache.load_or_make(network, batch, of, estimated)
 
 
 def tpu_target(name):

@@ -16,7 +16,7 @@ from asvit_jax.losses import class_weights
 from asvit_jax.network import Network, load_configured
 from asvit_jax.optimizers import groups
 from asvit_jax.run.layout import has_checkpoint
-from asvit_jax.sparsity import dial
+from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.calibration import MAX_IMAGES
 from asvit_jax.sparsity.complexity import check_budget
 
@@ -105,8 +105,8 @@ def _first_network(plan, classes, source):
     )
     sources.check_order(network.classes, plan.data, source)
   else:
-    network = Network(
-      plan.arch, {}, plan.model.dtype, plan.preprocessing, variant=plan.model.variant
+    network = Network.without_params(
+      plan.arch, plan.model.dtype, plan.preprocessing, plan.model.variant
     )
   arch = network.arch
   if plan.budget is not None:
@@ -125,7 +125,7 @@ def _first_network(plan, classes, source):
   )
   if plan.budget_range is None:
     return network, was_pruned
-  budgets = dial.spread(*plan.budget_range, plan.budget)
+  budgets = schedule.budgets_of_range(*plan.budget_range, plan.budget)
   rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # until they are calibrated
   return network.with_thresholds(rows, budgets), was_pruned
 

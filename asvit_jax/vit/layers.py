@@ -1,7 +1,7 @@
 """The layers of a block. They act on the last axis only, and so on any layout of tokens.
 
 Attention itself is an argument: `attend`, a function of (q, k, v), each (..., h, c), that returns
-(context, scores). Only that function knows the token layout; `sparsity.attending` has one for each
+(context, scores). Only that function knows the token layout; `sparsity.pruning` has one for each
 execution.
 """
 

@@ -27,7 +27,7 @@ NAMES = (
   "theirs_in_a_file:part",
   "theirs_imported:part",
   "subprocess:Popen",
-  "asvit_jax.sparsity.scores.class_attention:class_attention",
+  "asvit_jax.sparsity.scores:class_attention",
   "x:$(touch mark)",
 )
 FOREIGN = NAMES[:2]
@@ -211,7 +211,7 @@ def mine(directory, monkeypatch):
   """A module with a score of one's own, `my_own_parts:score`."""
   monkeypatch.syspath_prepend(directory)
   (directory / "my_own_parts.py").write_text(
-    "from asvit_jax.sparsity.scores.class_attention import class_attention as score\n"
+    "from asvit_jax.sparsity.scores import class_attention as score\n"
   )
   return "my_own_parts:score"
 

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from asvit_jax.pacing import prediction, running
-from asvit_jax.sparsity.executions import cache_sized, packed
+from asvit_jax.sparsity.executions import grouped, packed
 
 BATCH = 8
 ARCHS = {
@@ -22,9 +22,9 @@ ARCHS = {
 def arch(request, monkeypatch):
   found = ARCHS[request.param]
   image = 4 * (found.prefix_tokens + found.patches) * found.hidden
-  monkeypatch.setattr(cache_sized, "CACHED_PACKED", 2 * image)  # groups of 2
+  monkeypatch.setattr(grouped, "CACHED_PACKED", 2 * image)  # groups of 2
   monkeypatch.setattr(packed, "STEP", 5)
-  monkeypatch.setattr(cache_sized, "FEW", 0)
+  monkeypatch.setattr(grouped, "FEW", 0)
   return found
 
 
@@ -90,6 +90,6 @@ def test_batches_of_many_images_are_drawn_by_the_seed(arch):
 
 def test_times_between_widths_are_interpolated_and_never_fall(arch):
   table = paced.table(arch, BATCH)
-  curves = table.of(running.groups(arch, BATCH, paced.PLATFORM)["fixed"])
+  curves = table.of(running.group_sizes(arch, BATCH, paced.PLATFORM)["fixed"])
   rough = type(curves)(2, 1.0, (4, 8, 16), {"block": (1.0, 3.0, 2.0)})
   assert [float(rough.at("block", n)) for n in (2, 4, 6, 8, 12, 16, 20)] == [1, 1, 2, 3, 3, 3, 3]

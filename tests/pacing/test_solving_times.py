@@ -14,7 +14,7 @@ from asvit_jax.network import Network
 from asvit_jax.pacing import prediction, reaching, solving
 from asvit_jax.sparsity import schedule
 from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
-from asvit_jax.sparsity.executions import cache_sized, packed
+from asvit_jax.sparsity.executions import grouped, packed
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
 
 ARCH = tiny.arch()
@@ -30,7 +30,7 @@ COST = {
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
   monkeypatch.setattr(packed, "STEP", 3)
-  monkeypatch.setattr(cache_sized, "FEW", 0)
+  monkeypatch.setattr(grouped, "FEW", 0)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,14 @@ def test_trials_of_equal_counts_are_the_fixed_execution(pixels, changes):
 
 
 def test_some_of_the_images_are_calibrated_on_as_they_are(network, pixels, calibrator):
-  fewer = calibrator.some(10)
+  fewer = calibrator.subset(10)
   assert 0 < fewer.images <= 10
   ours, whole = fewer.trial(0.7), calibrator.trial(0.7)
   assert whole.kept.shape == (48, 3)
   assert ours.kept.shape == (fewer.images, 3)
   masked = network.with_thresholds(whole.thresholds)(pixels, "masked")
   np.testing.assert_array_equal(whole.kept, masked.kept)
-  assert calibrator.some(1000).trial(0.7).gmacs == whole.gmacs
+  assert calibrator.subset(1000).trial(0.7).gmacs == whole.gmacs
 
 
 @pytest.mark.parametrize("speedup", [1.1, 1.4, 1.9])
@@ -151,7 +151,7 @@ def test_schedules_begin_with_that_of_the_budget_that_the_time_leads_to(pixels, 
     weights = solver.scheduled(target).stage_weights
     found = solver.solved("fixed", weights, target)
     share = float(gmacs(arch, np.array(found.counts, np.float32))) / dense_gmacs(arch)
-    expected = schedule.at(arch, share).stage_weights
+    expected = schedule.with_stage_weights(arch, share).stage_weights
     np.testing.assert_allclose(weights, expected, rtol=0.1)
     scheduled.append(weights)
   assert scheduled[0][0] < scheduled[1][0]  # the less is to go, the more of it late
@@ -183,8 +183,13 @@ def test_packed_is_tried_beside_the_best_schedule_of_fixed_only(calibrator, monk
 
 
 def test_packed_programs_of_calls_have_the_widths_that_the_counts_say(monkeypatch):
-  means, ladder = [], packed.ladder
-  monkeypatch.setattr(packed, "ladder", lambda *given: means.append(given[2]) or ladder(*given))
+  means, choose = [], packed.choose_widths
+
+  def noted(top, step, mean):
+    means.append(mean)
+    return choose(top, step, mean)
+
+  monkeypatch.setattr(packed, "choose_widths", noted)
   network = tiny.network(ARCH).with_counts((11, 6, 2))
   network(np.zeros((3, 32, 32, 3), np.uint8), "packed")
   assert set(means) == {12, 7, 3}  # with the class token

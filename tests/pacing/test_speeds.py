@@ -189,7 +189,7 @@ class Untouchable:
   ],
 )
 def test_bad_input_is_refused_before_any_work(given, said, monkeypatch):
-  monkeypatch.setattr("asvit_jax.pacing.cache.table", None)
+  monkeypatch.setattr("asvit_jax.pacing.cache.load_or_measure", None)
   with pytest.raises(InputError, match=said) as error:
     tiny.network(ARCH).calibrate(Untouchable(), **given)
   assert "\n" not in str(error.value)

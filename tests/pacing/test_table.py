@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 from asvit_jax.pacing import running, table
-from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.executions import cache_sized
+from asvit_jax.sparsity.executions import grouped
+from asvit_jax.sparsity.pruning import Pruning
 
 BATCH = 4
 
@@ -19,7 +19,7 @@ def test_the_parts_in_a_row_are_the_dense_network(changes):
   network = tiny.network(tiny.arch(depth=5, **changes)).dense
   images = np.random.default_rng(0).integers(0, 256, (3, *network.arch.image_shape), np.uint8)
   x = halves = table._embed(network, images)
-  sizes = Attending.of(network.arch).first_sizes(*x.shape[:2])
+  sizes = Pruning.of(network.arch).first_sizes(*x.shape[:2])
   assert (sizes is not None) == (network.arch.reduction == "merge")
   for block in network.model.blocks[:4]:
     halves, _ = block.attended(halves, table._attend(network.arch, sizes))
@@ -28,15 +28,15 @@ def test_the_parts_in_a_row_are_the_dense_network(changes):
   np.testing.assert_allclose(x, halves, atol=1e-5)
   expected = network(images, "dense").logits
   np.testing.assert_allclose(table._last(network, x, sizes), expected, atol=1e-4)
-  np.testing.assert_allclose(running.forward("dense")(network, images), expected, atol=1e-4)
+  np.testing.assert_allclose(running.forward_of("dense")(network, images), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"prune_inside": True, "reduction": "merge"}])
 def test_every_part_is_timed_at_every_width(changes, monkeypatch):
   arch = tiny.arch(depth=3, prune_before=(1, 2), **changes)
   image = 4 * (arch.prefix_tokens + arch.patches) * arch.hidden
-  monkeypatch.setattr(cache_sized, "CACHED_PACKED", 2 * image)
-  found = table.measure(tiny.network(arch).dense, BATCH, rounds=1)
+  monkeypatch.setattr(grouped, "CACHED_PACKED", 2 * image)
+  found = table.measure_table(tiny.network(arch).dense, BATCH, rounds=1)
   (curves,) = found.curves
   assert (found.batch, curves.group) == (BATCH, 2)
   halves = {"attended", "fed_forward"} if arch.prune_inside else set()
@@ -68,7 +68,7 @@ def test_a_stage_leaves_two_thirds_of_the_patches(changes):
   left, sizes = table._stage(network, stage)
   assert left.shape == (2, 9, 24)
   # A threshold that leaves as many makes packed's the same.
-  scores = np.asarray(Attending.of(network.arch).scores(stage))
+  scores = np.asarray(Pruning.of(network.arch).scores(stage))
   assert len(np.unique(scores[:1])) > 9
   one = jax.tree.map(lambda a: a[:1], stage)
   threshold = np.sort(scores[0])[-10:-8].mean()

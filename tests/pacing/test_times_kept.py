@@ -9,7 +9,7 @@ import tiny
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.pacing import cache, running
-from asvit_jax.pacing.table import PARTS, Curves, Table, described, widths
+from asvit_jax.pacing.table import PARTS, Curves, Table, describe_network, widths
 
 ARCH = tiny.arch()
 BATCH = 4
@@ -18,11 +18,11 @@ BATCH = 4
 def measured(network, batch):
   """A `Table` at the widths that are measured."""
   arch, at, found = network.arch, widths(network.arch), []
-  for group in sorted(set(running.groups(arch, batch, "cpu").values())):
+  for group in sorted(set(running.group_sizes(arch, batch, "cpu").values())):
     names = PARTS if arch.prune_inside else ("block", "stage", "decide", "last")
     parts = {name: tuple(paced.PARTS[name](n) for n in at) for name in names}
     found.append(Curves(group, 0.3, at, parts))
-  return Table("cpu", "cpu", False, described(network), batch, 12.5, 0.01, tuple(found))
+  return Table("cpu", "cpu", False, describe_network(network), batch, 12.5, 0.01, tuple(found))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def calls(monkeypatch, tmp_path):
     found.append(batch)
     return measured(network, batch)
 
-  monkeypatch.setattr(cache, "measure", measure)
+  monkeypatch.setattr(cache, "measure_table", measure)
   monkeypatch.setenv("ASVIT_CACHE", str(tmp_path / "kept"))
   return found
 
@@ -47,28 +47,29 @@ def calls(monkeypatch, tmp_path):
 @pytest.fixture
 def file(calls, network, tmp_path):
   """The file of a table that was kept."""
-  cache.table(network, BATCH)
+  cache.load_or_measure(network, BATCH)
   calls.clear()
   (found,) = (tmp_path / "kept" / "latency").iterdir()
   return found
 
 
 def test_what_was_measured_is_read_again(file, calls, network, capsys):
-  assert cache.table(network, BATCH) == measured(network, BATCH)
+  assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
   assert calls == []
   assert str(file) in capsys.readouterr().err
 
 
 def test_another_network_batch_or_type_is_measured_by_itself(file, calls, network):
   wider = tiny.network(tiny.arch(width=48)).dense
-  cache.table(wider, BATCH)
-  cache.table(network, 2 * BATCH)
-  cache.table(dataclasses.replace(network, dtype="bfloat16"), BATCH)
-  cache.table(tiny.network(tiny.arch(prune_inside=True)).dense, BATCH)
+  cache.load_or_measure(wider, BATCH)
+  cache.load_or_measure(network, 2 * BATCH)
+  cache.load_or_measure(dataclasses.replace(network, dtype="bfloat16"), BATCH)
+  cache.load_or_measure(tiny.network(tiny.arch(prune_inside=True)).dense, BATCH)
   assert calls == [BATCH, 2 * BATCH, BATCH, BATCH]
   assert len(list(file.parent.iterdir())) == 5
   # Where it prunes, and how hard, decides no time of a part.
-  cache.table(tiny.network(tiny.arch(prune_before=(1, 4), stage_weights=(1, 2))).dense, BATCH)
+  elsewhere = tiny.network(tiny.arch(prune_before=(1, 4), stage_weights=(1, 2))).dense
+  cache.load_or_measure(elsewhere, BATCH)
   assert len(calls) == 4
 
 
@@ -105,11 +106,11 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_cannot_be_used_is_measured_anew_with_a_warning(file, calls, network, damage, capsys):
   file.write_text(DAMAGES[damage](file.read_text()))
-  assert cache.table(network, BATCH) == measured(network, BATCH)
+  assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
   assert calls == [BATCH]
   said = capsys.readouterr().err
   assert said.count("warning: times kept of before cannot be used") == 1
-  assert cache.table(network, BATCH) == measured(network, BATCH)  # and was kept again
+  assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)  # and was kept again
   assert calls == [BATCH]
 
 
@@ -119,7 +120,7 @@ def test_where_nothing_can_be_written_it_is_measured_each_time(
   (tmp_path / "file").write_text("")
   monkeypatch.setenv("ASVIT_CACHE", str(tmp_path / "file" / "below"))
   for _ in range(2):
-    assert cache.table(network, BATCH) == measured(network, BATCH)
+    assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
   assert calls == [BATCH, BATCH]
   assert "warning: the times of cpu are not kept" in capsys.readouterr().err
 
@@ -129,7 +130,7 @@ def test_a_cache_without_a_place_is_a_warning(calls, network, monkeypatch, capsy
     raise InputError("no home directory")
 
   monkeypatch.setattr(cache, "directory", nowhere)
-  assert cache.table(network, BATCH) == measured(network, BATCH)
+  assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
   assert "times are not kept (no home directory): set ASVIT_CACHE" in capsys.readouterr().err
 
 

@@ -3,9 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.attentions import ATTENTIONS
-from asvit_jax.sparsity.attentions.softmax import EPSILON, softmax
+from asvit_jax.sparsity.attentions import ATTENTIONS, EPSILON, softmax
+from asvit_jax.sparsity.pruning import Pruning
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
 
@@ -13,19 +12,19 @@ B, N, H, C = 2, 9, 3, 8  # token 0 is the class token
 
 
 @pytest.fixture(params=list(ATTENTIONS))
-def attending(request):
+def pruning(request):
   """Every attention of the table, with the paper's score."""
   return with_attention(request.param)
 
 
 def with_attention(name):
-  return Attending(ATTENTIONS[name], SCORES["class_attention"], REDUCTIONS["drop"])
+  return Pruning(ATTENTIONS[name], SCORES["class_attention"], REDUCTIONS["drop"])
 
 
 def of_patches(attended):
   """(context, the paper's scores of the patch tokens)."""
-  context, evidence = attended
-  return context, evidence.gathered[:, 1:]
+  context, cache = attended
+  return context, cache.score[:, 1:]
 
 
 def qkv(seed=0, scale=2.0, dtype=np.float32):
@@ -49,15 +48,15 @@ def with_logits_of(logit, q, keep):
   return direction * (logit / np.abs(aligned).max())
 
 
-def test_masked_with_everything_kept_equals_dense(attending):
-  context, scores = of_patches(attending.masked(*qkv(), jnp.ones((B, N))))
-  expected_context, expected_scores = of_patches(attending.dense(*qkv()))
+def test_masked_with_everything_kept_equals_dense(pruning):
+  context, scores = of_patches(pruning.masked(*qkv(), jnp.ones((B, N))))
+  expected_context, expected_scores = of_patches(pruning.dense(*qkv()))
   np.testing.assert_allclose(context, expected_context, atol=1e-5)
   np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
 
 
 def test_masked_is_the_formula_of_the_paper_where_logits_are_moderate():
-  attending = with_attention("softmax")
+  pruning = with_attention("softmax")
   # The paper subtracts the largest logit of all; the library that of the kept ones, see `masked`.
   inputs = qkv(scale=0.7)
   q, k, v = (np.asarray(x, np.float64) for x in inputs)
@@ -66,33 +65,33 @@ def test_masked_is_the_formula_of_the_paper_where_logits_are_moderate():
   logits = np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(C)
   mass = np.exp(logits - logits.max(axis=-1, keepdims=True)) * visible
   weights = (mass + 1e-6 / N) / (mass.sum(axis=-1, keepdims=True) + 1e-6)
-  context, _ = of_patches(attending.masked(*inputs, jnp.asarray(keep)))
+  context, _ = of_patches(pruning.masked(*inputs, jnp.asarray(keep)))
   np.testing.assert_allclose(context, np.einsum("bhqk,bkhc->bqhc", weights, v), atol=3e-5)
 
 
-def test_masked_equals_dense_attention_over_the_kept_tokens_alone(attending):
+def test_masked_equals_dense_attention_over_the_kept_tokens_alone(pruning):
   q, k, v = qkv()
-  context, scores = of_patches(attending.masked(q, k, v, jnp.asarray(keep_mask())))
+  context, scores = of_patches(pruning.masked(q, k, v, jnp.asarray(keep_mask())))
   for image, keep in enumerate(keep_mask() > 0):
     alone = (x[image : image + 1, keep] for x in (q, k, v))
-    expected_context, expected_scores = of_patches(attending.dense(*alone))
+    expected_context, expected_scores = of_patches(pruning.dense(*alone))
     np.testing.assert_allclose(context[image, keep], expected_context[0], atol=1e-5)
     np.testing.assert_allclose(scores[image, keep[1:]], expected_scores[0], atol=1e-5)
 
 
-def test_prefix_equals_dense_attention_over_the_first_tokens_alone(attending):
+def test_prefix_equals_dense_attention_over_the_first_tokens_alone(pruning):
   q, k, v = qkv()
   counts = (9, 4)
-  context, scores = of_patches(attending.prefix(q, k, v, jnp.asarray(counts)))
+  context, scores = of_patches(pruning.prefix(q, k, v, jnp.asarray(counts)))
   for image, count in enumerate(counts):
     alone = (x[image : image + 1, :count] for x in (q, k, v))
-    expected_context, expected_scores = of_patches(attending.dense(*alone))
+    expected_context, expected_scores = of_patches(pruning.dense(*alone))
     np.testing.assert_allclose(context[image, :count], expected_context[0], atol=1e-5)
     np.testing.assert_allclose(scores[image, : count - 1], expected_scores[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("logit", [1.0, 50.0, 500.0])
-def test_a_pruned_token_moves_kept_ones_by_no_more_than_epsilon(attending, logit):
+def test_a_pruned_token_moves_kept_ones_by_no_more_than_epsilon(pruning, logit):
   q, k, v = qkv()
   keep = keep_mask()
   pruned = keep[..., None, None] == 0
@@ -101,8 +100,8 @@ def test_a_pruned_token_moves_kept_ones_by_no_more_than_epsilon(attending, logit
   logits = np.einsum("bqhc,bkhc->bhqk", q, other_k) / np.sqrt(C)
   assert np.abs(logits * (keep == 0)[:, None, None]).max() > logit / 2
 
-  context, scores = of_patches(attending.masked(q, k, v, jnp.asarray(keep)))
-  moved_context, moved_scores = of_patches(attending.masked(q, other_k, other_v, jnp.asarray(keep)))
+  context, scores = of_patches(pruning.masked(q, k, v, jnp.asarray(keep)))
+  moved_context, moved_scores = of_patches(pruning.masked(q, other_k, other_v, jnp.asarray(keep)))
   moved = np.abs(moved_context - context)[keep > 0]
   assert moved.max() <= 1.1 * 10.0 * EPSILON
   patch_keep = keep[:, 1:] > 0
@@ -110,13 +109,13 @@ def test_a_pruned_token_moves_kept_ones_by_no_more_than_epsilon(attending, logit
   assert moved.max() <= 10 * EPSILON
 
 
-def test_gradients_stay_finite_however_large_a_pruned_logit_is(attending):
+def test_gradients_stay_finite_however_large_a_pruned_logit_is(pruning):
   q, k, v = qkv()
   keep = keep_mask()
   k = jnp.where(keep[..., None, None] == 0, with_logits_of(500.0, q, keep), k)
 
   def total(q, k, v, keep):
-    context, scores = of_patches(attending.masked(q, k, v, keep))
+    context, scores = of_patches(pruning.masked(q, k, v, keep))
     return (context**2).sum() + scores.sum()
 
   grads = jax.grad(total, argnums=(0, 1, 2, 3))(q, k, v, jnp.asarray(keep))
@@ -139,16 +138,14 @@ def test_what_the_mask_feels_of_a_pruned_token_is_exact_up_to_a_bound(logit, exp
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("execution", ["dense", "masked"])
-def test_scores_are_float32_between_zero_and_the_largest_class_attention(
-  attending, execution, dtype
-):
+def test_scores_are_float32_between_zero_and_the_largest_class_attention(pruning, execution, dtype):
   q, k, v = qkv(dtype=dtype)
   if execution == "dense":
     keep = np.ones((B, N), np.float32)
-    context, scores = of_patches(attending.dense(q, k, v))
+    context, scores = of_patches(pruning.dense(q, k, v))
   else:
     keep = keep_mask()
-    context, scores = of_patches(attending.masked(q, k, v, jnp.asarray(keep)))
+    context, scores = of_patches(pruning.masked(q, k, v, jnp.asarray(keep)))
   assert (scores.shape, scores.dtype) == ((B, N - 1), jnp.float32)
   assert (context.shape, context.dtype) == ((B, N, H, C), dtype)
   logits = np.einsum("bhc,bkhc->bhk", *(np.asarray(x, np.float64) for x in (q[:, 0], k)))
@@ -162,8 +159,8 @@ def test_scores_are_float32_between_zero_and_the_largest_class_attention(
   assert (scores[keep[:, 1:] > 0] > 1e-6).any()
 
 
-def test_bfloat16_scores_stay_close_to_float32_ones(attending):
+def test_bfloat16_scores_stay_close_to_float32_ones(pruning):
   # Softmax and scores are float32 in both; what remains is the rounding of q, k and v themselves.
-  _, expected = of_patches(attending.dense(*qkv()))
-  _, scores = of_patches(attending.dense(*qkv(dtype=jnp.bfloat16)))
+  _, expected = of_patches(pruning.dense(*qkv()))
+  _, scores = of_patches(pruning.dense(*qkv(dtype=jnp.bfloat16)))
   np.testing.assert_allclose(scores, expected, atol=0.02)

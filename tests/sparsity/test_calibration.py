@@ -93,10 +93,13 @@ def test_rounded_counts_meet_the_budget_as_the_network_keeps_them(multiple):
 
 def test_the_weights_of_stages_follow_the_budget_where_the_network_says_none():
   arch = tiny.arch(**COST)
-  slopes = [np.ptp(np.log(schedule.at(arch, b).stage_weights)) for b in (0.3, 0.4, 0.57, 0.7, 0.9)]
+  slopes = [
+    np.ptp(np.log(schedule.with_stage_weights(arch, b).stage_weights))
+    for b in (0.3, 0.4, 0.57, 0.7, 0.9)
+  ]
   assert slopes[0] < 0.01
   assert (np.diff(slopes) > 0).all()
   own = dataclasses.replace(arch, stage_weights=(1.0, 2.0, 3.0))
-  assert schedule.at(own, 0.5) == own
+  assert schedule.with_stage_weights(own, 0.5) == own
   paper = tiny.arch()
-  assert schedule.at(paper, 0.5) == paper
+  assert schedule.with_stage_weights(paper, 0.5) == paper

@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.network import held, load
-from asvit_jax.sparsity import complexity, dial
+from asvit_jax.network import load
+from asvit_jax.network.network import _compiled
+from asvit_jax.sparsity import complexity, schedule
 
 ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3))
 BUDGETS = (0.7, 0.5, 0.9)
@@ -32,7 +33,7 @@ def test_thresholds_between_two_budgets_are_interpolated_whatever_their_order():
   # Geometrically, or as they are in the stage that has one of zero.
   table = jnp.array([[2.0, 20.0], [1.0, 10.0], [8.0, 0.0]])
   for budget, expected in ((0.5, [1, 10]), (0.6, [2**0.5, 15]), (0.7, [2, 20]), (0.8, [4, 10])):
-    np.testing.assert_allclose(dial.thresholds_at(table, BUDGETS, budget), expected, rtol=1e-5)
+    np.testing.assert_allclose(schedule.thresholds_at(table, BUDGETS, budget), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_thresholds_between_two_budgets_are_interpolated_whatever_their_order():
 )
 def test_gradients_reach_the_rows_of_the_two_nearest_budgets(lowest, gradient):
   table = jnp.array([lowest, 3.0, 5.0])[:, None]
-  ours = jax.grad(lambda t: dial.thresholds_at(t, BUDGETS, jnp.float32(0.55))[0])(table)
+  ours = jax.grad(lambda t: schedule.thresholds_at(t, BUDGETS, jnp.float32(0.55))[0])(table)
   np.testing.assert_allclose(ours[:, 0], gradient, atol=1e-5)
 
 
@@ -54,9 +55,9 @@ def test_every_row_is_what_a_calibration_for_its_budget_alone_gives(dialled, ima
 
 
 def test_between_budgets_it_costs_what_lies_between(images):
-  apart = np.arange(0.5, 0.95, dial.SPACING).round(2)
+  apart = np.arange(0.5, 0.95, schedule.SPACING).round(2)
   network = tiny.network(ARCH).calibrate(images, apart)
-  between = apart[:-1] + dial.SPACING / 2
+  between = apart[:-1] + schedule.SPACING / 2
   shares = [share(network.at(budget), images) for budget in between]
   np.testing.assert_allclose(shares, between, atol=0.02)
   assert (apart[:-1] < shares).all()
@@ -76,11 +77,11 @@ def test_another_budget_compiles_nothing(dialled, images):
     # Budgets have counts of their own, which are static, and which fixed execution alone reads.
     run(dialled.at(budget).for_execution("masked"), images[:4])
   assert run._cache_size() == 1
-  before = held._compiled._cache_size()
+  before = _compiled._cache_size()
   for budget in (0.5, 0.62, 0.9):
     assert dialled.at(budget).counts
     dialled.at(budget)(images[:4], "masked")
-  assert held._compiled._cache_size() == before + 1
+  assert _compiled._cache_size() == before + 1
 
 
 def test_what_cannot_be_is_refused(dialled, images):
@@ -117,9 +118,9 @@ def test_the_dense_network_of_it_is_one_without_budgets(dialled):
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_range_is_calibrated_at_budgets_near_each_other(budget):
-  spread = dial.spread(0.4, 0.95, budget)
+  spread = schedule.budgets_of_range(0.4, 0.95, budget)
   assert spread[0] == budget
   assert (min(spread), max(spread)) == (0.4, 0.95)
-  assert np.diff(sorted(spread)).max() <= dial.SPACING + 1e-6
+  assert np.diff(sorted(spread)).max() <= schedule.SPACING + 1e-6
   assert len(set(spread)) == len(spread)
   complexity.check_budgets(ARCH, spread)

@@ -9,9 +9,9 @@ import pytest
 import tiny
 
 from asvit_jax import vit
-from asvit_jax.sparsity.counts import counts_at, mean_of, uniform
-from asvit_jax.sparsity.executions import EXECUTIONS, cache_sized
+from asvit_jax.sparsity.executions import EXECUTIONS, grouped
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
+from asvit_jax.sparsity.schedule import counts_at, mean_counts, uniform_counts
 
 KINDS = {
   "drop": {"reduction": "drop"},
@@ -71,7 +71,7 @@ def test_others_of_the_batch_never_matter(kind):
 def test_images_a_few_at_a_time_give_the_same(kind, monkeypatch):
   arch, params, images = kind
   expected = run(arch, params, images, (9, 5, 2), tokens=True)
-  monkeypatch.setattr(cache_sized, "CACHED_PACKED", 1)
+  monkeypatch.setattr(grouped, "CACHED_PACKED", 1)
   found = run(arch, params, images, (9, 5, 2), tokens=True)
   for name in ("logits", "tokens", "positions", "keep", "scores", "kept"):
     np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
@@ -101,17 +101,17 @@ def test_of_equal_scores_the_first_stay():
     def __call__(self, gathered, keys, present, exponents):
       return jnp.ones(present.shape, jnp.float32)
 
-  from asvit_jax.sparsity.attending import Attending
+  from asvit_jax.sparsity.pruning import Pruning
 
-  attending = dataclasses.replace(Attending.of(arch), score=Equal())
-  keep = jax.jit(lambda x: fixed_count(model, x, (5,), attending).keep)(images)
+  pruning = dataclasses.replace(Pruning.of(arch), score=Equal())
+  keep = jax.jit(lambda x: fixed_count(model, x, (5,), pruning).keep)(images)
   np.testing.assert_array_equal(keep[:, 0], [[1] * 5 + [0] * (arch.patches - 5)] * 2)
 
 
 def test_counts_of_budgets_and_ratios():
-  assert mean_of([[4, 2], [7, 3], [6, 2]]) == (6, 2)
+  assert mean_counts([[4, 2], [7, 3], [6, 2]]) == (6, 2)
   rows = ((16, 8), (10, 2))
   assert counts_at(rows, (0.9, 0.5), 0.7) == (13, 5)
   assert counts_at(rows, (0.9, 0.5), 0.9) == (16, 8)
   assert counts_at(rows[:1], (0.9, 0.5), 0.6) == (16, 8)
-  assert uniform(tiny.arch(), 0.5) == (8, 4, 2)
+  assert uniform_counts(tiny.arch(), 0.5) == (8, 4, 2)

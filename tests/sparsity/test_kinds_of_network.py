@@ -65,14 +65,14 @@ def test_merging_leaves_the_distillation_token_alone(pruned):
   np.testing.assert_array_equal(ours.keep, masked.keep)
   np.testing.assert_allclose(ours.logits, masked.logits, atol=2e-5)
   # What is merged is the patches: as reductions and scores see them without that token.
-  attending = packed.Attending.of(arch)
+  pruning = packed.Pruning.of(arch)
   stage = jax.jit(lambda p, x: packed.before_first_stage(vit.model(arch, p), x))(params, images)
   keep = np.concatenate([np.ones((5, 2)), masked.keep[:, 0]], axis=1)
-  x, sizes = attending.reduce(stage, keep)
+  x, sizes = pruning.reduce(stage, keep)
   np.testing.assert_array_equal(x[:, 1], stage.x[:, 1])
   np.testing.assert_array_equal(sizes[:, :2], 1)
   assert (np.asarray(sizes) > 1.5).any()
-  np.testing.assert_array_equal(np.isinf(attending.scores(stage))[0], np.arange(17) < 2)
+  np.testing.assert_array_equal(np.isinf(pruning.scores(stage))[0], np.arange(17) < 2)
 
 
 def test_gmacs_of_a_distilled_rectangle():

@@ -20,7 +20,7 @@ def test_the_class_tokens_row_of_a_block_is_that_of_the_whole_block(bias, dtype)
   arch = tiny.arch(qkv_bias=bias, residual_divisor=2.0)
   model = vit.model(arch.dense, tiny.params(arch.dense), dtype=jnp.dtype(dtype))
   x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 17, arch.width)), dtype)
-  attend = in_place.Attending.of(arch).dense
+  attend = in_place.Pruning.of(arch).dense
   whole, _ = model.blocks[-1](x, attend)
   row = model.blocks[-1].rows(x, x[:, :1], attend)
   tolerance = 1e-5 if dtype == "float32" else 0.05

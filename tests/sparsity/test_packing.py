@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from asvit_jax import vit
 from asvit_jax.network import Network
-from asvit_jax.sparsity.attending import Evidence, Stage
 from asvit_jax.sparsity.executions import in_place, packed
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
+from asvit_jax.sparsity.pruning import AttentionCache, Stage
 
 pytestmark = pytest.mark.optimized
 
@@ -132,8 +132,9 @@ def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, reducti
 def run_from_first_stage(arch, params, x, scores, group=None):
   model = vit.model(arch, params)
   sizes = jnp.ones(x.shape[:2]) if arch.reduction == "merge" else None
-  stage = Stage(x, sizes, jnp.ones(x.shape[:2], bool), Evidence(scores, x))  # keys: the tokens
-  return packed.run(model, packed.decide(model, 0, stage), group, LADDER)
+  cache = AttentionCache(scores, x)  # keys: the tokens
+  stage = Stage(x, sizes, jnp.ones(x.shape[:2], bool), cache)
+  return packed.finish_packed(model, packed.apply_stage(model, 0, stage), group, LADDER)
 
 
 def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
@@ -151,18 +152,18 @@ def test_packed_is_one_program_for_all_images_of_a_batch_size(pruned):
 
 
 def test_a_ladder_ends_with_every_token():
-  assert packed.ladder(197, 40) == [40, 80, 120, 160, 197]
-  assert packed.ladder(197, 64) == [64, 128, 197]  # none that is hardly less than the last
-  assert packed.ladder(16, 16) == packed.ladder(16, 99) == [16]
-  assert packed.ladder(1, 16) == [1]
+  assert packed.choose_widths(197, 40) == [40, 80, 120, 160, 197]
+  assert packed.choose_widths(197, 64) == [64, 128, 197]  # none that is hardly less than the last
+  assert packed.choose_widths(16, 16) == packed.choose_widths(16, 99) == [16]
+  assert packed.choose_widths(1, 16) == [1]
 
 
 @pytest.mark.parametrize("top", [17, 65, 197, 577, 2305])
 def test_a_ladder_has_few_rungs_and_fewer_where_the_mean_is_known(top):
-  whole = packed.ladder(top, 16)
+  whole = packed.choose_widths(top, 16)
   assert len(whole) <= packed.MOST_WIDTHS
   for mean in (1, top // 3, top - 1, top):
-    near = packed.ladder(top, 16, mean)
+    near = packed.choose_widths(top, 16, mean)
     assert set(near) <= set(whole)
     assert near[-1] == top
     # An image that keeps the mean runs as it would with all of them.
@@ -174,11 +175,11 @@ def test_a_group_runs_at_the_least_width_that_holds_its_longest_image(pruned, mo
   arch, params, images = pruned
   keep = np.arange(17) < np.array([1, longest])[:, None]
   model = vit.model(arch, params)
-  rows = packed.Rows(model.embed(images[:2]), None, jnp.tile(jnp.arange(17), (2, 1)), keep)
+  rows = packed.PackedTokens(model.embed(images[:2]), None, jnp.tile(jnp.arange(17), (2, 1)), keep)
   ran = []
   monkeypatch.setattr(jax.lax, "switch", lambda rung, branches, *of: branches[int(rung)](*of))
-  monkeypatch.setattr(packed, "_run_at", lambda model, index, width, *rest: ran.append(width))
-  packed._run_stage(model, 0, packed.ladder(17, LADDER), False, rows, jnp.arange(2))
+  widths = packed.choose_widths(17, LADDER)
+  packed._run_group(model, lambda width, *rest: ran.append(width), widths, rows, jnp.arange(2))
   assert ran == [min(w for w in (6, 12, 17) if w >= longest)]
 
 

@@ -8,12 +8,11 @@ import pytest
 import tiny
 
 from asvit_jax import vit
-from asvit_jax.sparsity.attending import Attending, Evidence, Stage, uses_similarity
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.executions import in_place, packed
+from asvit_jax.sparsity.pruning import AttentionCache, Pruning, Stage
 from asvit_jax.sparsity.reductions import REDUCTIONS
-from asvit_jax.sparsity.scores import SCORES
-from asvit_jax.sparsity.similarity import cosine_similarity
+from asvit_jax.sparsity.scores import SCORES, cosine_similarity, uses_similarity
 
 pytestmark = pytest.mark.optimized
 
@@ -147,7 +146,7 @@ def tokens(seed=0, b=3, n=9):
 
 
 def as_called(name, given):
-  """What `Attending` hands to a reduction: of some similarities, not keys."""
+  """What `Pruning` hands to a reduction: of some similarities, not keys."""
   if not uses_similarity(REDUCTIONS[name]):
     return given
   return (*given[:4], cosine_similarity(given[4]))
@@ -211,38 +210,38 @@ def test_compacted_tokens_are_the_reduced_ones_that_are_kept(name, prefix, gone)
   present, keep = (jnp.concatenate([before, a], axis=1) for a in (present, keep))
   x, keys = (jnp.concatenate([a[:, : prefix - 1], a], axis=1) for a in (x, keys))
   sizes = jnp.concatenate([before, sizes], axis=1)
-  attending = Attending(SOFTMAX, CLASS_ATTENTION, REDUCTIONS[name], prefix_tokens=prefix)
-  stage = Stage(x, sizes if attending.merges else None, present, Evidence(None, keys))
-  reduced, total = attending.reduce(stage, keep)
+  pruning = Pruning(SOFTMAX, CLASS_ATTENTION, REDUCTIONS[name], prefix_tokens=prefix)
+  stage = Stage(x, sizes if pruning.merges else None, present, AttentionCache(None, keys))
+  reduced, total = pruning.reduce(stage, keep)
   n = keep.shape[1]
   source = np.full((len(x), n - (gone or 1)), n)  # narrower than what came
   for i, mask in enumerate(np.asarray(keep)):
     source[i, : int(mask.sum())] = np.flatnonzero(mask)
   left = jnp.argsort(keep, axis=1)[:, :gone] if gone else None
-  compact, compact_sizes = attending.compacted(stage, keep, jnp.asarray(source), gone=left)
+  compact, compact_sizes = pruning.compact(stage, keep, jnp.asarray(source), gone=left)
   for i, at in enumerate(source):
     at = at[at < n]
     np.testing.assert_allclose(compact[i, : len(at)], reduced[i, at], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(compact[i, len(at) :], 0)
-    if attending.merges:
+    if pruning.merges:
       np.testing.assert_allclose(compact_sizes[i, : len(at)], total[i, at], rtol=1e-6)
       np.testing.assert_array_equal(compact_sizes[i, len(at) :], 1)
 
 
 def test_sizes_count_in_attention(pruned):
   # A merged token weighs as its members did: without the log of its size it would weigh as one.
-  attending = Attending.of(dataclasses.replace(pruned[0], reduction="merge"))
+  pruning = Pruning.of(dataclasses.replace(pruned[0], reduction="merge"))
   rng = np.random.default_rng(0)
   q, k, v = (jnp.asarray(rng.standard_normal((1, 5, 3, 8)), jnp.float32) for _ in range(3))
   k, v = k.at[:, 4].set(k[:, 3]), v.at[:, 4].set(v[:, 3])  # two alike
-  context, _ = attending.dense(q, k, v)
-  of_one, _ = attending.dense(q[:, :4], k[:, :4], v[:, :4], jnp.asarray([[1.0, 1, 1, 2]]))
+  context, _ = pruning.dense(q, k, v)
+  of_one, _ = pruning.dense(q[:, :4], k[:, :4], v[:, :4], jnp.asarray([[1.0, 1, 1, 2]]))
   np.testing.assert_allclose(of_one, context[:, :4], atol=1e-5)
-  masked, _ = attending.masked(
+  masked, _ = pruning.masked(
     q, k, v, jnp.asarray([[1.0, 1, 1, 1, 0]]), jnp.asarray([[1.0, 1, 1, 2, 7]])
   )
   np.testing.assert_allclose(masked[:, :4], context[:, :4], atol=1e-4)
-  prefix, _ = attending.prefix(q, k, v, jnp.asarray([4]), jnp.asarray([[1.0, 1, 1, 2, 0]]))
+  prefix, _ = pruning.prefix(q, k, v, jnp.asarray([4]), jnp.asarray([[1.0, 1, 1, 2, 0]]))
   np.testing.assert_allclose(prefix[:, :4], context[:, :4], atol=1e-5)
 
 
@@ -259,13 +258,14 @@ def test_rows_without_a_token_stay_finite_beside_images_with_more(network):
   arch, params, images = network
   model = vit.model(arch, params)
   stage = in_place.before_first_stage(model, images[:2])
-  rows = packed.decide(model, 0, stage)
+  rows = packed.apply_stage(model, 0, stage)
   rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
-  apart = [packed._run_stage(model, 0, [6, 17], False, rows, jnp.array([i])) for i in range(2)]
+  run_width = functools.partial(packed._run_to_next_stage, model, 0)
+  apart = [packed._run_group(model, run_width, [6, 17], rows, jnp.array([i])) for i in range(2)]
   rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *apart)
   for _ in range(2):
     rows = rows._replace(keep=jnp.arange(17) < jnp.array([5, 17])[:, None])
-    rows = packed._run_stage(model, 0, [17], False, rows, jnp.arange(2))
+    rows = packed._run_group(model, run_width, [17], rows, jnp.arange(2))
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(rows))
 
 
@@ -275,13 +275,13 @@ def test_a_stage_inside_a_block_spares_its_mlp_and_nothing_else(pruned):
   arch = dataclasses.replace(arch, prune_inside=True, prune_before=(3,))
   params = tiny.with_thresholds(arch, params | {"thresholds": jnp.zeros(1)}, images, (0.5,))
   masked = tiny.run_masked(arch, params, images)
-  model, dense = vit.model(arch, params), in_place.Attending.of(arch).dense
+  model, dense = vit.model(arch, params), in_place.Pruning.of(arch).dense
   for i, image in enumerate(images):
     x = model.embed(image[None])
     for block in model.blocks[:2]:
       x, _ = block(x, dense)
-    x, evidence = model.blocks[2].attended(x, dense)
-    stays = evidence.gathered[0, 1:] > model.thresholds[0]
+    x, cache = model.blocks[2].attended(x, dense)
+    stays = cache.score[0, 1:] > model.thresholds[0]
     np.testing.assert_array_equal(masked.keep[i, 0], stays)
     x = model.blocks[2].fed_forward(x[:, np.concatenate([[0], 1 + np.flatnonzero(stays)])])
     for block in model.blocks[3:]:

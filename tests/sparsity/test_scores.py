@@ -1,12 +1,11 @@
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asvit_jax.sparsity.attending import uses_similarity
-from asvit_jax.sparsity.scores import SCORES
-from asvit_jax.sparsity.scores.class_attention import class_attention
-from asvit_jax.sparsity.similarity import cosine_similarity
+from asvit_jax.sparsity.scores import SCORES, class_attention, cosine_similarity, uses_similarity
 
 
 def test_token_scores_of_an_example_by_hand():
@@ -150,3 +149,13 @@ def test_relative_costs_of_an_image_do_not_depend_on_its_level():
   scores = scored("merge_cost", attention, context, x, exponents=exponents)
   dimmer = scored("merge_cost", attention * 0.01, context, x, exponents=exponents)
   np.testing.assert_allclose(dimmer[:, 1:], scores[:, 1:], rtol=1e-4)
+
+
+def test_users_parts_may_import_our_classes_by_the_names_of_former_modules():
+  for module, name in (
+    ("attentions.softmax", "Softmax"),
+    ("scores.class_attention", "ClassAttention"),
+  ):
+    former = importlib.import_module(f"asvit_jax.sparsity.{module}")
+    now = importlib.import_module(f"asvit_jax.sparsity.{module.partition('.')[0]}")
+    assert getattr(former, name) is getattr(now, name)

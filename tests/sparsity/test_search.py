@@ -79,10 +79,10 @@ def test_a_budget_that_cannot_be_met_is_refused(calibrator):
 
 @pytest.mark.parametrize("value", [-1, 0.5, True, pytest.param(-(10**5000), id="long")])
 def test_trials_and_seeds_are_whole_numbers(value):
-  search.check(10**5000, 10**5000)
+  search.check_arguments(10**5000, 10**5000)
   for name, given in (("trials", (value, 0)), ("seed", (0, value))):
     with pytest.raises(InputError, match=rf"{name} .* of the search: expected a whole number"):
-      search.check(*given)
+      search.check_arguments(*given)
 
 
 def test_padding_is_not_searched_on(images):

@@ -8,8 +8,8 @@ import numpy as np
 
 from asvit_jax.comparison.methods.fixed import FixedCount, mean_attention, take
 from asvit_jax.sparsity import complexity
-from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.executions.fixed_count import predicted
+from asvit_jax.sparsity.executions.fixed_count import predict_from_tokens
+from asvit_jax.sparsity.pruning import Pruning
 from asvit_jax.sparsity.reductions import REDUCTIONS
 
 
@@ -41,14 +41,14 @@ class EViT(FixedCount):
   def forward(self, model, images, counts):
     """`Outputs` with logits only, of normalised images (b, s, s, 3), the whole batch at once."""
     x = model.embed(images)
-    attending = Attending.of(model.arch, mean_attention, REDUCTIONS["drop"])
+    pruning = Pruning.of(model.arch, mean_attention, REDUCTIONS["drop"])
     count_of = dict(zip(_blocks(model.arch), counts, strict=True))
     for i, block in enumerate(model.blocks[:-1]):
-      x, evidence = block.attended(x, attending.dense)
+      x, cache = block.attended(x, pruning.dense)
       prefix = model.arch.prefix_tokens
-      x = fuse(x, evidence.gathered, count_of.get(i, x.shape[1] - prefix), prefix)
+      x = fuse(x, cache.score, count_of.get(i, x.shape[1] - prefix), prefix)
       x = block.fed_forward(x)
-    return predicted(model, x, attending.dense)
+    return predict_from_tokens(model, x, pruning.dense)
 
 
 evit = EViT()

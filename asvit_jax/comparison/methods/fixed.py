@@ -8,11 +8,11 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.sparsity import complexity, schedule
-from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.executions.cache_sized import CACHED_PACKED, cache_sized
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
+from asvit_jax.sparsity.executions.grouped import CACHED_PACKED, in_groups
+from asvit_jax.sparsity.pruning import Pruning
 from asvit_jax.sparsity.reductions import REDUCTIONS
-from asvit_jax.sparsity.scores.class_attention import ClassAttention
+from asvit_jax.sparsity.scores import ClassAttention
 
 # Keep ratios that `solve` chooses from: a step is less than one of 196 tokens at a third power.
 _RATIOS = np.linspace(1.0, 0.0, 2001)
@@ -54,7 +54,7 @@ class FixedCount:
       InputError: the budget is no share, or less than the least counts cost.
     """
     complexity.check_share(budget)
-    choices = self.choices(schedule.at(arch, budget))
+    choices = self.choices(schedule.with_stage_weights(arch, budget))
     shares = self.cost(arch, np.array(choices)) / complexity.dense_gmacs(arch)
     if budget < shares.min():
       raise InputError(
@@ -73,7 +73,7 @@ class FixedCount:
 
   def execution(self, counts):
     """The function for inference: `forward`, on as many images at a time as suit the cache."""
-    return cache_sized(functools.partial(self.forward, counts=counts), CACHED_PACKED)
+    return in_groups(functools.partial(self.forward, counts=counts), CACHED_PACKED)
 
   def training(self, counts):
     """The function for fine-tuning: `forward`."""
@@ -119,8 +119,8 @@ class Random(FixedCount):
   def forward(self, model, images, counts):
     """`Outputs` of normalised images (b, s, s, 3), the whole batch at once."""
     score = _RandomScore(jax.random.key(self.seed), number_of(images))
-    attending = Attending.of(model.arch, score, REDUCTIONS["drop"])
-    return fixed_count(model, images, counts, attending)
+    pruning = Pruning.of(model.arch, score, REDUCTIONS["drop"])
+    return fixed_count(model, images, counts, pruning)
 
 
 drop_fixed = DropFixed()

@@ -8,11 +8,10 @@ import numpy as np
 
 from asvit_jax.comparison.methods.fixed import FixedCount, take
 from asvit_jax.sparsity import complexity
-from asvit_jax.sparsity.attending import Attending
-from asvit_jax.sparsity.executions.fixed_count import predicted
+from asvit_jax.sparsity.executions.fixed_count import predict_from_tokens
+from asvit_jax.sparsity.pruning import Pruning
 from asvit_jax.sparsity.reductions import REDUCTIONS
-from asvit_jax.sparsity.scores import SCORES
-from asvit_jax.sparsity.similarity import cosine_similarity
+from asvit_jax.sparsity.scores import SCORES, cosine_similarity
 
 
 class ToMe(FixedCount):
@@ -48,14 +47,14 @@ class ToMe(FixedCount):
     """`Outputs` with logits only, of normalised images (b, s, s, 3), the whole batch at once."""
     arch = model.arch
     x, sizes = model.embed(images), None
-    # The evidence of merging includes the keys, averaged over the heads.
-    attending = Attending.of(arch, SCORES["class_attention"], REDUCTIONS["merge"])
-    sizes = attending.first_sizes(*x.shape[:2])
+    # With merging, the cache includes the keys, averaged over the heads.
+    pruning = Pruning.of(arch, SCORES["class_attention"], REDUCTIONS["merge"])
+    sizes = pruning.first_sizes(*x.shape[:2])
     for block, r in zip(model.blocks[:-1], counts, strict=False):
-      x, evidence = block.attended(x, functools.partial(attending.dense, sizes=sizes))
-      x, sizes = merge_pairs(x, sizes, evidence.keys, r, arch.prefix_tokens)
+      x, cache = block.attended(x, functools.partial(pruning.dense, sizes=sizes))
+      x, sizes = merge_pairs(x, sizes, cache.keys, r, arch.prefix_tokens)
       x = block.fed_forward(x)
-    return predicted(model, x, functools.partial(attending.dense, sizes=sizes))
+    return predict_from_tokens(model, x, functools.partial(pruning.dense, sizes=sizes))
 
 
 tome = ToMe()

@@ -7,21 +7,23 @@
 | packed | (g, width, d): the kept tokens of a group of images, at its width | inference |
 | fixed  | (b, count, d): the same number of tokens of every image | inference, static shapes |
 
-`in_place` implements dense and masked, `packed` packed, and `fixed_count` fixed; `EXECUTIONS` lists
-the versions for inference. Masked and packed keep the tokens whose score exceeds the threshold.
-Fixed ignores the thresholds and keeps the tokens with the highest scores, as many as the model's
-`counts` say: the mean number that the thresholds keep, or any other.
+`in_place` implements dense and masked, `packed` packed, and `fixed_count` fixed. `EXECUTIONS` lists
+the versions for inference, of `grouped`, which run a batch in groups that suit the device. Masked
+and packed keep the tokens whose score exceeds the threshold. Fixed ignores the thresholds and keeps
+the tokens with the highest scores, as many as the model's `counts` say: the mean number that the
+thresholds keep, or any other.
 """
 
 from asvit_jax.core.parts import Table
+from asvit_jax.sparsity.executions import grouped
 
 EXECUTIONS = Table(
   "execution",
   "execution",
   {
-    "dense": "asvit_jax.sparsity.executions.cache_sized:dense",
-    "masked": "asvit_jax.sparsity.executions.cache_sized:masked",
-    "packed": "asvit_jax.sparsity.executions.cache_sized:packed",
-    "fixed": "asvit_jax.sparsity.executions.cache_sized:fixed",
+    "dense": grouped.dense_in_groups,
+    "masked": grouped.masked_in_groups,
+    "packed": grouped.packed_in_groups,
+    "fixed": grouped.fixed_in_groups,
   },
 )

@@ -10,10 +10,9 @@ import functools
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity import keeping
-from asvit_jax.sparsity.attending import Attending, Stage
-from asvit_jax.sparsity.executions.in_place import last_block, run_up_to
-from asvit_jax.sparsity.executions.outputs import Outputs
+from asvit_jax.sparsity.executions.in_place import Outputs, run_last_block, run_to_stage
+from asvit_jax.sparsity.gates import keep_best
+from asvit_jax.sparsity.pruning import Pruning, Stage
 
 
 def fixed(model, images, tokens=False):
@@ -22,14 +21,14 @@ def fixed(model, images, tokens=False):
 
 
 @usual
-def fixed_count(model, images, counts, attending=None, tokens=False):
+def fixed_count(model, images, counts, pruning=None, tokens=False):
   """Keeps a static number of tokens at each stage; the others are dropped, or merged.
 
   Args:
     model: a `VisionTransformer` that prunes; its thresholds are not read.
     images: (b, height, width, 3) normalised images.
     counts: number of patch tokens that each stage keeps, static, none above the one before.
-    attending: an `Attending` to score and reduce with; by default that of the architecture.
+    pruning: a `Pruning` to score and reduce with; by default that of the architecture.
     tokens: whether to return the kept tokens; the last block then runs for all of them.
 
   Returns:
@@ -41,26 +40,26 @@ def fixed_count(model, images, counts, attending=None, tokens=False):
   """
   x, prefix = model.embed(images), model.arch.prefix_tokens
   n = prefix + model.arch.patches
-  attending = attending or Attending.of(model.arch)
-  sizes = attending.first_sizes(*x.shape[:2])
+  pruning = pruning or Pruning.of(model.arch)
+  sizes = pruning.first_sizes(*x.shape[:2])
   position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
-  attend, keeps, all_scores = attending.dense, [], []
-  x, evidence = run_up_to(model, 0, x, attend)
+  attend, keeps, all_scores = pruning.dense, [], []
+  x, cache = run_to_stage(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
-    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), evidence)
-    similarity = attending.similarity(stage)
-    scores = attending.scores(stage, similarity)
+    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache)
+    similarity = pruning.similarity(stage)
+    scores = pruning.scores(stage, similarity)
     # The scores of the tokens before the patches are infinite.
-    keep = keeping.best(scores, stage.present, prefix + count)
-    all_scores.append(_put(position, scores, n)[:, prefix:])
-    rows = rows_of(keep, prefix + count)
-    gone = rows_of(~keep, x.shape[1] - prefix - count)
-    x, sizes = attending.compacted(stage, keep.astype(jnp.float32), rows, similarity, gone)
+    keep = keep_best(scores, stage.present, prefix + count)
+    all_scores.append(_scatter(position, scores, n)[:, prefix:])
+    rows = rows_of_mask(keep, prefix + count)
+    gone = rows_of_mask(~keep, x.shape[1] - prefix - count)
+    x, sizes = pruning.compact(stage, keep.astype(jnp.float32), rows, similarity, gone)
     position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
-    keeps.append(_put(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
-    attend = functools.partial(attending.dense, sizes=sizes)
-    x, evidence = run_up_to(model, index + 1, x, attend)
-  logits, after = _predicted(model, x, attend)
+    keeps.append(_scatter(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
+    attend = functools.partial(pruning.dense, sizes=sizes)
+    x, cache = run_to_stage(model, index + 1, x, attend)
+  logits, after = _predict_unpadded(model, x, attend)
   more = {}
   if tokens:
     missing = n - x.shape[1]
@@ -74,7 +73,7 @@ def fixed_count(model, images, counts, attending=None, tokens=False):
 
 
 @usual
-def predicted(model, x, attend):
+def predict_from_tokens(model, x, attend):
   """The prediction from the tokens before the last block, none of which is padding.
 
   Args:
@@ -85,12 +84,12 @@ def predicted(model, x, attend):
   Returns:
     `Outputs` with logits only.
   """
-  return Outputs(_predicted(model, x, attend)[0])
+  return Outputs(_predict_unpadded(model, x, attend)[0])
 
 
-def _predicted(model, x, attend):
+def _predict_unpadded(model, x, attend):
   """The logits, and all (b, n, d) tokens after the last block."""
-  read, x = last_block(model, x, attend)
+  read, x = run_last_block(model, x, attend)
   patches = x[:, model.arch.prefix_tokens :]
 
   def best():
@@ -99,7 +98,7 @@ def _predicted(model, x, attend):
   return model.predict(model.classify(read), best), x
 
 
-def rows_of(keep, count):
+def rows_of_mask(keep, count):
   """(b, n) bool, `count` of each row true -> (b, count) int32, their indices in order."""
   index = jnp.arange(keep.shape[1])
   earlier = keep[:, None, :] & (index < index[:, None])
@@ -108,7 +107,7 @@ def rows_of(keep, count):
   return jnp.where(at, index[:, None], 0).sum(axis=1)
 
 
-def _put(position, values, n):
+def _scatter(position, values, n):
   """Scatters (b, m) values to (b, m) different positions of a (b, n) array, 0 elsewhere."""
   at = position[..., None] == jnp.arange(n)  # (b, m, n)
   return jnp.where(at, values[..., None], 0.0).sum(axis=1)

@@ -1,15 +1,46 @@
-"""Executions that keep tokens in place: dense, and masked, which defines pruning."""
+"""Executions that keep tokens in place: dense, and masked, which defines pruning; and `Outputs`."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity import keeping
-from asvit_jax.sparsity.attending import Attending, Stage
-from asvit_jax.sparsity.executions.outputs import Outputs
-from asvit_jax.sparsity.gates import straight_through_gate
+from asvit_jax.sparsity.gates import keep_above, straight_through_gate
+from asvit_jax.sparsity.pruning import Pruning, Stage
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """The result of a forward pass; `jit` computes only the fields that are read.
+
+  Attributes:
+    logits: (b, classes) float32, the prediction.
+    class_logits: (b, classes) float32 of the class token alone, which differ from `logits` if there
+      is an auxiliary head; None for packed and fixed.
+    aux_logits: (b, n, classes) float32 of the patch tokens; None without an auxiliary head, and for
+      packed and fixed.
+    tokens: (b, prefix + n, d) float32 tokens after the last block and the final norm, the class
+      token first; rows of pruned tokens are meaningless. Packed and fixed return them only on
+      request, the kept ones first.
+    positions: (b, prefix + n) int32, the token in each row of `tokens`: 0 the class token, from
+      `Architecture.prefix_tokens` on the patches, row by row; -1 for a meaningless row. None if
+      `tokens` is None.
+    keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
+    scores: (b, stages, n) float32 scores of the patch tokens; None for packed.
+    kept: (b, stages) float32 number of kept patch tokens, differentiable like `keep`.
+  """
+
+  logits: jax.Array
+  class_logits: jax.Array | None = None
+  aux_logits: jax.Array | None = None
+  tokens: jax.Array | None = None
+  positions: jax.Array | None = None
+  keep: jax.Array | None = None
+  scores: jax.Array | None = None
+  kept: jax.Array | None = None
 
 
 @usual
@@ -24,7 +55,7 @@ def dense(model, images, remat=False):
   Returns:
     `Outputs` without stages: keep and scores are (b, 0, n).
   """
-  return _dense_from(model, 0, model.embed(images), remat)
+  return finish_dense(model, 0, model.embed(images), remat)
 
 
 @usual
@@ -46,16 +77,16 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     `Outputs`; gradients reach the thresholds through `keep`. Its values for pruned tokens are
     meaningless.
   """
-  attending, prefix = Attending.of(model.arch), model.arch.prefix_tokens
+  pruning, prefix = Pruning.of(model.arch), model.arch.prefix_tokens
   stage = before_first_stage(model, images, remat)
   keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
-    similarity = attending.similarity(stage)
-    scores = attending.scores(stage, similarity)
+    similarity = pruning.similarity(stage)
+    scores = pruning.scores(stage, similarity)
     gated = gate(scores[:, prefix:], model.thresholds[i])
-    if model.arch.count_multiple > 1:  # which tokens stay is decided by images, not one by one
-      wide = keeping.over(scores, stage.present, model.thresholds[i], model.arch.count_multiple)
+    if model.arch.count_multiple > 1:  # rounding up needs all scores of an image
+      wide = keep_above(scores, stage.present, model.thresholds[i], model.arch.count_multiple)
       gated = wide[:, prefix:] + gated - jax.lax.stop_gradient(gated)
     # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
     # an earlier one through this product.
@@ -63,15 +94,14 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
     stage = after_stage(model, i, stage, keep, remat, similarity)
-  attend = _among(model.arch, keep, stage.sizes)
-  return _outputs(model, stage.x, attend, remat, keeps, all_scores)
+  return finish(model, stage.x, pruning.among(keep, stage.sizes), keeps, all_scores, remat)
 
 
 def before_first_stage(model, images, remat=False):
   """The first `Stage` of normalised images (b, height, width, 3); nothing is pruned yet."""
-  x, attending = model.embed(images), Attending.of(model.arch)
-  x, evidence = run_up_to(model, 0, x, attending.dense, remat)
-  return Stage(x, attending.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), evidence)
+  x, pruning = model.embed(images), Pruning.of(model.arch)
+  x, cache = run_to_stage(model, 0, x, pruning.dense, remat)
+  return Stage(x, pruning.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), cache)
 
 
 def after_stage(model, index, stage, keep, remat=False, similarity=None):
@@ -83,51 +113,19 @@ def after_stage(model, index, stage, keep, remat=False, similarity=None):
     stage: the `Stage`.
     keep: (b, n) mask of patch tokens.
     remat: as for `dense`.
-    similarity: see `Attending.similarity`, if it was already computed.
+    similarity: see `Pruning.similarity`, if it was already computed.
 
   Returns:
     The `Stage` before the next stage, or before the last block.
   """
-  attending = Attending.of(model.arch)
-  x, sizes = attending.reduce(stage, _with_prefix(model.arch, keep), similarity)
-  x, evidence = run_up_to(model, index + 1, x, _among(model.arch, keep, sizes), remat)
-  return Stage(x, sizes, jax.lax.stop_gradient(_with_prefix(model.arch, keep)), evidence)
+  pruning = Pruning.of(model.arch)
+  mask = pruning.with_prefix(keep)
+  x, sizes = pruning.reduce(stage, mask, similarity)
+  x, cache = run_to_stage(model, index + 1, x, pruning.among(keep, sizes), remat)
+  return Stage(x, sizes, jax.lax.stop_gradient(mask), cache)
 
 
-def logits(model, stage):
-  """(b, classes) logits of `masked`, from the `Stage` that the last `after_stage` returns."""
-  keep = stage.present[:, model.arch.prefix_tokens :]
-  attend = _among(model.arch, keep, stage.sizes)
-  return _outputs(model, stage.x, attend, False, [keep], []).logits
-
-
-def dense_logits(model, stage):
-  """(b, classes) logits of the dense network from its `before_first_stage`."""
-  first, x = model.arch.prune_before[0], stage.x
-  if model.arch.prune_inside:
-    x = model.blocks[first - 1].fed_forward(x)
-  return _dense_from(model, first, x).logits
-
-
-def _dense_from(model, first, x, remat=False):
-  """`Outputs` of the blocks from `first` on, without pruning."""
-  attend = Attending.of(model.arch).dense
-  for block in model.blocks[first:-1]:
-    x, _ = _run(block, x, attend, remat)
-  return _outputs(model, x, attend, remat, [], [])
-
-
-def _among(arch, keep, sizes):
-  """The attention function that lets only kept tokens attend to each other."""
-  return functools.partial(Attending.of(arch).masked, keep=_with_prefix(arch, keep), sizes=sizes)
-
-
-def _with_prefix(arch, keep):
-  """The mask of all tokens, from the (b, n) mask of the patches; tokens before them are kept."""
-  return jnp.concatenate([jnp.ones((keep.shape[0], arch.prefix_tokens), keep.dtype), keep], axis=1)
-
-
-def run_up_to(model, index, x, attend, remat=False):
+def run_to_stage(model, index, x, attend, remat=False):
   """Runs the blocks from one stage to the next, or up to the last block.
 
   Args:
@@ -139,27 +137,27 @@ def run_up_to(model, index, x, attend, remat=False):
     remat: as for `dense`.
 
   Returns:
-    The (..., n, d) tokens, and the evidence of the last attention; None if no attention ran.
+    The (..., n, d) tokens, and the `AttentionCache` of the last attention; None if none ran.
   """
-  arch, evidence = model.arch, None
+  arch, cache = model.arch, None
   bounds = (0, *arch.prune_before, arch.depth - 1)
   first, last = bounds[index], bounds[index + 1]
   if arch.prune_inside and index:
     x = _checkpointed(model.blocks[first - 1].fed_forward, remat)(x)
   for i, block in enumerate(model.blocks[first:last], first):
     if arch.prune_inside and index < arch.stages and i == last - 1:
-      x, evidence = _checkpointed(functools.partial(block.attended, attend=attend), remat)(x)
+      x, cache = _checkpointed(functools.partial(block.attended, attend=attend), remat)(x)
     else:
-      x, evidence = _run(block, x, attend, remat)
-  return x, evidence
+      x, cache = _run_block(block, x, attend, remat)
+  return x, cache
 
 
-def _run(block, x, attend, remat):
+def _run_block(block, x, attend, remat):
   return _checkpointed(functools.partial(block, attend=attend), remat)(x)
 
 
 def _checkpointed(function, remat):
-  """A function of tokens; where `remat` says so, the backward pass computes it again."""
+  """A function of tokens; with `remat`, the backward pass computes its results again."""
   if not remat:
     return function
 
@@ -169,7 +167,7 @@ def _checkpointed(function, remat):
   return jax.checkpoint(run)
 
 
-def last_block(model, x, attend, remat=False):
+def run_last_block(model, x, attend, remat=False):
   """The last block. The prediction reads only the class token, or all tokens with an aux head.
 
   Args:
@@ -183,7 +181,7 @@ def last_block(model, x, attend, remat=False):
     them. If the second array is not used, `jit` does not compute it.
   """
   block = model.blocks[-1]
-  tokens, _ = _run(block, x, attend, remat)
+  tokens, _ = _run_block(block, x, attend, remat)
   if model.arch.aux_head:
     return tokens[:, :1], tokens
 
@@ -193,19 +191,50 @@ def last_block(model, x, attend, remat=False):
   return (jax.checkpoint(read_rows) if remat else read_rows)(x), tokens
 
 
-def _outputs(model, x, attend, remat, keeps, scores):
-  """`Outputs` from the tokens before the last block."""
+def finish_dense(model, first, x, remat=False):
+  """Runs the blocks from `first` on without pruning, and predicts.
+
+  Args:
+    model: a `VisionTransformer`.
+    first: index of the block before which the tokens are.
+    x: (b, n, d) tokens.
+    remat: as for `dense`.
+
+  Returns:
+    `Outputs` without stages.
+  """
+  attend = Pruning.of(model.arch).dense
+  for block in model.blocks[first:-1]:
+    x, _ = _run_block(block, x, attend, remat)
+  return finish(model, x, attend, remat=remat)
+
+
+def finish(model, x, attend, keeps=(), scores=(), remat=False):
+  """Runs the last block, and predicts: the end of every forward that keeps tokens in place.
+
+  Args:
+    model: a `VisionTransformer`.
+    x: (b, n, d) tokens before the last block.
+    attend: attention function for `Block`.
+    keeps: the mask of each stage, (b, n) of the patches; only the last one matters to `logits`.
+    scores: the scores of each stage, (b, n) of the patches.
+    remat: as for `dense`.
+
+  Returns:
+    `Outputs`.
+  """
   b, n, prefix = x.shape[0], model.arch.patches, model.arch.prefix_tokens
   keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n), jnp.float32)
   scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n), jnp.float32)
-  read, x = last_block(model, x, attend, remat)
+  read, x = run_last_block(model, x, attend, remat)
   class_logits = model.classify(read)
   aux_logits = model.classify_patches(x[:, prefix:]) if model.arch.aux_head else None
   left = keeps[-1] > 0 if keeps else jnp.ones((b, n), bool)
   logits = model.predict(
     class_logits, lambda: jnp.where(left[..., None], aux_logits, -jnp.inf).max(axis=1)
   )
-  positions = jnp.where(_with_prefix(model.arch, left), jnp.arange(prefix + n), -1)
+  present = Pruning.of(model.arch).with_prefix(left)
+  positions = jnp.where(present, jnp.arange(prefix + n), -1)
   return Outputs(
     logits, class_logits, aux_logits, model.norm(x), positions, keep, scores, keep.sum(axis=-1)
   )

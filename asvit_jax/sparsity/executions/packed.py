@@ -21,26 +21,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity import keeping
-from asvit_jax.sparsity.attending import Attending, Stage
-from asvit_jax.sparsity.executions.in_place import before_first_stage, run_up_to
-from asvit_jax.sparsity.executions.outputs import Outputs
+from asvit_jax.sparsity.executions.in_place import Outputs, before_first_stage, run_to_stage
+from asvit_jax.sparsity.gates import keep_above
+from asvit_jax.sparsity.pruning import Pruning, Stage
 
-# Tokens between two rungs. A smaller step rounds up less and compiles longer.
+# Tokens between two widths. A smaller step leaves less padding and takes longer to compile.
 STEP = 16
 MOST_WIDTHS = 12
-# Images keep so much of the mean, all but a few of DeiT-T's, by merging and by dropping.
+# Nearly all images of DeiT-T keep a number of tokens between these multiples of the mean, whether
+# removed tokens are merged or dropped.
 LEAST_OF_MEAN, MOST_OF_MEAN = 0.75, 1.4
 
 
-class Rows(NamedTuple):
-  """The tokens of images at a stage, and the stage's decision; the class token is the first row.
+class PackedTokens(NamedTuple):
+  """The tokens of images at a stage, and the mask of the stage; the class token is the first row.
 
   Attributes:
     x: (b, n, d) tokens.
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     position: (b, n) int, the original index of each token in its image.
-    keep: (b, n) bool, the tokens that the stage keeps: the first ones if `Attending.compacts`.
+    keep: (b, n) bool, the tokens that the stage keeps: the first ones if `Pruning.compacts`.
   """
 
   x: jax.Array
@@ -49,14 +49,14 @@ class Rows(NamedTuple):
   keep: jax.Array
 
 
-class Read(NamedTuple):
-  """The values that the outputs need from the last block.
+class HeadInputs(NamedTuple):
+  """The values of the last block that the heads and the outputs need.
 
   Attributes:
     class_tokens: (b, read, d), the tokens that the prediction reads.
     best: (b, classes), the maximum over the patches' logits; None without an auxiliary head.
-    tokens: see `Outputs`; None unless requested.
-    positions: see `Outputs`; None unless requested.
+    tokens: (b, n, d), see `Outputs`; None unless requested.
+    positions: (b, n), see `Outputs`; None unless requested.
   """
 
   class_tokens: jax.Array
@@ -80,23 +80,33 @@ def packed(model, images, first=None, group=None, step=None, tokens=False):
   Returns:
     `Outputs` without scores, and with `tokens` and `positions` if `tokens`.
   """
-  rows = in_groups(functools.partial(begin, model), first or len(images), images)
-  return run(model, rows, group, step, tokens)
+  start = functools.partial(start_packed, model)
+  return finish_packed(
+    model, run_in_groups(start, first or len(images), images), group, step, tokens
+  )
 
 
 @usual
-def begin(model, images):
-  """Runs normalised images (b, height, width, 3) up to the first stage; returns its `Rows`."""
-  return decide(model, 0, before_first_stage(model, images))
+def start_packed(model, images):
+  """Runs `packed` up to the first stage, and applies that stage.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    images: (b, height, width, 3) normalised images.
+
+  Returns:
+    The `PackedTokens` of the first stage.
+  """
+  return apply_stage(model, 0, before_first_stage(model, images))
 
 
 @usual
-def run(model, rows, group=None, step=None, tokens=False):
+def finish_packed(model, packed_tokens, group=None, step=None, tokens=False):
   """Runs `packed` from the first stage on.
 
   Args:
     model: a `VisionTransformer` with thresholds.
-    rows: the `Rows` that `begin` returns.
+    packed_tokens: the `PackedTokens` that `start_packed` returns, (b, n, …).
     group: see `packed`.
     step: see `packed`.
     tokens: see `packed`.
@@ -104,24 +114,34 @@ def run(model, rows, group=None, step=None, tokens=False):
   Returns:
     `Outputs` as for `packed`.
   """
-  b, n = rows.keep.shape
-  order, keeps = jnp.arange(b), []
-  for index in range(model.arch.stages):
-    keeps.append(_kept_positions(rows)[jnp.argsort(order), model.arch.prefix_tokens :])
-    by_count = jnp.argsort(rows.keep.sum(axis=1))
-    mean = model.arch.prefix_tokens + model.counts[index] if model.counts else None
-    widths = ladder(n, step or STEP, mean)
-    run_stage = functools.partial(_run_stage, model, index, widths, tokens, rows)
-    rows, order = in_groups(run_stage, group or b, by_count), order[by_count]
-  read = jax.tree.map(lambda a: a[jnp.argsort(order)], rows)  # what the last stage returns
+  b, n = packed_tokens.keep.shape
+  prefix, stages = model.arch.prefix_tokens, model.arch.stages
+  order, keeps, at_stage = jnp.arange(b), [], packed_tokens
+  for index in range(stages):
+    keeps.append(_kept_positions(at_stage.position, at_stage.keep)[jnp.argsort(order), prefix:])
+    by_count = jnp.argsort(at_stage.keep.sum(axis=1))
+    mean = prefix + model.counts[index] if model.counts else None
+    widths = choose_widths(n, step or STEP, mean)
+    run_width = (
+      functools.partial(_run_to_next_stage, model, index)
+      if index < stages - 1
+      else functools.partial(_run_to_heads, model, tokens)
+    )
+    run_group = functools.partial(_run_group, model, run_width, widths, at_stage)
+    at_stage, order = run_in_groups(run_group, group or b, by_count), order[by_count]
+  head_inputs = jax.tree.map(lambda a: a[jnp.argsort(order)], at_stage)
   keep = jnp.stack(keeps, axis=1).astype(jnp.float32)
-  logits = model.predict(model.classify(read.class_tokens), lambda: read.best)
+  logits = model.predict(model.classify(head_inputs.class_tokens), lambda: head_inputs.best)
   return Outputs(
-    logits, tokens=read.tokens, positions=read.positions, keep=keep, kept=keep.sum(axis=-1)
+    logits,
+    tokens=head_inputs.tokens,
+    positions=head_inputs.positions,
+    keep=keep,
+    kept=keep.sum(axis=-1),
   )
 
 
-def in_groups(function, size, tree):
+def run_in_groups(function, size, tree):
   """Calls a function on groups of `size` rows, one group after the other; returns all results.
 
   Args:
@@ -136,7 +156,7 @@ def in_groups(function, size, tree):
   return jax.tree.map(lambda a: a.reshape(b, *a.shape[2:]), jax.lax.map(function, groups))
 
 
-def ladder(top, step, mean=None):
+def choose_widths(top, step, mean=None):
   """The widths to compile, in increasing order; the last one holds every token.
 
   Args:
@@ -146,7 +166,7 @@ def ladder(top, step, mean=None):
       it but the last, are then left out, so that fewer are compiled.
   """
   step *= max(1, -(-top // (step * (MOST_WIDTHS + 1))))
-  # None that is hardly less than the last.
+  # A width hardly less than the last one would save nothing.
   widths = [*range(step, max(step, top - step // 3), step), top][-MOST_WIDTHS:]
   if mean is None:
     return widths
@@ -154,12 +174,22 @@ def ladder(top, step, mean=None):
   return sorted({*widths[first : last + 1], top})
 
 
-def decide(model, index, stage, position=None):
-  """The `Rows` of the `Stage` with this index; `position` as in `Rows`, by default in order."""
-  attending = Attending.of(model.arch)
-  similarity = attending.similarity(stage)
-  keep = keeping.over(
-    attending.scores(stage, similarity),
+def apply_stage(model, index, stage, position=None):
+  """Scores the tokens at a stage, chooses those to keep, and reduces the others.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    index: index of the stage.
+    stage: the `Stage`, (b, n, …).
+    position: (b, n), see `PackedTokens`; by default the tokens are in their original order.
+
+  Returns:
+    The `PackedTokens`, (b, n, …).
+  """
+  pruning = Pruning.of(model.arch)
+  similarity = pruning.similarity(stage)
+  keep = keep_above(
+    pruning.scores(stage, similarity),
     stage.present,
     model.thresholds[index],
     model.arch.count_multiple,
@@ -167,81 +197,134 @@ def decide(model, index, stage, position=None):
   n = keep.shape[1]
   if position is None:
     position = jnp.broadcast_to(jnp.arange(n), keep.shape)
-  if not attending.compacts:
-    return Rows(*attending.reduce(stage, keep, similarity), position, keep)
+  if not pruning.compacts:
+    return PackedTokens(*pruning.reduce(stage, keep, similarity), position, keep)
   source = _kept_first(keep)
-  x, sizes = attending.compacted(stage, keep, source, similarity)
+  x, sizes = pruning.compact(stage, keep, source, similarity)
   position = jnp.take_along_axis(position, jnp.minimum(source, n - 1), axis=1)
-  return Rows(x, sizes, position, source < n)
+  return PackedTokens(x, sizes, position, source < n)
 
 
-def _run_stage(model, index, widths, tokens, rows, images):
+def _run_group(model, run_width, widths, packed_tokens, images):
   """Runs a group of images after a stage, at the smallest width that holds their kept tokens.
 
   Args:
     model: a `VisionTransformer`.
-    index: index of the stage.
-    widths: the ladder of widths.
-    tokens: see `packed`.
-    rows: `Rows` of all images.
+    run_width: `_run_to_next_stage` or `_run_to_heads`, without the arguments from `width` on.
+    widths: the widths to choose from.
+    packed_tokens: `PackedTokens` of all images, (b, n, …).
     images: (g,) indices of the images of the group.
 
   Returns:
-    The group's `Rows` at the next stage; after the last stage, its `Read`.
+    The result of `run_width`, (g, …).
   """
-  keep = rows.keep[images]
-  # Where tokens are compact already, rows of images are copied whole.
+  keep = packed_tokens.keep[images]
+  # If tokens are compact already, rows of images are copied whole.
   source = None
-  if not Attending.of(model.arch).compacts:
+  if not Pruning.of(model.arch).compacts:
     source = jnp.minimum(_kept_first(keep), keep.shape[1] - 1)
   count = keep.sum(axis=1)
-  rung = jnp.searchsorted(jnp.array(widths), count.max())
-  branches = [functools.partial(_run_at, model, index, width, tokens) for width in widths]
-  return jax.lax.switch(rung, branches, rows, images, source, count)
+  chosen = jnp.searchsorted(jnp.array(widths), count.max())
+  branches = [functools.partial(run_width, width) for width in widths]
+  return jax.lax.switch(chosen, branches, packed_tokens, images, source, count)
 
 
-def _run_at(model, index, width, tokens, rows, images, source, count):
-  """`_run_stage` at a static width: row j of an image is filled from its row `source[j]`.
+def _run_to_next_stage(model, index, width, packed_tokens, images, source, count):
+  """Runs a group from stage `index` to the next one at a static width, and applies that one.
 
-  Without `source`, the first rows are used as they are.
+  Args:
+    model: a `VisionTransformer`.
+    index: index of the stage.
+    width: number of rows of each image.
+    packed_tokens: as for `_run_group`.
+    images: as for `_run_group`.
+    source: as for `_gather`.
+    count: (g,) number of kept tokens of each image.
+
+  Returns:
+    The group's `PackedTokens` at the next stage, (g, n, …).
   """
-  n = rows.keep.shape[1]
+  n = packed_tokens.keep.shape[1]
+  x, sizes, position = _gather(packed_tokens, images, source, width)
+  attend, present = _attention_of_first(model, width, sizes, count)
+  x, cache = run_to_stage(model, index + 1, x, attend)
+  following = apply_stage(model, index + 1, Stage(x, sizes, present, cache), position)
+  sizes = None
+  if following.sizes is not None:
+    # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
+    sizes = _pad_rows(following.sizes, n, 1)
+  padded = jax.tree.map(lambda a: _pad_rows(a, n), following._replace(sizes=None))
+  return padded._replace(sizes=sizes)
 
-  def lengthened(a, value=0):  # the branches of a switch must agree in shape
-    more = [(0, 0), (0, n - width)] + [(0, 0)] * (a.ndim - 2)
-    return jnp.pad(a, more, constant_values=value)
 
-  # Straight from all images: to sort them first would be one more copy.
-  x, sizes, position = jax.tree.map(
+def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
+  """Runs a group from the last stage through the last block, at a static width.
+
+  Args:
+    model: a `VisionTransformer`.
+    tokens: see `packed`.
+    width: as for `_run_to_next_stage`, and so are the other arguments.
+    packed_tokens: `PackedTokens` of all images.
+    images: (g,) indices.
+    source: (g, n) rows, or None.
+    count: (g,) numbers of kept tokens.
+
+  Returns:
+    The group's `HeadInputs`, (g, …).
+  """
+  n = packed_tokens.keep.shape[1]
+  x, sizes, position = _gather(packed_tokens, images, source, width)
+  attend, present = _attention_of_first(model, width, sizes, count)
+  x, _ = run_to_stage(model, model.arch.stages, x, attend)
+  head_inputs = _run_last_block(model, x, attend, present, tokens)
+  if not tokens:
+    return head_inputs
+  positions = _pad_rows(jnp.where(present, position, -1), n, -1)
+  return head_inputs._replace(tokens=_pad_rows(head_inputs.tokens, n), positions=positions)
+
+
+def _gather(packed_tokens, images, source, width):
+  """Copies `width` rows of the images of a group straight from all images, kept tokens first.
+
+  Args:
+    packed_tokens: `PackedTokens` of all images, (b, n, …).
+    images: (g,) indices of the images of the group.
+    source: (g, n) int, the row of the token in each of the group's rows; None to copy the first
+      rows as they are.
+    width: number of rows to copy.
+
+  Returns:
+    (g, width, d) tokens, (g, width) sizes, or None, and (g, width) positions.
+  """
+  return jax.tree.map(
     lambda a: a[images, :width] if source is None else a[images[:, None], source[:, :width]],
-    (rows.x, rows.sizes, rows.position),
+    (packed_tokens.x, packed_tokens.sizes, packed_tokens.position),
   )
-  attend = functools.partial(Attending.of(model.arch).prefix, count=count, sizes=sizes)
-  present = jnp.arange(width) < count[:, None]
-  x, evidence = run_up_to(model, index + 1, x, attend)
-  if index == model.arch.stages - 1:
-    read = _read(model, x, attend, present, tokens)
-    if not tokens:
-      return read
-    positions = lengthened(jnp.where(present, position, -1), -1)
-    return read._replace(tokens=lengthened(read.tokens), positions=positions)
-  rows = decide(model, index + 1, Stage(x, sizes, present, evidence), position)
-  # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
-  sizes = None if rows.sizes is None else lengthened(rows.sizes, 1)
-  return jax.tree.map(lengthened, rows._replace(sizes=None))._replace(sizes=sizes)
 
 
-def _read(model, x, attend, present, tokens):
-  """Runs the last block; returns a `Read` without positions."""
+def _attention_of_first(model, width, sizes, count):
+  """The attention function of the first `count` (g,) rows, and the (g, width) mask of these."""
+  attend = functools.partial(Pruning.of(model.arch).prefix, count=count, sizes=sizes)
+  return attend, jnp.arange(width) < count[:, None]
+
+
+def _pad_rows(a, n, value=0):
+  """(g, width, …) -> (g, n, …), padded: the branches of a switch must agree in shape."""
+  more = [(0, 0), (0, n - a.shape[1])] + [(0, 0)] * (a.ndim - 2)
+  return jnp.pad(a, more, constant_values=value)
+
+
+def _run_last_block(model, x, attend, present, tokens):
+  """Runs the last block on (g, width, d) tokens; returns `HeadInputs` without positions."""
   last = model.blocks[-1]
   aux_head, prefix = model.arch.aux_head, model.arch.prefix_tokens
   after = last(x, attend)[0] if aux_head or tokens else None
   normed = model.norm(after) if tokens else None
   if not aux_head:
-    return Read(last.rows(x, x[:, : model.arch.read_tokens], attend), None, normed, None)
+    return HeadInputs(last.rows(x, x[:, : model.arch.read_tokens], attend), None, normed, None)
   of_patches = model.classify_patches(after[:, prefix:])
   of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)
-  return Read(after[:, :1], of_patches.max(axis=1, initial=-jnp.inf), normed, None)
+  return HeadInputs(after[:, :1], of_patches.max(axis=1, initial=-jnp.inf), normed, None)
 
 
 def _kept_first(keep):
@@ -252,16 +335,16 @@ def _kept_first(keep):
     before = jnp.cumsum(keep, axis=1)[..., None] <= jnp.arange(n)  # (b, of, n)
     return _count(before)
 
-  def ordered(keep):  # which a CPU's compiler is done with in a quarter of the time
+  def ordered(keep):  # a CPU compiles this in a quarter of the time
     return jnp.sort(jnp.where(keep, jnp.arange(n), n), axis=1)
 
   return jax.lax.platform_dependent(keep, cpu=ordered, default=counted)
 
 
-def _kept_positions(rows):
+def _kept_positions(position, keep):
   """(b, n) bool mask of the kept tokens, by their original index in the image."""
-  at = rows.position[..., None] == jnp.arange(rows.position.shape[1])  # (b, of, n)
-  return _count(at & rows.keep[..., None]) > 0
+  at = position[..., None] == jnp.arange(position.shape[1])  # (b, of, n)
+  return _count(at & keep[..., None]) > 0
 
 
 def _count(of):

@@ -1,4 +1,4 @@
-"""The executions for inference, which split a batch into groups that suit the device.
+"""The executions for inference: those of the other modules, in groups that suit the device.
 
 The hidden tokens of a block take 39 MB for 32 images at 224² in DeiT-S. A CPU that runs the whole
 batch layer by layer is limited by its memory; running all layers on a few images at a time is
@@ -12,24 +12,25 @@ import functools
 import jax
 
 from asvit_jax.sparsity.executions import fixed_count, in_place
-from asvit_jax.sparsity.executions.packed import begin, in_groups
-from asvit_jax.sparsity.executions.packed import run as run_packed
+from asvit_jax.sparsity.executions.packed import finish_packed, run_in_groups, start_packed
 
 # Bytes of hidden tokens, (images, n, hidden width) in float32, that stay in the cache: the best of
-# several on DeiT-T, DeiT-S and the digits. Packed counts dense tokens too, but drops half of them.
+# several on DeiT-T, DeiT-S and the digits. For packed, dense tokens are counted, half of which are
+# dropped.
 CACHED = 5 * 2**19
 CACHED_PACKED = 2 * CACHED
-# The same of a TPU: 64 images of DeiT-S at 224², with which its compiler keeps blocks on the chip.
+# The same on a TPU: 64 images of DeiT-S at 224², for which its compiler keeps blocks on the chip.
 CACHED_ON_TPU = 74 * 2**20
-# An accelerator runs packed in so many groups of at least so many images, and at coarser widths: by
-# its compiler's estimates a TPU takes 21 % longer for four times 16 images of DeiT-S than for 64.
+# On an accelerator, packed runs in `GROUPS` groups of at least `LEAST` images, with `WIDE_STEP`
+# tokens between widths: by its compiler's estimates a TPU takes 21 % longer for four times 16
+# images of DeiT-S than for 64.
 GROUPS, LEAST, WIDE_STEP = 4, 32, 32
-# A CPU takes a few images through many stages at coarser widths, too: who asks for these waits for
-# the compiler.
+# A CPU runs at most `FEW` images through more than `FEW_STAGES` stages at coarser widths, too: then
+# the time to compile matters most.
 FEW, FEW_STAGES, FEW_STEP = 8, 3, 32
 
 
-def cache_sized(execution, cached=CACHED):
+def in_groups(execution, cached=CACHED):
   """An execution that, on a CPU and on a TPU, runs only as many images at a time as fit its cache.
 
   Args:
@@ -40,36 +41,40 @@ def cache_sized(execution, cached=CACHED):
     Function like `execution`, with the same results.
   """
 
-  def run(model, images, tokens=False):
-    del tokens  # they are among the outputs in any case, and not computed where nobody reads them
-    return _a_few_at_once(functools.partial(execution, model), model.arch, images, cached)
+  def run_grouped(model, images, tokens=False):
+    del tokens  # always among the outputs, and not computed unless they are read
+    return _run_few_at_once(functools.partial(execution, model), model.arch, images, cached)
 
-  return run
+  return run_grouped
 
 
-def packed(model, images, tokens=False):
+def packed_in_groups(model, images, tokens=False):
   """`packed.packed`, in groups whose size suits the device."""
   arch, b = model.arch, len(images)
-  rows = _a_few_at_once(functools.partial(begin, model), arch, images, CACHED)
+  start = functools.partial(start_packed, model)
+  packed_tokens = _run_few_at_once(start, arch, images, CACHED)
   on_cpu, elsewhere = (
-    functools.partial(run_packed, model, group=group, step=step, tokens=tokens)
-    for group, step in (packed_group(arch, b, "cpu"), packed_group(arch, b, "default"))
+    functools.partial(finish_packed, model, group=group, step=step, tokens=tokens)
+    for group, step in (
+      packed_grouping(arch, b, "cpu"),
+      packed_grouping(arch, b, "default"),
+    )
   )
-  return jax.lax.platform_dependent(rows, cpu=on_cpu, default=elsewhere)
+  return jax.lax.platform_dependent(packed_tokens, cpu=on_cpu, default=elsewhere)
 
 
-def fixed(model, images, tokens=False):
-  """`fixed_count.fixed`, on as many images at a time as fit the cache, see `cache_sized`."""
+def fixed_in_groups(model, images, tokens=False):
+  """`fixed_count.fixed`, on as many images at a time as fit the cache, see `in_groups`."""
   few = functools.partial(fixed_count.fixed, model, tokens=tokens)
-  return _a_few_at_once(few, model.arch, images, CACHED_PACKED)
+  return _run_few_at_once(few, model.arch, images, CACHED_PACKED)
 
 
-dense = cache_sized(in_place.dense)
-masked = cache_sized(in_place.masked)
+dense_in_groups = in_groups(in_place.dense)
+masked_in_groups = in_groups(in_place.masked)
 
 
-def packed_group(arch, batch, platform):
-  """The images per group of packed on a platform of JAX, and its `step`; None is the default."""
+def packed_grouping(arch, batch, platform):
+  """The images per group of packed on a platform of JAX, and its `step`, None for the default."""
   if platform == "cpu":
     waits = batch <= FEW and arch.stages > FEW_STAGES
     return images_at_once(arch, batch, CACHED_PACKED), FEW_STEP if waits else None
@@ -77,9 +82,9 @@ def packed_group(arch, batch, platform):
   return _divisor(batch, most), WIDE_STEP
 
 
-def fixed_group(arch, batch, platform):
+def fixed_group_size(arch, batch, platform):
   """The images per group of fixed on a platform of JAX."""
-  return _group(arch, batch, CACHED_PACKED, platform)
+  return _group_size(arch, batch, CACHED_PACKED, platform)
 
 
 def images_at_once(arch, batch, cached):
@@ -88,18 +93,18 @@ def images_at_once(arch, batch, cached):
   return _divisor(batch, cached // image)
 
 
-def _a_few_at_once(function, arch, images, cached):
+def _run_few_at_once(function, arch, images, cached):
   """Calls a function of images on as many at a time as a CPU's or a TPU's cache holds."""
-  if _group(arch, len(images), cached, "cpu") == len(images):  # and so on a TPU
+  if _group_size(arch, len(images), cached, "cpu") == len(images):  # then a TPU's cache holds them
     return function(images)
   on_cpu, on_tpu = (
-    functools.partial(in_groups, function, _group(arch, len(images), cached, platform))
+    functools.partial(run_in_groups, function, _group_size(arch, len(images), cached, platform))
     for platform in ("cpu", "tpu")
   )
   return jax.lax.platform_dependent(images, cpu=on_cpu, tpu=on_tpu, default=function)
 
 
-def _group(arch, batch, cached, platform):
+def _group_size(arch, batch, cached, platform):
   """Images to run at once on a platform of JAX: as many as its cache holds, or all.
 
   Args:

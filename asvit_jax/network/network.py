@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asvit_jax import vit
+from asvit_jax.core import leaves, sizes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
-from asvit_jax.network import calibrating, checking, reading, warming
+from asvit_jax.export import writing
+from asvit_jax.network import calibrating, checking
 from asvit_jax.network.changing import Changing
-from asvit_jax.network.comparing import Compared
+from asvit_jax.network.reading import read_images
 from asvit_jax.pacing import speeds
 from asvit_jax.sparsity import calibration, complexity, search
 from asvit_jax.sparsity.executions import EXECUTIONS
@@ -30,7 +33,7 @@ from asvit_jax.weights import saving
   ],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network(Changing, Compared):
+class Network(Changing):
   """A vision transformer with its parameters and everything needed to use them correctly.
 
   A network is a pytree whose leaves are the parameters, so it passes through `jax.jit`,
@@ -50,6 +53,8 @@ class Network(Changing, Compared):
     counts: number of patches that each stage keeps of every image in fixed execution: one row, or
       one for each of `budgets`; () if unknown.
     speedups: the `Speed` of each row of thresholds, if they were calibrated for speeds; else ().
+    reached: the `calibrating.Reached` of each budget or speed-up, in the network that `calibrate`
+      or `search` returns; () in any other, also in a changed copy. Not compared, not saved.
   """
 
   arch: vit.Architecture
@@ -61,11 +66,49 @@ class Network(Changing, Compared):
   budgets: tuple[float, ...] = ()
   counts: tuple[tuple[int, ...], ...] = ()
   speedups: tuple[speeds.Speed, ...] = ()
+  reached: tuple[calibrating.Reached, ...] = dataclasses.field(default=(), init=False, repr=False)
 
   def __post_init__(self):
     """Raises InputError for an invalid field; parameters are checked when the network runs."""
     for name, value in checking.fields_of(self).items():
       object.__setattr__(self, name, value)
+
+  @classmethod
+  def without_params(cls, arch, dtype="float32", preprocessing=None, variant=""):
+    """A network whose parameters follow, with `dataclasses.replace`; until then it cannot run.
+
+    Args:
+      arch: the `Architecture`.
+      dtype: compute type, "float32" or "bfloat16".
+      preprocessing: the `Preprocessing`; by default ImageNet's.
+      variant: name of the architecture.
+
+    Raises:
+      InputError: an invalid field.
+    """
+    return cls(arch, {}, dtype, preprocessing or Preprocessing(), variant=variant)
+
+  def __eq__(self, other):
+    """Whether all fields are equal; False for values that cannot be compared, as traced arrays."""
+    if not isinstance(other, type(self)):
+      return NotImplemented
+    if self is other:
+      return True
+    try:
+      same = bool(self._facts == other._facts)
+    except (TypeError, ValueError):  # of arrays in a field
+      return False
+    return same and leaves.equal(self.params, other.params)
+
+  def __hash__(self):
+    return hash(self._facts)
+
+  @property
+  def _facts(self):
+    """The values of the fields that are compared, except the parameters."""
+    left_out = ("params", "reached")
+    names = (field.name for field in dataclasses.fields(self) if field.name not in left_out)
+    return tuple(getattr(self, name) for name in names)
 
   @property
   def prunes(self):
@@ -103,7 +146,9 @@ class Network(Changing, Compared):
 
   def default_execution(self):
     """The default execution: that of its speed-up, else packed if it prunes, else dense."""
-    return calibrating.default_execution(self)
+    if not self.prunes:
+      return "dense"
+    return self.speedups[0].execution if self.speedups else "packed"
 
   def check_execution(self, execution, name="the network"):
     """Raises InputError if the network, called `name` in the message, has no such execution."""
@@ -174,7 +219,16 @@ class Network(Changing, Compared):
     Raises:
       InputError: invalid or too large sizes, or an execution that needs thresholds.
     """
-    warming.warm_up(self, batch_sizes, execution, tokens)
+    for size in sizes.check_batches(batch_sizes):
+      try:
+        images = np.zeros((size, *self.arch.image_shape), np.uint8)
+        jax.block_until_ready(self(images, execution, tokens))
+      except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+          raise
+        raise InputError(
+          f"batch size {size:,}: this machine's memory does not hold so many images: give fewer"
+        ) from error
 
   def read(self, images):
     """Reads image files and prepares them for this network.
@@ -188,7 +242,7 @@ class Network(Changing, Compared):
     Raises:
       InputError: not a path, no images found, or an unreadable image.
     """
-    return reading.read(images, self.arch, self.preprocessing)
+    return read_images(images, self.arch, self.preprocessing)
 
   def calibrate(self, images, budget=None, *, speedup=None, batch=None, seed=0, times=None):
     """Sets thresholds that meet a budget or a speed on the given images; no labels, no training.
@@ -206,7 +260,7 @@ class Network(Changing, Compared):
 
     Returns:
       The `Network` with these thresholds, and with the mean numbers of patches that they keep as
-      `counts`.
+      `counts`. Its `reached` says, for each budget or speed-up, how near the thresholds came.
 
     Raises:
       InputError: a budget or a speed that cannot be met, or invalid images, see `vit.images`.
@@ -224,7 +278,7 @@ class Network(Changing, Compared):
 
     Returns:
       The `Network` with the `stage_weights` found, whose thresholds must still be calibrated, and
-      the `search.Found`.
+      the `search.Found`. The network's `reached` says how near it came to the budget.
 
     Raises:
       InputError: a budget that cannot be met, invalid images, or an invalid number of trials.
@@ -268,10 +322,8 @@ class Network(Changing, Compared):
 
   def export(self, path, form, batch_sizes=None, budget=None, **options):
     """Writes and verifies an artifact for other programs; see `export.writing.export`."""
-    from asvit_jax.export.writing import BATCH_SIZES, export
-
-    numbers = BATCH_SIZES if batch_sizes is None else batch_sizes
-    return export(self, path, form, numbers, budget, **options)
+    numbers = writing.BATCH_SIZES if batch_sizes is None else batch_sizes
+    return writing.export(self, path, form, numbers, budget, **options)
 
 
 @functools.partial(jax.jit, static_argnames=("execution", "tokens"))

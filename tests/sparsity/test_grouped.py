@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit
-from asvit_jax.sparsity.executions import cache_sized, in_place, packed
+from asvit_jax.sparsity.executions import grouped, in_place, packed
 
 pytestmark = pytest.mark.optimized
 
@@ -23,7 +23,7 @@ def run(execution, arch, params, images):
 def test_groups_of_images_give_what_the_whole_batch_gives(pruned, execution, cached):
   arch, params, images = pruned
   whole = run(execution, arch, params, images)
-  groups = run(cache_sized.cache_sized(execution, cached), arch, params, images)
+  groups = run(grouped.in_groups(execution, cached), arch, params, images)
   np.testing.assert_array_equal(groups.keep, whole.keep)
   np.testing.assert_allclose(groups.logits, whole.logits, atol=2e-5)
 
@@ -37,23 +37,23 @@ def test_groups_of_images_give_what_the_whole_batch_gives(pruned, execution, cac
 )
 def test_packed_runs_in_groups_that_the_cache_holds(pruned, monkeypatch, changes, sizes):
   for name, value in changes.items():
-    monkeypatch.setattr(cache_sized, name, value)
+    monkeypatch.setattr(grouped, name, value)
   assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=None)
-  monkeypatch.setattr(cache_sized, "FEW_STAGES", 1)  # and two are many
-  assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=cache_sized.FEW_STEP)
-  monkeypatch.setattr(cache_sized, "FEW", 5)  # and six are more than a few
+  monkeypatch.setattr(grouped, "FEW_STAGES", 1)  # and two are many
+  assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=grouped.FEW_STEP)
+  monkeypatch.setattr(grouped, "FEW", 5)  # and six are more than a few
   assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=None)
 
 
 @pytest.mark.parametrize(("platform", "first"), [("tpu", 2), ("default", 6)])
 def test_packed_runs_in_a_few_groups_on_an_accelerator(pruned, monkeypatch, platform, first):
   for name, value in {"GROUPS": 2, "LEAST": 1, "WIDE_STEP": 5, "CACHED": IMAGE}.items():
-    monkeypatch.setattr(cache_sized, name, value)
-  monkeypatch.setattr(cache_sized, "CACHED_ON_TPU", 6 * IMAGE)
+    monkeypatch.setattr(grouped, name, value)
+  monkeypatch.setattr(grouped, "CACHED_ON_TPU", 6 * IMAGE)
   assert_packed_at(pruned, monkeypatch, platform, 6, 3, step=5)
-  monkeypatch.setattr(cache_sized, "CACHED_ON_TPU", 2 * IMAGE)
+  monkeypatch.setattr(grouped, "CACHED_ON_TPU", 2 * IMAGE)
   assert_packed_at(pruned, monkeypatch, platform, first, 2, step=5)
-  monkeypatch.setattr(cache_sized, "LEAST", 8)
+  monkeypatch.setattr(grouped, "LEAST", 8)
   assert_packed_at(pruned, monkeypatch, platform, first, 6, step=5)
 
 
@@ -62,22 +62,22 @@ def assert_packed_at(pruned, monkeypatch, platform, first, group, step):
   arch, params, images = pruned
   began, ran = [], []
 
-  def begin(model, images):
+  def start_packed(model, images):
     began.append(len(images))
-    return packed.begin(model, images)
+    return packed.start_packed(model, images)
 
-  def run_packed(model, rows, group, step=None, tokens=False):
+  def finish_packed(model, tokens_at_stage, group, step=None, tokens=False):
     ran.append((group, step))
-    return packed.run(model, rows, group, step or 6, tokens)
+    return packed.finish_packed(model, tokens_at_stage, group, step or 6, tokens)
 
   def there(*args, **branches):
     return branches.get(platform, branches["default"])(*args)
 
   with monkeypatch.context() as patched:
-    patched.setattr(cache_sized, "begin", begin)
-    patched.setattr(cache_sized, "run_packed", run_packed)
+    patched.setattr(grouped, "start_packed", start_packed)
+    patched.setattr(grouped, "finish_packed", finish_packed)
     patched.setattr(jax.lax, "platform_dependent", there)
-    ours = run(cache_sized.packed, arch, params, images)
+    ours = run(grouped.packed_in_groups, arch, params, images)
   assert began == [first]
   assert ran == [(group, step)]
   masked = tiny.run_masked(arch, params, images)

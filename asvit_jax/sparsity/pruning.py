@@ -1,6 +1,7 @@
-"""The attention functions that blocks take, and the scoring and reduction of a stage."""
+"""`Pruning`: the attention functions that blocks take, and the score and reduction of a stage."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,19 +9,18 @@ import jax.numpy as jnp
 
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
-from asvit_jax.sparsity.scores import SCORES
-from asvit_jax.sparsity.similarity import cosine_similarity
+from asvit_jax.sparsity.scores import SCORES, cosine_similarity, uses_similarity
 
 
-class Evidence(NamedTuple):
-  """The values from a block that the next stage uses, per token, in any token layout.
+class AttentionCache(NamedTuple):
+  """The values of a block's attention that the next stage uses, per token, in any token layout.
 
   Attributes:
-    gathered: the values that the score gathers, see `scores`.
+    score: (…) or (…, m), the attention score: what `gather` of the score returns, see `scores`.
     keys: (…, c), the mean over the heads; None if neither score nor reduction compares keys.
   """
 
-  gathered: Any
+  score: Any
   keys: jax.Array | None
 
 
@@ -33,23 +33,23 @@ class Stage:
     x: (b, n, d) tokens.
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     present: (b, n) mask, 1 for the tokens left; the values of other tokens are meaningless.
-    evidence: `Evidence` of the block before, (b, n, …).
+    cache: `AttentionCache` of the block before, (b, n, …).
   """
 
   x: jax.Array
   sizes: jax.Array | None
   present: jax.Array
-  evidence: Evidence
+  cache: AttentionCache
 
 
 @dataclasses.dataclass(frozen=True)
-class Attending:
+class Pruning:
   """The attention, score and reduction of a network.
 
   Its methods `dense`, `masked` and `prefix` are attention functions for `vit.layers.Block`: they
-  take (q, k, v), each (b, n, h, c), and return the (b, n, h, c) context and `Evidence`, which `jit`
-  drops if it is not used. The queries may be those of the first tokens only; then there is no
-  evidence.
+  take (q, k, v), each (b, n, h, c), and return the (b, n, h, c) context and an `AttentionCache`,
+  which `jit` drops if it is not used. The queries may be those of the first tokens only; then the
+  cache is None.
 
   Attributes:
     attention: the attention, see `attentions`.
@@ -68,12 +68,12 @@ class Attending:
 
   @classmethod
   def of(cls, arch, score=None, reduction=None):
-    """Those that an `Architecture` names, for its tokens.
+    """The `Pruning` of an `Architecture`.
 
     Args:
       arch: an `Architecture`.
-      score: in place of its own, see `scores`.
-      reduction: in place of its own, see `reductions`.
+      score: a score to use in place of the architecture's, see `scores`.
+      reduction: a reduction to use in place of the architecture's, see `reductions`.
     """
     return cls(
       ATTENTIONS[arch.attention],
@@ -94,22 +94,32 @@ class Attending:
 
   def dense(self, q, k, v, sizes=None):
     """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
-    return self._with_evidence(self.attention.dense(q, k, v, _bias(sizes)), k)
+    return self._with_cache(self.attention.dense(q, k, v, _bias(sizes)), k)
 
   def masked(self, q, k, v, keep, sizes=None):
     """The tokens of `keep`, a (b, n) mask, attend to each other."""
     bias = None if sizes is None else _bias(jnp.where(keep > 0, sizes, 1.0))
-    return self._with_evidence(self.attention.masked(q, k, v, keep, bias), k)
+    return self._with_cache(self.attention.masked(q, k, v, keep, bias), k)
 
   def prefix(self, q, k, v, count, sizes=None):
     """The first `count` (b,) tokens of every image attend to each other."""
     if sizes is not None:
       sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
-    return self._with_evidence(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
+    return self._with_cache(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
+
+  def among(self, keep, sizes=None):
+    """The attention function of kept tokens: `masked`, for a (b, n) mask of the patches."""
+    return functools.partial(self.masked, keep=self.with_prefix(keep), sizes=sizes)
+
+  def with_prefix(self, keep):
+    """(b, n) mask of the patches -> (b, prefix + n); the tokens before the patches are kept."""
+    return jnp.concatenate(
+      [jnp.ones((keep.shape[0], self.prefix_tokens), keep.dtype), keep], axis=1
+    )
 
   @property
   def compacts(self):
-    """Whether `compacted` merges and compacts in one product; see `reductions`."""
+    """Whether `compact` merges and compacts in one product; see `reductions`."""
     return self.merges and hasattr(self.reduction, "destinations")
 
   def similarity(self, stage):
@@ -129,10 +139,10 @@ class Attending:
       stage: the `Stage`.
       similarity: its `similarity`, if already computed.
     """
-    gathered, sizes, present = self._seen((stage.evidence.gathered, stage.sizes, stage.present))
+    attention_score, sizes, present = self._seen((stage.cache.score, stage.sizes, stage.present))
     more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
     compared = self._compared(self.score, stage, similarity)
-    scores = self.score(gathered, compared, present > 0, self.exponents, **more)
+    scores = self.score(attention_score, compared, present > 0, self.exponents, **more)
     scores = jnp.where(jnp.arange(scores.shape[1]) == 0, jnp.inf, scores)
     if self.prefix_tokens == 1:
       return scores
@@ -151,7 +161,7 @@ class Attending:
     reduced = self.reduction(x, sizes, present, keep, compared)
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
 
-  def compacted(self, stage, keep, source, similarity=None, gone=None):
+  def compact(self, stage, keep, source, similarity=None, gone=None):
     """As `reduce`, but moves the kept tokens to the front.
 
     If the reduction has `destinations`, one product of (width, n) and (n, d) merges and compacts,
@@ -204,7 +214,7 @@ class Attending:
     """The tokens' similarities or keys, whichever a score or a reduction compares."""
     if uses_similarity(part):
       return self.similarity(stage) if similarity is None else similarity
-    return self._seen(stage.evidence.keys)
+    return self._seen(stage.cache.keys)
 
   def _seen(self, tree):
     """Arrays (b, n, …) without the tokens between the class token and the patches."""
@@ -219,14 +229,14 @@ class Attending:
       return seen
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
-  def _with_evidence(self, attended, k):
+  def _with_cache(self, attended, k):
     context, class_attention = attended
     if context.shape[1] < k.shape[1]:
       return context, None
     keys = None
     if self.score.uses_keys or self.reduction.uses_keys:
       keys = k.astype(jnp.float32).mean(axis=-2)
-    return context, Evidence(self.score.gather(class_attention, context), keys)
+    return context, AttentionCache(self.score.gather(class_attention, context), keys)
 
 
 def _summed(source, destinations, sizes, x):
@@ -249,11 +259,6 @@ def _take(tokens, rows):
   """Gathers (b, m) rows from (b, n, …) arrays of tokens -> (b, m, …)."""
   rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
   return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
-
-
-def uses_similarity(part):
-  """Whether a score or a reduction compares the tokens themselves, see `scores`."""
-  return getattr(part, "uses_similarity", False)
 
 
 def _bias(sizes):
