@@ -16,6 +16,7 @@ from asvit_jax.data import sources
 from asvit_jax.export.formats import FORMATS as EXPORT_FORMATS
 from asvit_jax.export.writing import export
 from asvit_jax.losses.objective import Objective
+from asvit_jax.losses.terms import LOSSES
 from asvit_jax.network import load
 from asvit_jax.run import metrics
 from asvit_jax.training.train import train
@@ -85,7 +86,7 @@ def test_a_run_takes_an_optimizer_a_source_and_an_architecture_of_its_own(tmp_pa
 
 
 def test_a_loss_term_is_a_key_is_logged_and_counts(tmp_path, monkeypatch, folder, tiny_variant):
-  monkeypatch.setitem(losses.LOSSES._places, "entropy", "my_parts:entropy")
+  monkeypatch.setitem(LOSSES._places, "entropy", "my_parts:entropy")
   monkeypatch.setitem(losses.WEIGHTS, "entropy", 0.0)
   config = tiny.config(folder, total_steps=1, **{"loss.entropy": -0.5})
   train(config, tmp_path / "run")

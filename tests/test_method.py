@@ -7,6 +7,7 @@ import pytest
 import tiny
 from test_readme import ROOT, run_examples
 
+from asvit_jax.losses import terms as loss_terms
 from asvit_jax.losses.objective import Objective
 from asvit_jax.sparsity import calibration, complexity, gates
 from asvit_jax.sparsity.attentions import softmax
@@ -98,7 +99,7 @@ def test_the_objective(shown):
   np.testing.assert_allclose(on_the_page, total, rtol=1e-5)
   np.testing.assert_allclose(
     shown["objective"](0.0, costs, costs.mean(), outputs.logits, teacher.class_logits),
-    0.5 * terms.divergence(outputs.logits, teacher.class_logits).mean(),
+    0.5 * loss_terms.divergence(outputs.logits, teacher.class_logits).mean(),
     rtol=1e-5,
   )
 
