@@ -170,7 +170,9 @@ def test_a_program_that_calls_functions_of_this_process_is_not_run(written, tmp_
   exported = export.export(jax.jit(program), platforms=("cpu",), disabled_checks=allowed)
   exported = exported(weights, jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.uint8))
   content = repacked(written, {"packed_1.stablehlo": bytes(exported.serialize())})
-  with pytest.raises(InputError, match="programs call theirs_of_this_process, which is not part of"):
+  with pytest.raises(
+    InputError, match="programs call theirs_of_this_process, which is not part of"
+  ):
     load_artifact(copied(written, tmp_path, content=content))
 
 

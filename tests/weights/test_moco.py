@@ -52,7 +52,9 @@ def test_one_encoder_is_chosen_and_what_a_classifier_does_not_need_is_left_out(
 ):
   path = tmp_path / "w.safetensors"
   safetensors.numpy.save_file(checkpoint(), path)
-  with pytest.raises(InputError, match=r"with the prefixes 'module\.base_encoder', 'module\.momentum_"):
+  with pytest.raises(
+    InputError, match=r"with the prefixes 'module\.base_encoder', 'module\.momentum_"
+  ):
     load(path, ARCH)
   network = load(path, ARCH, key=key, new_head=True)
   found = {k: v for k, v in network.params.items() if k != "head"}

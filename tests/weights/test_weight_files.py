@@ -158,7 +158,9 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, torch, content, s
 def test_without_pytorch_the_error_says_what_to_install(tmp_path, monkeypatch):
   (tmp_path / "w.pth").write_bytes(b"anything")
   monkeypatch.setitem(sys.modules, "torch", None)
-  with pytest.raises(InputError, match=r"w\.pth: .* needs PyTorch.*not installed: `pip install torch`"):
+  with pytest.raises(
+    InputError, match=r"w\.pth: .* needs PyTorch.*not installed: `pip install torch`"
+  ):
     formats.read(tmp_path / "w.pth")
 
 
