@@ -4,9 +4,8 @@ They stand in the workdir as `config.json`, `network.json` and `inputs.json`, an
 these and no others.
 """
 
+import dataclasses
 import json
-
-from ml_collections import ConfigDict
 
 from asvit_jax.config import base
 from asvit_jax.config import parts as config_parts
@@ -64,11 +63,11 @@ _READERS = {
 }
 
 
-def save(config, workdir, description=None):
-  """Writes a config, and a network's description, into a workdir.
+def save(plan, workdir, description=None):
+  """Writes the config of a plan, and a network's description, into a workdir.
 
   Args:
-    config: see `config.base`.
+    plan: a `Plan`.
     workdir: where to.
     description: `Network.describe()`, or None.
 
@@ -76,8 +75,8 @@ def save(config, workdir, description=None):
     InputError: a run of another config is there, nothing can be written, or a description that
       could not be read.
   """
-  check_config(config, workdir)
-  texts = {"config.json": _json(config.to_dict())}
+  check_config(plan, workdir)
+  texts = {"config.json": _json(plan.given)}
   if description is not None:
     texts["network.json"] = _json(description)
     # A run goes on with what can be read again.
@@ -87,12 +86,11 @@ def save(config, workdir, description=None):
     storage.write(storage.path(workdir) / name, text, f"the run's {name}")
 
 
-def save_run(config, plan, description, inputs, workdir):
+def save_run(plan, description, inputs, workdir):
   """Writes what makes a run the same run, before its first step: the first host alone does.
 
   Args:
-    config: see `config.base`.
-    plan: its `Plan`, complete. Nothing reads `plan.json` again: it tells people what was resolved.
+    plan: a `Plan`, complete. Nothing reads `plan.json` again: it tells people what was resolved.
     description: `Network.describe()`.
     inputs: of `run.inputs.describe`.
     workdir: where to.
@@ -102,12 +100,12 @@ def save_run(config, plan, description, inputs, workdir):
   """
   if not hosts.is_first():
     return
-  save(config, workdir, description)
+  save(plan, workdir, description)
   inputs_lib.save(inputs, workdir)
   storage.write(storage.path(workdir) / "plan.json", _json(plan.to_json()), "the run's plan.json")
 
 
-def check_config(config, workdir):
+def check_config(plan, workdir):
   """Raises InputError where a run of another config is there, or nothing could be written.
 
   Returns:
@@ -121,15 +119,15 @@ def check_config(config, workdir):
       "or mount the store as a disk"
     )
   if layout.is_run(workdir):
-    found = load(workdir, config_parts.own(config))
-    before, now = (_with_defaults(flatten(c)) for c in (found, config))
+    found = load(workdir, config_parts.own(plan.given))
+    before, now = (_with_defaults(flatten(c)) for c in (found, plan.given))
     keys = dict.fromkeys([*now, *before])
     changed = [k for k in keys if now.get(k) != before.get(k) and k not in _FREE]
     # A run from before its images were counted cannot say how long it is.
     inputs = inputs_lib.read(workdir)
     length = () if inputs is None else _LENGTH
     moved = [k for k in changed if k in inputs_lib.PLACES]
-    if moved and not inputs_lib.know_weights(config.budget, workdir, inputs):
+    if moved and not inputs_lib.know_weights(plan.budget, workdir, inputs):
       moved = []
     others = [k for k in changed if k not in (*length, *moved)]
     if others:
@@ -139,16 +137,17 @@ def check_config(config, workdir):
         f"--config.init_from={workdir} would start from the weights of this one"
       )
     if len(changed) > len(moved):
-      _check_no_shorter(config, found, inputs["images"], workdir)
+      _check_no_shorter(plan, found, inputs["images"], workdir)
     if inputs is not None:
-      inputs_lib.check_places({key: config[key] for key in ("init_from", "teacher_from")}, workdir)
+      places = {"init_from": plan.init_from, "teacher_from": plan.teacher_from}
+      inputs_lib.check_places(places, workdir)
   layout.check(workdir)
   return moved
 
 
-def _check_no_shorter(config, found, images, workdir):
-  """Raises InputError where a config would end a run before the one that was found there does."""
-  before, now = total_steps(found, images), total_steps(config, images)
+def _check_no_shorter(plan, found, images, workdir):
+  """Raises InputError where a plan would end a run before the one that was found there does."""
+  before, now = total_steps(found, images), total_steps(plan, images)
   if now < before:
     raise InputError(
       f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
@@ -156,17 +155,17 @@ def _check_no_shorter(config, found, images, workdir):
     )
 
 
-def describe_extension(config, workdir):
-  """How a config makes the run in a workdir longer, in a line; None where it does not."""
+def describe_extension(plan, workdir):
+  """How a plan makes the run in a workdir longer, in a line; None where it does not."""
   if not layout.is_run(workdir):
     return None
-  before, inputs = load(workdir, config_parts.own(config)), inputs_lib.read(workdir)
+  before, inputs = load(workdir, config_parts.own(plan.given)), inputs_lib.read(workdir)
   if inputs is None:  # a run from before its images were counted
     return None
-  was, now = (total_steps(c, inputs["images"]) for c in (before, config))
+  was, now = (total_steps(c, inputs["images"]) for c in (before, plan))
   if was == now:
     return None
-  rates = [Schedule.of(before, was)(was), Schedule.of(config, now)(was)]
+  rates = [Schedule.of(before, was)(was), Schedule.of(plan, now)(was)]
   old, new = (f"{float(rate):.3g}" for rate in rates)
   return (
     f"extended from {was:,} to {now:,} steps: the learning rate of step {was:,} was {old}, and is "
@@ -175,22 +174,21 @@ def describe_extension(config, workdir):
   )
 
 
-def as_begun(config, workdir):
-  """A config with what the run in a workdir does, if there is one, by keys that came after it.
+def as_begun(plan, workdir):
+  """A plan with what the run in a workdir does, if there is one, by keys that came after it.
 
   So a run goes on as it began; all other keys are for `check_config`.
   """
-  if not isinstance(config, ConfigDict) or not layout.is_run(workdir):
-    return config  # `plan.resolve` says what is wrong with the first
+  if not layout.is_run(workdir):
+    return plan
   before = _read(workdir, "config.json")
-  later = {k: v for k, v in _BEFORE.items() if k not in before and config[k] != v}
+  later = {k: v for k, v in _BEFORE.items() if k not in before and plan.given[k] != v}
   if later:
-    config = config.copy_and_resolve_references()
-    config.update(later)
+    plan = dataclasses.replace(plan, given={**plan.given, **later}, **later)
     listed = ", ".join(f"{k}={v}" for k, v in later.items())
     if hosts.is_first():
       log(f"{workdir} holds a run from before these keys, which goes on as it began: {listed}")
-  return config
+  return plan
 
 
 def load(workdir, parts=(), needed=config_parts.TRAINING):

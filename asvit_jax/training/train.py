@@ -37,13 +37,12 @@ def train(config, workdir, dry_run=False):
       is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
   """
   workers.check_script()
-  config = identity.as_begun(config, workdir)
-  plan = resolve(config)
+  plan = identity.as_begun(resolve(config), workdir)
   with precision(plan.model.precision):
     exchange.check_same(plan.of_all_hosts(), "give all of them the same flags")
-    moved = identity.check_config(config, workdir)
+    moved = identity.check_config(plan, workdir)
     extension = (
-      identity.describe_extension(config, workdir) if layout.has_checkpoint(workdir) else None
+      identity.describe_extension(plan, workdir) if layout.has_checkpoint(workdir) else None
     )
     if not dry_run:
       lock.check(workdir)
@@ -55,7 +54,7 @@ def train(config, workdir, dry_run=False):
       return _describe(opened)
     try:
       with lock.held(workdir) as check_lock:
-        identity.save_run(config, opened.plan, opened.network.describe(), inputs, workdir)
+        identity.save_run(opened.plan, opened.network.describe(), inputs, workdir)
         session = Session(opened, workdir, check_lock)
         del opened  # its parameters would take a device's memory for as long as the run goes
         return session.run()

@@ -24,7 +24,7 @@ def data(tmp_path, monkeypatch):
     (tmp_path / name).write_text(places.MINE)
   (tmp_path / "mine.py").write_text("from asvit_jax.config import base as get_config\n")
   keys = {"data.dir": "data", "data.eval_labels": "labels.csv", "data.classes": "names.txt"}
-  identity.save(tiny.config("", budget=0.6, **keys), "run")
+  identity.save(tiny.plan_of("", budget=0.6, **keys), "run")
   for name in layout.FILES:
     if name != "config.json":
       (tmp_path / "run" / name).write_text("{}")
@@ -112,7 +112,7 @@ def test_what_a_run_names_that_is_not_known_here_is_in_nobodys_way(data, monkeyp
   from asvit_jax.commands import arguments, evaluate
 
   keys = {"init_from": "gs://nowhere/w", "teacher_from": "~nobody/w", "data.dir": "x://y"}
-  identity.save(tiny.config("", budget=0.6, **keys), "other")
+  identity.save(tiny.plan_of("", budget=0.6, **keys), "other")
   monkeypatch.setattr(evaluate, "main", lambda _: {"found": arguments.config().init_from})
   found = run("evaluate", "--workdir", "other", "--per-image", "rows.jsonl")
   assert found == {"found": "gs://nowhere/w"}

@@ -137,12 +137,12 @@ def test_a_run_that_a_recipe_of_before_began_goes_on_and_another_is_not_taken_fo
   config = recipes.load("as_deit_t")
   before = config.copy_and_resolve_references()
   before.ema_warmup = True
-  identity.save(before, tmp_path)
+  identity.save(tiny.plan(before), tmp_path)
   begun = identity.load(tmp_path)
   assert begun.ema_warmup
-  identity.check_config(identity.as_begun(begun, tmp_path), tmp_path)
+  identity.check_config(identity.as_begun(tiny.plan(begun), tmp_path), tmp_path)
   with pytest.raises(InputError, match="ema_warmup was True, is False"):
-    identity.check_config(identity.as_begun(config, tmp_path), tmp_path)
+    identity.check_config(identity.as_begun(tiny.plan(config), tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("argument", ["0.65,fuse", "half", "0.65,merge,merge", ",merge"])

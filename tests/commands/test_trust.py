@@ -150,7 +150,7 @@ def test_no_key_of_a_config_in_a_workdir_is_run(unmarked, image, key, name):
   with pytest.raises(InputError, match=r"has no checkpoint yet|model\."):
     load(path)
   with pytest.raises(InputError, match=f"names {name}, code"):  # of a run that it would go on with
-    identity.check_config(config_lib.base(), path)
+    identity.check_config(tiny.plan(config_lib.base()), path)
 
 
 @pytest.mark.parametrize("name", FOREIGN)

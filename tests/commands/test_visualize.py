@@ -78,7 +78,7 @@ def test_the_scores_of_one_file_are_drawn(config, weights, draw, tmp_path):
 
 
 def test_the_curves_of_a_workdir_are_drawn(folder, tiny_variant, draw, tmp_path):
-  identity.save(tiny.config(folder), tmp_path)
+  identity.save(tiny.plan_of(folder), tmp_path)
   text = "".join(json.dumps(line) + "\n" for line in metrics_lines(pruned=False))
   (tmp_path / "metrics.jsonl").write_text(text)
   result = draw(workdir=tmp_path, curves=True)
@@ -93,7 +93,7 @@ def test_errors_say_what_to_do(config, weights, params, folder, draw, tmp_path):
   text.write_text("not an image")
   (tmp_path / "file").touch()
   empty = tmp_path / "empty"
-  identity.save(tiny.config(folder), empty)
+  identity.save(tiny.plan_of(folder), empty)
   (empty / "metrics.jsonl").touch()
   good = dict(config=config, weights=weights)
   cases = [

@@ -68,14 +68,14 @@ def test_flags_set_them(tmp_path, flags):
 def test_a_run_whose_config_has_them_as_text_goes_on(tmp_path):
   """As configs of before have them."""
   config = tiny.config("", **{"optimizer.arguments": "b1=0.8"})
-  identity.save(config, tmp_path)
+  identity.save(tiny.plan(config), tmp_path)
   path = tmp_path / "config.json"
   content = json.loads(path.read_text())
   assert content["optimizer"]["arguments"] == {"b1": 0.8}
   content["optimizer"]["arguments"] = "b1=0.8"
   path.write_text(json.dumps(content))
   assert given(identity.load(tmp_path)) == {"b1": 0.8}
-  identity.check_config(config, tmp_path)
+  identity.check_config(tiny.plan(config), tmp_path)
   for changed in ("b1=0.7", "b1=0.8,b2=0.9", ""):
     with pytest.raises(InputError, match=r"another config \(optimizer\.arguments\.b"):
-      identity.check_config(tiny.config("", **{"optimizer.arguments": changed}), tmp_path)
+      identity.check_config(tiny.plan_of("", **{"optimizer.arguments": changed}), tmp_path)

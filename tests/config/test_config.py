@@ -113,7 +113,7 @@ def test_weights_to_start_from_that_do_not_fit_are_refused_before_training(tmp_p
 
 
 def test_a_run_without_a_checkpoint_cannot_be_started_from(tmp_path):
-  identity.save(tiny.config(""), tmp_path)
+  identity.save(tiny.plan_of(""), tmp_path)
   with pytest.raises(InputError, match="has no checkpoint yet"):
     network.load(tmp_path)
 

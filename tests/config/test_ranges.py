@@ -62,7 +62,7 @@ def test_no_value_of_any_type_is_more_than_one_line(tmp_path, key):
       assert "\n" not in str(error) and len(str(error)) < 6000
       assert re.fullmatch(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*", str(error)), str(error)
     else:
-      identity.save(config, tmp_path / str(len(list(tmp_path.iterdir()))))
+      identity.save(tiny.plan(config), tmp_path / str(len(list(tmp_path.iterdir()))))
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,13 @@ def fast(monkeypatch):
 
 def test_a_run_is_saved_and_loaded_by_its_url(workdir, tiny_variant):
   config = tiny.config("here", seed=3)
-  identity.check_config(config, workdir)
+  identity.check_config(tiny.plan(config), workdir)
   assert not workdir.exists()  # the check leaves nothing
-  identity.save(config, str(workdir), {"architecture": {}})
+  identity.save(tiny.plan(config), str(workdir), {"architecture": {}})
   assert identity.load(str(workdir)).to_dict() == config.to_dict()
   assert identity.load_description(workdir) == {"architecture": {}}
   with pytest.raises(InputError, match=r"seed was 3, is 4"):
-    identity.check_config(tiny.config("here", seed=4), workdir)
+    identity.check_config(tiny.plan_of("here", seed=4), workdir)
 
 
 def test_metrics_are_all_there_after_flush_and_are_cut_where_a_run_goes_on(workdir):
@@ -122,4 +122,4 @@ def test_a_store_that_orbax_does_not_know_is_refused_for_a_workdir(bucket):
     (f"{bucket}-of-nobody/run", "cannot write to workdir"),
   ):
     with pytest.raises(InputError, match=said):
-      identity.check_config(tiny.config("here"), url)
+      identity.check_config(tiny.plan_of("here"), url)

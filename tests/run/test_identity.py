@@ -17,14 +17,14 @@ ARCH = tiny.TRAINED
 
 def test_a_workdir_holds_one_run(tmp_path, tiny_variant):
   config = tiny.config("here", seed=3)
-  identity.save(config, tmp_path)
+  identity.save(tiny.plan(config), tmp_path)
   assert identity.load(tmp_path).to_dict() == config.to_dict()
   for changes in ({"seed": 4}, {"total_steps": 7}, {"model.variant": "deit_t"}, {"budget": 0.5}):
     key, value = next(iter(changes.items()))
     with pytest.raises(InputError, match=f"another config \\({key} was .*, is {value!r}\\)"):
-      identity.save(tiny.config("here", **{"seed": 3} | changes), tmp_path)
+      identity.save(tiny.plan_of("here", **{"seed": 3} | changes), tmp_path)
   # Where the data lies and how often to report may change.
-  identity.save(tiny.config("there", seed=3, log_every=2), tmp_path)
+  identity.save(tiny.plan_of("there", seed=3, log_every=2), tmp_path)
   assert identity.load(tmp_path).data.dir == "there"
 
 
@@ -43,16 +43,16 @@ def test_a_config_of_your_own_network_comes_back_as_it_was(tmp_path):
   changes = {"model.variant": "mine", "model.width": 12, "model.heads": 3, "model.depth": 3}
   changes |= {"model.prune_before": (1, 2), "model.mlp_ratio": 2.0, "data.mean": (0.5, 0.4, 0.3)}
   config = tiny.config("", **changes)
-  identity.save(config, tmp_path)
+  identity.save(tiny.plan(config), tmp_path)
   loaded = identity.load(tmp_path)
   assert loaded.to_dict() == config.to_dict()
   assert trained_architecture(loaded) == trained_architecture(config)
-  identity.check_config(config, tmp_path)
+  identity.check_config(tiny.plan(config), tmp_path)
 
 
 def test_a_config_of_before_has_the_defaults_of_what_came_later(tmp_path):
   config = tiny.config("", **{"data.crop_ratio": 0.875})
-  identity.save(config, tmp_path)
+  identity.save(tiny.plan(config), tmp_path)
   path = tmp_path / "config.json"
   before = json.loads(path.read_text())
   for key in ("name", "arguments"):
@@ -62,17 +62,17 @@ def test_a_config_of_before_has_the_defaults_of_what_came_later(tmp_path):
   before["model"] = {k: v for k, v in before["model"].items() if v is not None}
   path.write_text(json.dumps(before))
   assert identity.load(tmp_path).to_dict() == config.to_dict()
-  identity.check_config(tiny.config(""), tmp_path)  # which leaves open what is the default
+  identity.check_config(tiny.plan_of(""), tmp_path)  # which leaves open what is the default
   changed = tiny.config("", **{"optimizer.name": "sgd"})
   with pytest.raises(InputError, match=r"optimizer\.name was 'adamw', is 'sgd'"):
-    identity.check_config(changed, tmp_path)
+    identity.check_config(tiny.plan(changed), tmp_path)
 
 
 def test_a_run_is_of_one_network(tmp_path):
   network = tiny.network(ARCH, variant="tiny", classes=("ant", "bee", "cat"))
   assert identity.load_description(tmp_path) == {}
   identity.check_network(network.describe(), tmp_path)  # nothing is there yet
-  identity.save(tiny.config(""), tmp_path, network.describe())
+  identity.save(tiny.plan_of(""), tmp_path, network.describe())
   assert identity.load_description(tmp_path) == network.describe()
   identity.check_network(network.describe(), tmp_path)
   other = dataclasses.replace(network, arch=dataclasses.replace(ARCH, prune_before=(1, 2)))
@@ -88,7 +88,7 @@ def test_a_run_is_of_one_network(tmp_path):
 def test_the_classes_of_a_run_keep_their_order(tmp_path):
   """Directories that are numbers were once in the order of text."""
   network = tiny.network(ARCH, variant="tiny", classes=("1", "10", "2"))
-  identity.save(tiny.config(""), tmp_path, network.describe())
+  identity.save(tiny.plan_of(""), tmp_path, network.describe())
   for classes in (("one", "ten", "two"), None, ("1", "10", "2")):
     identity.check_network(dataclasses.replace(network, classes=classes).describe(), tmp_path)
   with pytest.raises(

@@ -20,7 +20,7 @@ def test_what_is_no_runs_is_not_written_over(tmp_path, name):
     place.mkdir()
     (place / "mine").write_text(places.MINE)
   before = places.snapshot(tmp_path)
-  for call in (layout.check, lambda workdir: identity.save(tiny.config(""), workdir)):
+  for call in (layout.check, lambda workdir: identity.save(tiny.plan_of(""), workdir)):
     with pytest.raises(InputError, match=f"holds {name} of something else.*another --workdir"):
       call(tmp_path)
   assert places.snapshot(tmp_path) == before
@@ -32,7 +32,7 @@ def test_a_run_that_was_killed_goes_on_whatever_it_had_written(tmp_path):
   (tmp_path / "lists" / "train").write_text("a list")
   (tmp_path / "mine.txt").write_text(places.MINE)
   layout.check(tmp_path)  # before its config
-  identity.save(tiny.config(""), tmp_path)
+  identity.save(tiny.plan_of(""), tmp_path)
   for name in NAMES:
     layout.check(tmp_path)
     if name in layout.FILES:

@@ -17,7 +17,7 @@ THEIRS, OTHERS = tiny.params(ARCH.dense), tiny.params(ARCH.dense, 1)
 
 def begun(workdir, config, first=THEIRS, checkpoint=True):
   """The workdir of a run of 24 images that began with `first`, or is from before that was kept."""
-  identity.save(config, workdir)
+  identity.save(tiny.plan(config), workdir)
   inputs.save(inputs.describe([None] * 24, THEIRS, first_params=first), workdir)
   if checkpoint:
     (workdir / "checkpoints" / "2").mkdir(parents=True)
@@ -26,7 +26,7 @@ def begun(workdir, config, first=THEIRS, checkpoint=True):
 
 def goes_on(config, workdir, teacher=THEIRS, first=THEIRS):
   """What `train` asks before it goes on."""
-  moved = identity.check_config(config, workdir)
+  moved = identity.check_config(tiny.plan(config), workdir)
   found = inputs.describe([None] * 24, teacher, first_params=first)
   inputs.check(found, workdir, moved)
   return moved

@@ -87,13 +87,13 @@ def test_a_short_run_averages_its_own_weights_and_every_way_to_load_takes_either
 
 def test_a_run_from_before_the_warm_up_goes_on_without_it(tmp_path, folder, capsys):
   """`test_before` has a whole one."""
-  config = tiny.config(folder)
-  identity.save(config, tmp_path)
+  plan = tiny.plan_of(folder)
+  identity.save(plan, tmp_path)
   path = tmp_path / "config.json"
   path.write_text(path.read_text().replace('  "ema_warmup": true,\n', ""))
-  begun = identity.as_begun(config, tmp_path)
-  assert (begun.ema_warmup, config.ema_warmup) == (False, True)
+  begun = identity.as_begun(plan, tmp_path)
+  assert (begun.ema_warmup, plan.ema_warmup) == (False, True)
   assert "goes on as it began: ema_warmup=False" in capsys.readouterr().err
-  assert identity.load(tmp_path).to_dict() == begun.to_dict() != config.to_dict()
+  assert identity.load(tmp_path).to_dict() == begun.given != plan.given
   identity.check_config(begun, tmp_path)
-  assert identity.as_begun(config, tmp_path / "new") is config
+  assert identity.as_begun(plan, tmp_path / "new") is plan

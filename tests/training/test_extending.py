@@ -46,17 +46,17 @@ def test_a_finished_run_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_pat
 def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
   """Stretched over all of the new steps, unless it is told to stay; epochs count, too."""
   workdir = tmp_path / "run"
-  identity.save(config(folder, total_steps=4), workdir)
+  identity.save(tiny.plan(config(folder, total_steps=4)), workdir)
   inputs.save({"images": 24, "teacher": 0}, workdir)
   longer = config(folder, total_steps=None, epochs=2.0)  # 6 steps of 8 among 24 images
-  identity.check_config(longer, workdir)
+  identity.check_config(tiny.plan(longer), workdir)
   now = float(Schedule.of(longer, 6)(4))
-  said = identity.describe_extension(longer, workdir)
+  said = identity.describe_extension(tiny.plan(longer), workdir)
   assert "from 4 to 6 steps: the learning rate of step 4 was 3.13e-08, and is" in said
   assert f"{now:.3g} by the schedule now (--config.optimizer.decay_steps=4 keeps" in said
-  assert identity.describe_extension(config(folder, total_steps=4), workdir) is None
+  assert identity.describe_extension(tiny.plan(config(folder, total_steps=4)), workdir) is None
   with pytest.raises(InputError, match="is one of 4 steps, and now there would be 3"):
-    identity.check_config(config(folder, total_steps=None, epochs=1.0), workdir)
+    identity.check_config(tiny.plan(config(folder, total_steps=None, epochs=1.0)), workdir)
 
 
 def test_a_workdir_is_enough_for_every_tool_and_keys_change_its_config(tmp_path, folder):
@@ -89,7 +89,7 @@ def _recipe(tmp_path, folder):
 
 
 def test_keys_without_a_config_that_mean_nothing_are_one_error(tmp_path):
-  identity.save(tiny.config(tmp_path, ema_decay=0.0), tmp_path / "run")
+  identity.save(tiny.plan_of(tmp_path, ema_decay=0.0), tmp_path / "run")
   arguments = ("evaluate.py", "--workdir", tmp_path / "run")
   assert_one_error(call(*arguments, "--config.data.dri=x"), "no key 'data.dri'", "'data.dir'")
   arguments = ("evaluate.py", "--workdir", tmp_path, "--config.data.dir=x")

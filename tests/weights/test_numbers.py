@@ -57,7 +57,7 @@ def write_shards(place, tensors):
 
 
 def write_run(place, tensors):
-  identity.save(tiny.config("", budget=0.6, ema_decay=0.0), place / "run")
+  identity.save(tiny.plan_of("", budget=0.6, ema_decay=0.0), place / "run")
   checkpoints = Checkpoints(place / "run")
   params = weights.from_timm(ARCH, tensors, "test")
   checkpoints.save(TrainState(np.int32(3), params, None, {}, np.int32(0)))

@@ -33,7 +33,7 @@ def test_what_could_not_be_read_is_not_written(tmp_path, changes, said):
   content, params = described(**changes), tiny.params(ARCH)
   for write in (
     lambda: saving.save(tmp_path / "w.safetensors", params, content),
-    lambda: identity.save(tiny.config(""), tmp_path / "run", content),
+    lambda: identity.save(tiny.plan_of(""), tmp_path / "run", content),
     lambda: notes.loads(json.dumps(content | {"format": "stablehlo"}), "it"),
   ):
     with pytest.raises(InputError, match=said):
@@ -55,7 +55,7 @@ def test_many_classes_are_read_again(tmp_path):
   network.save(tmp_path / "w.safetensors")
   assert load(tmp_path / "w.safetensors").classes == names
   content = network.describe()
-  identity.save(tiny.config(""), tmp_path / "run", content)
+  identity.save(tiny.plan_of(""), tmp_path / "run", content)
   assert (tmp_path / "run" / "network.json").stat().st_size > 8 << 20
   assert identity.load_description(tmp_path / "run")["classes"] == list(names)
   (tmp_path / "a.bin").write_bytes(b"")

@@ -52,7 +52,7 @@ def write_npz(path, monkeypatch):
 
 
 def write_workdir(path, monkeypatch):
-  identity.save(tiny.config("", budget=0.6, ema_decay=0.0), path / "run")
+  identity.save(tiny.plan_of("", budget=0.6, ema_decay=0.0), path / "run")
   checkpoints = Checkpoints(path / "run")
   checkpoints.save(TrainState(np.int32(3), PARAMS, None, {}, np.int32(0)))
   checkpoints.wait()
