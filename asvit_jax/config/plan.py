@@ -200,11 +200,12 @@ class Plan:
     for name, value in values.items():
       if dataclasses.is_dataclass(value):
         values[name] = dataclasses.asdict(value)
+    del values["model"]["given"]  # `arch` has it
     return json.loads(json.dumps(values, default=plain))
 
   def describe(self):
-    """The plan as lines of text, one a value: `optimizer.lr 0.012`."""
-    return "\n".join(f"{key} {value}" for key, value in _leaves(self.to_json()))
+    """The plan as text, a line for each value: `optimizer.lr 0.012`."""
+    return "\n".join(f"{key} {json.dumps(value)}" for key, value in _leaves(self.to_json()))
 
 
 def resolve(config, trains=True):
