@@ -15,7 +15,7 @@ PYTEST := python -m pytest -n 2 --dist worksteal
 .PHONY: quickstart test test-all check-targets format clean
 
 quickstart: .venv/run
-	$(BIN)/python -m asvit_jax.quickstart
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m asvit_jax.quickstart
 
 test: .venv/dev
 	$(BIN)/ruff check .
@@ -34,24 +34,28 @@ format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The stamps are written last, so an interrupted installation starts again.
+# The stamps are written last, so an interrupted installation starts again. pip would compile 9,000
+# files to bytecode, one after the other; the quickstart imports a third, and compiles these itself.
 .venv/run: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# Tests start many processes at once, which would all compile what they import: on all cores, once.
 .venv/dev: .venv/run requirements-dev.txt
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	touch $@
 
 .venv-all/dev: requirements.txt requirements-dev.txt requirements-export.txt requirements-browser.txt \
 		requirements-storage.txt requirements-storage-test.txt requirements-weights-test.txt \
 		requirements-notebook.txt
 	$(PYTHON) -m venv .venv-all
-	$(ALL)/python -m pip install --quiet -r requirements-dev.txt -r requirements-export.txt \
+	$(ALL)/python -m pip install --quiet --no-compile -r requirements-dev.txt -r requirements-export.txt \
 		-r requirements-browser.txt -r requirements-storage-test.txt -r requirements-weights-test.txt \
 		-r requirements-notebook.txt
+	$(ALL)/python -m compileall -qq -j 0 .venv-all/lib || true
 	touch $@
 
 .venv-target/run: requirements.txt requirements-target.txt
