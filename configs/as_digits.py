@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits.py --workdir runs/digits
 python train.py --config configs/as_digits.py:0.5 --workdir runs/as_digits
-Two CPU cores, 3 minutes. Measured at 0.5: 95.45 top-1 at 0.502 of the dense GMACs (dense: 96.0).
+Two CPU cores, 1 minute. Measured at 0.5: 95.45 top-1 at 0.496 of the dense GMACs (dense: 95.4).
 """
 
 from asvit_jax.core import recipes
@@ -20,6 +20,7 @@ def get_config(budget="0.5"):
   config.total_steps = 200
   config.optimizer.lr = 8e-3
   config.optimizer.warmup = 0.05
+  config.optimizer.thresholds_lr = 0.25  # at the rate of the rest, the last one falls below zero
   config.loss.distillation = 2.0
   config.eval.every = 100
   config.checkpoint_every = 100
