@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits.py --workdir runs/digits
 python train.py --config configs/as_digits.py:0.5 --workdir runs/as_digits
-Two CPU cores, 3 minutes. Measured at 0.5: 95.45 top-1 at 0.502 of the dense GMACs (dense: 96.0).
+Two CPU cores, 1 minute. Measured at 0.5: 95.45 top-1 at 0.496 of the dense GMACs (dense: 95.4).
 """
 
 from asvit_jax.core import recipes
@@ -17,12 +17,13 @@ def get_config(budget="0.5"):
   # Sixty-four tokens have higher scores than the paper's 196, and here they come in two camps, ink
   # and emptiness. A gentler gate lets the thresholds feel tokens on the far side of the gap.
   config.temperature = 1e-3
-  config.total_steps = 600
-  config.optimizer.lr = 3.2e-3
+  config.total_steps = 200
+  config.optimizer.lr = 8e-3
   config.optimizer.warmup = 0.05
+  config.optimizer.thresholds_lr = 0.25  # at the rate of the rest, the last one falls below zero
   config.loss.distillation = 2.0
-  config.eval.every = 200
-  config.checkpoint_every = 200
+  config.eval.every = 100
+  config.checkpoint_every = 100
   # The paper's 2 a GMAC is for networks of 1.25 GMACs and more; this one has a sixtieth of that.
   config.loss.budget = 100.0
   return config

@@ -72,6 +72,7 @@ def test_weights_for_several_budgets_are_timed_at_the_one_asked_for(tmp_path):
     run("benchmark", *ours, "--reduction", "merge")
 
 
+@pytest.mark.slow
 def test_merging_is_timed_where_it_is_asked_for():
   small = ("--variant", "digits", "--batch", 1, "--rounds", 1, "--execution", "top_k")
   result = run("benchmark", *small, "--reduction", "merge", "--budget", 0.5)

@@ -130,6 +130,7 @@ def test_a_search_is_seeded_and_reported_and_its_weights_are_kept(options, tmp_p
   assert again["share"] == result["share"]
 
 
+@pytest.mark.slow
 def test_predictions_are_held_against_the_dense_network_s(options, folder, tmp_path):
   path, lines = tmp_path / "pruned.safetensors", tmp_path / "lines.jsonl"
   given = ("--calibrate", "0.6", "--save-weights", path, "--compare-dense", "--per-image", lines)

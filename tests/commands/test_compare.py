@@ -56,6 +56,7 @@ def by_cost(timer, contenders, rounds):
   return {name: summary | {"speedup": speed} for name, speed in speeds.items()}
 
 
+@pytest.mark.slow
 def test_speed_ups_alone_are_compared_at_these_only(tmp_path, given, capsys, monkeypatch):
   monkeypatch.setattr(timing.Timer, "time", by_cost)
   out = tmp_path / "out"
@@ -88,6 +89,7 @@ def test_speed_ups_alone_are_compared_at_these_only(tmp_path, given, capsys, mon
   ]
 
 
+@pytest.mark.slow
 def test_speed_ups_are_timed_on_a_real_clock(tmp_path, given):
   """On which a tiny network may reach none: each is compared, or it is said why not."""
   flags = ("--speedups", "1.02", "--methods", "random,merge", "--rounds", 1, "--speed-batch", 4)

@@ -28,12 +28,10 @@ def typed(monkeypatch):
 
 def test_epochs_set_after_the_steps_of_a_recipe_count_and_it_is_said(capsys):
   config = recipes.load("digits")
-  assert total_steps(config, 12000) == 1300
+  assert total_steps(config, 12000) == 600
   config.epochs = 3
   assert total_steps(config, 12000) == math.ceil(3 * 12000 / 64)
-  assert (
-    "epochs=3 says how long a run is: total_steps=1300 is taken back" in capsys.readouterr().err
-  )
+  assert "epochs=3 says how long a run is: total_steps=600 is taken back" in capsys.readouterr().err
   config.total_steps = 7
   assert total_steps(config, 12000) == 7
 
@@ -43,13 +41,13 @@ def test_what_comes_at_once_keeps_its_steps_in_any_order():
   later = dict(reversed(config.to_dict().items()))
   for copy in (base(), recipes.load("digits")):
     copy.update(later)
-    assert (copy.total_steps, copy.epochs) == (1300, 30.0)
+    assert (copy.total_steps, copy.epochs) == (600, 30.0)
   copy.update_from_flattened_dict({"total_steps": 5, "epochs": 2.0})
   assert (copy.total_steps, copy.epochs) == (5, 2.0)
   copy.update({"epochs": 4.0})
   assert (copy.total_steps, copy.epochs) == (None, 4.0)
   for same in (config.copy_and_resolve_references(), FrozenConfigDict(config)):
-    assert same.total_steps == 1300
+    assert same.total_steps == 600
 
 
 def test_typed_epochs_count_before_the_steps_of_a_recipe(typed):

@@ -209,6 +209,7 @@ def test_networks_that_share_a_pass_get_what_each_gets_alone(network, monkeypatc
   assert sorted(decoded) == sorted(f"{i}.png" for i in range(COUNT))  # once for both
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_summary_of_one(network):
   script = (
     "import json, jax; from test_evaluation import *; assert jax.device_count() == 4\n"

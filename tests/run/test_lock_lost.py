@@ -125,6 +125,7 @@ def test_whatever_a_held_lock_says_the_second_run_gets_a_line(tmp_path, text):
   assert not set(str(raised.value)) & {"\n", "\x1b", "\x07"}
 
 
+@pytest.mark.slow
 def test_a_run_whose_lock_is_removed_stops_and_goes_on(tmp_path, folder, tiny_variant, monkeypatch):
   config, save = tiny.config(folder), Checkpoints.save
 

@@ -125,6 +125,7 @@ def test_damaged_inputs_are_one_line(tmp_path, content):
   assert "\n" not in str(damaged.value)
 
 
+@pytest.mark.slow
 def test_a_dense_run_goes_on_from_weights_that_were_moved(tmp_path, folder, tiny_variant):
   tiny.network(ARCH.dense, variant="tiny").save(tmp_path / "a.safetensors")
   plain = {"eval.pictures": 0, "eval.every": 100, "checkpoint_every": 100}

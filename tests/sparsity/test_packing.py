@@ -103,12 +103,26 @@ def test_a_batch_mate_never_changes_an_image(pruned):
       np.testing.assert_allclose(outputs.logits[place], alone.logits[0], atol=2e-5)
 
 
+MIXTURES = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+COUNTS = st.lists(st.integers(0, 16), min_size=4, max_size=4)
+
+
 @pytest.mark.parametrize("reduction", ["drop", "merge"])
-@settings(
-  deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.lists(st.integers(0, 16), min_size=4, max_size=4), st.integers(0, 2**31))
+@settings(MIXTURES, max_examples=12)
+@given(COUNTS, st.integers(0, 2**31))
 def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, reduction, counts, seed):
+  check_mixture(pruned, reduction, counts, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
+@settings(MIXTURES, max_examples=200)
+@given(COUNTS, st.integers(0, 2**31))
+def test_many_mixtures_do_so(pruned, reduction, counts, seed):
+  check_mixture(pruned, reduction, counts, seed)
+
+
+def check_mixture(pruned, reduction, counts, seed):
   # Scores made up so that the images keep exactly these numbers of patches: all, none, anything.
   arch, params, _ = pruned
   arch = dataclasses.replace(arch, reduction=reduction)
@@ -171,16 +185,33 @@ def test_a_ladder_has_few_rungs_and_fewer_where_the_mean_is_known(top):
 
 
 @pytest.mark.parametrize("longest", [1, 6, 7, 12, 13, 16, 17])
-def test_a_group_runs_at_the_least_width_that_holds_its_longest_image(pruned, monkeypatch, longest):
+def test_a_group_runs_at_the_least_width_that_holds_its_longest_image(pruned, longest):
+  """Read from the program: the branch that its index takes, and how many tokens that multiplies."""
   arch, params, images = pruned
   keep = np.arange(17) < np.array([1, longest])[:, None]
   model = vit.model(arch, params)
   rows = packed.PackedTokens(model.embed(images[:2]), None, jnp.tile(jnp.arange(17), (2, 1)), keep)
-  ran = []
-  monkeypatch.setattr(jax.lax, "switch", lambda rung, branches, *of: branches[int(rung)](*of))
-  widths = packed.choose_widths(17, LADDER)
-  packed._run_group(model, lambda width, *rest: ran.append(width), widths, rows, jnp.arange(2))
-  assert ran == [min(w for w in (6, 12, 17) if w >= longest)]
+  at_width = functools.partial(packed._run_to_next_stage, model, 0)
+  run = functools.partial(packed._run_group, model, at_width, packed.choose_widths(17, LADDER))
+  program = jax.make_jaxpr(run)(rows, jnp.arange(2))
+  switches = [eqn for eqn in program.eqns if len(eqn.params.get("branches", ())) == 3]
+  (switch,) = switches  # between 6, 12 and 17 tokens
+  chosen = program.jaxpr.replace(outvars=switch.invars[:1])
+  (rung,) = jax.core.eval_jaxpr(chosen, program.consts, *jax.tree.leaves((rows, jnp.arange(2))))
+  branch = switch.params["branches"][int(rung)]
+  widths = {shape[1] for shape in multiplied(branch.jaxpr) if shape[2:] == (arch.width,)}
+  assert widths == {min(w for w in (6, 12, 17) if w >= longest)}
+
+
+def multiplied(program):
+  """The shapes of all left factors of matrix products in a program, and in those it calls."""
+  for eqn in program.eqns:
+    if eqn.primitive.name == "dot_general":
+      yield eqn.invars[0].aval.shape
+    for value in eqn.params.values():
+      inner = getattr(value, "jaxpr", None)
+      if inner is not None:
+        yield from multiplied(inner if hasattr(inner, "eqns") else inner.jaxpr)
 
 
 @pytest.mark.parametrize("reduction", ["drop", "merge"])

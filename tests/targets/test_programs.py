@@ -41,7 +41,7 @@ def test_the_network_without_weights_is_that_of_the_run(config, changes):
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_ladders")
 def test_a_run_is_accounted_for_with_neither_data_nor_weights(monkeypatch, config):
-  """Compiled for this CPU in place of the target; what runs in the worker, but for its devices."""
+  """Compiled for this CPU's device in place of the target's; the rest is what the worker runs."""
   config.update({"init_from": "none", "batch_size": 4, "total_steps": None})
   config.data.dir = ""
   monkeypatch.setattr(compiling, "devices", lambda target: jax.devices()[:1])

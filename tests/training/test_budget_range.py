@@ -53,6 +53,7 @@ def test_a_run_draws_a_budget_each_step_and_ends_as_a_network_for_all_of_them(
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_to_the_bit(tmp_path, folder, dense_weights, monkeypatch):
   ours = config(folder, dense_weights, total_steps=3, **{"eval.pictures": 0})
   train(ours, tmp_path / "whole")
@@ -64,6 +65,7 @@ def test_a_run_that_stopped_goes_on_to_the_bit(tmp_path, folder, dense_weights, 
   jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_draw_what_the_whole_batch_draws(tmp_path, folder, dense_weights):
   lines = []
   for name, accumulate in (("one", 1), ("two", 2)):
@@ -125,6 +127,7 @@ def test_a_range_needs_a_budget(folder):
     rules.check(tiny.config(folder, budget_range=(0.5, 0.9)))
 
 
+@pytest.mark.slow
 def test_weights_for_several_budgets_are_a_start_for_one(tmp_path, folder, dense_weights):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)

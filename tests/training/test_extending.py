@@ -59,6 +59,7 @@ def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
     identity.check_config(tiny.plan(config(folder, total_steps=None, epochs=1.0)), workdir)
 
 
+@pytest.mark.slow
 def test_a_workdir_is_enough_for_every_tool_and_keys_change_its_config(tmp_path, folder):
   workdir = tmp_path / "run"
   first = run("train", "--config", _recipe(tmp_path, folder), "--workdir", workdir)

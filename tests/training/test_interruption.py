@@ -79,6 +79,7 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):
@@ -116,6 +117,7 @@ def test_metrics_that_cannot_be_written_end_the_run(tmp_path, config, monkeypatc
     train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_sigterm_in_an_evaluation_saves_at_once_and_the_next_run_evaluates(
   tmp_path, config, monkeypatch
 ):

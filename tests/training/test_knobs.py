@@ -91,6 +91,7 @@ def test_a_step_drops_the_same_paths_in_parts_of_its_batch_and_others_in_the_nex
   assert abs(first["loss"] - second["loss"]) > 1e-3  # nothing else than the paths differs
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_no_better_ends_early_and_stays_there(tmp_path, folder, tiny_variant):
   changes = {"eval.pictures": 0, "eval.every": 1, "optimizer.lr": 1e-12, "total_steps": 5}
   changes |= {"checkpoint_every": 100, "optimizer.end_lr": 0.0, "criterion.name": "bce"}

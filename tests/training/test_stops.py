@@ -50,6 +50,7 @@ def fail():
 
 
 @pytest.mark.parametrize("of", [SLOW_TRAINING, "evaluation"])
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_loses_no_step(tmp_path, config, monkeypatch, of):
   train(config, tmp_path / "whole")
   run = tmp_path / "run"

@@ -143,6 +143,7 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
   assert files() == before
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one(tmp_path, folder, dense_weights):
   changes = {"eval.batch_size": 8, "total_steps": 4, "optimizer.lr": 0.0064}
   config = pruned_config(folder, dense_weights, **changes)
@@ -207,6 +208,7 @@ def test_calibrated_thresholds_start_at_the_budget(tmp_path, folder, dense_weigh
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_a_run_of_another_optimizer_goes_on_to_the_bit(tmp_path, folder, monkeypatch):
   changes = {"optimizer.name": "lion", "optimizer.arguments": "b1=0.8", "eval.pictures": 0}
   config = tiny.config(folder, total_steps=3, **changes)

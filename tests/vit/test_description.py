@@ -202,13 +202,13 @@ def check_run(directory, change):
       assert a_line(error)
 
 
-@settings(max_examples=60, **SETTINGS)
+@settings(max_examples=25, **SETTINGS)
 @given(change=changes)
 def test_any_json_in_weights_is_a_network_or_a_line(tmp_path, change):
   check_weights(tmp_path, change)
 
 
-@settings(max_examples=60, **SETTINGS)
+@settings(max_examples=25, **SETTINGS)
 @given(change=changes)
 def test_any_json_in_a_workdir_is_a_run_or_a_line(tmp_path, change):
   check_run(tmp_path, change)
@@ -222,7 +222,7 @@ def test_any_json_at_all(tmp_path, change):
   check_run(tmp_path, change)
 
 
-@settings(max_examples=60, **SETTINGS)
+@settings(max_examples=25, **SETTINGS)
 @given(value=values)
 def test_any_json_in_place_of_all_is_refused_in_a_line(tmp_path, value):
   text = json.dumps(value)

@@ -96,7 +96,7 @@ def fuzz_lists(place, listed, wanted, byte):
 
 BYTE = st.sampled_from((0, 1, 0x3C, 0x7F, 0xFF))
 QUICK = settings(
-  max_examples=60,
+  max_examples=25,
   deadline=None,
   derandomize=True,
   database=None,

@@ -335,7 +335,7 @@ def fuzz(place, changes):
 
 
 QUICK = settings(
-  max_examples=100,
+  max_examples=25,
   deadline=None,
   derandomize=True,
   database=None,
