@@ -290,7 +290,7 @@ class Session:
   def _stopped(self, step):
     self.checkpoints.wait()
     saved = f"saved step {step} of {self.steps}" if step else "there was no step to save"
-    log(f"told to stop: {saved}; run the same command to go on")
+    log(f"told to stop: {saved}; run the same command to resume")
     return {"workdir": str(self.workdir), "step": step, "finished": False}
 
   def _check_finite(self, step, values):

@@ -100,7 +100,7 @@ def test_a_lease_that_nobody_renews_runs_out(workdir, fast, monkeypatch):
     answers = iter((False, True))  # it comes back, and renews once
     killed._ended.wait = lambda _: next(answers)
     killed._renew()
-    with pytest.raises(InputError, match=r"cut off from gs://.*another one has taken over"):
+    with pytest.raises(InputError, match=r"cut off from gs://.*another run has taken over"):
       killed.check()
     check()
 
