@@ -34,8 +34,8 @@ def focal(logits, targets, weights=1.0, gamma=2.0):
   Each class's term of the cross-entropy is multiplied by (1 - p)^gamma; gamma 0 is cross-entropy.
   """
   likelihood = jax.nn.log_softmax(logits)
-  # 1 - p by expm1, which is exact near p = 1; at least `tiny`, as the gradient of 0 to a power below
-  # 1 is infinite.
+  # 1 - p by expm1, which is exact near p = 1. The minimum keeps the gradient finite: that of 0 to a
+  # power below 1 is not.
   missing = jnp.maximum(-jnp.expm1(likelihood), jnp.finfo(jnp.float32).tiny)
   return -(weights * targets * missing**gamma * likelihood).sum(axis=-1)
 
