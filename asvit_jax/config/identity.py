@@ -57,7 +57,7 @@ _SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
 # A key of a section may hold keyword arguments: those of the optimizer and of the criterion.
 _KEY = schema.either(_VALUE, schema.table(others=_VALUE))
 _CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_KEY)), others=_VALUE)
-_ADVICE = "somebody changed it"
+_ADVICE = "it was edited after the run wrote it"
 _READERS = {
   "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
   "network.json": descriptions.loads,
