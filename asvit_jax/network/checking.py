@@ -212,7 +212,7 @@ def counts_of(arch, kept):
     kept: (..., stages), or (..., 0) for images that ran dense.
   """
   expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
-  check_not_traced("What patches kept cost")
+  check_not_traced("Network.gmacs")
   counts = _array(kept, "patches kept", expected)
   fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
   if not fits or not np.isfinite(counts).all():

@@ -61,7 +61,7 @@ class Solver:
   def __init__(self, table, calibrator, seed=0):
     self.table, self.arch, self.seed = table, calibrator.arch, seed
     self._calibrator, self._dense = calibrator, None
-    # Time if all images kept equal counts ÷ that of their real counts, from the last solution.
+    # Ratio of two times, from the last solution: with equal counts in all images ÷ with their own.
     self._aim = 1.0
 
   def best(self, target):
