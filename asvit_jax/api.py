@@ -1,6 +1,6 @@
-"""The commands as functions of Python: they take a config where a command takes flags.
+"""The commands as Python functions, which take a config instead of flags.
 
-A config is resolved here; what is below takes its `Plan`.
+They resolve the config; the functions below them take its `Plan`.
 """
 
 from asvit_jax.config.defaults import base
@@ -16,15 +16,15 @@ def recipe(name=None, **changes):
   """The config of a recipe, with keys changed: `recipe("as_deit_s:0.65", **{"data.dir": DIR})`.
 
   Args:
-    name: of a file of `configs/`, with its argument after a colon; by default the defaults alone.
-    **changes: values by dotted key, as `--config.KEY=VALUE`; a dictionary's keys for a section do,
-      too: `recipe(model={"variant": "deit_t"})`.
+    name: name of a file in `configs/`, with its argument after a colon; the defaults by default.
+    **changes: values by dotted key, as in `--config.KEY=VALUE`; or a dictionary for a section:
+      `recipe(model={"variant": "deit_t"})`.
 
   Returns:
-    A config: `asvit_jax.train`, `open_images`, `evaluate` and `draw_tokens` take it.
+    A config for `asvit_jax.train`, `open_images`, `evaluate` and `draw_tokens`.
 
   Raises:
-    InputError: an unknown recipe, an argument that it does not take, or an unknown key.
+    InputError: an unknown recipe, an invalid argument of it, or an unknown key.
   """
   if name is not None and not isinstance(name, str):
     raise InputError(f"recipe {shown(name)}: expected a name, such as 'as_deit_s:0.65', or None")
@@ -37,7 +37,7 @@ def recipe(name=None, **changes):
   for key in flat:
     if key not in known and not key.startswith(("optimizer.arguments.", "criterion.arguments.")):
       raise InputError(
-        f"config key {shown(key)} is unknown: asvit_jax/config/defaults.py has all of them"
+        f"config key {shown(key)} is unknown: asvit_jax/config/defaults.py lists all keys"
         f"{hint(key, known)}"
       )
   config.update_from_flattened_dict(flat)
@@ -49,8 +49,8 @@ def evaluate(network, config, source, execution=None, **options):
 
   Args:
     network: a `Network`.
-    config: of `recipe`; `data` and `eval.batch_size` are read.
-    source: of `open_images`.
+    config: a config of `recipe`, of which `data` and `eval.batch_size` are read.
+    source: a source of `open_images`.
     execution: a name of `EXECUTIONS`; by default packed if the network prunes, else dense.
     **options: see `evaluation.accuracy.evaluate`.
 
@@ -58,7 +58,7 @@ def evaluate(network, config, source, execution=None, **options):
     Dictionary, see `evaluation.accuracy.evaluate`.
 
   Raises:
-    InputError: a config that cannot work, or as `evaluation.accuracy.evaluate`.
+    InputError: an invalid config, or as `evaluation.accuracy.evaluate`.
   """
   from asvit_jax.evaluation import accuracy
 
@@ -71,16 +71,16 @@ def draw_tokens(network, config, source, execution="masked", count=None):
 
   Args:
     network: a `Network` that prunes.
-    config: of `recipe`; `data` is read.
-    source: of `open_images`.
-    execution: masked or fixed.
-    count: number of images to draw, evenly spaced in the source; by default all of it.
+    config: a config of `recipe`, of which `data` is read.
+    source: a source of `open_images`.
+    execution: "masked" or "fixed".
+    count: number of images to draw, evenly spaced in the source; all images by default.
 
   Returns:
     matplotlib `Figure`.
 
   Raises:
-    InputError: a config that cannot work, or as `report.tokens.draw_tokens`.
+    InputError: an invalid config, or as `report.tokens.draw_tokens`.
   """
   from asvit_jax.report import tokens
 
@@ -91,15 +91,15 @@ def open_images(config, split=None):
   """The labelled images of a config's data set.
 
   Args:
-    config: of `recipe`; `data` is read.
+    config: a config of `recipe`, of which `data` is read.
     split: name of the split; `data.eval_split` by default.
 
   Returns:
-    A `data.sources.Source`: `len()`, and by index a dictionary of `image` (encoded), `label` and
-    `file`; `classes`, their names.
+    A `data.sources.Source` with `len()` and `classes`, the names by label; its items are
+    dictionaries of `image` (encoded), `label` and `file`.
 
   Raises:
-    InputError: the data is not there, or is not what the config says.
+    InputError: the data is missing, or does not fit the config.
   """
   return sources.open_source(config.data, split or config.data.eval_split, allow_flat=True)
 

@@ -25,8 +25,8 @@ def get_config(argument="0.65"):
   config.data.crop_scale = (0.5, 1.0)
   config.optimizer.lr = 5e-4
   config.optimizer.end_lr = 5e-5
-  # A thousand images teach nothing about their classes that the teacher does not know better, and
-  # its pull on so few steps would carry the thresholds away from the budget.
+  # The teacher knows the classes better than a thousand labels can teach, and in so few steps the
+  # gradient of the classification term would move the thresholds away from the budget.
   config.loss.classification = 0.0
   config.loss.distillation = 1.0
   config.loss.budget = 10.0

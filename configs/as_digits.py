@@ -14,8 +14,8 @@ def get_config(budget="0.5"):
   config.budget = float(budget)
   config.init_from = "runs/digits"
   config.thresholds = "calibrated"
-  # Sixty-four tokens have higher scores than the paper's 196, and here they come in two camps, ink
-  # and emptiness. A gentler gate lets the thresholds feel tokens on the far side of the gap.
+  # The scores of 64 tokens are higher than those of the paper's 196, and form two clusters, ink and
+  # background. With a higher temperature, the thresholds get gradients from both.
   config.temperature = 1e-3
   config.total_steps = 200
   config.optimizer.lr = 8e-3
@@ -24,6 +24,6 @@ def get_config(budget="0.5"):
   config.loss.distillation = 2.0
   config.eval.every = 100
   config.checkpoint_every = 100
-  # The paper's 2 a GMAC is for networks of 1.25 GMACs and more; this one has a sixtieth of that.
+  # The paper's weight, 2 per GMAC, is for networks of 1.25 GMACs or more; this one has a sixtieth.
   config.loss.budget = 100.0
   return config

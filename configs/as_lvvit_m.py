@@ -1,10 +1,10 @@
-"""LV-ViT-M, pruned to a share of its GMACs. The argument `dense`: not pruned.
+"""LV-ViT-M, pruned to a share of its GMACs; the argument `dense` gives the network without pruning.
 
 python train.py --config configs/as_lvvit_m.py:0.76 --workdir runs/as_lvvit_m \
   --config.data.dir=DIR --config.init_from=W
 python evaluate.py --config configs/as_lvvit_m.py:dense --weights W --config.data.dir=DIR
 
-W is the original checkpoint of the authors of LV-ViT, a .pth.tar file.
+W is the LV-ViT authors' checkpoint, a .pth.tar file.
 
 Published (ImageNet-1k, 224²): dense 84.1 top-1 at 12.7 GMACs; 76 %: 84.0 at 9.6; 67 %: 83.9 at 8.5.
 Meant for one host of 8 accelerators or more. Not yet run here.

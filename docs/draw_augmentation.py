@@ -1,4 +1,4 @@
-"""Draws views as a step of training gets them.
+"""Draws augmented training images as a training step receives them.
 
 PYTHONPATH=. python docs/draw_augmentation.py DIR OUT.png
 
@@ -21,7 +21,7 @@ PREPROCESSING = Preprocessing()
 
 
 def draw(config, columns=8):
-  """The sheet, a PIL image: a row for each of four batches; mixing takes pairs of neighbours."""
+  """A PIL image with one row for each of four batches."""
   source = sources.open_source(config.data, config.data.train_split)
   config.model.num_classes = len(source.classes)
   config.batch_size = columns
@@ -37,7 +37,7 @@ def draw(config, columns=8):
 
 
 def _pixels(images):
-  """Undoes `Preprocessing.normalize`, but for the noise beyond black and white."""
+  """Reverts `Preprocessing.normalize`; clips noise that is beyond black and white."""
   mean, std = jnp.asarray(PREPROCESSING.mean), jnp.asarray(PREPROCESSING.std)
   return np.asarray(255 * jnp.clip(images * std + mean, 0, 1)).round().astype(np.uint8)
 

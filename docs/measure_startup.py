@@ -1,10 +1,10 @@
-"""What a folder of ImageNet's size costs before the first step, with empty files and no decoding.
+"""Measures the time before the first step for a folder of ImageNet's size, without decoding.
 
 python docs/measure_startup.py DIRECTORY [WORKERS]
 
-Makes 1,000 directories of 1,281 files in a directory that is not there yet, lists them with and
-without a cache, and has WORKERS processes (32) make a batch each, as a run does that goes on from
-step 50,000.
+Creates DIRECTORY, if it does not exist, with 1,000 directories of 1,281 empty files. Lists them
+with and without a cache, and has each of WORKERS processes (32 by default) make a batch, as in a
+run that resumes from step 50,000.
 """
 
 import json
@@ -23,7 +23,7 @@ transforms.decode = lambda *content: Image.new("RGB", (64, 64))
 
 
 def make_files(root):
-  """Like ImageNet's, by their names."""
+  """Creates empty files with names like ImageNet's."""
   for i in range(1000):
     directory = root / "train" / f"n{10_000_000 + i}"
     directory.mkdir(parents=True)
@@ -32,14 +32,14 @@ def make_files(root):
 
 
 def open_timed(data):
-  """(source, seconds)."""
+  """Opens a split; returns (source, seconds)."""
   start = time.perf_counter()
   source = sources.open_source(data, "train")
   return source, time.perf_counter() - start
 
 
 def own_mb(process_id):
-  """MiB that a process shares with no other."""
+  """MiB of memory that a process shares with no other."""
   lines = Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines()
   return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 

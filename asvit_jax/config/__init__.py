@@ -1,4 +1,4 @@
-"""The configuration of a run: keys and defaults, their rules, and what follows from them."""
+"""The configuration of a run: keys and defaults, their rules, and the `Plan` resolved from them."""
 
 from asvit_jax.config.defaults import base
 

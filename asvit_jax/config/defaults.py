@@ -1,7 +1,7 @@
 """The configuration: every key with its default.
 
-A file in `configs/` starts from `base()` and changes what its recipe needs. Keys are locked, so a
-misspelt one is an error that names the nearest.
+A recipe in `configs/` starts from `base()` and changes some keys. Keys are locked: a misspelt one
+is an error that names the nearest.
 """
 
 from types import NoneType
@@ -16,9 +16,9 @@ from asvit_jax.losses import WEIGHTS
 
 
 class Section(ConfigDict):
-  """Keys of a config that belong together; numbers and arrays of NumPy and JAX become Python's.
+  """A section of a config; numbers and arrays of NumPy and JAX are converted to Python's.
 
-  A value of another type than a key's is an InputError, by the key's name.
+  A value whose type does not match that of the key raises an InputError that names the key.
   """
 
   def __setitem__(self, key, value):
@@ -37,7 +37,7 @@ class Section(ConfigDict):
       raise self._not_of_its_type(key, value, error) from error
 
   def update(self, *other, **kwargs):
-    """As `ConfigDict.update`; text for keyword arguments sets them all."""
+    """Like `ConfigDict.update`; a text for an `Arguments` section replaces all its arguments."""
     given = dict(pair for values in (*other, kwargs) for pair in values.items())
     text = {
       k
@@ -49,12 +49,12 @@ class Section(ConfigDict):
     super().update({k: v for k, v in given.items() if k not in text})
 
   def get_type(self, key):
-    """As `ConfigDict.get_type`; a flag of keyword arguments as a whole is text."""
+    """Like `ConfigDict.get_type`; the flag of a whole `Arguments` section is a text."""
     return str if isinstance(self.get(key), Arguments) else super().get_type(key)
 
   def _not_of_its_type(self, key, value, error):
-    """The InputError for what ml_collections refuses."""
-    from asvit_jax.config import ranges  # nothing else here needs NumPy or JAX
+    """The InputError for a value that ml_collections rejects."""
+    from asvit_jax.config import ranges  # imported here, as only this needs NumPy and JAX
 
     name = f"{vars(self).get('_section', '')}{key}"
     allowed = ranges.of(name)
@@ -62,15 +62,16 @@ class Section(ConfigDict):
       expected = "its keys, a dictionary"
     elif allowed is not None:
       expected = allowed.expected
-    else:  # a key that somebody added
+    else:  # a key that the user added
       expected = f"a value of its type ({' '.join(str(error).split())[:300]})"
     return InputError(f"field {name!r} of the config is {shown(value)}: expected {expected}")
 
 
 class Arguments(Section):
-  """Keyword arguments of a part, which has other ones than the next: any name, any literal.
+  """Keyword arguments of a replaceable part: keys of any name, whose values are Python literals.
 
-  They are set one by one, `optimizer.arguments.b1 = 0.95`, or all anew by text, "b1=0.9,b2=0.95".
+  Set them one by one, `optimizer.arguments.b1 = 0.95`, or all at once by a text,
+  "b1=0.9,b2=0.95", which removes the others.
   """
 
   def __init__(self, *args, **kwargs):
@@ -81,16 +82,16 @@ class Arguments(Section):
       super().__setitem__(key, value)
 
   def get_type(self, key):
-    """The type that the flag of a key is read as: `object`, which is any literal.
+    """The type of the flag of a key: `object`, which accepts any literal.
 
-    The flag sets the key next, and can set only one that is there.
+    A flag can set only an existing key, so a missing one is created here.
     """
     if key not in self:
       self[key] = None
     return object
 
   def reset(self, arguments):
-    """Sets them all anew, of a dictionary."""
+    """Replaces all arguments by those of a dictionary."""
     with self.unlocked():
       for key in list(self):
         del self[key]
@@ -99,24 +100,23 @@ class Arguments(Section):
 
 
 class Config(Section):
-  """A config: of `epochs` and `total_steps`, which both say how long a run is, the later counts.
+  """A config, in which the one of `epochs` and `total_steps` that is set last is the run's length.
 
-  To set `epochs` takes back a `total_steps` that was set before, by a recipe, and says so. Where
-  both come at once, from a dictionary, `total_steps` counts.
+  Setting `epochs` unsets a `total_steps` that a recipe had set, and logs that. If both come at
+  once, from a dictionary, `total_steps` wins.
   """
 
   def __setitem__(self, key, value):
     super().__setitem__(key, value)
-    if isinstance(self.get(key), Section):  # also of a copy: errors name keys in full
+    if isinstance(self.get(key), Section):  # for errors, which name keys in full; also in copies
       object.__setattr__(self[key], "_section", f"{key}.")
     if key == "epochs" and self.get("total_steps") is not None:
       if isinstance(self.epochs, float):
-        said = f"epochs={self.epochs:g} says how long a run is"
-        log(f"{said}: total_steps={self.total_steps} is taken back")
+        log(f"epochs={self.epochs:g} replaces total_steps={self.total_steps} as the run's length")
       super().__setitem__("total_steps", None)
 
   def update(self, *other, **kwargs):
-    """As `ConfigDict.update`."""
+    """Like `ConfigDict.update`; `total_steps` wins over `epochs`."""
     given = dict(pair for values in (*other, kwargs) for pair in values.items())
     self._forget_length(given)
     super().update(*other, **kwargs)
@@ -124,7 +124,7 @@ class Config(Section):
       super().__setitem__("total_steps", given["total_steps"])
 
   def update_from_flattened_dict(self, flattened_dict, strip_prefix=""):
-    """As `ConfigDict.update_from_flattened_dict`."""
+    """Like `ConfigDict.update_from_flattened_dict`; `total_steps` wins over `epochs`."""
     key = f"{strip_prefix}total_steps"
     self._forget_length(flattened_dict, key)
     super().update_from_flattened_dict(flattened_dict, strip_prefix)
@@ -132,13 +132,13 @@ class Config(Section):
       super().__setitem__("total_steps", flattened_dict[key])
 
   def _forget_length(self, given, key="total_steps"):
-    """Where the number of steps comes anew, the epochs that come with it take nothing back."""
+    """Unsets an old `total_steps` if `given` has a new one, so that its `epochs` log nothing."""
     if key in given and "total_steps" in self:
       super().__setitem__("total_steps", None)
 
 
 def _of_python(value):
-  """A value without the types of NumPy and JAX; arrays are tuples."""
+  """Converts numbers of NumPy and JAX to Python's, and arrays to tuples."""
   if hasattr(value, "dtype") and hasattr(value, "tolist"):
     return _as_tuples(value.tolist())
   if type(value) in (tuple, list):
@@ -151,36 +151,36 @@ def _as_tuples(value):
 
 
 def base():
-  """The defaults: the paper's recipe (arXiv:2209.13802, section 4) with a plain augmentation."""
+  """The default config: the paper's recipe (arXiv:2209.13802, section 4), simpler augmentation."""
   config = Config()
   config.seed = 0
-  config.init_from = ""  # weights to start from, also the teacher: a file, a workdir or hf:…
-  config.init_key = ""  # of a file that holds several weights, which: "model_ema", "state_dict_ema"
-  config.teacher_from = ""  # dense weights that teach where those to start from should not
-  config.init_resize = False  # take weights of another image size: interpolate their positions
-  config.init_new_head = False  # take weights of another number of classes: with a new head
-  # Of a workdir: the step, "latest", "best" or a number, and the weights, "ema", "raw" or "best".
+  config.init_from = ""  # initial weights, also the teacher's: a file, a workdir or hf:…
+  config.init_key = ""  # which weights of a file with several: "model_ema", "state_dict_ema"
+  config.teacher_from = ""  # dense weights of the teacher, if not those of `init_from`
+  config.init_resize = False  # accept weights of another image size: interpolate their positions
+  config.init_new_head = False  # accept weights of another number of classes: add a new head
+  # If `init_from` is a workdir: the step, "latest", "best" or a number; and "ema", "raw" or "best".
   config.init_step = ""
   config.init_weights_of = ""
   config.budget = config_dict.placeholder(float)  # share of the dense GMACs; None: a dense network
-  # Shares between which every step draws its budget, for one network that serves all of them; None:
-  # always `budget`, at which the network is evaluated in any case.
+  # Lowest and highest budget. Every step draws one between them, so that one network serves all.
+  # None: always `budget`. Evaluations use `budget` in both cases.
   config.budget_range = config_dict.placeholder(tuple)
-  config.budget_tolerance = 0.02  # relative: how far from the budget an evaluation still meets it
-  config.thresholds = "fixed"  # where they start: "fixed" (0.001, 0.002, …) or "calibrated"
+  config.budget_tolerance = 0.02  # relative deviation from the budget that still meets it
+  config.thresholds = "fixed"  # initial values: "fixed" (0.001, 0.002, …) or "calibrated"
   config.temperature = 1e-4  # of the gate's gradient: how near a score must be to move a threshold
 
   config.model = Section()
-  config.model.variant = "deit_s"  # a key of vit.VARIANTS; any name where all below are given
+  config.model.variant = "deit_s"  # a key of vit.VARIANTS; any name if all keys below are set
   config.model.num_classes = 1000
-  # Pixels: the side of a square, or height and width, "224x448" or (224, 448).
+  # Pixels: the side of a square, or height and width: "224x448" or (224, 448).
   config.model.image_size = config_dict.FieldReference(224, field_type=object)
   config.model.patch_size = 16  # pixels
   config.model.dtype = "float32"  # of stem and blocks; parameters, heads and losses stay float32
-  config.model.precision = "default"  # of float32 products: the chip's, or "high", "highest"
-  config.model.drop_path = 0.0  # rate of the last block, of stochastic depth (arXiv:1603.09382)
-  config.model.remat = False  # compute blocks again in the backward pass: less memory, more time
-  # Each overrides the variant's; see vit.Architecture. None: as the variant has it.
+  config.model.precision = "default"  # of float32 products: the chip's own; or "high", "highest"
+  config.model.drop_path = 0.0  # stochastic depth (arXiv:1603.09382): rate of the last block
+  config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
+  # Each key overrides the variant's field of vit.Architecture. None: the variant's value.
   config.model.width = config_dict.placeholder(int)
   config.model.heads = config_dict.placeholder(int)
   config.model.depth = config_dict.placeholder(int)
@@ -189,7 +189,7 @@ def base():
   config.model.norm_epsilon = config_dict.placeholder(float)
   config.model.qkv_bias = config_dict.placeholder(bool)
   config.model.residual_divisor = config_dict.placeholder(float)
-  config.model.layer_scale = config_dict.placeholder(bool)  # None: as the weights have it
+  config.model.layer_scale = config_dict.placeholder(bool)  # None: as in the weights
   config.model.dist_token = config_dict.placeholder(bool)
   config.model.dist_head = config_dict.placeholder(bool)
   config.model.aux_head = config_dict.placeholder(bool)
@@ -206,79 +206,79 @@ def base():
   config.data = Section()
   config.data.name = "folder"  # a key of data.sources.SOURCES: "folder", "digits", "tfds:NAME"
   config.data.dir = ""
-  config.data.classes = ""  # file with a class a line, in label order; "": sorted directory names
+  config.data.classes = ""  # file with one class per line, by label; "": sorted directory names
   config.data.train_split = "train"
   config.data.eval_split = "val"
-  config.data.train_labels = ""  # file of images and classes; "": a directory is a class
+  config.data.train_labels = ""  # file of images and classes; "": each directory is a class
   config.data.eval_labels = ""
-  config.data.exif_orientation = True  # turn images as cameras say; ImageNet's numbers: without
+  config.data.exif_orientation = True  # rotate by EXIF; published ImageNet results do not
   config.data.sampler = "shuffle"  # or "class_balanced": every class equally often
-  config.data.crop_scale = (0.08, 1.0)  # share of the image's area; (1.0, 1.0): the centre crop
-  # What the network expects of its images, see data.Preprocessing. None: as its weights say, or
-  # where they say nothing 0.875, ImageNet's mean and std, and bicubic.
+  config.data.crop_scale = (0.08, 1.0)  # share of the image's area; (1.0, 1.0): the center crop
+  # The network's input preprocessing, see data.Preprocessing. None: as stored with the weights; if
+  # nothing is stored, 0.875, ImageNet's mean and std, and bicubic.
   config.data.crop_ratio = config_dict.placeholder(float)  # side of the crop ÷ shorter side
-  config.data.mean = config_dict.placeholder(tuple)  # of each channel, of pixels in [0, 1]
+  config.data.mean = config_dict.placeholder(tuple)  # per channel, for pixels in [0, 1]
   config.data.std = config_dict.placeholder(tuple)
   config.data.interpolation = config_dict.placeholder(str)
-  config.data.crop_mode = config_dict.placeholder(str)  # "center"; "squash": both sides resized
+  config.data.crop_mode = config_dict.placeholder(str)  # "center"; "squash": resize both sides
   config.data.hflip = True
   config.data.shift = 0  # random translation in training, pixels
   config.data.rand_augment = 0.0  # mean magnitude of RandAugment, at most 10; 0: none
-  config.data.rand_augment_deviation = 0.5  # of the magnitude
-  config.data.rand_augment_operations = 2  # an image
+  config.data.rand_augment_deviation = 0.5  # standard deviation of the magnitude
+  config.data.rand_augment_operations = 2  # operations per image
   config.data.color_jitter = 0.0  # change of brightness, contrast and saturation; 0: none
-  config.data.repeats = 1  # views of an image close together; an epoch has no more views
-  config.data.cache = ""  # directory for the list of a folder's files; empty: the workdir of a run
-  config.data.workers = 0  # processes that decode; 0: threads
-  config.data.check_images = 2000  # decoded before training starts; all when there are fewer
-  config.data.max_bad_images = 0  # unreadable ones to leave out, a split and host
+  config.data.repeats = 1  # views of an image close together; the length of an epoch stays
+  config.data.cache = ""  # directory for the list of a folder's files; "": the run's workdir
+  config.data.workers = 0  # decoding processes; 0: decode in threads
+  config.data.check_images = 2000  # images to decode as a check before training starts
+  config.data.max_bad_images = 0  # unreadable images to skip, per split and host
 
-  config.mix = Section()  # on the device
+  config.mix = Section()  # augmentation on the device
   config.mix.mixup = 0.0  # alpha of the Beta distribution; 0: none
   config.mix.cutmix = 0.0  # alpha of the Beta distribution; 0: none
-  config.mix.switch = 0.5  # probability of cutmix where both are on
-  config.mix.erasing = 0.0  # probability of an image to lose a rectangle; 0: none
-  # "pairs": a draw for every two neighbours. "batch", DeiT's: one draw for all images of a device.
+  config.mix.switch = 0.5  # probability of cutmix if both are on
+  config.mix.erasing = 0.0  # probability of erasing a rectangle of an image; 0: none
+  # "pairs": one draw for every two neighbours. "batch", as DeiT: one for all images of a device.
   config.mix.mode = "pairs"
 
-  config.batch_size = 512  # images a step, over all devices of all hosts
-  config.accumulate = 1  # parts that a device's share of them runs in, one after the other
+  config.batch_size = 512  # images per step, over all devices of all hosts
+  config.accumulate = 1  # equal parts of a device's batch to run one after the other
   config.parallel = "pmap"  # or "shard_map": the same step, the same result
-  config.max_skipped_steps = 3  # in a row whose loss is not finite, before the run stops
+  config.max_skipped_steps = 3  # steps in a row with a loss that is not finite, before a run stops
   config.epochs = 30.0
-  config.total_steps = config_dict.placeholder(int)  # instead of epochs; may grow, as they may
+  config.total_steps = config_dict.placeholder(int)  # instead of epochs; a run may be extended
   config.label_smoothing = 0.1
-  config.ema_decay = 0.99996  # of the averaged weights; 0: none
-  config.ema_warmup = True  # less in early steps: min(ema_decay, (1 + step) / (10 + step))
+  config.ema_decay = 0.99996  # of the averaged weights; 0: no averaging
+  config.ema_warmup = True  # smaller in early steps: min(ema_decay, (1 + step) / (10 + step))
 
   config.optimizer = Section()
   config.optimizer.name = "adamw"  # of optimizers.building.OPTIMIZERS, or any of optax
-  config.optimizer.arguments = Arguments()  # of it, besides the learning rate: `b1`, `b2`
+  config.optimizer.arguments = Arguments()  # its other keyword arguments: `b1`, `b2`
   config.optimizer.lr = 2e-5  # for a batch of 512; scales with the batch
   config.optimizer.end_lr = 2e-6
-  config.optimizer.warmup = 0.0  # share of these steps
-  # Steps until end_lr, at which it stays; None: all of the run, and if it is extended the new all.
+  config.optimizer.warmup = 0.0  # share of the decay's steps
+  # Steps until end_lr, which is then kept; None: all steps of the run, also after an extension.
   config.optimizer.decay_steps = config_dict.placeholder(int)
   config.optimizer.weight_decay = 1e-6
-  config.optimizer.clip_norm = 0.0  # of the gradient; 0: none
-  config.optimizer.thresholds_lr = 1.0  # the thresholds' learning rate ÷ that of the rest
-  config.optimizer.layer_decay = 1.0  # of the learning rate, a layer further from the head
-  config.optimizer.freeze = ""  # regular expression: parameters that stay, "patch_embed|blocks.0"
+  config.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0: no clipping
+  config.optimizer.thresholds_lr = 1.0  # learning rate of the thresholds ÷ that of the rest
+  config.optimizer.layer_decay = 1.0  # factor of the learning rate per layer away from the head
+  config.optimizer.freeze = ""  # regular expression of frozen parameters: "patch_embed|blocks.0"
 
-  config.criterion = Section()  # of the classification term
-  config.criterion.name = "cross_entropy"  # of losses.criteria.CRITERIA: "focal", "bce"
-  config.criterion.arguments = Arguments()  # of it: `gamma`
-  config.criterion.class_weights = ""  # "balanced", numbers with commas between, or a file of them
+  config.criterion = Section()  # the classification loss
+  config.criterion.name = "cross_entropy"  # of losses.criteria.CRITERIA: or "focal", "bce"
+  config.criterion.arguments = Arguments()  # its keyword arguments: `gamma`
+  config.criterion.class_weights = ""  # "balanced", comma-separated numbers, or a file of numbers
 
-  config.loss = Section(WEIGHTS)  # the weight of each term of losses.LOSSES
+  config.loss = Section(WEIGHTS)  # the weight of each term of losses.terms.LOSSES
 
   config.eval = Section()
   config.eval.batch_size = 256
   config.eval.every = 1000  # steps
-  config.eval.patience = 0  # evaluations without a better one, before the run ends; 0: never
+  config.eval.patience = 0  # evaluations without improvement before the run ends; 0: never
   config.eval.pictures = 6  # images whose kept tokens every evaluation draws; 0: none
 
-  config.wandb = ""  # project at Weights & Biases that metrics also go to; "": none
+  config.wandb = ""  # project at Weights & Biases to log metrics to as well; "": none
   config.log_every = 50  # steps
   config.checkpoint_every = 1000  # steps
   return config.lock()

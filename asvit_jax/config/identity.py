@@ -1,7 +1,7 @@
-"""What makes a run the same run: its config, its network, its images and its teacher.
+"""The identity of a run: its config, its network, its images and its teacher.
 
-They stand in the workdir as `config.json`, `network.json` and `inputs.json`, and a run goes on with
-these and no others.
+The workdir keeps them as `config.json`, `network.json` and `inputs.json`. A run is resumed only
+with the same ones.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.run import layout
 from asvit_jax.vit import description as descriptions
 
-# May change from one call of train.py to the next; everything else belongs to the run.
+# Keys that may change when a run is resumed; all others belong to the run.
 _FREE = (
   "data.dir",
   "data.classes",
   "data.train_labels",
   "data.eval_labels",
-  "data.exif_orientation",  # which runs from before it was there had off
+  "data.exif_orientation",  # runs of older versions had no such key, and ignored EXIF
   "data.cache",
   "data.workers",
   "data.check_images",
@@ -43,20 +43,20 @@ _FREE = (
   "parallel",
 )
 
-# May change where the run does not become shorter.
+# Keys that may change if the run does not become shorter.
 _LENGTH = ("epochs", "total_steps", "optimizer.decay_steps")
 
-# What runs did that do not have these keys yet, where it is not the default.
+# Values for runs of older versions, which lack these keys and behaved unlike today's default.
 _BEFORE = {"ema_warmup": False}
 
-# The forms of what stands in a workdir. Of a config, `base` knows the type of each key.
+# Schemas of the files in a workdir. The types of a config's keys are checked by `base`.
 _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
 _VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
 _SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
-# A key of a section may itself hold keyword arguments: of an optimizer, of a criterion.
+# A key of a section may hold keyword arguments: those of the optimizer and of the criterion.
 _KEY = schema.either(_VALUE, schema.table(others=_VALUE))
 _CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_KEY)), others=_VALUE)
-_ADVICE = "somebody changed it"
+_ADVICE = "it was edited after the run wrote it"
 _READERS = {
   "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
   "network.json": descriptions.loads,
@@ -68,18 +68,18 @@ def save(plan, workdir, description=None):
 
   Args:
     plan: a `Plan`.
-    workdir: where to.
+    workdir: directory of the run.
     description: `Network.describe()`, or None.
 
   Raises:
-    InputError: a run of another config is there, nothing can be written, or a description that
-      could not be read.
+    InputError: the workdir holds a run with another config, it cannot be written, or the
+      description could not be read back.
   """
   check_config(plan, workdir)
   texts = {"config.json": _json(plan.given)}
   if description is not None:
     texts["network.json"] = _json(description)
-    # A run goes on with what can be read again.
+    # A description that cannot be read back would make the run impossible to resume.
     what = f"what would be the network.json of {workdir}"
     descriptions.loads(texts["network.json"], what, descriptions.UNREADABLE)
   for name, text in texts.items():
@@ -87,13 +87,13 @@ def save(plan, workdir, description=None):
 
 
 def save_run(plan, description, inputs, workdir):
-  """Writes what makes a run the same run, before its first step: the first host alone does.
+  """Writes the identity of a run before its first step; only the first host writes.
 
   Args:
-    plan: a `Plan`, complete. Nothing reads `plan.json` again: it tells people what was resolved.
+    plan: a `Plan`, complete. It is written to `plan.json` for people; no program reads the file.
     description: `Network.describe()`.
-    inputs: of `run.inputs.describe`.
-    workdir: where to.
+    inputs: result of `run.inputs.describe`.
+    workdir: directory of the run.
 
   Raises:
     InputError: as `save`.
@@ -106,16 +106,16 @@ def save_run(plan, description, inputs, workdir):
 
 
 def check_config(plan, workdir):
-  """Raises InputError where a run of another config is there, or nothing could be written.
+  """Raises InputError if a workdir holds a run with another config, or cannot be written.
 
   Returns:
-    The keys of `inputs.PLACES` that are others than the run there has: whether they lead to the
-    same weights is for `inputs.check`.
+    The keys of `inputs.PLACES` that differ from those of the run; `inputs.check` then checks that
+    they lead to the same weights.
   """
   moved = []
   if storage.in_bucket(workdir) and not str(workdir).startswith("gs://"):
     raise InputError(
-      f"workdir {workdir}: Orbax writes checkpoints to disks and to gs:// only: give one of those, "
+      f"workdir {workdir}: Orbax writes checkpoints only to disks and to gs://: give one of these, "
       "or mount the store as a disk"
     )
   if layout.is_run(workdir):
@@ -123,7 +123,7 @@ def check_config(plan, workdir):
     before, now = (_with_defaults(flatten(c)) for c in (found, plan.given))
     keys = dict.fromkeys([*now, *before])
     changed = [k for k in keys if now.get(k) != before.get(k) and k not in _FREE]
-    # A run from before its images were counted cannot say how long it is.
+    # Runs of older versions have no inputs.json, so their number of steps is unknown.
     inputs = inputs_lib.read(workdir)
     length = () if inputs is None else _LENGTH
     moved = [k for k in changed if k in inputs_lib.PLACES]
@@ -133,8 +133,8 @@ def check_config(plan, workdir):
     if others:
       listed = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in others)
       raise InputError(
-        f"{workdir} holds a run of another config ({listed}): use another --workdir; there, "
-        f"--config.init_from={workdir} would start from the weights of this one"
+        f"{workdir} holds a run of another config ({listed}): use another --workdir; to start "
+        f"there from the weights of this run, add --config.init_from={workdir}"
       )
     if len(changed) > len(moved):
       _check_no_shorter(plan, found, inputs["images"], workdir)
@@ -146,21 +146,21 @@ def check_config(plan, workdir):
 
 
 def _check_no_shorter(plan, found, images, workdir):
-  """Raises InputError where a plan would end a run before the one that was found there does."""
+  """Raises InputError if a plan would make the run in a workdir shorter."""
   before, now = total_steps(found, images), total_steps(plan, images)
   if now < before:
     raise InputError(
-      f"the run in {workdir} is one of {before:,} steps, and now there would be {now:,}: a run may "
-      f"become longer, not shorter; give at least --config.total_steps={before}"
+      f"the run in {workdir} has {before:,} steps, and this config would make it {now:,}: a run "
+      f"may become longer, not shorter; give at least --config.total_steps={before}"
     )
 
 
 def describe_extension(plan, workdir):
-  """How a plan makes the run in a workdir longer, in a line; None where it does not."""
+  """One line about how a plan extends the run in a workdir; None if it does not."""
   if not layout.is_run(workdir):
     return None
   before, inputs = load(workdir, config_parts.own(plan.given)), inputs_lib.read(workdir)
-  if inputs is None:  # a run from before its images were counted
+  if inputs is None:  # a run of an older version
     return None
   was, now = (total_steps(c, inputs["images"]) for c in (before, plan))
   if was == now:
@@ -169,15 +169,16 @@ def describe_extension(plan, workdir):
   old, new = (f"{float(rate):.3g}" for rate in rates)
   return (
     f"extended from {was:,} to {now:,} steps: the learning rate of step {was:,} was {old}, and is "
-    f"{new} by the schedule now (--config.optimizer.decay_steps={was} keeps the one there was, and "
-    f"stays at {old})"
+    f"{new} by the new schedule (--config.optimizer.decay_steps={was} keeps the old schedule, and "
+    f"then stays at {old})"
   )
 
 
 def as_begun(plan, workdir):
-  """A plan with what the run in a workdir does, if there is one, by keys that came after it.
+  """A plan, adapted to the run in its workdir if an older version began that run.
 
-  So a run goes on as it began; all other keys are for `check_config`.
+  Keys that the older version did not have get the value by which the run behaved then. All other
+  keys are checked by `check_config`.
   """
   if not layout.is_run(workdir):
     return plan
@@ -187,7 +188,7 @@ def as_begun(plan, workdir):
     plan = dataclasses.replace(plan, given={**plan.given, **later}, **later)
     listed = ", ".join(f"{k}={v}" for k, v in later.items())
     if hosts.is_first():
-      log(f"{workdir} holds a run from before these keys, which goes on as it began: {listed}")
+      log(f"{workdir} holds a run of an older version, which resumes as it began, with {listed}")
   return plan
 
 
@@ -195,15 +196,15 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
   """The config of the run in a workdir.
 
   Args:
-    workdir: of a run.
-    parts: names of parts of one's own that the user typed, see `core.parts.typed`: the run may
-      name these, and the parts of this package.
-    needed: keys whose parts will run, of `config.parts`. Where others name a part of one's own,
-      they have their defaults in what is returned.
+    workdir: directory of the run.
+    parts: names of users' own parts that the user typed, see `core.parts.typed`. The run may name
+      these, and the parts of this package.
+    needed: keys whose parts will run, of `config.parts`. Other keys that name users' own parts have
+      their defaults in the result.
 
   Raises:
-    InputError: no run there; a damaged config, or one of another version; or one that names code
-      from outside of this package which nobody typed.
+    InputError: there is no run; its config is damaged, or of another version; or it names code
+      outside of this package that the user did not type.
   """
   path = storage.path(workdir) / "config.json"
   if not path.is_file():
@@ -219,14 +220,14 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
 
 
 def load_description(workdir):
-  """The description of the network in a workdir, {} of a run that has none, from before."""
+  """The description of the network in a workdir; {} for a run of an older version without one."""
   return _read(workdir, "network.json") or {}
 
 
 def check_network(description, workdir):
-  """Raises InputError where the run in a workdir is of another network than `description` says.
+  """Raises InputError if the run in a workdir has another network than `description`.
 
-  Its classes may have other names, but not the same in another order.
+  Its classes may have other names, but not the same names in another order.
   """
   before = load_description(workdir)
   for part in ("architecture", "preprocessing"):
@@ -252,9 +253,10 @@ def _first_other(was, now):
 
 
 def _with_defaults(flat):
-  """Runs from before had `data.crop_ratio` set, at what is the default where it is left open.
+  """{dotted key: value} in a form in which configs can be compared.
 
-  And a size has several forms.
+  An image size has several forms; and older versions always set `data.crop_ratio`, which now may be
+  None for the default.
   """
   flat = flat | {"model.image_size": sizes.plain(flat["model.image_size"])}
   if flat["data.crop_ratio"] is None:

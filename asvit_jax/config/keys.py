@@ -1,4 +1,4 @@
-"""Keys of a config, dotted."""
+"""Dotted keys of a config."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""The network that a config describes."""
+"""The architecture and the preprocessing that a config describes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.vit.architecture import stages_of
 
-# Keys of config.model that are fields of `Architecture` by another name, and always set.
+# Keys of config.model that always have a value, and the fields of `Architecture` that they set.
 _ALWAYS = {"num_classes": "classes", "image_size": "image_size", "patch_size": "patch_size"}
-# Those of the same name, None for what the variant has.
+# Keys with the name of a field of `Architecture`; None takes the variant's value.
 OVERRIDES = tuple(
   field.name for field in dataclasses.fields(vit.Architecture) if field.name not in _ALWAYS.values()
 )
-# Those that say how it prunes: they may be chosen anew for weights without thresholds.
+# Fields that control pruning; they can be chosen freely for weights without thresholds.
 PRUNING = (
   "prune_before",
   "prune_inside",
@@ -30,24 +30,24 @@ PRUNING = (
   "score_exponents",
   "stage_weights",
 )
-# What the weights know better than the variant that they are given for.
+# Fields for which the weights take precedence over the variant.
 TRAITS = ("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head")
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """The section `model` of a config: which network, and how it is computed.
+  """The section `model` of a config: the network, and how it is computed.
 
   Attributes:
     variant: name of the network, see `vit.VARIANTS`.
-    num_classes: of its head.
+    num_classes: number of classes of its head.
     image_size: side of the images in pixels, or (height, width).
     dtype: compute type of stem and blocks, "float32" or "bfloat16".
     precision: of float32 products, see `core.devices.precision`.
-    drop_path: rate of the last block, of stochastic depth.
-    remat: whether the backward pass computes blocks again instead of keeping their values.
-    given: {field of `Architecture`: value} that the config sets; the weights or the variant say the
-      others.
+    drop_path: stochastic depth rate of the last block.
+    remat: whether the backward pass recomputes blocks instead of storing their activations.
+    given: {field of `Architecture`: value} that the config sets; the others come from the weights
+      or the variant.
   """
 
   variant: str
@@ -61,7 +61,7 @@ class Model:
 
   @classmethod
   def of(cls, section):
-    """That of `config.model`; raises InputError for an image size that is none."""
+    """The `Model` of `config.model`; raises InputError for an invalid image size."""
     given = {name: section[name] for name in OVERRIDES if section.get(name) is not None}
     given |= {field: section[key] for key, field in _ALWAYS.items()}
     given["image_size"] = sizes.plain(given["image_size"])
@@ -71,28 +71,27 @@ class Model:
 
 
 def architecture(model, described=None):
-  """The `Architecture` that a `Model` describes, with the stages that it could prune at.
+  """The `Architecture` that a `Model` describes, including the stages that it could prune at.
 
   Args:
     model: a `Model`.
-    described: what the weights say, an `Architecture` or {field: value} of some of its fields: what
-      the config leaves open of how it prunes, and of `TRAITS`, is theirs.
+    described: the description stored with the weights, an `Architecture` or {field: value}. Fields
+      of `PRUNING` and `TRAITS` that the config leaves open are taken from it.
 
   Raises:
-    InputError: an unknown variant of which not all dimensions are given, or keys that do not fit
-      each other.
+    InputError: an unknown variant without all dimensions, or keys that contradict each other.
   """
   given = dict(model.given)
   said = vars(described) if isinstance(described, vit.Architecture) else described or {}
   theirs = {k: v for k, v in said.items() if k in PRUNING + TRAITS}
-  if "prune_before" in given:  # other stages than those that the weights are for
+  if "prune_before" in given:  # the stored stage weights belong to the stored stages
     theirs.pop("stage_weights", None)
-  if not theirs.get("prune_before"):  # it says that it is dense, not where it could prune
+  if not theirs.get("prune_before"):  # a dense network does not say where it could prune
     theirs.pop("prune_before", None)
     theirs.pop("stage_weights", None)
   base = vit.VARIANTS.get(model.variant)
   if "depth" in given and "prune_before" not in given:
-    # The stages of a deeper network, which nobody typed here, are none of this one's.
+    # Stages of a deeper network, which the user did not ask for, do not fit this one.
     stages = theirs.get("prune_before") or (base.prune_before if base is not None else ())
     if max(stages, default=0) >= given["depth"] > 0:
       theirs |= {"prune_before": stages_of(given["depth"]), "stage_weights": ()}
@@ -110,7 +109,7 @@ def architecture(model, described=None):
 
 
 def describe_in(config, arch, variant):
-  """Sets the keys of `config.model` to those of an `Architecture`; returns the config."""
+  """Sets the keys of `config.model` to the fields of an `Architecture`; returns the config."""
   config.model.variant = variant
   for key, field in _ALWAYS.items():
     config.model[key] = getattr(arch, field)
@@ -121,7 +120,7 @@ def describe_in(config, arch, variant):
 
 
 def trained_architecture(config):
-  """The `Architecture` to train: pruned where there is a budget, which is checked, else dense."""
+  """The `Architecture` to train: dense without a budget; a budget is checked against it."""
   arch = architecture(Model.of(config.model))
   if config.budget is None:
     return arch.dense
@@ -135,9 +134,10 @@ def preprocessing(data, described=None):
 
   Args:
     data: the section `data` of a config or a `Plan`.
-    described: that of the weights, for what the config leaves open; None for the defaults.
+    described: the `Preprocessing` of the weights, for keys that the config leaves open; None for
+      the defaults.
 
   Raises:
-    InputError: a value that cannot work.
+    InputError: an invalid value.
   """
   return (described or Preprocessing()).overridden(data)

@@ -1,4 +1,4 @@
-"""What recipes take as their argument: `0.65`, `0.65,merge`, `dense`, `dense,merge`."""
+"""The argument of a recipe: `0.65`, `0.65,merge`, `dense` or `dense,merge`."""
 
 from asvit_jax.config.model import Model, architecture
 from asvit_jax.core.errors import InputError
@@ -7,15 +7,15 @@ from asvit_jax.core.printable import shown
 
 
 def apply(config, argument):
-  """Sets the budget and the reduction that a recipe's argument asks for.
+  """Sets the budget and the reduction of a config from a recipe's argument.
 
   Args:
-    config: of `base`, with its `model.variant`, whose depth says how many stages merge.
-    argument: a share of the dense GMACs, or "dense" for a network without pruning; then ",merge"
-      where tokens are to be merged instead of dropped.
+    config: a config of `base` with its `model.variant`, whose depth determines the merging stages.
+    argument: a share of the dense GMACs, or "dense" for a network without pruning; followed by
+      ",merge" to merge tokens instead of dropping them.
 
   Raises:
-    InputError: anything else; where tokens are to be merged, an unknown variant.
+    InputError: another argument, or ",merge" with an unknown variant.
   """
   budget, *options = argument.split(",")
   if options == ["merge"]:
@@ -35,11 +35,11 @@ def apply(config, argument):
 
 
 def merging(depth):
-  """The keys of `config.model` that the recipes merge by, {name: value}.
+  """The merging options of the recipes: {key of `config.model`: value}.
 
-  Where and by what: of what was tried on training images with the real DeiT-T, that with the least
-  divergence from the dense network (docs/merging.md). How hard each stage cuts follows the budget,
-  see `sparsity.schedule`.
+  Of the stages and scores that were tried on training images with DeiT-T, these diverge least from
+  the dense network (docs/merging.md). How much each stage merges follows from the budget, see
+  `sparsity.schedule`.
 
   Args:
     depth: number of blocks.

@@ -1,16 +1,16 @@
-"""Which keys of a config choose parts by name, and what of one's own they name."""
+"""The keys of a config that name parts, and the users' own parts that they name."""
 
 from asvit_jax.core.parts import refuse
 from asvit_jax.data.sources import SOURCES
 
-# What needs them: a network that runs, an evaluation, a training.
+# Keys whose parts run in a network, in an evaluation, and in training.
 NETWORK = ("model.stem", "model.attention", "model.score", "model.reduction")
 EVALUATION = (*NETWORK, "data.name")
 TRAINING = (*EVALUATION, "criterion.name", "optimizer.name")
 
 
 def own(config):
-  """The names in a config, a frozenset, that are in no table: `package.module:object`.
+  """The users' own parts that a config names, a frozenset of `package.module:object`.
 
   Args:
     config: see `config.base`, or `Plan.given`.
@@ -19,15 +19,15 @@ def own(config):
 
 
 def check(config, source, typed, needed, instead):
-  """Raises InputError where a config that a file held names code that nobody typed.
+  """Raises InputError if a config read from a file names foreign code that the user did not type.
 
   Args:
-    config: see `config.base`. Names of parts that are not needed are replaced in it, so that
-      nothing that comes later could import them.
+    config: see `config.base`. Foreign names of parts that are not needed are replaced in it, so
+      that no later code can import them.
     source: the file, for the error.
-    typed: names of parts of their own that the user typed, see `core.parts.typed`.
+    typed: names of users' own parts that the user typed, see `core.parts.typed`.
     needed: the keys whose parts will run.
-    instead: a config with the names that take their places.
+    instead: a config with the replacements.
   """
   own = {key: _own(config, key) for key in TRAINING}
   own = {key: name for key, name in own.items() if name is not None and name not in typed}

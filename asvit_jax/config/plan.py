@@ -1,11 +1,12 @@
-"""One run, resolved: every value of its config, checked once, with a type and a name.
+"""The plan of a run: every value of its config, checked once, with a name and a type.
 
     config ── resolve ──► Plan ── training.opening ──► the same Plan, complete ──► the steps
 
-A config (`config.defaults`) is what people write: keys that may be left open, text that stands for
-several values. A `Plan` is what the program reads. `resolve` checks the config and makes the plan;
-no module beyond it takes a config. What only the weights and the data say (the final architecture,
-the number of steps) `Plan.complete` fills in once they are open.
+People write a config (`config.defaults`): its keys may be left open, and some texts stand for
+several values. Programs read a `Plan`. `resolve` checks the config and makes the plan; functions
+below it take a plan, not a config. The number of steps and the final architecture depend on the
+data and the weights: `Plan.of_images` and `Plan.of_network` fill them in, and complete the plan,
+once these are open.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from asvit_jax.optimizers.schedule import Schedule, total_steps
 from asvit_jax.sparsity.complexity import target_gmacs
 from asvit_jax.vit import Architecture
 
-# May differ from host to host: where each finds what is the same for all.
+# Keys that may differ between hosts: where each finds the same data and weights.
 _OF_A_HOST = (
   *("data.dir", "data.classes", "data.train_labels", "data.eval_labels", "data.cache"),
   *("data.workers", "init_from", "teacher_from"),
@@ -34,20 +35,20 @@ _OF_A_HOST = (
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """How gradients move the parameters; see `optimizers.building.create`.
+  """The section `optimizer` of a config; see `optimizers.building.create`.
 
   Attributes:
     name: of `optimizers.building.OPTIMIZERS`, of optax, or `package.module:object`.
     arguments: keyword arguments besides the learning rate.
-    lr: peak of the learning rate, for a batch of 512.
-    end_lr: its end, likewise.
+    lr: peak learning rate, for a batch of 512.
+    end_lr: final learning rate, for a batch of 512.
     warmup: share of the decay's steps over which the learning rate rises.
-    decay_steps: steps until `end_lr`; None for all of the run.
-    weight_decay: of kernels.
-    clip_norm: largest global norm of the gradient; 0 for none.
-    thresholds_lr: the thresholds' learning rate ÷ that of the rest.
-    layer_decay: factor of the learning rate for each layer further from the head.
-    freeze: regular expression of the parameters that stay; "" for none.
+    decay_steps: steps until `end_lr`; None for all steps of the run.
+    weight_decay: share of a kernel, times the learning rate, that a step subtracts.
+    clip_norm: largest global norm of the gradient; 0 for no clipping.
+    thresholds_lr: learning rate of the thresholds ÷ that of the rest.
+    layer_decay: factor of the learning rate for each layer away from the head.
+    freeze: regular expression of frozen parameters; "" for none.
   """
 
   name: str
@@ -65,12 +66,12 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-  """What the classification term measures; see `losses.criteria`.
+  """The section `criterion` of a config, the classification loss; see `losses.criteria`.
 
   Attributes:
     name: of `CRITERIA`, or `package.module:object`.
-    arguments: its keyword arguments.
-    class_weights: as in the config: "", "balanced", numbers, or a file of them.
+    arguments: keyword arguments of the criterion.
+    class_weights: "", "balanced", comma-separated numbers, or a file of numbers.
   """
 
   name: str
@@ -80,12 +81,12 @@ class Criterion:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """When and how a run is evaluated.
+  """The section `eval` of a config: when and how a run is evaluated.
 
   Attributes:
-    batch_size: images, over all devices of all hosts.
+    batch_size: images per batch, over all devices of all hosts.
     every: steps between two evaluations.
-    patience: evaluations without a better one before the run ends; 0 for never.
+    patience: evaluations without improvement before the run ends; 0 for never.
     pictures: number of images whose kept tokens an evaluation draws.
   """
 
@@ -99,20 +100,19 @@ class Evaluation:
 class Plan:
   """A run, or an evaluation, with every value resolved.
 
-  A field that is a key of the config has the key's name; `config.defaults` describes them all. The
-  fields from `arch` to `class_weights` are those that follow from several keys, and from the data
-  and the weights.
+  Fields that are keys of the config have the key's name; `config.defaults` describes them. The
+  fields from `arch` to `class_weights` are derived from several keys, the data and the weights.
 
   Attributes:
-    given: the config, a nested dictionary, as `config.json` keeps it.
-    arch: `Architecture` to train or to evaluate, with the stages that it could prune at. Until the
-      plan is complete: as the config and its variant say, without the weights.
+    given: the config as a nested dictionary, as in `config.json`.
+    arch: `Architecture` to train or to evaluate, including the stages that it could prune at. Until
+      the plan is complete, it follows from the config and its variant alone, without the weights.
     preprocessing: `Preprocessing`, likewise.
-    steps: number of training steps; None while it depends on images that are not counted yet.
-    schedule: `Schedule` of the learning rate; None as `steps`.
-    target_gmacs: GMACs of an image that the budget allows, as the paper counts; None for a dense
+    steps: number of training steps; None until the training images are counted.
+    schedule: `Schedule` of the learning rate; None until the training images are counted.
+    target_gmacs: GMACs per image that the budget allows, in the paper's count; None for a dense
       network.
-    class_weights: weight of each class in the loss; None for equal ones.
+    class_weights: weight of each class in the loss; None for equal weights.
   """
 
   given: Mapping[str, Any] = dataclasses.field(repr=False)
@@ -161,7 +161,7 @@ class Plan:
     return self.budget is not None
 
   def replace(self, **changes):
-    """A copy with other values: of fields, or by dotted key, `**{"eval.batch_size": 8}`."""
+    """A copy with other values, by field or by dotted key: `**{"eval.batch_size": 8}`."""
     sections = {}
     for key in [key for key in changes if "." in key]:
       section, _, field = key.partition(".")
@@ -171,16 +171,22 @@ class Plan:
     return dataclasses.replace(self, **changes)
 
   def of_images(self, count):
-    """A copy for so many training images: with `steps` and `schedule`.
+    """A copy with `steps` and `schedule` for a number of training images.
 
     Raises:
-      InputError: more steps than can be counted.
+      InputError: the number of steps exceeds int32.
     """
     steps = total_steps(self, count)
     return dataclasses.replace(self, steps=steps, schedule=Schedule.of(self, steps))
 
   def of_network(self, arch, preprocessing, class_weights=None):
-    """A copy for the network that the weights gave, which knows what the config left open."""
+    """A copy with the architecture and preprocessing of the network that was loaded or created.
+
+    Args:
+      arch: its `Architecture`.
+      preprocessing: its `Preprocessing`.
+      class_weights: weight of each class in the loss, or None.
+    """
     return dataclasses.replace(
       self,
       arch=arch,
@@ -190,11 +196,11 @@ class Plan:
     )
 
   def of_all_hosts(self):
-    """{"config.KEY": value} of the values that every host must have alike."""
+    """{"config.KEY": value} of the values that must be the same on every host."""
     return {f"config.{k}": v for k, v in _leaves(self.to_json()) if k not in _OF_A_HOST}
 
   def to_json(self):
-    """A nested dictionary of JSON's types: all fields but `given`, in their order."""
+    """A nested dictionary of JSON's types: all fields except `given`, in order."""
     values = {k: v for k, v in vars(self).items() if k != "given"}
     values |= {"arch": self.arch.to_json(), "preprocessing": self.preprocessing.to_json()}
     for name, value in values.items():
@@ -204,20 +210,20 @@ class Plan:
     return json.loads(json.dumps(values, default=plain))
 
   def describe(self):
-    """The plan as text, a line for each value: `optimizer.lr 0.012`."""
+    """The plan as lines of text, one per value: `optimizer.lr 0.012`."""
     return "\n".join(f"{key} {json.dumps(value)}" for key, value in _leaves(self.to_json()))
 
 
 def resolve(config, trains=True):
-  """The `Plan` of a config, whose values are checked here, once.
+  """Checks a config, once, and returns its `Plan`.
 
   Args:
     config: see `config.base`.
-    trains: whether it is trained by. Otherwise only the keys that an evaluation reads are checked,
-      as the others may be meant for another machine.
+    trains: whether the plan is for training. If not, only the keys that an evaluation reads are
+      checked, as the others may be meant for another machine.
 
   Raises:
-    InputError: a value that cannot work, alone or together with others.
+    InputError: an invalid value, or values that contradict each other.
   """
   if not trains:
     rules.check_evaluation(config)
@@ -230,7 +236,7 @@ def resolve(config, trains=True):
 
 
 def unchecked(config):
-  """As `resolve`, of a config that was checked before, as that of a run that is only read."""
+  """The `Plan` of a config without checks, such as the config of an existing run."""
   model = Model.of(config.model)
   arch = architecture(model)
   sections = {
@@ -253,7 +259,7 @@ def unchecked(config):
 
 
 def _section(cls, section):
-  """A section of a config as its dataclass."""
+  """Converts a section of a config to its dataclass."""
   names = [field.name for field in dataclasses.fields(cls)]
   values = {name: _frozen(section[name]) for name in names if name != "others"}
   if "others" in names:

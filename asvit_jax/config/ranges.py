@@ -1,6 +1,6 @@
-"""What each key of a config may be, by itself: its type and its range, in one table.
+"""The type and the range of each key of a config, in one table.
 
-What keys must be to each other, and to the devices, stands in `rules`.
+`rules` checks conditions between keys, and between keys and devices.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ _PATH = 4096  # characters, as long as Linux lets a path be
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """What a value may be.
+  """The allowed values of a key.
 
   Attributes:
-    kind: its type, in words: "a whole number"; or all that it may be.
-    is_kind: function of a value of any type: whether it is of that type.
-    words: of those, which: "at least 1"; "" for all.
-    fits: function of a value of that type: whether it is one of them.
+    kind: the type in words: "a whole number"; or all allowed values in words.
+    is_kind: function of any value that returns whether it is of this type.
+    words: the range in words: "at least 1"; "" for all values of the type.
+    fits: function of a value of this type that returns whether it is in the range.
   """
 
   kind: str
@@ -47,7 +47,7 @@ class Range:
     return ", ".join(filter(None, (self.kind, self.words)))
 
   def check(self, key, value):
-    """Raises InputError, by the name of its key, for a value outside."""
+    """Raises InputError, naming `key`, for a value that is not allowed."""
     expected = self.words
     try:
       if not self.is_kind(value):
@@ -56,12 +56,12 @@ class Range:
         return
     except InputError:
       raise
-    except Exception:  # there is no saying what an object of any type raises when it is compared
+    except Exception:  # comparing an object of an unknown type may raise anything
       expected = self.expected
     raise InputError(f"{key} {shown(value)} is not valid: expected {expected}")
 
   def or_none(self):
-    """The same, or None for what a config leaves open."""
+    """The same `Range`, but None is allowed, too."""
     return Range(
       self.kind,
       lambda value: value is None or self.is_kind(value),
@@ -77,12 +77,12 @@ def whole(least=0, most=MOST_STEPS, why=""):
 
 
 def real(words="", fits=lambda value: True):
-  """Finite numbers that float32 holds, which training computes with, for which `fits` is true."""
+  """Finite numbers for which `fits` is true and that float32, which training uses, can hold."""
   return Range("a finite number that float32 can hold", _is_real, words, fits)
 
 
 def between(low, high, ends="[]"):
-  """Finite numbers in an interval, each end of which belongs to it ("[]") or does not ("()")."""
+  """Finite numbers in an interval; each end is inclusive ("[", "]") or exclusive ("(", ")")."""
 
   def fits(value):
     above = low <= value if ends[0] == "[" else low < value
@@ -113,7 +113,7 @@ def numbers_(words, fits, is_one=None):
 
 
 def text(most=_PATH):
-  """Text that can be a name or a path, of at most so many characters."""
+  """Text that can be a name or a path, of at most `most` characters."""
   return Range(
     "text",
     lambda value: isinstance(value, str),
@@ -123,7 +123,7 @@ def text(most=_PATH):
 
 
 def one_of(*choices):
-  """Some texts."""
+  """One of the given texts."""
   listed = " or ".join(choices) if len(choices) == 2 else ", ".join(choices)
   return Range(listed, lambda value: isinstance(value, str) and value in choices)
 
@@ -141,12 +141,12 @@ def _is_real(value):
 
 
 def _is_size(value):
-  # It raises InputError, with more to say.
+  # `height_width` raises an InputError with a more precise message.
   return max(sizes.height_width(value)) <= fields.MOST_SIDE
 
 
 def _is_share(value):
-  check_share(value)  # as above
+  check_share(value)  # raises an InputError with a more precise message
   return True
 
 
@@ -164,7 +164,7 @@ def _increase(values):
 
 _switch = Range("True or False", lambda value: isinstance(value, (bool, np.bool_)))
 _step_count = whole(1)
-# From below `rules` bounds it, by the number of devices.
+# `rules` checks the lower bound, which depends on the number of devices.
 _batch = Range(
   "a whole number", _is_whole, f"at most {_MOST_BATCH:,}", lambda value: value <= _MOST_BATCH
 )
@@ -289,9 +289,9 @@ RANGES = {
   "checkpoint_every": _step_count,
 }
 
-_OF_LOSS = real()  # the terms of `losses.WEIGHTS`, to which others may be added
+_OF_LOSS = real()  # weights of loss terms, to which users may add their own
 
 
 def of(key):
-  """The `Range` of a key of `config.base`; None for a key that others added."""
+  """The `Range` of a key of `config.base`; None for a key that the user added."""
   return _OF_LOSS if key.startswith("loss.") else RANGES.get(key)

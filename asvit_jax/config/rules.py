@@ -1,6 +1,7 @@
-"""What the values of a config must be: checked before anything is opened.
+"""Checks of a config before any file is opened.
 
-Each by itself is held to `ranges`; here stands what they must be to each other and to the devices.
+`ranges` has the range of each key. This module adds the conditions between keys, and between keys
+and devices.
 """
 
 import importlib.util
@@ -26,7 +27,7 @@ from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES
 from asvit_jax.vit.stems import STEMS
 
-# The keys that an evaluation reads: what only training does may be for other machines.
+# The keys that an evaluation reads; keys for training only may be meant for another machine.
 _EVALUATED = ("model.", "data.", "eval.batch_size", "budget", "init_resize")
 
 _MOST_PARAMETERS = 2**35  # every device holds all of them: 128 GiB in float32
@@ -34,7 +35,7 @@ _FREEZE_SECONDS = 10
 
 
 def check_evaluation(config):
-  """Raises InputError for the first value that cannot work in an evaluation."""
+  """Raises InputError for the first invalid value among those that an evaluation reads."""
   _check_keys(config)
   _check_ranges(config, _EVALUATED)
   arch = architecture(Model.of(config.model))
@@ -45,7 +46,7 @@ def check_evaluation(config):
 
 
 def check(config):
-  """Raises InputError for the first value that cannot work, before anything is opened."""
+  """Raises InputError for the first invalid value of a config for training."""
   check_evaluation(config)
   _check_ranges(config)
   arch = trained_architecture(config)
@@ -66,33 +67,35 @@ def check(config):
   class_weights.check(config.criterion.class_weights, config.model.num_classes)
   if config.wandb and importlib.util.find_spec("wandb") is None:
     raise InputError(
-      f"wandb {shown(config.wandb)} needs a library: pip install wandb, or leave the key empty"
+      f"wandb {shown(config.wandb)} needs the wandb library: pip install wandb, or leave the key "
+      "empty"
     )
   if config.budget is not None and not config.init_from:
     raise InputError(
-      "init_from is empty: a pruned network starts from the dense one, which also teaches it; "
+      "init_from is empty: a pruned network starts from the dense one, which is also its teacher; "
       "give a .safetensors file or the workdir of a dense run"
     )
   if config.teacher_from and config.budget is None:
     raise InputError(
-      "teacher_from without a budget: a dense network has no teacher; give one, or leave it out"
+      "teacher_from without a budget: a dense network has no teacher; give a budget, or leave "
+      "teacher_from empty"
     )
   if config.budget is not None and config.init_new_head:
     raise InputError(
-      "init_new_head with a budget: the dense network teaches the pruned one, and a new head knows "
-      "nothing yet; train a dense network with the new head first and start from its workdir"
+      "init_new_head with a budget: the dense network is the teacher, and its new head would be "
+      "untrained; train a dense network with the new head first and start from its workdir"
     )
 
 
 def _check_keys(config):
-  """Raises InputError for what is no config, or does not have all of its keys.
+  """Raises InputError for an object that is not a config, or lacks a key.
 
-  None stands for what a config leaves open; where the default is a value, it is no answer.
+  None is allowed only for keys whose default is None.
   """
   if not isinstance(config, ConfigDict):
     raise InputError(
-      f"the config is of type {type(config).__name__}: expected that of asvit_jax.config.base(), "
-      "changed"
+      f"the config is of type {type(config).__name__}: expected a changed copy of "
+      "asvit_jax.config.base()"
     )
   given = flatten(config)
   for key, default in flatten(base()).items():
@@ -107,7 +110,7 @@ def _check_keys(config):
 
 
 def _check_ranges(config, of=("",)):
-  """Holds the keys that begin with one of `of` to the table of ranges."""
+  """Checks the ranges of all keys that begin with one of `of`."""
   for key, value in flatten(config).items():
     allowed = ranges.of(key)
     if allowed is not None and key.startswith(of):
@@ -115,7 +118,7 @@ def _check_ranges(config, of=("",)):
 
 
 def _check_parts(arch):
-  """Raises InputError where a part that an architecture names is not there, or is no such part."""
+  """Raises InputError if a part that an architecture names is missing, or is of another kind."""
   for table, name, needs in (
     (ATTENTIONS, arch.attention, ("dense", "masked", "prefix")),
     (SCORES, arch.score, ("uses_keys", "gather")),
@@ -130,7 +133,7 @@ def _check_parts(arch):
         part.check(arch)
     except InputError:
       raise
-    except Exception as error:  # there is no saying what a module raises that is imported
+    except Exception as error:  # importing a user's module may raise anything
       raise InputError(
         f"{table.key} {shown(name)} cannot be used as a {table.kind} "
         f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
@@ -138,7 +141,7 @@ def _check_parts(arch):
 
 
 def _check_size(arch):
-  """Raises InputError for a network that no device holds."""
+  """Raises InputError for a network that is too large for any device."""
   block = 2 * arch.width * (2 * arch.width + arch.hidden)
   count = arch.depth * block + arch.width * (arch.classes + arch.patches + 3 * arch.patch_size**2)
   if count > _MOST_PARAMETERS:
@@ -150,7 +153,7 @@ def _check_size(arch):
 
 
 def _expect(config, *expectations):
-  """Raises InputError for the first (key, whether it fits, what was expected) that does not fit."""
+  """Raises InputError for the first (key, whether its value fits, expected) that does not fit."""
   flat = flatten(config)
   for key, fits, expected in expectations:
     if not fits:
@@ -185,9 +188,10 @@ def _pairs(config):
 
 
 def _ends_soon(pattern, arch):
-  """Whether the search for a pattern in the names of parameters ends, which some take years for.
+  """Whether searching the parameters' names for a pattern ends within `_FREEZE_SECONDS`.
 
-  Python's own `re` cannot be stopped, so it is tried in a process that can.
+  Backtracking makes some patterns take years. Python's `re` cannot be interrupted, so a process
+  that can be killed tries it.
   """
   expected = f"a pattern that is searched for in less than {_FREEZE_SECONDS} s: simplify it"
   if not re.search(r"[*+{]", pattern):  # nothing repeats

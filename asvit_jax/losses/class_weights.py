@@ -1,4 +1,4 @@
-"""What each class counts for in the loss: `criterion.class_weights`."""
+"""The weight of each class in the loss: `criterion.class_weights`."""
 
 import numpy as np
 
@@ -11,39 +11,39 @@ _MOST_BYTES = 2**28  # of a file
 
 
 def check(text, classes):
-  """Raises InputError for what cannot be the weights of so many classes."""
+  """Raises InputError for a text that cannot be the weights of `classes` classes."""
   if text and text != BALANCED:
     _read(text, classes)
 
 
 def of(text, classes, source):
-  """The weights.
+  """The weights of the classes, in label order.
 
   Args:
-    text: "" for none; "balanced" for images ÷ (classes · images of the class), which lets all
-      classes count the same, as scikit-learn has it; numbers with commas between; or a file with a
-      number a line; in label order.
+    text: "" for none; "balanced" for images ÷ (classes · images of the class), by which all classes
+      contribute equally, as in scikit-learn; comma-separated numbers; or a file with one number per
+      line.
     classes: number of classes.
-    source: of the images to train on, whose labels are counted where `text` is "balanced".
+    source: the images to train on, whose labels are counted for "balanced".
 
   Returns:
-    Tuple of floats, or None.
+    Tuple of floats; None for equal weights.
 
   Raises:
-    InputError: something else, another number of them, or a class that has no image to balance by.
+    InputError: another text, a wrong number of weights, or "balanced" for a class without images.
   """
   if not text:
     return None
   if text != BALANCED:
     return _read(text, classes)
   labels = getattr(source, "labels", None)
-  if labels is None:  # the images with them, which takes as long as reading them
+  if labels is None:  # reading the labels alone is not possible, so this reads all images
     labels = [source[i]["label"] for i in range(len(source))]
   counts = np.bincount(np.asarray(labels, int), minlength=classes)
   if not counts.all():
     empty = ", ".join(str(source.classes[i]) for i in np.flatnonzero(counts == 0)[:5])
     raise InputError(
-      f"criterion.class_weights balanced: there is no image to train on of {empty}: give numbers"
+      f"criterion.class_weights balanced: there is no training image of {empty}: give numbers"
     )
   return tuple((len(labels) / (classes * counts)).tolist())
 
@@ -53,13 +53,13 @@ def _read(text, classes):
   if len(weights) != classes or not all(0 <= w < np.inf for w in weights) or not sum(weights):
     raise InputError(
       f"criterion.class_weights {shown(text)}: expected balanced, or a number of at least 0 for "
-      f"each of the {classes} classes, with commas between or a line each in a file"
+      f"each of the {classes} classes, comma-separated or one per line of a file"
     )
   return weights
 
 
 def _in_file(name):
-  """The words of a file; none where there is no such file, or no text in it."""
+  """The words of a text file; () if there is no such file, or it is not text."""
   try:
     return storage.read(name, _MOST_BYTES).decode().split()
   except InputError:

@@ -1,13 +1,13 @@
-"""How far predictions are from labels: what the classification term means, `criterion.name`.
+"""Criteria of the classification term, the loss between predictions and labels: `criterion.name`.
 
 A criterion is a function of
 
   logits: (..., classes) float32.
   targets: (..., classes) float32 soft labels, of a shape that broadcasts to that of the logits.
-  weights: (classes,) float32, what each class counts for.
+  weights: (classes,) float32, the weight of each class.
 
-and of what `criterion.arguments` may give it by name; it returns the loss of each prediction, (...)
-float32, whose mean is minimised.
+and of keyword arguments of its own, `criterion.arguments`. It returns the loss of each prediction,
+(...) float32, whose mean is minimized.
 """
 
 import jax
@@ -24,32 +24,32 @@ _OURS = ("logits", "targets", "weights")
 
 
 def cross_entropy(logits, targets, weights=1.0):
-  """Of softmax; weighted as PyTorch weighs soft labels, without dividing by the weights' sum."""
+  """Softmax cross-entropy; as in PyTorch for soft labels, not divided by the sum of the weights."""
   return optax.softmax_cross_entropy(logits, targets * weights)
 
 
 def focal(logits, targets, weights=1.0, gamma=2.0):
-  """Cross-entropy that counts less the surer a prediction is right (arXiv:1708.02002), of softmax.
+  """Focal loss (arXiv:1708.02002) of softmax: cross-entropy with less weight on confident classes.
 
-  Each class's part of the cross-entropy is multiplied by (1 - p)^gamma; 0 is cross-entropy.
+  Each class's term of the cross-entropy is multiplied by (1 - p)^gamma; gamma 0 is cross-entropy.
   """
   likelihood = jax.nn.log_softmax(logits)
-  # 1 - p of the class, from the others: near p = 1 the difference would be rounding, and 0 to a
-  # power below 1 has no gradient.
+  # 1 - p by expm1, which is exact near p = 1. The minimum keeps the gradient finite: that of 0 to a
+  # power below 1 is not.
   missing = jnp.maximum(-jnp.expm1(likelihood), jnp.finfo(jnp.float32).tiny)
   return -(weights * targets * missing**gamma * likelihood).sum(axis=-1)
 
 
 def bce(logits, targets, weights=1.0, target_threshold=None, sum_classes=False):
-  """Binary cross-entropy of every class by itself, as DeiT III has it (arXiv:2204.07118).
+  """Binary cross-entropy of every class, as in DeiT III (arXiv:2204.07118).
 
   Args:
-    logits: see above.
-    targets: see above.
-    weights: see above.
-    target_threshold: makes labels above it 1 and others 0, such as 0.0 for both of a mixed image;
-      None leaves them soft.
-    sum_classes: the sum over classes instead of the mean.
+    logits: (..., classes).
+    targets: (..., classes) soft labels.
+    weights: (classes,) weight of each class.
+    target_threshold: labels above it become 1, and others 0; 0.0 sets both labels of a mixed image
+      to 1; None leaves labels soft.
+    sum_classes: whether to sum over classes instead of averaging.
   """
   if target_threshold is not None:
     targets = (targets > target_threshold).astype(logits.dtype)
@@ -63,12 +63,12 @@ CRITERIA = Table(
 
 
 class Criterion:
-  """A criterion with its arguments and the weights of classes.
+  """A criterion with its keyword arguments and class weights.
 
   Args:
-    name: of `CRITERIA`.
+    name: a name of `CRITERIA`, or `package.module:object`.
     arguments: dictionary of its keyword arguments.
-    weights: (classes,), or None where all count the same.
+    weights: (classes,) weight of each class; None for equal weights.
   """
 
   def __init__(self, name="cross_entropy", arguments=None, weights=None):
@@ -76,7 +76,15 @@ class Criterion:
     self._weights = 1.0 if weights is None else np.asarray(weights, np.float32)
 
   def __call__(self, logits, targets):
-    """The mean over all predictions, () float32; arguments as above, of any floating type."""
+    """The mean loss over all predictions.
+
+    Args:
+      logits: (..., classes) of any floating type.
+      targets: (..., classes) soft labels of any floating type.
+
+    Returns:
+      () float32.
+    """
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
     return self._function(logits, targets, self._weights, **self._arguments).mean()
 
@@ -85,7 +93,7 @@ CROSS_ENTROPY = Criterion()
 
 
 def check(options):
-  """Raises InputError unless the criterion of a plan can be run; it is tried on shapes.
+  """Raises InputError if the criterion of a plan fails, which is tried on shapes.
 
   Args:
     options: `Plan.criterion`.
@@ -95,7 +103,7 @@ def check(options):
   try:
     criterion = Criterion(options.name, options.arguments, (1.0, 2.0, 1.0))
     found = jax.eval_shape(criterion, shape, shape)
-  except Exception as error:  # there is no saying what a value that does not fit raises
+  except Exception as error:  # an invalid value may raise anything
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     raise InputError(
       f"criterion.name {shown(options.name)} cannot be run with criterion.arguments "
@@ -103,7 +111,7 @@ def check(options):
     ) from error
   if found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
     raise InputError(
-      f"criterion.name {shown(options.name)} does not give one number for each prediction"
+      f"criterion.name {shown(options.name)} does not return one number for each prediction"
     )
 
 

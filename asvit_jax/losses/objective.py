@@ -1,4 +1,4 @@
-"""What training minimises: the weighted sum of the terms that apply."""
+"""The training objective: the weighted sum of the loss terms that apply to a network."""
 
 import dataclasses
 import functools
@@ -17,16 +17,16 @@ from asvit_jax.sparsity.gates import TEMPERATURE, straight_through_gate
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """What a term may need to know besides the forward pass.
+  """The inputs of a loss term besides the forward pass.
 
   Attributes:
     targets: (b, classes) soft labels.
     teacher: `Outputs` of the dense teacher; None for a dense network.
-    mean: of a (b,) array over the global batch.
-    mean_gmacs: () over the global batch; None for a dense network.
-    mean_kept: () patch tokens that the last stage keeps, as above.
-    target_gmacs: of the budget, a float or (); None for a dense network.
-    criterion: a `Criterion`: how far logits are from targets.
+    mean: function of a (b,) array that returns its mean over the global batch.
+    mean_gmacs: () mean GMACs per image over the global batch; None for a dense network.
+    mean_kept: () mean number of patch tokens that the last stage keeps, likewise.
+    target_gmacs: GMACs per image that the budget allows, a float or (); None for a dense network.
+    criterion: a `Criterion`.
   """
 
   targets: jax.Array
@@ -40,13 +40,13 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """The weights of the loss terms, and the compute to aim at.
+  """The training objective: the weights of the loss terms, and the compute budget.
 
   Attributes:
-    weights: {name of a term of `LOSSES`: weight}; those that are not named have their default.
-    target_gmacs: None for a dense network.
-    temperature: of the gate, see `gates.straight_through_gate`.
-    remat: computes blocks again in the backward pass instead of keeping what they computed.
+    weights: {name of a term of `LOSSES`: weight}; terms that are not named have their default.
+    target_gmacs: GMACs per image that the budget allows; None for a dense network.
+    temperature: temperature of the gate, see `gates.straight_through_gate`.
+    remat: whether the backward pass recomputes blocks instead of storing their activations.
     criterion: a `Criterion`.
   """
 
@@ -66,13 +66,14 @@ class Objective:
       images: (b, height, width, 3) normalised.
       targets: (b, classes) soft labels.
       teacher: `Outputs` of the dense teacher; not read for a dense network.
-      mean: of a (b,) array over the global batch. The budget is about that mean, so with several
-        devices it must reach over them before the absolute value is taken.
-      totals: `measure` of the whole batch where `images` are a part of it, else None.
-      target_gmacs: () to aim at in this step instead of the objective's own, or None.
+      mean: function of a (b,) array that returns its mean over the global batch. The budget term is
+        the absolute difference of the mean GMACs, so the mean must include all devices.
+      totals: means of `measure` over the whole batch if `images` are a part of it, else None.
+      target_gmacs: () target for this step instead of the objective's own, or None.
 
     Returns:
-      () total, and ({term: ()}, `Outputs`); the terms include the mean `gmacs` of a pruned network.
+      () total, and ({term: ()}, `Outputs`); for a pruned network, the terms include the mean
+      `gmacs`.
     """
     if self.target_gmacs is None:
       outputs = dense(model, images, remat=self.remat)
@@ -83,7 +84,7 @@ class Objective:
     outputs = masked(model, images, gate, remat=self.remat)
     mean_gmacs = mean(gmacs(model.arch, outputs.kept))
     mean_kept = mean(outputs.kept[:, -1])
-    if totals is not None:  # the values of the whole batch, the gradient of this part
+    if totals is not None:  # the value is that of the whole batch, the gradient that of this part
       mean_gmacs = totals["gmacs"] + mean_gmacs - jax.lax.stop_gradient(mean_gmacs)
       mean_kept = totals["kept"]
     target = self.target_gmacs if target_gmacs is None else target_gmacs
@@ -92,7 +93,7 @@ class Objective:
     return total, (terms | {"gmacs": mean_gmacs}, outputs)
 
   def _sum(self, arch, outputs, batch):
-    """() total and {term: ()}."""
+    """The () total and the {term: ()} of a forward pass."""
     prunes = batch.teacher is not None
     terms = {
       name: LOSSES[name](outputs, batch) for name in LOSSES if LOSSES[name].applies(arch, prunes)
@@ -101,6 +102,6 @@ class Objective:
     return sum(weights.get(name, 0.0) * term for name, term in terms.items()), terms
 
   def measure(self, model, images):
-    """What the loss needs to know of a whole batch: {"gmacs": (b,), "kept": (b,)} by image."""
+    """GMACs, and patches that the last stage keeps: {"gmacs": (b,), "kept": (b,)} per image."""
     outputs = masked(model, images)
     return {"gmacs": gmacs(model.arch, outputs.kept), "kept": outputs.kept[:, -1]}

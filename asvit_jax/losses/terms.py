@@ -2,12 +2,12 @@
 
 A term is an object with
 
-  applies(arch, prunes): whether a network of this `Architecture` has it; `prunes` says whether it
-    is trained with thresholds, and so with a teacher.
-  __call__(outputs, batch): its value, (), for a forward pass; `outputs` are its `Outputs`, and
-    `batch` is an `objective.Batch`.
+  applies(arch, prunes): whether the term applies to a network of this `Architecture`; `prunes` says
+    whether the network is trained with thresholds, and so with a teacher.
+  __call__(outputs, batch): the () value of the term for a forward pass, whose `Outputs` are
+    `outputs`; `batch` is an `objective.Batch`.
 
-Every term that applies is computed and logged, times its weight in `config.loss`.
+Every term that applies is logged, and added to the loss with its weight in `config.loss`.
 """
 
 import jax
@@ -17,11 +17,11 @@ from asvit_jax.core.parts import Table
 
 
 class Classification:
-  """The class head learns by itself.
+  """The criterion between the class head's logits and the labels.
 
-  What an auxiliary head says of patch tokens learns from the teacher's (`distillation`), or in a
-  dense network from the image's label, by half, as LV-ViT weighs its token labels
-  (arXiv:2104.10858).
+  An auxiliary head on patch tokens learns from the teacher (`TokenDistillation`). In a dense
+  network, which has no teacher, it learns from the image's label with weight 0.5, as LV-ViT weighs
+  its token labels (arXiv:2104.10858).
   """
 
   def applies(self, arch, prunes):
@@ -37,10 +37,10 @@ class Classification:
 
 
 class Budget:
-  """How far the batch's mean GMACs are from the target, in GMACs."""
+  """The absolute difference between the batch's mean GMACs per image and the target, in GMACs."""
 
   def applies(self, arch, prunes):
-    """Applies where there are thresholds to move."""
+    """Applies to networks with thresholds."""
     return prunes
 
   def __call__(self, outputs, batch):
@@ -50,10 +50,10 @@ class Budget:
 
 
 class Distillation:
-  """Divergence of the class head from the teacher's, the mean over the batch."""
+  """KL divergence of the class head from the teacher's, the mean over the batch."""
 
   def applies(self, arch, prunes):
-    """Applies where there is a teacher."""
+    """Applies to networks with a teacher."""
     return prunes
 
   def __call__(self, outputs, batch):
@@ -62,17 +62,17 @@ class Distillation:
 
 
 class TokenDistillation:
-  """Divergence of the auxiliary head, the mean over the patch tokens that the last stage keeps.
+  """KL divergence of the auxiliary head from the teacher's, the mean over the patch tokens kept.
 
-  A token that others were merged into is taught what the teacher says of its own patch, not a mean
-  over all the patches that it stands for. It took over those most like itself, of which the teacher
-  says much the same; and the largest logits over the tokens left are half of the prediction
-  (`VisionTransformer.predict`), which a mean over patches would flatten. It counts once, as in that
-  maximum, whatever its size.
+  These are the tokens that the last stage keeps. The target of a merged token is the teacher's
+  prediction for the token's own patch, not a mean over all patches merged into it. Merged patches
+  are similar, and so are the teacher's predictions for them; and the maximum of the logits over
+  the tokens is half of the network's prediction (`VisionTransformer.predict`), which a mean over
+  patches would flatten. A merged token counts once, whatever its size, as in that maximum.
   """
 
   def applies(self, arch, prunes):
-    """Applies where there are a teacher and an auxiliary head."""
+    """Applies to networks with a teacher and an auxiliary head."""
     return prunes and arch.aux_head
 
   def __call__(self, outputs, batch):
@@ -103,5 +103,5 @@ def divergence(logits, teacher_logits):
 
 
 def distance(mean_gmacs, target_gmacs):
-  """How far apart two numbers of GMACs are."""
+  """The absolute difference of two numbers of GMACs."""
   return jnp.abs(mean_gmacs - target_gmacs)

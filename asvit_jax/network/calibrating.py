@@ -55,10 +55,10 @@ class Reached:
 
 
 def calibrate(network, images, budget, speedup, batch, seed, times):
-  """The network with thresholds for budgets or speeds; see `Network.calibrate`."""
+  """The network with thresholds that meet budgets or speed-ups; see `Network.calibrate`."""
   checking.check_not_traced("Network.calibrate")
   if (budget is None) == (speedup is None):
-    neither = "budget None is no number, and speedup is None, too"
+    neither = "neither budget nor speedup is given"
     raise InputError(
       f"{'both budget and speedup are given' if budget is not None else neither}: "
       "Network.calibrate expects one of budget, a share of the dense GMACs, and speedup"
@@ -95,7 +95,10 @@ def _batch(batch, times):
     return speeds.BATCH if times is None else times.batch
   batch = speeds.check_batch(batch)
   if times is not None and times.batch != batch:
-    raise InputError(f"batch {batch}, and the times are of batches of {times.batch}: give one")
+    raise InputError(
+      f"batch {batch} contradicts the times, which are of batches of {times.batch}: leave it out, "
+      "or measure times for it"
+    )
   return batch
 
 
@@ -161,8 +164,8 @@ def count_kept(network, images):
       outputs = one(batch["image"], "masked")
       if not np.isfinite(np.asarray(outputs.logits)[batch["valid"]]).all():
         raise InputError(
-          "the network's predictions for these images are not finite (NaN or infinite), so what "
-          "its thresholds keep means nothing: check its weights, which may be damaged or too large"
+          "the network's predictions for these images are not finite (NaN or infinite), so the "
+          "kept tokens are meaningless: check its weights, which may be damaged or too large"
         )
       of_budget.append(np.asarray(outputs.kept)[batch["valid"]])
   return tuple(mean_counts(np.concatenate(of_budget)) for of_budget in kept)

@@ -123,9 +123,11 @@ class Changing:
     found = [speed for speed in self.speedups if speed.asked == asked]
     if not found:
       known = ", ".join(f"{speed.asked:g}" for speed in self.speedups)
-      said = f"the network was calibrated for {known}: ask for one of these, or calibrate"
+      said = f"the network was calibrated for {known}: give one of these, or calibrate"
       if not known:
-        said = "the network was for none, or its images are of another size now: calibrate it"
+        said = (
+          "the network was calibrated for none, or its images are of another size now: calibrate it"
+        )
       raise InputError(f"speed-up {asked:g}: {said} with --calibrate-speedup (`Network.calibrate`)")
     one = self.at(found[0].budget) if self.budgets else self
     return dataclasses.replace(one, speedups=(found[0],))
@@ -151,8 +153,8 @@ class Changing:
     """
     if self.prunes:
       raise InputError(
-        "the network has thresholds, which were set for its own stages: take `.dense.merging()`, "
-        "and calibrate it"
+        "the network has thresholds, which belong to its own stages: use `.dense.merging()`, and "
+        "calibrate it"
       )
     return dataclasses.replace(
       self, arch=dataclasses.replace(self.arch, **options.merging(self.arch.depth))

@@ -88,8 +88,8 @@ def check_not_traced(what):
   """Raises InputError inside `jax.jit`, for the function `what` that needs concrete values."""
   if isinstance(jnp.zeros(()), jax.core.Tracer):
     raise InputError(
-      f"{what} looks at values, which are not known inside of jax.jit: call it outside, and hand "
-      "in what it returns"
+      f"{what} needs concrete values, which are not known inside jax.jit: call it outside, and "
+      "pass its result"
     )
 
 
@@ -126,7 +126,7 @@ def check_params(arch, params, budgets=()):
   if wrong:
     more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
     raise InputError(
-      f"parameters do not fit the network: {'; '.join(wrong[:_NAMED])}{more}. Take those of a "
+      f"parameters do not fit the network: {'; '.join(wrong[:_NAMED])}{more}. Use those of a "
       "network of this architecture, or change `Network.params` with `jax.tree.map`"
     )
 
@@ -156,7 +156,7 @@ def thresholds_of(arch, thresholds, budgets=()):
   elif not isinstance(thresholds, jax.Array):
     thresholds = _array(thresholds, "thresholds", expected)
   if thresholds.dtype == bool or not _is_real(thresholds.dtype):
-    raise InputError(f"thresholds are {_what(thresholds)}, no numbers: {expected}")
+    raise InputError(f"thresholds are {_what(thresholds)}, not numbers: {expected}")
   if thresholds.shape != shape:
     what = f" for budgets {', '.join(f'{b:g}' for b in budgets)}" if budgets else ""
     more = "; several rows need their budgets" if thresholds.ndim == 2 and not budgets else ""
@@ -212,7 +212,7 @@ def counts_of(arch, kept):
     kept: (..., stages), or (..., 0) for images that ran dense.
   """
   expected = f"expected numbers of shape (…, {arch.stages}), as `Outputs.kept`"
-  check_not_traced("What patches kept cost")
+  check_not_traced("Network.gmacs")
   counts = _array(kept, "patches kept", expected)
   fits = counts.ndim > 0 and counts.shape[-1] in (0, arch.stages) and _is_real(counts.dtype)
   if not fits or not np.isfinite(counts).all():
@@ -247,13 +247,13 @@ def _array(values, what, expected):
     return np.asarray(values)
   except (TypeError, ValueError) as error:
     said = " ".join(str(error).split())[:100]
-    raise InputError(f"{what} are no array ({said}): {expected}") from error
+    raise InputError(f"{what} are not an array ({said}): {expected}") from error
 
 
 def _prunes_nowhere():
   return InputError(
     "thresholds for a network that prunes nowhere: prune_before is empty; set it to the blocks "
-    "before which tokens may go"
+    "before which tokens are pruned"
   )
 
 

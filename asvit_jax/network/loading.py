@@ -149,22 +149,22 @@ def _published(name):
 def _filled(network, stored, described, source, resize, new_head):
   """The `Network` with a source's parameters, class names, budgets, counts and speed-ups."""
   arch, name = network.arch, f"weights {source}"
-  if described is not None:  # what tensors do not show, their file does
+  if described is not None:  # the file states facts that the tensors do not show
     facts = {"image_size": described.image_size} | stored.facts
     stored = dataclasses.replace(stored, facts=facts)
   prunes = any(tensor.startswith("score_predictor.") for tensor in stored.tensors)
   if described is not None:
     _check_same(arch, described, source, prunes, resize, new_head)
-  if stored.facts.get("heads", arch.heads) != arch.heads:  # their shapes would not tell
+  if stored.facts.get("heads", arch.heads) != arch.heads:  # the tensors' shapes do not show heads
     raise InputError(
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
-      "choose the model.variant that it is of, or set model.heads"
+      "choose its model.variant, or set model.heads"
     )
-  # A network without thresholds is of no budget, whatever its file says.
+  # A network without thresholds has no budgets, whatever its file says.
   budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
   paced = speeds.from_description(stored.description, name, len(budgets) or 1) if prunes else ()
   if described is None or described.image_size != arch.image_size:
-    paced = ()  # of images of that size
+    paced = ()  # speed-ups hold for one image size
   if described is not None:  # before memory is taken for the sizes that a file claims
     own = described if prunes else described.dense
     headless = new_head and "head.weight" not in stored.tensors
@@ -175,8 +175,8 @@ def _filled(network, stored, described, source, resize, new_head):
   classes = stored.description.get("classes")
   if classes is not None and not new_head and len(classes) != arch.classes:
     raise InputError(
-      f"{name} has {arch.classes} classes, and names of {len(classes)} (id2label or label_names, "
-      "where a config.json is beside it): correct the names, or take them out"
+      f"{name} has {arch.classes} classes, but {len(classes)} class names (id2label or "
+      "label_names, if there is a config.json beside it): correct the names, or remove them"
     )
   if classes is not None and len(classes) != arch.classes:
     classes = None
@@ -196,7 +196,7 @@ def _counts(stored, described, arch, budgets, name):
     raise InputError(f"{name}: {error}") from error
   if found and of.patches != arch.patches:
     log(
-      f"{name} says how many of {of.patches} patches fixed execution keeps, and an image has "
+      f"{name} has counts for fixed execution of {of.patches} patches, but an image has "
       f"{arch.patches} now: calibrate again, or give --counts, to run it fixed"
     )
     return ()
@@ -228,8 +228,8 @@ def _preprocessing(stored, source, plan=None):
   if stored.assumes and (plan is None or plan.data.mean is None):
     taken = ", ".join(f"{key} {value}" for key, value in vars(found).items())
     log(
-      f"weights {source} does not say how its images are prepared; taken is what is usual for "
-      f"{stored.family}: {taken} (config.data.mean and so on set it)"
+      f"weights {source} does not state its preprocessing; that of {stored.family} is assumed: "
+      f"{taken} (config.data.mean and so on set it)"
     )
   return found
 
@@ -247,7 +247,7 @@ def _check_same(arch, described, source, prunes, resize, new_head):
   if differ:
     listed = "; ".join(f"{f} {getattr(described, f)!r}, not {getattr(arch, f)!r}" for f in differ)
     raise InputError(
-      f"weights {source} does not fit this model: it says that it has {listed}; leave these to the "
-      "weights, or take others (another image size or another number of classes is taken when "
-      "asked for: init_resize, init_new_head)"
+      f"weights {source} does not fit this model: it has {listed}; leave these keys open, or use "
+      "other weights (init_resize accepts another image size, init_new_head another number of "
+      "classes)"
     )

@@ -160,10 +160,9 @@ class Network(Changing):
       )
     if execution == "fixed" and not self.counts:
       raise InputError(
-        f"{name} does not say how many tokens fixed execution shall keep of every image: let it "
-        "count the mean with --calibrate BUDGET (`Network.calibrate`) or evaluate.py --counts "
-        f"mean, or give one for each of the {self.arch.stages} stages with --counts N,N,… "
-        "(`Network.with_counts`)"
+        f"{name} has no counts, the numbers of tokens that fixed execution keeps: use the mean, by "
+        "--calibrate BUDGET (`Network.calibrate`) or evaluate.py --counts mean, or give one for "
+        f"each of the {self.arch.stages} stages with --counts N,N,… (`Network.with_counts`)"
       )
 
   def __call__(self, images, execution=None, tokens=False):
@@ -227,7 +226,7 @@ class Network(Changing):
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
           raise
         raise InputError(
-          f"batch size {size:,}: this machine's memory does not hold so many images: give fewer"
+          f"batch size {size:,}: this machine has too little memory for so many images: give fewer"
         ) from error
 
   def read(self, images):

@@ -56,8 +56,8 @@ def _path(path, what):
   """The path, as given; raises InputError for an empty one, and for anything else."""
   if not _is_path(path):
     raise InputError(
-      f"{what} is {_kind(path)}: {_EXPECTED}; images that are read already are for the network "
-      "itself, `network(images)`"
+      f"{what} is {_kind(path)}: {_EXPECTED}; for images that are read already, call "
+      "`network(images)`"
     )
   path = os.fsdecode(path) if isinstance(path, bytes) else path
   if not os.fspath(path):

@@ -1,1 +1,1 @@
-"""What moves the parameters: optimizers, groups of parameters, and the learning rate."""
+"""Optimizers, groups of parameters that they treat differently, and the learning rate."""

@@ -1,11 +1,11 @@
-"""Optimizers: those of optax and your own, with what surrounds them.
+"""Creates optimizers: optax's or your own, with weight decay, clipping and frozen parameters.
 
-An optimizer is a function of `learning_rate`, a schedule, and of what `optimizer.arguments` may
-give it by name; it returns an `optax.GradientTransformation` that needs no more than gradients and
-parameters. Where it takes `weight_decay` and a `mask`, it gets them.
+An optimizer is a function whose first argument is `learning_rate`, a schedule. Its other keyword
+arguments are `optimizer.arguments`. It returns an `optax.GradientTransformation` whose update needs
+only gradients and parameters. If it takes `weight_decay` and a `mask`, both are set here.
 
-The tests know those of the table. Any other of optax goes by its name there, and what is in one of
-its packages, or yours, by `package.module:object`: `optax.contrib:muon`.
+The optimizers of the table are tested. Any other function of optax is given by its name, and one of
+a subpackage, or your own, as `package.module:object`: `optax.contrib:muon`.
 """
 
 import inspect
@@ -33,28 +33,28 @@ OPTIMIZERS = Table(
   },
 )
 
-# Names of keyword arguments that are set here, in the words of optax.
+# Keyword arguments of optax's optimizers that are set here, not by `optimizer.arguments`.
 _MASKS = ("mask", "weight_decay_mask")
 _OURS = {
   "learning_rate": "optimizer.lr is its key",
   "weight_decay": "optimizer.weight_decay is its key",
   "weight_decay_rate": "optimizer.weight_decay is its key",
-  "mask": "kernels alone decay",
-  "weight_decay_mask": "kernels alone decay",
+  "mask": "only kernels decay",
+  "weight_decay_mask": "only kernels decay",
 }
 
-# Every kind of parameter that a network has, small.
+# A small network with every kind of parameter, on whose shapes optimizers are tried.
 _TRIED_ON = vit.Architecture(
   width=4, heads=2, depth=2, mlp_ratio=2, image_size=4, patch_size=2, classes=2, prune_before=(1,)
 )
 
 
 def create(options, schedule):
-  """The optimizer of a plan: it clips, descends, and leaves frozen parameters where they are.
+  """The optimizer of a plan, including gradient clipping, layer-wise decay and frozen parameters.
 
   Args:
     options: `Plan.optimizer`.
-    schedule: learning rate, a number or a function of the step: `Plan.schedule`.
+    schedule: learning rate, a number or a function of the step, such as `Plan.schedule`.
 
   Returns:
     An `optax.GradientTransformation`.
@@ -71,15 +71,13 @@ def create(options, schedule):
 
 
 def updates_done(opt_state):
-  """How many steps have changed anything: where the learning rate is in its schedule.
-
-  Steps that were skipped, their loss not being finite, do not count.
+  """The number of updates so far, which selects the learning rate; skipped steps do not count.
 
   Args:
-    opt_state: of an optimizer of `create`.
+    opt_state: state of an optimizer of `create`.
 
   Returns:
-    () int32; None where the optimizer keeps no count of its own for its schedule.
+    () int32; None if the optimizer has no counter for its schedule.
   """
 
   def is_count(x):
@@ -90,23 +88,23 @@ def updates_done(opt_state):
 
 
 def build(name, learning_rate, weight_decay, /, **arguments):
-  """An optimizer that decays kernels alone and leaves key biases where they are.
+  """An optimizer that applies weight decay only to kernels, and does not train key biases.
 
-  One that knows weight decay and a mask decays in its own way: AdamW, Lion and LAMB beside the
-  gradient. For any other, the decay is added to the gradient, as PyTorch's SGD and Adam do it: with
-  plain SGD that is the same; with momentum, or Adam's scaling, the decay goes through these too.
+  An optimizer that takes weight decay and a mask decays in its own way: AdamW, Lion and LAMB use
+  decoupled weight decay. For any other, the decay is added to the gradient, as in PyTorch's SGD and
+  Adam. With plain SGD this is the same; otherwise momentum, or Adam's scaling, also applies to it.
 
   Args:
-    name: of `OPTIMIZERS`, of a function of optax, or `package.module:object`.
+    name: a name of `OPTIMIZERS`, a function of optax, or `package.module:object`.
     learning_rate: a number, or a function of the step.
-    weight_decay: share of a kernel, times the learning rate, that a step takes away.
-    **arguments: of the optimizer, besides.
+    weight_decay: share of a kernel, times the learning rate, that a step subtracts.
+    **arguments: other keyword arguments of the optimizer.
 
   Returns:
     An `optax.GradientTransformation`.
 
   Raises:
-    InputError: an unknown name, what is no optimizer, or arguments that it does not take.
+    InputError: an unknown name, a function that is not an optimizer, or invalid arguments.
   """
   function, parameters = _resolve(name)
   _check_arguments(name, parameters, arguments)
@@ -116,44 +114,44 @@ def build(name, learning_rate, weight_decay, /, **arguments):
     arguments |= {"weight_decay": weight_decay, mask: groups.decay_mask}
   else:
     stages.append(optax.add_decayed_weights(weight_decay, groups.decay_mask))
-    if "weight_decay" in parameters:  # of all parameters alike, thresholds too
+    if "weight_decay" in parameters:  # without a mask, it would also decay the thresholds
       arguments |= {"weight_decay": 0.0}
   try:
     stages.append(function(learning_rate, **arguments))
     return optax.chain(*stages)
-  except Exception as error:  # there is no saying what a value that does not fit raises
+  except Exception as error:  # an invalid value may raise anything
     raise InputError(
-      f"optimizer.name {shown(name)} cannot be made with these arguments ({_said(error)}): check "
-      "optimizer.arguments, or choose another"
+      f"optimizer.name {shown(name)} cannot be created with these arguments ({_said(error)}): "
+      "check optimizer.arguments, or choose another"
     ) from error
 
 
 def check(options):
-  """Raises InputError unless a step can run the optimizer of a plan; it is tried on shapes."""
+  """Raises InputError if the optimizer of a plan fails in a step, which is tried on shapes."""
   optimizer = create(options, Schedule(1e-3, 1e-3, 0, 1))
   name, params = options.name, vit.specs(_TRIED_ON)
   try:
     state = jax.eval_shape(optimizer.init, params)
     updates, after = jax.eval_shape(optimizer.update, params, state, params)
-  except Exception as error:  # as above
+  except Exception as error:  # a foreign optimizer may raise anything
     raise InputError(
-      f"optimizer.name {shown(name)} cannot be used here ({_said(error)}): the step gives it "
-      "gradients and parameters, and no more; choose another"
+      f"optimizer.name {shown(name)} cannot be used here ({_said(error)}): a training step gives "
+      "it only gradients and parameters; choose another"
     ) from error
   if _shapes(updates) != _shapes(params) or _shapes(after) != _shapes(state):
     raise InputError(
       f"optimizer.name {shown(name)} cannot be used here: its updates differ from the parameters "
-      "in shape or type, or its state does not keep its own; choose another"
+      "in shape or type, or its state changes shape or type; choose another"
     )
   if not all(isinstance(leaf.dtype, np.dtype) for leaf in jax.tree.leaves(state)):
     raise InputError(
-      f"optimizer.name {shown(name)} cannot be used here: its state is not of numbers alone, as a "
-      "checkpoint is; choose another"
+      f"optimizer.name {shown(name)} cannot be used here: its state has values other than numbers, "
+      "which a checkpoint cannot hold; choose another"
     )
 
 
 def _resolve(name):
-  """The function of that name, and the names of its parameters."""
+  """The function of an optimizer's name, and its parameters as `inspect.signature` has them."""
   if name in OPTIMIZERS or ":" in name:
     function = OPTIMIZERS[name]
   elif name.isidentifier() and callable(getattr(optax, name, None)):
@@ -166,16 +164,16 @@ def _resolve(name):
   try:
     parameters = inspect.signature(function).parameters
   except (TypeError, ValueError) as error:
-    raise InputError(f"optimizer.name {shown(name)} is no function: {error}") from error
+    raise InputError(f"optimizer.name {shown(name)} is not a function: {error}") from error
   if next(iter(parameters), None) != "learning_rate":
     raise InputError(
-      f"optimizer.name {shown(name)} is no optimizer: its first argument is not learning_rate"
+      f"optimizer.name {shown(name)} is not an optimizer: its first argument is not learning_rate"
     )
   return function, parameters
 
 
 def _check_arguments(name, parameters, arguments):
-  """Raises InputError for arguments that are not to be set, or that an optimizer does not take."""
+  """Raises InputError for arguments that are set here, or that an optimizer does not take."""
   for key in arguments:
     if key in _OURS:
       raise InputError(f"optimizer.arguments sets {key}: {_OURS[key]}")
@@ -190,7 +188,7 @@ def _check_arguments(name, parameters, arguments):
 
 
 def _of_optax():
-  """Names of what could be an optimizer there."""
+  """The names in optax that may be optimizers, for hints."""
   return [*OPTIMIZERS.names, *(n for n in dir(optax) if n.islower() and not n.startswith("_"))]
 
 

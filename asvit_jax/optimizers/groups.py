@@ -1,4 +1,4 @@
-"""Parameters that an optimizer treats apart, by their names."""
+"""Groups of parameters, by name, that an optimizer treats differently."""
 
 import re
 
@@ -11,27 +11,28 @@ from asvit_jax.core.printable import shown
 
 
 def decay_mask(params):
-  """True for what weight decay shrinks: the kernels of linear layers and convolutions.
+  """A tree of bool: True for parameters with weight decay, the kernels of linear layers and convs.
 
-  Biases, norms, the class token, the position embedding and the thresholds are left alone.
+  Biases, norms, the class token, the position embedding and the thresholds have none.
   """
   return leaves.map_named(lambda name, _: name.rpartition(".")[2] == "kernel", params)
 
 
 def check_frozen(params, pattern):
-  """Raises InputError where `optimizer.freeze`, a regular expression, is found in no parameter."""
+  """Raises InputError if `optimizer.freeze`, a regular expression, matches no parameter's name."""
   if pattern and not any(re.search(pattern, name) for name, _ in leaves.named(params)):
     raise InputError(
-      f"optimizer.freeze {shown(pattern)} is found in no parameter: names are like "
+      f"optimizer.freeze {shown(pattern)} matches no parameter: names are like "
       "'blocks.0.attn.qkv.kernel'"
     )
 
 
 def without_key_biases():
-  """Takes out the gradients of key biases, as an optax transformation.
+  """An optax transformation that zeroes the gradients of key biases.
 
-  A key bias moves all logits of a query alike, which softmax ignores. What is left of its gradient
-  is rounding, which Adam would scale up to full steps that differ between numbers of devices.
+  A key bias shifts all attention logits of a query equally, which the softmax cancels. Its gradient
+  is only rounding error, which Adam would scale up to full steps that depend on the number of
+  devices.
   """
 
   def still(name, grad):
@@ -44,22 +45,22 @@ def without_key_biases():
 
 
 def is_frozen(name, freeze):
-  """Whether `optimizer.freeze`, a regular expression or "", is found in a parameter's name."""
+  """Whether `optimizer.freeze`, a regular expression or "", matches a parameter's name."""
   return bool(freeze and re.search(freeze, name))
 
 
 def without_frozen(grads, freeze):
-  """Gradients with zeros for what is frozen."""
+  """Replaces the gradients of frozen parameters by zeros."""
   return leaves.map_named(lambda n, g: jnp.zeros_like(g) if is_frozen(n, freeze) else g, grads)
 
 
 def clipped(norm, freeze):
-  """Clips gradients to a global norm, as an optax transformation.
+  """An optax transformation that clips gradients to a global norm.
 
-  What is frozen counts for nothing in the norm: it would make the steps of the rest smaller.
+  Frozen parameters do not count in the norm, as they would shrink the steps of the others.
 
   Args:
-    norm: the largest that passes as it is.
+    norm: largest norm of unclipped gradients.
     freeze: regular expression of the frozen parameters, whose gradients become 0; "" for none.
   """
   clip = optax.clip_by_global_norm(norm)
@@ -73,12 +74,13 @@ def clipped(norm, freeze):
 
 
 def scaled(thresholds, freeze, layer_decay=1.0):
-  """Scales updates, as an optax transformation.
+  """An optax transformation that scales updates per group of parameters.
 
   Args:
-    thresholds: factor of the thresholds' update.
-    freeze: regular expression; the updates of parameters that it is found in become 0.
-    layer_decay: factor of the other parameters' updates to the power of `layers_below_head`.
+    thresholds: factor of the thresholds' updates.
+    freeze: regular expression of frozen parameters, whose updates become 0; "" for none.
+    layer_decay: the other parameters' updates are multiplied by it to the power of
+      `layers_below_head`.
   """
 
   def scaled_by(depth):
@@ -99,10 +101,10 @@ def scaled(thresholds, freeze, layer_decay=1.0):
 
 
 def layers_below_head(name, depth):
-  """How many layers a parameter is away from the head, in timm's groups for layer-wise decay.
+  """The number of layers between a parameter and the head, as in timm's layer-wise decay.
 
-  Heads are 0; the last norm goes with the last block, 1; the stem, the class token and the position
-  embedding are one layer below the first of the `depth` blocks.
+  It is 0 for heads, 1 for the final norm and the last block, and `depth` + 1 for the stem, the
+  class token and the position embedding, one more than for the first of the `depth` blocks.
   """
   block = block_of(name)
   if block >= 0:
@@ -114,6 +116,6 @@ def layers_below_head(name, depth):
 
 
 def block_of(name):
-  """The number of the block that a parameter is in; -1 for those that are in none."""
+  """The index of a parameter's block; -1 for parameters outside of blocks."""
   found = re.match(r"blocks\.(\d+)\.", name)
   return int(found[1]) if found else -1

@@ -1,4 +1,4 @@
-"""How many steps a run has, and the learning rate of each."""
+"""The number of steps of a run, and its learning rate schedule."""
 
 import dataclasses
 import math
@@ -8,18 +8,18 @@ import optax
 
 from asvit_jax.core.errors import InputError
 
-MOST_STEPS = 2**31 - 1  # steps are counted in int32 on the devices
+MOST_STEPS = 2**31 - 1  # the devices count steps in int32
 
 
 def total_steps(plan, images):
-  """Number of training steps on a data set of that many images.
+  """The number of training steps: `total_steps`, or else epochs × images ÷ batch size, rounded up.
 
   Args:
-    plan: has `total_steps`, or None there, `epochs` and `batch_size`.
+    plan: a `Plan`, or a config, of which `total_steps`, `epochs` and `batch_size` are read.
     images: number of images to train on.
 
   Raises:
-    InputError: more of them than can be counted.
+    InputError: more steps than int32 can count.
   """
   if plan.total_steps is not None:
     return plan.total_steps
@@ -39,8 +39,8 @@ class Schedule:
   Attributes:
     peak: learning rate at the end of the warm-up.
     end: learning rate from step `decay_steps` on.
-    warmup_steps: steps over which it rises from 0; 0 starts at the peak.
-    decay_steps: the step that reaches `end`.
+    warmup_steps: number of steps over which it rises from 0; with 0 it starts at the peak.
+    decay_steps: the step at which it reaches `end`.
   """
 
   peak: float
@@ -50,12 +50,12 @@ class Schedule:
 
   @classmethod
   def of(cls, plan, steps):
-    """The schedule of a plan for a run of so many steps.
+    """The schedule of a plan for a given number of steps.
 
     Args:
-      plan: has `batch_size` and `optimizer`, whose `lr` and `end_lr` are meant for a batch of 512
-        and scale with the batch (arXiv:1706.02677). Where `optimizer.decay_steps` is None, the
-        whole run decays.
+      plan: a `Plan`, or a config, of which `batch_size` and `optimizer` are read. `lr` and `end_lr`
+        are for a batch of 512 and scale with the batch (arXiv:1706.02677). If
+        `optimizer.decay_steps` is None, the learning rate decays over the whole run.
       steps: number of steps of the run.
     """
     scale, options = plan.batch_size / 512, plan.optimizer
@@ -71,5 +71,5 @@ class Schedule:
       decay_steps=max(self.decay_steps, 1),
       end_value=self.end,
     )
-    # By itself it would compute in float64 where JAX has that, and end elsewhere.
+    # optax would compute in float64 if JAX has it enabled, with another result.
     return rate(jnp.asarray(step, jnp.float32))

@@ -1,6 +1,7 @@
-"""How much to prune for a speed on this device.
+"""Calibrates a network for a speed-up on a device.
 
-`table` measures what the parts of a network take by the number of tokens, `cache` keeps that,
-`prediction` adds parts up to a network, `solving` looks for the pruning that is predicted to be as
-fast as asked and changes the predictions least, and `reaching` times it and corrects the aim.
+`table` measures the time of each part of a network as a function of the number of tokens, and
+`cache` stores these times. `prediction` adds them up to the time of a pruned network. `solving`
+searches the pruning that is predicted to reach the speed-up and changes the network's predictions
+least. `reaching` times the result and corrects the target.
 """

@@ -1,8 +1,8 @@
-"""Tables of times, kept from one process to the next.
+"""A cache of tables of times on disk.
 
-A file each in `latency/` of the directory that `ASVIT_CACHE` names, by default
-`$XDG_CACHE_HOME/asvit_jax` or `~/.cache/asvit_jax`, under a name made of all that the times depend
-on. What cannot be read or written there is measured anew, with a warning.
+Each table is a file in the subdirectory `latency/` of the directory `ASVIT_CACHE`, by default
+`$XDG_CACHE_HOME/asvit_jax` or `~/.cache/asvit_jax`. Its name is a hash of everything that the times
+depend on. If a file cannot be read or written, a warning says so, and the times are measured again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from asvit_jax.pacing.running import group_sizes
 from asvit_jax.pacing.table import PARTS, Curves, Table, describe_network, measure_table, widths
 
 VARIABLE = "ASVIT_CACHE"
-_VERSION = 3  # of what is measured, and how
+_VERSION = 3  # of the measurement: increase it when the same part is measured differently
 _MOST_BYTES = 1 << 20
 _MS = schema.number(1e-9, 1e9)
 _ALWAYS = ("block", "stage", "decide", "last")
@@ -50,11 +50,11 @@ def load_or_measure(network, batch):
 
   Args:
     network: as for `table.measure_table`.
-    batch: images a batch.
+    batch: images per batch.
   """
 
   def measured():
-    log(f"measuring what parts of the network take on this device, batch {batch}: half a minute")
+    log(f"timing the parts of the network on this device, batch {batch}: about half a minute")
     return measure_table(network, batch)
 
   device, affinity = jax.devices()[0], getattr(os, "sched_getaffinity", None)
@@ -70,14 +70,14 @@ def load_or_measure(network, batch):
 
 
 def load_or_make(network, batch, device, make):
-  """The `Table` of a network on a device: that of before, or what `make()` returns, kept from now.
+  """The `Table` of a network on a device, from the cache, or else from `make()` and then cached.
 
   Args:
     network: as for `table.measure_table`.
-    batch: images a batch.
-    device: dictionary for JSON: `platform`, its name in JAX, and all else of the device, and of
-      what compiles for it, that times depend on.
-    make: function of nothing that returns the `Table`.
+    batch: images per batch.
+    device: dictionary for JSON: `platform`, JAX's name of it, and everything else about the device
+      and its compiler that times depend on.
+    make: function without arguments that returns the `Table`.
   """
   sizes = group_sizes(network.arch, batch, device["platform"])
   of = {**device, **describe_network(network), "batch": batch, "groups": sizes}
@@ -97,28 +97,28 @@ def directory():
   if given:
     return storage.path(given) / "latency"
   caches = os.environ.get("XDG_CACHE_HOME", "")
-  if not os.path.isabs(caches):  # the specification ignores others
+  if not os.path.isabs(caches):  # the XDG specification says to ignore relative paths
     caches = "~/.cache"
   return storage.path(caches) / "asvit_jax" / "latency"
 
 
 def _path(key):
-  """Where the table of a key is kept; None, with a warning, where it can be nowhere."""
+  """The file of a key's table; None, with a warning, if there is no cache directory."""
   name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
   try:
     return directory() / f"{name}.json"
   except InputError as error:
-    log(f"warning: times are not kept ({on_a_line(error)}): set {VARIABLE} to a directory")
+    log(f"warning: times are not cached ({on_a_line(error)}): set {VARIABLE} to a directory")
     return None
 
 
 def _load(path, key, arch):
-  """The table at a path; None where there is none, or with a warning where it is none."""
+  """The table in a file; None if there is no file, or, with a warning, if it is invalid."""
   try:
     content = storage.read(path, _MOST_BYTES)
-    values = schema.loads(content, _FILE, str(path), "it is measured anew", _MOST_BYTES)
+    values = schema.loads(content, _FILE, str(path), "measuring again", _MOST_BYTES)
     if values["key"] != key:
-      raise InputError(f"{path}: it is of something else: it is measured anew")
+      raise InputError(f"{path}: it has times of something else: measuring again")
     curves = tuple(
       Curves(
         each["group"],
@@ -132,16 +132,16 @@ def _load(path, key, arch):
   except FileNotFoundError:
     return None
   except (OSError, InputError) as error:
-    log(f"warning: times kept of before cannot be used: {on_a_line(error)}")
+    log(f"warning: cached times cannot be used: {on_a_line(error)}")
     return None
-  log(f"what parts of the network take on {values['device']} is known: {path}")
+  log(f"using cached times of the network's parts on {values['device']}: {path}")
   estimated, of = "target" in key, {name: key[name] for name in ("architecture", "dtype")}
   ms = values["dense"], values["call"]
   return Table(values["device"], key["platform"], estimated, of, key["batch"], *ms, curves)
 
 
 def _check(path, curves, key, arch):
-  """Raises InputError for curves that are not those of an architecture."""
+  """Raises InputError for curves that do not fit an architecture."""
   needed = {*PARTS} if arch.prune_inside else {*_ALWAYS}
   fits = {each.group for each in curves} == {*key["groups"].values()} and all(
     each.widths == widths(arch)
@@ -150,7 +150,7 @@ def _check(path, curves, key, arch):
     for each in curves
   )
   if not fits:
-    raise InputError(f"{path}: its widths or parts are not the network's: it is measured anew")
+    raise InputError(f"{path}: its widths or parts do not fit the network: measuring again")
 
 
 def _save(path, key, found):
@@ -160,4 +160,4 @@ def _save(path, key, found):
   try:
     storage.write(path, json.dumps(values, indent=1) + "\n")
   except (OSError, InputError) as error:
-    log(f"warning: the times of {found.device} are not kept: {on_a_line(error)}")
+    log(f"warning: the times of {found.device} are not cached: {on_a_line(error)}")

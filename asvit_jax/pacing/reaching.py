@@ -1,7 +1,8 @@
-"""Thresholds and counts with which a network is as fast as asked.
+"""Finds thresholds and counts with which a network reaches a speed-up.
 
-On this device, what is predicted is timed beside the dense network, and the aim corrected by the
-miss. Of a device that is not here, what its compiler estimates has to do.
+On this device, the predicted solution is timed in turn with the dense network, and the target is
+corrected by the deviation. For a device that is not here, its compiler's estimates are used, and
+nothing is measured.
 """
 
 import dataclasses
@@ -25,20 +26,20 @@ from asvit_jax.sparsity.complexity import dense_gmacs
 from asvit_jax.sparsity.schedule import mean_counts
 from asvit_jax.vit.images import batches
 
-DECIDING = 128  # images, at most, that choose among ways to prune
-TOLERANCE = 0.03  # of the speed-up
+DECIDING = 128  # largest number of images that choose between candidates
+TOLERANCE = 0.03  # relative deviation from the requested speed-up
 CORRECTIONS = 3
 _ROUNDS = 7
 
 
 @dataclasses.dataclass(frozen=True)
 class Paced:
-  """What was found for a speed.
+  """The solution for one speed-up.
 
   Attributes:
     speed: the `Speed`.
     thresholds: (stages,) float64.
-    weights: stage weights that they were calibrated with, see `Architecture.stage_weights`.
+    weights: stage weights of the calibration, see `Architecture.stage_weights`.
   """
 
   speed: Speed
@@ -47,22 +48,22 @@ class Paced:
 
 
 def reach(network, images, speedups, batch, seed=0, times=None):
-  """Looks for what makes a network so many times as fast as the dense one.
+  """Finds thresholds, counts and stage weights for speed-ups.
 
   Args:
-    network: a `Network` whose architecture says where it prunes; thresholds of it are not read.
+    network: a `Network` whose architecture has the stages; its thresholds are not read.
     images: see `vit.images.batches`.
-    speedups: tuple of them, see `speeds.asked`.
-    batch: images a batch.
-    seed: of the batches that packed execution is predicted for.
-    times: the `Table` of a device, of this network and batch; by default that of this device.
+    speedups: tuple of speed-ups, see `speeds.asked`.
+    batch: images per batch.
+    seed: seed of the random batches for which packed execution is predicted.
+    times: the `Table` of a device for this network and batch; this device's by default.
 
   Returns:
     A `Paced` for each speed-up.
 
   Raises:
-    InputError: a speed-up that cannot be reached, images that are none, speed-ups whose results
-      are the same, or times of something else.
+    InputError: a speed-up that cannot be reached, invalid images, speed-ups with the same result,
+      or times of another network.
   """
   network = network.dense
   given = list(batches(images, network.arch, network.preprocessing))
@@ -77,8 +78,8 @@ def reach(network, images, speedups, batch, seed=0, times=None):
   for one, other in itertools.combinations(found, 2):
     if one.speed.budget == other.speed.budget:
       raise InputError(
-        f"speed-ups {one.speed.asked:g} and {other.speed.asked:g} come to the same GMACs: ask for "
-        "speeds further apart"
+        f"speed-ups {one.speed.asked:g} and {other.speed.asked:g} lead to the same GMACs: give "
+        "speed-ups further apart"
       )
   return found
 
@@ -86,25 +87,25 @@ def reach(network, images, speedups, batch, seed=0, times=None):
 def _check_times(times, network):
   if times.network != describe_network(network):
     raise InputError(
-      "the times are of another network: another architecture, compute type or way to prune; make "
-      "them of the network that is calibrated"
+      "the times are of another network, with another architecture, compute type or way to prune; "
+      "measure the network that is to be calibrated"
     )
 
 
 def _reach_one(speedup, solver, calibrator, timing):
   """The `Paced` of a speed-up."""
   arch, dense = calibrator.arch, solver.table.dense
-  log(f"speed-up {speedup:g}: {dense / speedup:.1f} of {dense:.1f} ms a batch")
+  log(f"speed-up {speedup:g}: target {dense / speedup:.1f} ms per batch, dense {dense:.1f} ms")
   target = dense / speedup
   candidate = solver.best(target)
-  log(f"speed-up {speedup:g}: {candidate.execution} changes predictions least")
+  log(f"speed-up {speedup:g}: {candidate.execution} execution changes predictions least")
   found, nearest = None, None
   for correction in range(CORRECTIONS + 1):
     result = _evaluate(speedup, candidate, solver, calibrator, timing)
     if timing is None:
       log(
         f"speed-up {speedup:g}: predicted {result.speed.predicted:.2f} at "
-        f"{result.speed.budget:.3f} of the GMACs, from {result.speed.device}: not measured"
+        f"{result.speed.budget:.3f} of the GMACs for {result.speed.device}, not measured"
       )
       found, nearest = result, 0.0
       break
@@ -125,9 +126,9 @@ def _reach_one(speedup, solver, calibrator, timing):
   if nearest > TOLERANCE:
     log(
       f"warning: speed-up {speedup:g}: {found.speed.reached:.2f} was measured, the nearest of "
-      f"{correction + 1} tries; this device may be busy, or the network have too few tokens"
+      f"{correction + 1} attempts; this device may be busy, or the network may have too few tokens"
     )
-  # Where the network's own weights say the same at this budget, they stay as they are.
+  # If the network's own stage weights give the same at this budget, they are kept.
   scheduled = schedule.with_stage_weights(arch, found.speed.budget).stage_weights
   own = arch.stage_weights or (1.0,) * arch.stages
   same = candidate.weights == own and scheduled == arch.stage_weights
@@ -135,7 +136,7 @@ def _reach_one(speedup, solver, calibrator, timing):
 
 
 def _evaluate(speedup, candidate, solver, calibrator, timing):
-  """The `Paced` of a `Candidate`, timed where `timing` is not None."""
+  """The `Paced` of a `Candidate`, timed if `timing` is not None."""
   arch = calibrator.arch
   exponents = dataclasses.replace(arch, stage_weights=candidate.weights).stage_exponents
   trial = calibrator.trial(candidate.ratio, exponents)
@@ -146,7 +147,7 @@ def _evaluate(speedup, candidate, solver, calibrator, timing):
     counts = mean_counts(trial.kept)
   reached = None if timing is None else timing(candidate.execution, counts, trial)
   predicted = solver.table.dense / candidate.predicted
-  budget = min(gmacs / dense_gmacs(arch), 1.0)  # comparing tokens costs, too
+  budget = min(gmacs / dense_gmacs(arch), 1.0)  # comparing tokens costs extra, so it may exceed 1
   speed = Speed(
     speedup,
     reached,
@@ -161,12 +162,12 @@ def _evaluate(speedup, candidate, solver, calibrator, timing):
 
 
 class _Timing:
-  """Times of a batch, in turn with the dense network.
+  """Times a batch in turn with the dense network.
 
   Args:
     network: a dense `Network`.
     given: list of batches of images, of `vit.images.batches`.
-    batch: images that are timed at once.
+    batch: number of images that are timed at once.
   """
 
   def __init__(self, network, given, batch):
@@ -176,7 +177,7 @@ class _Timing:
   def __call__(self, execution, counts, trial):
     """Time of the dense network ÷ that of an execution, the median over the rounds."""
     network, images = self._network, self._images(trial)
-    # As users call it: what packed compiles follows from the counts, too.
+    # With counts, as users call it, because packed execution compiles only widths near them.
     pruned = network.with_thresholds(trial.thresholds, counts=counts)
     if self._dense is None:
       self._dense = _compiled(running.forward_of("dense"), network, images)
@@ -191,7 +192,7 @@ class _Timing:
     return statistics.median(d / t for d, t in zip(*seconds.values(), strict=True))
 
   def _images(self, trial):
-    """A batch of images whose kept tokens are evenly spaced quantiles of those of all."""
+    """A batch of images whose numbers of kept tokens are evenly spaced quantiles of all images'."""
     wanted = representative(trial.kept.sum(axis=1), self._batch)
     found, start = {}, 0
     for batch in self._given:

@@ -1,4 +1,4 @@
-"""How the executions that a speed can be reached with run: the one place that knows them."""
+"""The executions that can be calibrated for a speed-up: group sizes, widths, forward functions."""
 
 from asvit_jax.sparsity.executions import grouped, packed
 
@@ -7,7 +7,7 @@ PACED = (FIXED, PACKED)
 
 
 def group_sizes(arch, batch, platform):
-  """{execution: images that it runs at once on a platform of JAX}."""
+  """{execution: number of images that it runs at once on a platform of JAX}."""
   return {
     FIXED: grouped.fixed_group_size(arch, batch, platform),
     PACKED: grouped.packed_grouping(arch, batch, platform)[0],
@@ -15,10 +15,10 @@ def group_sizes(arch, batch, platform):
 
 
 def packed_step(arch, batch, platform):
-  """Tokens between two widths of packed execution on a platform of JAX."""
+  """The difference between widths of packed execution on a platform of JAX, in tokens."""
   return grouped.packed_grouping(arch, batch, platform)[1] or packed.STEP
 
 
 def forward_of(execution):
-  """A function of a `Network` and images, as users hand them in, that returns its logits."""
+  """A function of a `Network` and uint8 images that returns the logits of an execution."""
   return lambda network, images: network.apply(images, execution).logits

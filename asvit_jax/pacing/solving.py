@@ -1,7 +1,8 @@
-"""The pruning that is predicted to be as fast as asked, and changes predictions least.
+"""Searches the pruning that is predicted to reach a time and changes predictions least.
 
-The ways to prune are executions and schedules: how hard stages cut beside each other. The share
-that is kept follows from the time; of what is left to choose, KL(dense ‖ pruned) decides.
+A candidate is an execution and a schedule, the relative strength of the stages (stage weights). The
+target time determines its keep ratio. Of the candidates, the one with the smallest
+KL(dense ‖ pruned) is chosen.
 """
 
 import dataclasses
@@ -17,14 +18,14 @@ from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.schedule import mean_counts
 from asvit_jax.sparsity.search import divergence
 
-# Schedules are the network's own weights, or those that its score has for the budget, × e^(s·t),
-# t from -1 at the first stage to 1 at the last: s moves by so much while predictions get better, so
-# often at most.
+# Schedules are the network's own stage weights, or those that its score has for the budget,
+# × e^(s·t), with t from -1 at the first stage to 1 at the last. s moves in steps of TILT, at most
+# TILTS of them, while the divergence decreases.
 TILT, TILTS = 0.7, 3
-_HOPELESS = 1.5  # packed of so much the divergence of fixed: schedules beside it do not make up for
+_HOPELESS = 1.5  # divergence of packed ÷ that of fixed, above which other schedules do not help
 _HALVINGS = 30
-_PASSES = 2  # until stage weights and the budget that they are of fit each other
-_TOLERANCE, _TRIALS = 0.01, 6  # of the time of packed
+_PASSES = 2  # iterations in which stage weights and the budget that they depend on converge
+_TOLERANCE, _TRIALS = 0.01, 6  # of the time of packed execution, relative; and attempts to meet it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Candidate:
   """A way to prune.
 
   Attributes:
-    execution: of `running.PACED`.
-    weights: see `Architecture.stage_weights`.
+    execution: a name of `running.PACED`.
+    weights: stage weights, see `Architecture.stage_weights`.
     ratio: keep ratio, see `Calibrator`.
-    counts: patches that each stage keeps, on average where images differ.
-    predicted: ms of a batch.
-    divergence: KL(dense ‖ pruned), nats, the mean over the images.
+    counts: rounded mean number of patches that each stage keeps.
+    predicted: predicted ms per batch.
+    divergence: KL(dense ‖ pruned) of the predictions, nats, the mean over the images.
   """
 
   execution: str
@@ -49,27 +50,31 @@ class Candidate:
 
 
 class Solver:
-  """Solves for times.
+  """Finds candidates for target times.
 
   Args:
     table: the `Table` of the network.
-    calibrator: a `Calibrator` on the images that decide.
-    seed: of the batches that packed is predicted for.
+    calibrator: a `Calibrator` on the images on which divergences are computed.
+    seed: seed of the random batches for which packed execution is predicted.
   """
 
   def __init__(self, table, calibrator, seed=0):
     self.table, self.arch, self.seed = table, calibrator.arch, seed
     self._calibrator, self._dense = calibrator, None
-    self._aim = 1.0  # time of equal counts ÷ that of what images keep instead, as far as is known
+    # Ratio of two times, from the last solution: with equal counts in all images ÷ with their own.
+    self._aim = 1.0
 
   def best(self, target):
-    """The `Candidate` of a time, ms a batch, whose predictions are nearest to the dense network's.
+    """The `Candidate` for a target time with the least divergence from the dense network.
 
-    Fixed execution, whose trials are few, says which schedule; packed is tried with that one, and
-    with those beside it where it comes near.
+    Fixed execution, which needs few trials, selects the schedule. Packed execution is tried with
+    the same one, and with neighboring ones unless its divergence is far above that of fixed.
+
+    Args:
+      target: ms per batch.
 
     Raises:
-      InputError: none is predicted to be as fast.
+      InputError: no candidate is predicted to be that fast.
     """
     arch = self.scheduled(target)
     fixed, s = self._descended(running.FIXED, arch, target, 0, TILTS)
@@ -79,16 +84,19 @@ class Solver:
     found = [candidate for candidate in (fixed, packed) if candidate is not None]
     if not found:
       raise InputError(
-        f"{target:.1f} ms for {self.table.batch} images cannot be reached by any way to prune: ask "
-        "for a lower speed-up"
+        f"{target:.1f} ms for {self.table.batch} images cannot be reached by any way to prune: "
+        "give a lower speed-up"
       )
     return min(found, key=lambda candidate: candidate.divergence)
 
   def scheduled(self, target):
-    """The `Architecture` with the stage weights of the budget that a time leads to, see `schedule`.
+    """The `Architecture` with the stage weights for the budget that a target time corresponds to.
 
     Args:
-      target: ms a batch, which is met with equal counts.
+      target: ms per batch in fixed execution.
+
+    Returns:
+      An `Architecture`; see `schedule.with_stage_weights`.
     """
     arch = self.arch
     for _ in range(_PASSES):
@@ -101,15 +109,15 @@ class Solver:
     return arch
 
   def _descended(self, execution, arch, target, start, most, first=None):
-    """The best `Candidate` of an execution, and its tilt.
+    """The best `Candidate` of an execution, and its tilt, by descent from a first tilt.
 
     Args:
-      execution: of `running.PACED`.
-      arch: the `Architecture` whose weights are tilted.
-      target: ms a batch.
+      execution: a name of `running.PACED`.
+      arch: the `Architecture` whose stage weights are tilted.
+      target: ms per batch.
       start: the first tilt.
-      most: steps from there, at most, to either side.
-      first: the `Candidate` there, where it is known already.
+      most: largest number of steps to either side.
+      first: the `Candidate` at `start`, if it is known already.
     """
     first = best = first or self.solved(execution, tilted(arch, start), target)
     at = start
@@ -120,17 +128,17 @@ class Solver:
         if candidate is None or (best is not None and candidate.divergence >= best.divergence):
           break
         best, at = candidate, s
-      if best is not first:  # the other way is worse
+      if best is not first:  # this direction improved, so the other one is worse
         break
     return best, at
 
   def solved(self, execution, weights, target):
-    """The `Candidate` of an execution and of stage weights for a time; None where none is so fast.
+    """The `Candidate` of an execution and stage weights for a target time; None if it is too short.
 
     Args:
-      execution: of `running.PACED`.
-      weights: (stages,) numbers.
-      target: ms a batch.
+      execution: a name of `running.PACED`.
+      weights: (stages,) stage weights.
+      target: ms per batch.
     """
     exponents = _exponents(self.arch, weights)
     solve = self._fixed if execution == running.FIXED else self._packed
@@ -143,7 +151,7 @@ class Solver:
       self._dense = self._calibrator.dense_logits()
     kl = divergence(self._dense, trial.logits)
     named = " ".join(f"{w:.2f}" for w in weights)
-    log(f"{execution}, stage weights {named}: {predicted:.1f} ms, KL {kl:.5f}")
+    log(f"{execution}, stage weights {named}: predicted {predicted:.1f} ms, KL {kl:.5f} nats")
     return Candidate(execution, tuple(weights), ratio, counts, predicted, kl)
 
   def _fixed(self, exponents, target):
@@ -155,19 +163,23 @@ class Solver:
     return ratio, ms(ratio), self._calibrator.fixed_trial(counts, logits=True)
 
   def _fixed_ms(self, exponents):
-    """A function of the keep ratio: ms of a batch in fixed execution."""
+    """A function of the keep ratio that returns the ms per batch in fixed execution."""
     return lambda ratio: prediction.fixed_ms(
       self.table, self.arch, _counts(self.arch, ratio, exponents)
     )
 
   def _packed(self, exponents, target):
-    """Trials correct what follows from equal counts, until the time of the real ones is right."""
+    """Solves for packed execution, where the time depends on the counts of each image.
+
+    The keep ratio is solved for as if all images kept equal counts. Trials give the real counts,
+    and correct the target of that until their predicted time is right.
+    """
 
     def uniform(ratio):
       counts = _counts(self.arch, ratio, exponents)
       return prediction.packed_ms(self.table, self.arch, counts[None])
 
-    # What came of other schedules tells where to begin.
+    # Start from the correction that the previous schedule needed.
     aim, low, high, best = self._aim * target, 0.0, 1.0, None
     if uniform(0.0) > target:
       return None
@@ -189,25 +201,25 @@ class Solver:
 
 
 def fastest(table, arch):
-  """How many times as fast as the dense one a network is at most, by prediction."""
+  """The largest predicted speed-up of a network, with every patch pruned at the first stage."""
   none = np.zeros((1, arch.stages), int)
   least = (prediction.fixed_ms(table, arch, none[0]), prediction.packed_ms(table, arch, none))
   return table.dense / min(least)
 
 
 def check_reachable(table, arch, speedups):
-  """Raises InputError where one of several speed-ups cannot be reached, by prediction."""
+  """Raises InputError if the largest of several speed-ups is predicted to be out of reach."""
   asked, most = max(speedups), fastest(table, arch)
   if asked > most:
     raise InputError(
       f"speed-up {asked:g} cannot be reached: with every patch pruned from block "
-      f"{arch.prune_before[0]} on, {np.floor(100 * most) / 100:g} is predicted at most; ask for "
-      "less, or prune earlier"
+      f"{arch.prune_before[0]} on, {np.floor(100 * most) / 100:g} is predicted at most; give a "
+      "lower one, or prune earlier"
     )
 
 
 def tilted(arch, s):
-  """Stage weights that cut more in the last stages than the network's own, or less for s < 0."""
+  """The network's stage weights, tilted to prune more in later stages; in earlier ones if s < 0."""
   own = arch.stage_weights or (1.0,) * arch.stages
   if s == 0:
     return own
@@ -220,12 +232,12 @@ def _exponents(arch, weights):
 
 
 def _counts(arch, ratio, exponents):
-  """(stages,) int patches that stages keep of every image."""
+  """(stages,) int patches that each stage keeps of every image at a keep ratio."""
   return np.round(arch.patches * ratio ** np.array(exponents)).astype(int)
 
 
 def _largest(ms, target):
-  """The largest ratio whose time is no more than the target; None where none's is."""
+  """The largest keep ratio whose time is at most the target; None if there is none."""
   if ms(0.0) > target:
     return None
   if ms(1.0) <= target:

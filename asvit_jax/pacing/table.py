@@ -1,8 +1,8 @@
-"""What the parts of a network take on a device, by the number of tokens.
+"""Times of the parts of a network on a device, as functions of the number of tokens.
 
-Blocks are timed a few in a row, with weights of their own each, on as many images as the executions
-run at once: so caches hold what they hold there. All parts, and the dense network whole, are timed
-in turn; what counts is the median.
+Several blocks are timed in a row, each with its own weights, on as many images as the executions
+run at once, so that the processor's caches behave as in inference. All parts, and the whole dense
+network, are timed in turn, and the median is taken.
 """
 
 import dataclasses
@@ -22,27 +22,27 @@ from asvit_jax.sparsity.executions.fixed_count import predict_from_tokens, rows_
 from asvit_jax.sparsity.gates import keep_best
 from asvit_jax.sparsity.pruning import Pruning, Stage
 
-WIDTHS, LEAST = 7, 16  # how many, and the least of them: a step of packed's
+WIDTHS, LEAST = 7, 16  # measured widths, and the smallest: one step of packed execution
 ROUNDS = 7
-_IN_A_ROW = 4  # blocks
-_LEAST_MS = 1e-4  # of a part that takes no longer than a call
+_IN_A_ROW = 4  # blocks timed in a row
+_LEAST_MS = 1e-4  # for a part that takes no longer than an empty call
 PARTS = ("block", "attended", "fed_forward", "stage", "decide", "last")
-# Of an architecture, what no time depends on.
+# Fields of an architecture on which no time depends.
 _NO_MATTER = ("prune_before", "stage_weights", "count_elementwise")
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-  """Milliseconds of the parts of a network for a number of images at once.
+  """Times of the parts of a network for a number of images at once.
 
   Attributes:
     group: the number of images.
     embed: ms of the stem.
-    widths: numbers of tokens, ascending, those before the patches included.
-    parts: {part: ms at each width}: a `block`; its halves, `attended` and `fed_forward`, where a
-      stage comes between them; a `stage` of fixed execution, which scores, reduces and brings
-      together what is left; one of packed, `decide`; the `last` block, of what is read only, and
-      the heads.
+    widths: numbers of tokens, ascending, including class and distillation tokens.
+    parts: {part: ms at each width}. `block` is a block; `attended` and `fed_forward` are its halves
+      if stages are inside of blocks; `stage` is a stage of fixed execution, which scores, reduces
+      and gathers the tokens left; `decide` is a stage of packed execution; `last` is the last
+      block, only for the tokens that the heads read, and the heads.
   """
 
   group: int
@@ -51,10 +51,10 @@ class Curves:
   parts: dict[str, tuple[float, ...]]
 
   def at(self, part, width):
-    """Milliseconds of a part, interpolated between widths; no less for more tokens.
+    """Milliseconds of a part, interpolated between widths, and made monotonic in the width.
 
     Args:
-      part: of `PARTS`.
+      part: a name of `PARTS`.
       width: number of tokens, or an array of them.
     """
     return np.interp(width, self.widths, np.maximum.accumulate(self.parts[part]))
@@ -62,17 +62,17 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """What a network takes on a device.
+  """Times of a network on a device.
 
   Attributes:
-    device: what it is of, in words.
-    platform: JAX's name of what the device is: "cpu", "gpu" or "tpu".
-    estimated: whether a compiler estimated the times, and none was measured.
-    network: what they are of, see `describe_network`.
-    batch: images a batch.
-    dense: ms of a batch of the dense network, as inference runs it.
-    call: ms of calling any program, which those of the parts are without.
-    curves: for each number of images that an execution runs at once.
+    device: name of the device.
+    platform: JAX's name of its platform: "cpu", "gpu" or "tpu".
+    estimated: whether the times are a compiler's estimates instead of measurements.
+    network: description of the network, see `describe_network`.
+    batch: images per batch.
+    dense: ms per batch of the dense network, as inference runs it.
+    call: ms of calling an empty program, which the times of the parts exclude.
+    curves: one `Curves` for each number of images that an execution runs at once.
   """
 
   device: str
@@ -85,19 +85,19 @@ class Table:
   curves: tuple[Curves, ...]
 
   def of(self, group):
-    """The `Curves` of a number of images at once."""
+    """The `Curves` for a number of images at once."""
     return next(curves for curves in self.curves if curves.group == group)
 
 
 def widths(arch):
-  """The numbers of tokens that are measured, ascending; the last is all of them."""
+  """The numbers of tokens to measure, ascending; the last is the unpruned number."""
   tokens = arch.prefix_tokens + arch.patches
   least = min(LEAST, max(arch.prefix_tokens + 1, tokens // 4))
   return tuple(np.unique(np.linspace(least, tokens, WIDTHS).round().astype(int)).tolist())
 
 
 def describe_network(network):
-  """All of a `Network` that times depend on, as a dictionary for JSON."""
+  """Everything about a `Network` that times depend on, as a dictionary for JSON."""
   architecture = {k: v for k, v in network.arch.to_json().items() if k not in _NO_MATTER}
   return {"architecture": architecture, "dtype": network.dtype}
 
@@ -106,13 +106,13 @@ def programs(network, batch, platform):
   """The parts of a network, as functions to compile.
 
   Args:
-    network: a `Network` whose architecture says where it prunes; thresholds are not read.
-    batch: images a batch.
-    platform: JAX's name of the platform that they are for.
+    network: a `Network` whose architecture has the stages; its thresholds are not read.
+    batch: images per batch.
+    platform: JAX's name of the platform to compile for.
 
   Returns:
-    {(images at once, part, number of tokens): (function, its arguments)}; the stem is a part, too,
-    "embed", of 0 tokens.
+    {(images at once, part, number of tokens): (function, its arguments)}; the stem is the part
+    "embed" of 0 tokens.
   """
   arch, found = network.arch, {}
   for group in sorted(set(group_sizes(arch, batch, platform).values())):
@@ -124,17 +124,17 @@ def programs(network, batch, platform):
 
 
 def curves_of(arch, ms):
-  """The `Curves` of an `Architecture`, of the ms of its `programs`."""
+  """The `Curves` of an `Architecture`, from the ms of its `programs`."""
   return tuple(_curves(arch, group, ms) for group in sorted({group for group, _, _ in ms}))
 
 
 def measure_table(network, batch, rounds=ROUNDS):
-  """Measures the `Table` of a network for a batch; each part is compiled once.
+  """Measures the `Table` of a network for a batch size; each part is compiled once.
 
   Args:
     network: as for `programs`.
-    batch: images a batch.
-    rounds: number of times that each is timed.
+    batch: images per batch.
+    rounds: number of times that each part is timed.
   """
   platform = jax.default_backend()
   images = jnp.zeros((batch, *network.arch.image_shape), jnp.uint8)
@@ -177,7 +177,7 @@ def _parts(network, group, width):
   noise = np.random.default_rng(0).standard_normal((group, width, arch.width))
   x = jnp.asarray(noise, network.dtype)
   stage = jax.jit(_before_stage)(network, x)
-  # Handed in, or XLA would know that all are 1, and leave out what they change.
+  # As an argument: XLA would otherwise see that all sizes are 1, and optimize them away.
   sizes = Pruning.of(arch).first_sizes(group, width)
   functions = {"block": _blocks, "last": _last}
   if arch.prune_inside:
@@ -227,7 +227,7 @@ def _last(network, x, sizes):
 
 @usual
 def _before_stage(network, x):
-  """The `Stage` after a block."""
+  """The input of a stage: the `Stage` after the first block's attention."""
   pruning = Pruning.of(network.arch)
   x, cache = network.model.blocks[0].attended(x, pruning.dense)
   present = jnp.ones(x.shape[:2], jnp.float32)
@@ -236,7 +236,7 @@ def _before_stage(network, x):
 
 @usual
 def _stage(network, stage):
-  """What a stage of fixed execution does that keeps two thirds of the patches."""
+  """A stage of fixed execution that keeps two thirds of the patches."""
   pruning, count = Pruning.of(network.arch), _two_thirds(network.arch, stage)
   stage = dataclasses.replace(stage, present=jnp.ones(stage.present.shape, jnp.float32))
   similarity = pruning.similarity(stage)
@@ -247,7 +247,7 @@ def _stage(network, stage):
 
 @usual
 def _decide(network, stage):
-  """What a stage of packed execution does before a group runs on at two thirds of the patches."""
+  """A stage of packed execution, after which a group continues with two thirds of the patches."""
   count = _two_thirds(network.arch, stage)
   rows = packed.apply_stage(network.model, 0, stage)
   n = rows.keep.shape[1]
@@ -262,7 +262,7 @@ def _decide(network, stage):
 
 
 def _two_thirds(arch, stage):
-  """Tokens that go on where two thirds of the patches do."""
+  """The number of tokens that are left if a stage keeps two thirds of the patches."""
   return arch.prefix_tokens + 2 * (stage.x.shape[1] - arch.prefix_tokens) // 3
 
 

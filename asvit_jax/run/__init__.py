@@ -1,1 +1,1 @@
-"""A run's workdir: what it is, what it measured, and the steps it saved."""
+"""The workdir of a run: its files, its lock, its metrics and its checkpoints."""

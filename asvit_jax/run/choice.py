@@ -1,4 +1,4 @@
-"""Which weights of a run to take: of what step, and averaged or not."""
+"""Chooses the weights of a run: the step, and averaged or raw."""
 
 from asvit_jax.core import hosts
 from asvit_jax.core.errors import InputError
@@ -11,13 +11,14 @@ WEIGHTS = (ranking.EMA, ranking.RAW, BEST, LATEST)
 
 
 def check(step, weights):
-  """Raises InputError for values that no run has.
+  """Raises InputError for a step or weights that no run can have.
 
   Args:
-    step: "latest" or "" for the last one, "best" for the best evaluated, or a number or its digits.
-    weights: "ema" for averaged weights, "raw", "best" for those of the two that were evaluated
-      best, by themselves at the best step; "" or "latest" for the averaged where the run averages,
-      but at step "best" as "best".
+    step: "latest" or "" for the last step, "best" for the best evaluated one, or a number, also as
+      text.
+    weights: "ema" for the averaged weights, "raw" for the unaveraged ones, or "best" for the better
+      of the two (without `step`: at the best step). "" or "latest" takes the averaged weights if
+      the run has any; with step "best", "" means "best".
   """
   step = str(step)
   if step not in ("", BEST, LATEST) and not step.isdecimal():
@@ -35,25 +36,25 @@ def check(step, weights):
 
 
 def choose(workdir, plan, steps, step="", weights=""):
-  """Finds what is asked for, and says what it is.
+  """Finds the requested weights of a run, and logs which they are.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
     plan: `Plan` of the run.
     steps: the numbers of its saved steps, in order.
     step: see `check`.
     weights: see `check`.
 
   Returns:
-    The step, or None for the last good one, and `ranking.EMA` or `ranking.RAW`.
+    The step, or None for the latest one that is not damaged; and `ranking.EMA` or `ranking.RAW`.
 
   Raises:
-    InputError: what the run does not have.
+    InputError: the run does not have these weights.
   """
   check(step, weights)
   step, averages = str(step), bool(plan.ema_decay)
   if weights == ranking.EMA and not averages:
-    raise InputError(f"{workdir} has no averaged weights, its ema_decay is 0: take the raw ones")
+    raise InputError(f"{workdir} has no averaged weights, as its ema_decay is 0: use the raw ones")
   found = [e for e in ranking.of_run(workdir, plan) if e.step in steps]
   if step == BEST or (weights == BEST and not step):
     kinds = (weights,) if weights in (ranking.EMA, ranking.RAW) else (ranking.EMA, ranking.RAW)
@@ -75,7 +76,7 @@ def choose(workdir, plan, steps, step="", weights=""):
 
 
 def log(message):
-  """A line of progress, of the first host."""
+  """Logs a line on the first host."""
   if hosts.is_first():
     say(message)
 
@@ -83,8 +84,8 @@ def log(message):
 def _best(workdir, found):
   if not found:
     raise InputError(
-      f"{workdir} has no evaluated step to be the best of: take step latest, or let train.py reach "
-      "its first evaluation (eval.every)"
+      f"{workdir} has no evaluated step, so none is the best: use step latest, or let train.py "
+      "reach its first evaluation (eval.every)"
     )
   best = ranking.best(found)
   log(f"weights of {workdir}: {ranking.describe(best)}")
@@ -92,7 +93,7 @@ def _best(workdir, found):
 
 
 def _say(workdir, step, chosen, at, asked):
-  """What is taken; and that the other weights are better, where nobody asked for these."""
+  """Logs the chosen weights; also if the other ones scored higher and the user did not choose."""
   line = f"weights of {workdir}: step {step}, {ranking.NAMES[chosen]}"
   best = ranking.best(at) if at else None
   if best is not None and best.weights != chosen and not asked:

@@ -1,9 +1,10 @@
-"""What damage to a checkpoint is: what its files hold is not what was saved.
+"""Tells damaged checkpoints from other errors of reading them.
 
-Whatever Orbax makes of such files, an array of zeros or any of a dozen errors, two things tell it
-from the rest. A disk that fails, a network that is away, a permission that is missing say nothing
-of what is stored: they show in the error, or when the files are read. And arrays of another network
-have other names, which the checksums hold, or other shapes.
+A checkpoint is damaged if its files do not hold what was saved. Orbax then returns arrays of zeros
+or raises one of a dozen errors, so damage is found by exclusion. A failing disk, an unreachable
+network or a missing permission shows in the error, or when the files are read once more, and says
+nothing about the content. A checkpoint of another network has other names, which the checksums
+list, or other shapes.
 """
 
 import errno
@@ -15,34 +16,34 @@ import numpy as np
 
 from asvit_jax.core import leaves
 
-# Of TensorStore's errors, and those of other libraries that go by the same codes, those that say
-# that something could not be had just now, or not by this user.
+# Error codes of TensorStore, and of other libraries with the same codes, for data that is
+# temporarily unavailable, or forbidden to this user.
 _TROUBLE = re.compile(
   r"(UNAVAILABLE|PERMISSION_DENIED|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|UNAUTHENTICATED|ABORTED"
   r"|CANCELLED)\b"
 )
 _CODE = re.compile(r"[A-Z_]+: ")
 _SYSTEM = re.compile(r"\[os_error_code='(\d+)'")
-# What an operating system says of a file that is not there, or that is none.
+# Error numbers for a path that is missing, or is not a file.
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _PIECE = 1 << 20  # bytes
 
 
 class DamagedError(Exception):
-  """Arrays were read that are not those which were saved."""
+  """The arrays that were read differ from those that were saved."""
 
 
 class OtherNetworkError(Exception):
-  """Arrays were saved that are not those which are asked for."""
+  """The arrays that were saved are those of another network."""
 
 
 def check(items, checksums):
-  """Raises `DamagedError` where arrays differ from the checksums saved with them.
+  """Raises `DamagedError` if arrays do not match the checksums saved with them.
 
   Args:
     items: {name: tree of arrays}.
-    checksums: {name: what `leaves.checksums` said of them}.
+    checksums: {name: result of `leaves.checksums` at saving}.
   """
   differ = [
     f"{name}.{leaf}"
@@ -55,7 +56,7 @@ def check(items, checksums):
 
 
 def check_shapes(items, targets):
-  """Raises `OtherNetworkError` where arrays have other shapes than those asked for."""
+  """Raises `OtherNetworkError` if arrays have other shapes than requested."""
   pairs = zip(jax.tree.leaves(items), jax.tree.leaves(targets), strict=True)
   for found, wanted in pairs:
     if np.shape(found) != np.shape(wanted):
@@ -63,18 +64,18 @@ def check_shapes(items, targets):
 
 
 def describe(error, place, targets, checksums):
-  """What an error of reading a checkpoint says, for JSON.
+  """Classifies an error of reading a checkpoint.
 
   Args:
-    error: that Orbax raised, or one of this module.
+    error: an exception of Orbax, or of this module.
     place: directory of the step.
-    targets: {name: tree of arrays} that were asked for.
-    checksums: {name: {leaf: checksum}} saved with the step; None where there are none to read.
+    targets: {name: tree of arrays} that were requested.
+    checksums: {name: {leaf: checksum}} saved with the step; None if they cannot be read.
 
   Returns:
-    Dictionary: `text`; `damage`, whether it is that, and `sure`, whether trying again could say
-    nothing else; `may_pass`, whether trying again may help, and `soon`, whether that would be
-    within moments.
+    Dictionary for JSON: `text`; `damage`, whether the checkpoint is damaged; `sure`, whether
+    another attempt cannot change that; `may_pass`, whether another attempt may succeed; `soon`,
+    whether it would succeed within moments or not at all.
   """
   trouble = _trouble(error) or _unreadable([place / name for name in (*targets, "checksums")])
   other = not trouble and _of_another_network(error, targets, checksums)
@@ -88,7 +89,7 @@ def describe(error, place, targets, checksums):
 
 
 def of_system(error):
-  """What the operating system says in an error, "Too many open files"; or None."""
+  """The operating system's text in an error, such as "Too many open files"; or None."""
   for cause in _causes(error):
     if isinstance(cause, OSError) and cause.strerror:
       return cause.strerror
@@ -98,9 +99,9 @@ def of_system(error):
 
 
 def number_of_system(error):
-  """The number of what the operating system says in an error, `errno.EMFILE`; or None.
+  """The operating system's error number in an error, such as `errno.EMFILE`; or None.
 
-  That a file is not there is no such: it is what a disk looks like that is gone.
+  The numbers of missing files do not count: a lost disk looks like missing files.
   """
   for cause in _causes(error):
     said = _number(cause)
@@ -116,7 +117,7 @@ def _text(error):
 
 
 def _trouble(error):
-  """The first error that says so, of one and of those that led to it; or None."""
+  """The first error about the storage, of an error and its causes; None if there is none."""
   for cause in _causes(error):
     if isinstance(cause, OSError):
       if not isinstance(cause, FileNotFoundError) and cause.errno not in _ABSENT:
@@ -131,13 +132,13 @@ def _trouble(error):
 
 
 def _number(cause):
-  """The number that the text of an error gives of the operating system, as TensorStore puts it."""
+  """The operating system's error number in a text of TensorStore; or None."""
   said = _SYSTEM.search(str(cause))
   return None if said is None else int(said[1])
 
 
 def _causes(error):
-  """An error and those that led to it."""
+  """An error and its causes, outermost first."""
   seen = set()
   while error is not None and id(error) not in seen:
     seen.add(id(error))
@@ -150,12 +151,12 @@ def _is_forbidden(error):
 
 
 def _unreadable(places):
-  """The error of reading all that is in some directories, where it cannot be read; or None."""
+  """The error of reading all files in some directories; None if they can be read."""
   try:
     for place in places:
       if place.is_dir():
         _read_all(place)
-  except Exception as error:  # of a disk, of an object store: they have no common type
+  except Exception as error:  # disks and object stores raise unrelated types
     return error
   return None
 
@@ -171,11 +172,11 @@ def _read_all(directory):
 
 
 def _of_another_network(error, targets, checksums):
-  """Whether an error that is no trouble says that other arrays were saved."""
+  """Whether an error, not of the storage, shows that another network was saved."""
   if isinstance(error, OtherNetworkError):
     return True
-  # By these, without a code, Orbax says that a tree has another structure; and of files, too, that
-  # they are not what it expects.
+  # Orbax raises these types, without a code, for a tree of another structure, but also for
+  # malformed files.
   if not isinstance(error, ValueError | KeyError | TypeError) or _CODE.match(str(error)):
     return False
   if isinstance(error, UnicodeDecodeError) or type(error).__module__ == "json.decoder":

@@ -1,7 +1,7 @@
-"""What a run began with besides its config: its images, its first weights and its teacher.
+"""The inputs of a run besides its config: its images, its initial weights and its teacher.
 
-They stand in the workdir as `inputs.json`. Weights are known by their checksums there, so a run
-goes on where their files have been moved.
+The workdir keeps them in `inputs.json`. Weights are identified by their checksums, so a run can be
+resumed after their files have moved.
 """
 
 import json
@@ -10,7 +10,7 @@ from asvit_jax.core import leaves, schema, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.run import layout
 
-# The keys that say where weights are. They may change as long as they lead to the same.
+# Keys that locate weights. They may change as long as they lead to the same weights.
 PLACES = ("init_from", "init_key", "init_step", "init_weights_of", "teacher_from")
 
 _CHECKSUM = schema.integer(0, 2**32 - 1)
@@ -18,7 +18,7 @@ _SCHEMA = schema.table(
   {
     "images": schema.integer(0, 2**63),
     "teacher": _CHECKSUM,
-    "first": _CHECKSUM,  # of runs from before they had it, the first weights are not known
+    "first": _CHECKSUM,  # of the initial weights; runs of older versions have none
     "class_weights": schema.either(schema.NULL, schema.array(schema.number(), most=2**24)),
   },
   required=("images", "teacher"),
@@ -26,13 +26,16 @@ _SCHEMA = schema.table(
 
 
 def describe(source, teacher_params, class_weights=None, first_params=None):
-  """The number of images, on which the schedule and every shuffle rest, and checksums of weights.
+  """The number of images, which determines schedule and shuffling, and checksums of the weights.
 
   Args:
     source: images to train on.
-    teacher_params: of the dense network; empty without one.
-    class_weights: what each class counts for in the loss, or None.
-    first_params: that the run starts from, or None where it does not matter.
+    teacher_params: parameters of the dense teacher; () without a teacher.
+    class_weights: weight of each class in the loss, or None.
+    first_params: initial parameters of the run; None leaves them out.
+
+  Returns:
+    Dictionary for JSON: `images`, `teacher`, and if given `first` and `class_weights`.
   """
   inputs = {"images": len(source), "teacher": leaves.fingerprint(teacher_params)}
   inputs |= {} if first_params is None else {"first": leaves.fingerprint(first_params)}
@@ -40,7 +43,7 @@ def describe(source, teacher_params, class_weights=None, first_params=None):
 
 
 def read(workdir):
-  """What `save` wrote; None of a run that has nothing of it yet.
+  """The inputs that `save` wrote; None for a run without them.
 
   Raises:
     InputError: the file is damaged.
@@ -51,11 +54,11 @@ def read(workdir):
   try:
     return schema.loads(storage.read(path, 2**28), _SCHEMA, "its content", most_bytes=2**28)
   except (OSError, InputError) as error:
-    raise InputError(f"{path} is damaged ({error}): bring back a copy") from error
+    raise InputError(f"{path} is damaged ({error}): restore a copy") from error
 
 
 def save(inputs, workdir):
-  """Writes what `describe` says; of a run that goes on, the first weights stay what they were."""
+  """Writes the result of `describe`; a resumed run keeps the checksum of its initial weights."""
   before = read(workdir)
   if before is not None and layout.has_checkpoint(workdir):
     inputs = {k: v for k, v in inputs.items() if k != "first"}
@@ -65,21 +68,22 @@ def save(inputs, workdir):
 
 
 def know_weights(budget, workdir, before):
-  """Whether it can be told if weights at another place are those that the run began with.
+  """Whether weights at another place can be compared with those that the run began with.
 
   Args:
-    budget: of the run; None for a dense network.
-    workdir: of the run.
-    before: what `read` says of it.
+    budget: budget of the run; None for a dense network.
+    workdir: directory of the run.
+    before: result of `read` for it.
   """
   if before is None:
     return False
-  # Without their checksum the first weights must be done with; then only the teacher is needed.
+  # Without a checksum of the initial weights, there must be a checkpoint, so that they are not
+  # needed any more, and a teacher, whose checksum is known.
   return "first" in before or (budget is not None and layout.has_checkpoint(workdir))
 
 
 def check_places(places, workdir):
-  """Raises InputError where weights that a run began with are not where they were.
+  """Raises InputError if the weights that a run began with are missing.
 
   Args:
     places: {"init_from": place, "teacher_from": place}.
@@ -90,18 +94,18 @@ def check_places(places, workdir):
       continue
     if not storage.path(place).exists():
       raise InputError(
-        f"{key} {place} is not there, from which the run in {workdir} began: bring it back, or "
-        f"give --config.{key}=PLACE, where the same weights are now: they are known by a checksum"
+        f"{key} {place}, from which the run in {workdir} began, is missing: restore it, or give "
+        f"--config.{key}=PLACE, where the same weights are now (their checksum is compared)"
       )
 
 
 def check(inputs, workdir, moved=()):
-  """Raises InputError where the run in a workdir began with others than `describe` says.
+  """Raises InputError if the run in a workdir began with other inputs.
 
   Args:
-    inputs: of `describe`.
-    workdir: of the run.
-    moved: keys of `PLACES` that are others than the run had.
+    inputs: result of `describe`.
+    workdir: directory of the run.
+    moved: keys of `PLACES` whose values differ from those of the run.
   """
   before = read(workdir)
   if before is None:
@@ -109,20 +113,20 @@ def check(inputs, workdir, moved=()):
   if before["images"] != inputs["images"]:
     raise InputError(
       f"the run in {workdir} began with {before['images']:,} images to train on, now there are "
-      f"{inputs['images']:,}: bring the data back, or use another --workdir"
+      f"{inputs['images']:,}: restore the data, or use another --workdir"
     )
   if before["teacher"] != inputs["teacher"]:
     raise InputError(
-      f"the run in {workdir} began with another teacher than what config.init_from now leads to: "
-      "bring its weights back, or use another --workdir"
+      f"the run in {workdir} began with another teacher than the one at config.init_from or "
+      "config.teacher_from now: restore its weights, or use another --workdir"
     )
   if moved and before.get("first", inputs.get("first")) != inputs.get("first"):
     raise InputError(
-      f"the run in {workdir} began with other weights than those that {', '.join(moved)} now "
-      "leads to (they have another checksum): give the place of the same, or use another --workdir"
+      f"the run in {workdir} began with other weights than those at {', '.join(moved)} now (their "
+      "checksums differ): give the place of the same weights, or use another --workdir"
     )
   if before.get("class_weights") != inputs.get("class_weights"):
     raise InputError(
-      f"the run in {workdir} began with other weights of classes than criterion.class_weights now "
-      "leads to: bring its file or its images back, or use another --workdir"
+      f"the run in {workdir} began with other class weights than criterion.class_weights gives "
+      "now: restore its file or its images, or use another --workdir"
     )

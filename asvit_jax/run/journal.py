@@ -1,22 +1,21 @@
-"""A file of lines that grows, on a disk or in a bucket."""
+"""A text file that grows line by line, on a disk or in a bucket."""
 
 from asvit_jax.core import storage
 from asvit_jax.core.latest import Latest
 
 
 class Journal:
-  """Appends lines to a file that begins with some.
+  """Replaces a file by some lines, and then appends to it.
 
-  An object in a bucket cannot be appended to: there the whole of it is written again, all or
-  nothing, on a thread of its own, so that no step waits for it. What is given meanwhile goes with
-  the next writing.
+  Objects in a bucket cannot be appended to. There a thread rewrites the whole object atomically, so
+  that no training step waits; lines that are added meanwhile are part of the next write.
 
   Args:
-    path: of the file, which is replaced.
-    lines: texts that it begins with.
+    path: path of the file.
+    lines: its first lines.
 
   Raises:
-    OSError: it cannot be written; of one in a bucket, the next call raises it.
+    OSError: the file cannot be written; in a bucket, the next call raises it.
   """
 
   def __init__(self, path, lines):
@@ -27,7 +26,7 @@ class Journal:
       self._writing = Latest(lambda text: storage.write(self._path, text))
 
   def add(self, line):
-    """One line, without its end."""
+    """Appends one line, given without its newline."""
     if self._writing is None:
       storage.append(self._path, line + "\n")
       return
@@ -35,6 +34,6 @@ class Journal:
     self._writing.give(self._text)
 
   def flush(self):
-    """Returns once everything is where it belongs."""
+    """Waits until all lines are written."""
     if self._writing is not None:
       self._writing.wait()

@@ -1,4 +1,4 @@
-"""Which steps of a run are kept: the latest two and the best evaluated ones."""
+"""The steps of a run that are kept: the latest two and the best evaluated ones."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ from asvit_jax.run import ranking
 
 
 def policy():
-  """Orbax's, of the latest two, and the best of the averaged and of the raw weights."""
+  """Orbax's preservation policy: the latest two steps, the best averaged and the best raw ones."""
   return policies.AnyPreservationPolicy(
     [
       policies.LatestN(2),
@@ -26,7 +26,7 @@ def policy():
 
 
 def _rank(kind, metrics):
-  """Of a kind of weights, from what was saved with a step; runs from before ranked by top-1."""
+  """The rank of a kind of weights in the metrics saved with a step; older versions saved top-1."""
   found = metrics.get("ranks", metrics)
   rank = found.get(kind, found.get("top1")) if isinstance(found, dict) else None
-  return rank if isinstance(rank, (int, float)) else -math.inf  # whatever a damaged file says
+  return rank if isinstance(rank, (int, float)) else -math.inf  # a damaged file may hold anything

@@ -1,4 +1,4 @@
-"""What a run writes into its workdir, by name."""
+"""The files and directories that a run writes into its workdir."""
 
 from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
@@ -9,27 +9,27 @@ FILES = (
 )
 DIRECTORIES = ("checkpoints", "damaged", "lists", "pictures", "tensorboard", "wandb")
 
-# What is there only once `config.json` is, which a run writes first. A run that was killed before
-# leaves `lock` and `lists`; and what others have in `wandb` has names of its own.
+# A run writes these only after `config.json`. `lock` and `lists` come before it, and a run killed
+# early leaves them; `wandb` may hold directories of other programs.
 _AFTER_CONFIG = frozenset((*FILES, *DIRECTORIES)) - {"lock", "lists", "wandb"}
 
 
 def is_run(workdir):
-  """Whether a run has begun there; the hub's directories have a config.json, too, of other keys."""
+  """Whether a workdir holds a run. Directories of the hub have a config.json of other keys."""
   path = storage.path(workdir) / "config.json"
   try:
     if not path.is_file():
       return False
-  except OSError:  # no file can have that name
+  except OSError:  # no file can have such a name
     return False
   try:
     return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
   except (OSError, ValueError):
-    return True  # of a run; `identity.load` says what is wrong with it
+    return True  # a damaged config of a run, which `identity.load` reports
 
 
 def steps(workdir):
-  """The directories of a run's checkpoints, by their names in its workdir."""
+  """The directories of a run's checkpoints, relative to its workdir."""
   checkpoints = storage.path(workdir) / "checkpoints"
   if not checkpoints.is_dir():
     return []
@@ -37,19 +37,19 @@ def steps(workdir):
 
 
 def has_checkpoint(workdir):
-  """Whether the run in a workdir has a checkpoint to go on from."""
+  """Whether the run in a workdir has a checkpoint to resume from."""
   return bool(steps(workdir))
 
 
 def check(workdir):
-  """Raises InputError where a run could not write to a workdir, which need not be there yet.
+  """Raises InputError if a run could not write to a workdir, which need not exist yet.
 
-  The workdir may be a link to a directory. Under the names of the run, in it, may be no links: what
-  a run removes, as it does old checkpoints, would be somewhere else. Nor may anything be there
-  under these names where no run has begun: it would be written over, or taken for the run's.
+  The workdir may be a link to a directory. The run's own files and directories in it may not be
+  links, because a run that removes old checkpoints would remove files elsewhere. If no run has
+  begun there, they may not exist, because the run would overwrite them or take them for its own.
   """
   storage.check_writable(workdir, "workdir", FILES, DIRECTORIES)
-  if not storage.in_bucket(workdir):  # what is listed is no link by now
+  if not storage.in_bucket(workdir):  # `checkpoints` itself is no link, as was just checked
     storage.check_writable(workdir, "workdir", directories=steps(workdir))
   if not is_run(workdir):
     _check_free(workdir)
@@ -60,8 +60,8 @@ def _check_free(workdir):
     path = storage.path(workdir) / name
     if name in _AFTER_CONFIG and path.exists() and not _is_empty_directory(path):
       raise InputError(
-        f"workdir {workdir} holds {name} of something else, and no run: a run would write there: "
-        "give another --workdir"
+        f"workdir {workdir} holds no run, but {name} of something else, which a run would "
+        "overwrite: give another --workdir"
       )
 
 

@@ -1,8 +1,8 @@
-"""The lock of a workdir in a bucket: an object that is written again and again while a run lives.
+"""The lock of a workdir in a bucket: an object that a run keeps rewriting while it is alive.
 
-Each writing names the object that it replaces, so of two that write only one succeeds. Who stops
-writing, killed or cut off, has lost the lease when it runs out, and knows that by its own clock
-before anybody else may take it.
+Each write names the generation of the object that it replaces, so of two concurrent writes only one
+succeeds. A run that stops writing, because it was killed or cut off, loses the lease when it
+expires; its own clock tells it so before any other run may take the lease.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.run import lock
 
-RENEWED = 10.0  # seconds between two writings
-EXPIRES = 60.0  # seconds after the last one; its owner takes it for lost RENEWED seconds before
+RENEWED = 10.0  # seconds between two writes
+EXPIRES = 60.0  # seconds after the last write; the owner gives up RENEWED seconds earlier
 _LONGEST = 1 << 16  # bytes of the object
 _MACHINE = schema.either(schema.NULL, schema.array(schema.text(), 3, 3))
-_ADVICE = "no run wrote it: remove it where none runs there"
+_ADVICE = "no run wrote it: remove it if no run uses this workdir"
 _SCHEMA = schema.table(
   lock.SCHEMA["properties"] | {"machine": _MACHINE, "released": schema.BOOLEAN},
   [*lock.SCHEMA["required"], "owner"],
@@ -32,12 +32,12 @@ _SCHEMA = schema.table(
 class Lease:
   """A lease on an object of Google Cloud Storage, held within `with`.
 
-  Where one is there already, it waits to see whether somebody still writes it, unless that is a
-  process of this machine, of which it knows. So a second run is refused after 20 seconds at most,
-  and one that goes on after a kill begins a minute later at most.
+  If the object exists, it waits to see whether another run still writes it, unless that run's
+  process was on this machine and can be looked up. So a second run is refused within 20 seconds,
+  and a run that resumes after a kill begins within a minute.
 
   Args:
-    path: of the object, an `epath.Path`.
+    path: path of the object, an `epath.Path`.
 
   Raises:
     InputError: another run holds it.
@@ -54,7 +54,7 @@ class Lease:
     generation, before = self._object.read()
     if before is not None and not _is_over(before):
       generation = self._outlived(generation, before)
-    self._written = _now()  # when the last writing that succeeded began
+    self._written = _now()  # when the last successful write began
     self._generation = self._write(generation)
     self._thread.start()
     return self
@@ -63,25 +63,25 @@ class Lease:
     self._ended.set()
     self._thread.join()
     if self._lost is None:
-      with contextlib.suppress(Exception):  # it runs out by itself
+      with contextlib.suppress(Exception):  # otherwise the lease expires by itself
         self._object.write(json.dumps(self._content | {"released": True}), self._generation)
 
   def check(self):
-    """Raises InputError where another run has taken the lease meanwhile, or may have."""
+    """Raises InputError if another run has taken the lease meanwhile, or may take it."""
     if self._lost is None and _now() - self._written > EXPIRES - RENEWED:
       raise InputError(
-        f"this run was cut off from {self._path.parent} for more than {EXPIRES - RENEWED:g} s, and "
-        "another one may take over: it stops before two write there; run the same command to go on "
-        "from its last checkpoint"
+        f"this run was cut off from {self._path.parent} for more than {EXPIRES - RENEWED:g} s, so "
+        "another run may take over; it stops before both write there; run the same command to "
+        "resume from its last checkpoint"
       )
     if self._lost is not None:
       raise InputError(
-        f"this run was cut off from {self._path.parent}, and another one has taken over: let that "
-        "one go on"
+        f"this run was cut off from {self._path.parent}, and another run has taken over: let that "
+        "one continue"
       )
 
   def _outlived(self, generation, before):
-    """Waits until a lease has run out; returns the generation of its last writing."""
+    """Waits until a lease has expired; returns the generation of its last write."""
     log(
       f"the lock of {self._path.parent} was not released by process {before.get('process')} on "
       f"{before.get('host')}: waiting up to {EXPIRES:.0f} s to see whether it is alive"
@@ -113,20 +113,20 @@ class Lease:
           if content is None or content["owner"] != self._content["owner"]:
             self._lost = error
             return
-          self._generation = generation  # written once, but the answer did not arrive
+          self._generation = generation  # the write succeeded, but its answer was lost
         else:
           self._written = begun
-      except Exception as error:  # a network that is away: all see the lease run out
+      except Exception as error:  # an unreachable network: every run sees the lease expire
         log(f"WARNING: the lock of {self._path.parent} cannot be renewed ({error})")
 
 
 def _now():
-  """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+  """Seconds of a clock that cannot be set, and that also counts while the machine sleeps."""
   return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _is_over(content):
-  """Whether nobody holds what was read: it was released, or its process here is dead."""
+  """Whether a lease is not held any more: released, or its process on this machine is dead."""
   if content.get("released"):
     return True
   if content.get("machine") is None or content["machine"] != _machine():
@@ -141,7 +141,7 @@ def _is_over(content):
 
 
 def _machine():
-  """What tells this boot of this machine and its numbers of processes from all others; or None."""
+  """Identifies this boot of this machine and its process namespace; None if that is unknown."""
   try:
     with open("/proc/sys/kernel/random/boot_id") as file:
       return [socket.gethostname(), file.read().strip(), os.readlink("/proc/self/ns/pid")]
@@ -150,11 +150,11 @@ def _machine():
 
 
 class _Changed(Exception):
-  """What was to be replaced is not there any more."""
+  """The object to replace is not the one that was read."""
 
 
 class _Object:
-  """Reads an object, and writes it if it is still the one that was read."""
+  """An object in a bucket that is written only if it has not changed since it was read."""
 
   def __init__(self, path):
     from google.cloud import storage  # gcsfs brings it, and Orbax uses it
@@ -164,7 +164,7 @@ class _Object:
     self._bucket = storage.Client().bucket(bucket)
 
   def read(self):
-    """(generation, content); (0, None) where there is none."""
+    """(generation, content); (0, None) if there is no object."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     blob = self._bucket.get_blob(self._name)
@@ -177,7 +177,7 @@ class _Object:
     return blob.generation, schema.loads(content, _SCHEMA, f"the lock gs://{self._where}", _ADVICE)
 
   def write(self, text, generation):
-    """The generation of what was written; raises `_Changed`."""
+    """Replaces that generation; returns the new one; raises `_Changed`."""
     from google.api_core.exceptions import PreconditionFailed
 
     blob = self._bucket.blob(self._name)

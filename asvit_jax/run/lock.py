@@ -1,4 +1,4 @@
-"""One run a workdir: the second is refused by a lock that a killed run does not leave behind."""
+"""The lock of a workdir, which refuses a second run; a killed run leaves no lock behind."""
 
 import contextlib
 import errno
@@ -16,9 +16,9 @@ from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 
 _NAME = "lock"
-# What file systems say that know no locks.
+# Error numbers of file systems without locks.
 _UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-_LONGEST = 4096  # bytes of what a lock says
+_LONGEST = 4096  # bytes of the content of a lock
 SCHEMA = schema.table(
   {
     "host": schema.text(),
@@ -32,21 +32,21 @@ SCHEMA = schema.table(
 
 @contextlib.contextmanager
 def held(workdir):
-  """Holds the lock of a workdir, which is made where it is not there; of several hosts, the first.
+  """Holds the lock of a workdir, which is created if missing; only the first host holds it.
 
-  On a disk it is a lock of the operating system, which ends with the process, however that ends:
-  on the file `lock`, which says who holds it, and, where the file system can, on the workdir
-  itself, which nobody removes to get rid of a lock. In a bucket, where there is none, it is a
-  lease: see `lease`.
+  On a disk it is a lock of the operating system, which ends with the process in any case. It is on
+  the file `lock`, whose content names the holder, and, if the file system can, also on the workdir
+  itself, which users do not remove to get rid of a lock. Buckets have no locks: there it is a
+  lease, see `lease`.
 
   Args:
-    workdir: of the run.
+    workdir: directory of the run.
 
   Yields:
-    A function that raises InputError where the lock was lost meanwhile: before anything is written.
+    A function to call before every write, which raises InputError if the lock was lost.
 
   Raises:
-    InputError: another run holds it, or it cannot be written.
+    InputError: another run holds the lock, or the lock cannot be written.
   """
   if not hosts.is_first():
     yield lambda: None
@@ -76,7 +76,7 @@ def held(workdir):
 
 
 def check(workdir):
-  """Raises InputError where a run holds the lock now; makes nothing. In a bucket `held` says so."""
+  """Raises InputError if a run holds the lock now; creates nothing. Buckets are left to `held`."""
   path = storage.path(workdir) / _NAME
   if hosts.is_first() and not storage.in_bucket(path) and path.parent.is_dir():
     with _locked(path, workdir):
@@ -85,14 +85,18 @@ def check(workdir):
 
 @contextlib.contextmanager
 def _locked(path, workdir, flags=0):
-  """Holds the locks; a descriptor of the file, or None where it is not there and not to be made."""
+  """Holds the locks of file and directory.
+
+  Yields:
+    A descriptor of the file; None if it is missing and `flags` do not create it.
+  """
   with contextlib.ExitStack() as opened:
     with _writing(workdir):
       lock = _open(path, flags)
     if lock is not None:
       opened.callback(os.close, lock)
       _check_ours(path, lock)
-    # Of the file first: it says who holds it, and runs of earlier versions hold no other.
+    # The file first: it names the holder, and runs of older versions lock nothing else.
     try:
       locks = lock is not None and _lock(lock, workdir)
     except BlockingIOError as error:
@@ -104,10 +108,10 @@ def _locked(path, workdir, flags=0):
       locks = True
     except BlockingIOError as error:
       raise InputError(
-        f"another run writes to {workdir} (a process has a lock on that directory, and none on the "
-        f"file {_NAME} in it): end it, or use another --workdir"
+        f"another run writes to {workdir} (a process has locked that directory, but not the file "
+        f"{_NAME} in it): end it, or use another --workdir"
       ) from error
-    except OSError:  # it may not be read, or the file system locks no directories, as NFS
+    except OSError:  # no permission to read it, or a file system without such locks, as NFS
       pass
     if flags and not locks:
       log(f"WARNING: {workdir} is on a file system without locks: start no second run there")
@@ -124,7 +128,7 @@ def _open(path, flags):
 
 
 def _lock(descriptor, workdir):
-  """Locks what is open; False where the file system has no such locks."""
+  """Locks an open file; returns False if the file system has no locks."""
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -145,7 +149,7 @@ def _writing(workdir):
 
 
 def _check_ours(path, lock):
-  """Raises InputError for a file that has the name of the lock and is none."""
+  """Raises InputError for a file that has the name of the lock but is not one."""
   if os.fstat(lock).st_size and not os.pread(lock, _LONGEST, 0).startswith(b'{"host": '):
     raise InputError(
       f"{path} is not the lock of a run, and a run would write over it: move it away, or use "
@@ -154,40 +158,45 @@ def _check_ours(path, lock):
 
 
 def _check_held(path, ours, content):
-  """Raises InputError unless the file at a path is the one that is locked.
+  """Raises InputError unless the file at a path is still the locked one.
 
   Args:
-    path: of the lock.
-    ours: (device, inode) of the file that is locked.
-    content: of it, which no other run writes.
+    path: path of the lock.
+    ours: (device, inode) of the locked file.
+    content: its content, which is unique to this run.
   """
   try:
     status = os.lstat(path)
   except (FileNotFoundError, NotADirectoryError):
     status = None
-  except OSError:  # a network that is away; writing will say it
+  except OSError:  # an unreachable network; writing will report it
     return
   if status is not None:
     if (status.st_dev, status.st_ino) == ours:
       return
-    # Some file systems number their files anew.
+    # Some file systems renumber their files.
     with contextlib.suppress(OSError):
       if storage.read(path, most=_LONGEST) == content:
         return
   raise InputError(
     f"{path}, which keeps other runs out of this one's workdir, was removed or replaced: the run "
-    "stops before two write there; run the same command to go on from its last checkpoint"
+    "stops before two write there; run the same command to resume from its last checkpoint"
   )
 
 
 def holder():
-  """Who holds a lock, for JSON and for people."""
+  """The holder that a lock names: host, process and time, for JSON."""
   since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
   return {"host": socket.gethostname(), "process": os.getpid(), "since": since}
 
 
 def refused(workdir, holder):
-  """The error of a second run."""
+  """The InputError that refuses a second run.
+
+  Args:
+    workdir: directory of the run.
+    holder: see `holder`.
+  """
   host, process, since = (
     on_a_line(holder.get(key, "?"))[:100] for key in ("host", "process", "since")
   )
@@ -198,7 +207,7 @@ def refused(workdir, holder):
 
 
 def _said(lock):
-  """Who holds it; {} where it has the lock, but has not written yet, or is damaged."""
+  """The holder that a lock names; {} if it is not written yet, or damaged."""
   try:
     return schema.loads(os.pread(lock, _LONGEST, 0), SCHEMA, _NAME)
   except InputError:

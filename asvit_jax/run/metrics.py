@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON lines and TensorBoard, in its workdir."""
+"""The metrics of a run: JSON lines and TensorBoard files in its workdir."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from asvit_jax.core.progress import log, log_once
 from asvit_jax.run.journal import Journal
 
 _MOST_BYTES = 1 << 30  # of the file; a line has about 500
-_MOST_SAID = 5  # numbers of damaged lines in a warning
+_MOST_SAID = 5  # damaged lines that a warning lists
 _NUMBER = schema.number(-sys.float_info.max, sys.float_info.max)
 _SHOWN = schema.either(_NUMBER, schema.NULL)  # null: see `_finite`
 _STAGES = schema.array(schema.either(_SHOWN, schema.table({"mean": _NUMBER}, ("mean",))), most=1024)
@@ -24,15 +24,15 @@ _EVALUATION = schema.table(dict.fromkeys(("top1", "share"), _NUMBER), required=(
 
 
 class Metrics:
-  """Appends to `metrics.jsonl`; on a resumed run, what was written after its step is cut off.
+  """Writes `metrics.jsonl` and TensorBoard's files.
 
-  So it is in TensorBoard's files. A copy of the whole file is kept where damaged lines cannot be,
-  and where a run starts over, as its checkpoints are gone.
+  A resumed run first removes the metrics after its step. If `metrics.jsonl` has damaged lines, or
+  the run starts over because it has no checkpoint, a copy of the file is kept.
 
   Args:
-    workdir: where the run lives.
-    step: the step it goes on from; 0 for a new run.
-    plan: `Plan` of the run, whose `wandb` may name a project that scalars also go to; or None.
+    workdir: directory of the run.
+    step: the step that the run resumes from; 0 for a new run.
+    plan: `Plan` of the run, whose `wandb` may name a project to log to as well; or None.
   """
 
   def __init__(self, workdir, step, plan=None):
@@ -57,7 +57,13 @@ class Metrics:
       self._wandb = Wandb(workdir, plan.wandb, plan.given)
 
   def write(self, step, kind, values):
-    """One line: the step, its kind ("train" or "eval") and a dictionary of numbers and lists."""
+    """Writes one line.
+
+    Args:
+      step: number of the step.
+      kind: "train", "eval" or "eval_raw".
+      values: {name: number or list of numbers}.
+    """
     line = {"step": step, "kind": kind} | _finite(values)
     self._journal.add(json.dumps(line, allow_nan=False))
     scalars = {}
@@ -70,25 +76,25 @@ class Metrics:
       self._wandb.add(step, scalars)
 
   def flush(self):
-    """Returns once everything is where it belongs: in a bucket it is written in the background."""
+    """Waits until everything is written, as writing to a bucket happens in the background."""
     self._journal.flush()
     self._tensorboard.flush()
 
   def close(self):
-    """Ends what another server is told."""
+    """Ends the run at Weights & Biases, if it logs there."""
     if self._wandb is not None:
       self._wandb.close()
 
 
 def _copy(path, kind):
-  """The path of a copy of a file, beside it."""
+  """Copies a file to the same directory; returns the path of the copy."""
   copy = path.with_name(f"{path.name}.{kind}_{time.time_ns()}")
   storage.write(copy, storage.read(path))
   return copy
 
 
 def _finite(value):
-  """With null for what JSON has no number for: the loss of a step that was skipped."""
+  """Replaces infinities and NaN, such as the loss of a skipped step, by None: JSON has neither."""
   if isinstance(value, dict):
     return {k: _finite(v) for k, v in sorted(value.items())}
   if isinstance(value, (list, tuple)):
@@ -97,24 +103,28 @@ def _finite(value):
 
 
 def metrics_path(workdir):
-  """The file of JSON lines."""
+  """The path of a run's `metrics.jsonl`."""
   return storage.path(workdir) / "metrics.jsonl"
 
 
 def read(workdir, kind=None):
-  """The lines of a run, of one kind or all.
+  """The lines of a run's metrics, a list of dictionaries.
 
-  A last line cut short by a kill is left out; so is any other that is damaged, with a warning.
+  A last line cut short by a kill is left out. Other damaged lines are left out with a warning.
+
+  Args:
+    workdir: directory of the run.
+    kind: "train", "eval" or "eval_raw"; None for all lines.
 
   Raises:
-    InputError: there are none, or they cannot be read.
+    InputError: there are no metrics, or they cannot be read.
   """
   lines, _ = _parse(workdir)
   return [line for line in lines if kind is None or line["kind"] == kind]
 
 
 def _parse(workdir):
-  """The good lines, and the numbers of those that are damaged."""
+  """The readable lines, and the numbers of the damaged ones."""
   path = metrics_path(workdir)
   try:
     content = storage.read(path, _MOST_BYTES)
@@ -129,8 +139,8 @@ def _parse(workdir):
       lines.append(_line(line))
     except InputError as error:
       damaged.append((number, error))
-  with contextlib.suppress(InputError):  # cut short by a kill, or nothing
-    lines.append(_line(rest))  # whole but for its end, as other programs write it
+  with contextlib.suppress(InputError):  # empty, or cut short by a kill
+    lines.append(_line(rest))  # a complete line without a newline, as other programs write it
   if damaged:
     numbers = ", ".join(str(number) for number, _ in damaged[:_MOST_SAID])
     more = ", …" if len(damaged) > _MOST_SAID else ""
@@ -142,7 +152,7 @@ def _parse(workdir):
 
 
 def _line(content):
-  """A line of JSON; raises InputError."""
+  """Parses and checks a line; raises InputError."""
   line = schema.loads(content, _LINE, "it", "the others are read")
   if line["kind"].startswith("eval"):
     schema.check(line, _EVALUATION, "it", "the others are read")

@@ -1,7 +1,8 @@
-"""What Orbax's threads say of errors that it also raises, where they are told in a line.
+"""Silences the tracebacks of Orbax's threads for errors that Orbax also raises.
 
-A disk that is full makes hundreds of lines of tracebacks: of every array and of every thread that
-waited for one: in Orbax's log, in asyncio's, by Python's hooks for errors, and in its warnings.
+A full disk otherwise prints hundreds of lines, for every array and every thread that waits for one:
+in the logs of Orbax and asyncio, by Python's exception hooks, and as warnings. The error that Orbax
+raises is reported in one line.
 """
 
 import logging
@@ -10,16 +11,16 @@ import threading
 import warnings
 
 _LIBRARIES = ("/orbax/", "/tensorstore/")
-# What is left of their work says so when its event loop, or Python, ends.
+# Errors of unfinished work at the end of its event loop, or of Python.
 _ENDED = (
   "Event loop is closed",
   "cannot schedule new futures",
-  "'_UnixSelectorEventLoop' object has no attribute",  # which had no descriptor to begin with
+  "'_UnixSelectorEventLoop' object has no attribute",  # an event loop that got no descriptor
 )
 
 
 def silence():
-  """Drops it, for the rest of this process; what others say is left."""
+  """Silences these tracebacks for the rest of this process; those of other code stay."""
   for name in ("absl", "asyncio"):
     logger = logging.getLogger(name)
     if _Theirs not in map(type, logger.filters):
@@ -35,13 +36,13 @@ def silence():
 
 
 def silence_leftovers():
-  """Drops also what Python says of their work that never began, once a save has failed."""
-  silence()  # libraries, and tests, set hooks of their own
+  """After a failed save, also silences Python's warnings about its coroutines that never ran."""
+  silence()  # again, as libraries and tests may have set hooks of their own
   warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 class _Theirs(logging.Filter):
-  """Drops records of errors that are theirs."""
+  """A logging filter that drops records about errors of Orbax and TensorStore."""
 
   def filter(self, record):
     if record.levelno < logging.ERROR:
@@ -53,7 +54,10 @@ class _Theirs(logging.Filter):
 
 
 def _quieter(hook):
-  """A hook whose arguments are (kind, error, traceback), or one tuple of these and more."""
+  """Wraps an exception hook so that it ignores errors of Orbax and TensorStore.
+
+  Its arguments are (type, error, traceback), or one tuple that begins with these.
+  """
 
   def quieter(*args):
     error = args[1] if len(args) > 1 else args[0][1]
@@ -66,7 +70,7 @@ def _quieter(hook):
 
 
 def _is_theirs(error):
-  """Whether an error went through their code, or is what ends its leftovers."""
+  """Whether an error passed through Orbax or TensorStore, or ends their unfinished work."""
   if error is None:
     return False
   if str(error).startswith(_ENDED):
@@ -76,5 +80,5 @@ def _is_theirs(error):
     if any(part in traceback.tb_frame.f_code.co_filename for part in _LIBRARIES):
       return True
     traceback = traceback.tb_next
-  # TensorStore's own come from no file; they begin with a code: "RESOURCE_EXHAUSTED: Error …".
+  # TensorStore's own errors have no file, but begin with a code: "RESOURCE_EXHAUSTED: Error …".
   return type(error) is ValueError and str(error).partition(":")[0].replace("_", "").isupper()

@@ -1,4 +1,4 @@
-"""Directories for libraries that take their paths for patterns."""
+"""Paths without special characters, for libraries that treat paths as glob patterns."""
 
 import os
 import re
@@ -8,22 +8,22 @@ import weakref
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
 
-# What patterns of files are made of, and what is left of names that are no text.
+# Characters of glob patterns, and surrogates, which stand for bytes that are not UTF-8.
 _SPECIAL = re.compile("[\\[\\]*?\\\\\ud800-\udfff]")
 
 
 class PlainPath:
-  """A path of a directory on a disk that no library misreads.
+  """A path to a directory without characters of glob patterns.
 
-  Orbax looks for the files of a step by a pattern that begins with the step's path, so that in
-  `runs/run[1]` it would find none. There it gets a path through a link, in the directory for
-  temporary files, which is removed with this object.
+  Orbax finds the files of a step by a glob pattern that begins with the step's path, so in
+  `runs/run[1]` it would find none. For such a directory, `path` leads through a symbolic link in
+  the temporary directory, which is removed with this object.
 
   Args:
-    directory: `pathlib.Path` of it, absolute; or one in a bucket, which stays as it is.
+    directory: absolute `pathlib.Path` of the directory; a path in a bucket is used as it is.
 
   Raises:
-    InputError: there is no other path to it.
+    InputError: the link cannot be created.
   """
 
   def __init__(self, directory):
@@ -39,17 +39,17 @@ class PlainPath:
     except OSError as error:
       raise InputError(
         f"checkpoints cannot be kept in {directory}: a path with one of [ ] * ? \\ needs a link to "
-        f"it, which cannot be made ({error}); use another --workdir, or another TMPDIR"
+        f"it, which cannot be created ({error}); use another --workdir, or another TMPDIR"
       ) from error
     weakref.finalize(self, temporary.cleanup)
     self.path = type(directory)(link)
 
   def mend(self):
-    """Makes the link again where something that clears temporary files has removed it."""
+    """Creates the link again if a clean-up of temporary files has removed it."""
     if self.path is not self._directory and not os.path.lexists(self.path):
       os.makedirs(self.path.parent, exist_ok=True)
       os.symlink(self._directory, self.path)
 
   def named(self, text):
-    """A text, with the directory's own path in place of the other one."""
+    """Replaces the link's path in a text by the directory's own path."""
     return text.replace(str(self.path), str(self._directory))

@@ -1,4 +1,4 @@
-"""What a run needs to go on."""
+"""The state of a training run."""
 
 import dataclasses
 from typing import Any
@@ -9,10 +9,15 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """Everything a run needs to go on; data and randomness follow from `step` and the seed.
+  """The state of a training run; data and random draws follow from `step` and the seed.
 
-  `ema` is None where the config asks for none. `skipped` counts the steps in a row, up to this one,
-  that changed nothing because the loss or its gradient was not finite.
+  Attributes:
+    step: () int32, the number of steps taken.
+    params: nested dictionary of parameters.
+    ema: the averaged parameters; None if the run averages none.
+    opt_state: the optimizer's state.
+    skipped: () int32, the number of steps in a row, up to this one, that changed nothing because
+      the loss or its gradient was not finite.
   """
 
   step: jax.Array

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, in its own files; without TensorFlow."""
+"""Writes scalars to TensorBoard's files, without TensorFlow."""
 
 import pathlib
 import sys
@@ -9,21 +9,21 @@ from asvit_jax.core import storage
 from asvit_jax.core.latest import Latest
 
 _FILES = "events.out.tfevents.*"
-_LARGEST = 1_000_000  # bytes of a file in a bucket, which is written again with every step
+_LARGEST = 1_000_000  # bytes of a file in a bucket, which is rewritten at every report
 
 
 class TensorBoard:
-  """Writes scalars; of a run that goes on, those after its step are taken out first.
+  """Writes scalars; a resumed run first removes those after its step.
 
-  In a bucket nothing can be appended to: there the file that grows is kept on a disk and copied by
-  a thread of its own, and another one begun where it gets large.
+  Objects in a bucket cannot be appended to. There the growing file is kept on a local disk, a
+  thread copies it, and a new file is begun when it gets large.
 
   Args:
-    directory: of the files.
-    step: the step that the run goes on from; 0 for a new one.
+    directory: directory of the files.
+    step: the step that the run resumes from; 0 for a new run.
 
   Raises:
-    OSError: they cannot be written; of a bucket, the next call raises it.
+    OSError: the files cannot be written; in a bucket, the next call raises it.
   """
 
   def __init__(self, directory, step):
@@ -50,7 +50,7 @@ class TensorBoard:
       self._begin()
 
   def flush(self):
-    """Returns once everything is where it belongs."""
+    """Waits until everything is written."""
     self._writer.flush()
     if self._copying is not None:
       self._copying.give(self._file)
@@ -68,7 +68,7 @@ class TensorBoard:
 
 
 def _rewind(directory, step):
-  """Takes the events after a step out of all files of a directory."""
+  """Removes the events after a step from all files of a directory."""
   from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
   from tensorboard.compat.proto.event_pb2 import Event
   from tensorboard.summary.writer.record_writer import RecordWriter
@@ -87,8 +87,8 @@ def _rewind(directory, step):
 
 
 def _without_tensorflow():
-  """TensorBoard takes this module's presence for that.
+  """Keeps TensorBoard from importing TensorFlow, by adding the module that it checks for.
 
-  Otherwise it would load it, where it is installed, for seconds and a gigabyte that nobody uses.
+  If TensorFlow is installed, importing it takes seconds and a gigabyte of memory.
   """
   sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))

@@ -1,4 +1,4 @@
-"""Scalars for Weights & Biases, beside TensorBoard's, where `pip install wandb` was run."""
+"""Logs scalars to Weights & Biases as well, if the wandb library is installed."""
 
 import json
 import uuid
@@ -7,22 +7,21 @@ from asvit_jax.core import schema, storage
 from asvit_jax.core.errors import InputError
 
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}
-_FILE = "wandb.json"  # in the workdir: the run's id, by which it goes on there
+_FILE = "wandb.json"  # in the workdir: the id of the run at Weights & Biases
 
 
 class Wandb:
-  """Logs to the run of a workdir; a run that goes on logs to the one it began.
+  """Logs a run to a project; a resumed run logs to the same run there.
 
-  Steps that it logged before, and repeats after a kill, are there already: it leaves them as they
-  are.
+  After a kill a run repeats steps that it has already logged; Weights & Biases keeps the first.
 
   Args:
-    workdir: where the run lives.
+    workdir: directory of the run.
     project: name of the project.
     values: config of the run, a nested dictionary.
 
   Raises:
-    InputError: it cannot begin.
+    InputError: wandb cannot start.
   """
 
   def __init__(self, workdir, project, values):
@@ -32,7 +31,7 @@ class Wandb:
     known = place / _FILE
     if known.exists():
       form = schema.table({"id": _ID}, required=("id",))
-      advice = "remove it, and the run begins another one there"
+      advice = "remove it, and the run will start a new one at Weights & Biases"
       identity = schema.loads(storage.read(known, 1 << 20), form, str(known), advice)["id"]
     else:
       identity = uuid.uuid4().hex[:8]
@@ -46,9 +45,9 @@ class Wandb:
         config=values,
         dir=None if storage.in_bucket(place) else str(place),
       )
-    except Exception as error:  # without a login, without a network: they have no common type
+    except Exception as error:  # a missing login or network raises unrelated types
       raise InputError(
-        f"wandb {project!r} cannot begin ({type(error).__name__}: {str(error)[:200]}): log in with "
+        f"wandb {project!r} cannot start ({type(error).__name__}: {str(error)[:200]}): log in with "
         "wandb login, set WANDB_MODE=offline, or leave the key empty"
       ) from error
 
@@ -57,5 +56,5 @@ class Wandb:
     self._run.log(scalars, step=step)
 
   def close(self):
-    """Ends the run there."""
+    """Ends the run at Weights & Biases."""
     self._run.finish()

@@ -118,7 +118,7 @@ class Calibrator:
         best, miss = trial, abs(trial.gmacs / target - 1)
       log(
         f"calibrating, trial {number + 1}: keep ratio {ratio:.4f} gives {trial.gmacs:.4f} GMACs, "
-        f"wanted {target:.4f}"
+        f"target {target:.4f}"
       )
       if miss < TOLERANCE:
         break
@@ -184,8 +184,8 @@ class Calibrator:
     scores = self._gathered(_scores(self._network, stage) for stage in stages)
     if not np.isfinite(scores).all():
       raise InputError(
-        "the network's scores of these images are not finite (NaN or infinite), so no thresholds "
-        "can be set by them: check its weights, which may be damaged or too large"
+        "the network's scores of these images are not finite (NaN or infinite), so thresholds "
+        "cannot be set: check its weights, which may be damaged or too large"
       )
     return scores
 
@@ -268,5 +268,5 @@ def _threshold(scores, keep):
   """A threshold that exactly `keep` of the scores exceed, barring ties."""
   ordered = np.sort(scores)[::-1].astype(np.float64)
   if keep == 0:
-    return ordered[0] if len(ordered) else 0.0  # there are none where all went before
+    return ordered[0] if len(ordered) else 0.0  # none if earlier stages removed all tokens
   return (ordered[keep - 1] + (ordered[keep] if keep < len(ordered) else 0.0)) / 2

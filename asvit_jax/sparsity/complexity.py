@@ -43,7 +43,16 @@ def gmacs(arch, kept):
 
 @usual
 def real_gmacs(arch, kept):
-  """The GMACs really computed, for `kept` as in `cost`; see the module's description."""
+  """The GMACs really computed; see the module's description.
+
+  Args:
+    arch: an `Architecture` with s stages.
+    kept: (..., s) NumPy array, number of patch tokens that each stage keeps; (..., 0) for images
+      that ran dense.
+
+  Returns:
+    (...) GMACs.
+  """
   if not kept.shape[-1]:
     blocks = np.full((*kept.shape[:-1], arch.depth), float(arch.prefix_tokens + arch.patches))
     return gmacs_of_blocks(arch, blocks, real=True)
@@ -148,7 +157,7 @@ def share(budget):
         number = float(budget)
   if number is None:
     raise InputError(
-      f"budget {shown(budget)} is no number: expected the share of the dense model's GMACs to "
+      f"budget {shown(budget)} is not a number: expected the share of the dense model's GMACs to "
       "keep, in (0, 1]"
     )
   return number
@@ -178,7 +187,7 @@ def check_differ(budgets):
   """Raises InputError if there is no budget, or one is given twice."""
   if not budgets or len(set(budgets)) < len(budgets):
     raise InputError(
-      f"budgets {', '.join(f'{b:g}' for b in budgets)}: expected one or more, each another"
+      f"budgets {', '.join(f'{b:g}' for b in budgets)}: expected one or more different ones"
     )
 
 
@@ -204,7 +213,7 @@ def check_budget(arch, budget):
       more = f", or set model.count_multiple below {arch.count_multiple}"
     raise InputError(
       f"budget {budget:g} cannot be met: with {pruned} pruned from block {arch.prune_before[0]} "
-      f"on, {least:.3f} of the dense GMACs remain; ask for more, or prune earlier{more}"
+      f"on, {least:.3f} of the dense GMACs remain; give a larger budget, or prune earlier{more}"
     )
 
 

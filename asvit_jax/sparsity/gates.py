@@ -1,4 +1,4 @@
-"""Which tokens a stage keeps: gates in training, masks by threshold or by number in inference.
+"""Decisions which tokens a stage keeps: gates for training, masks for inference.
 
 The gates are those of arXiv:2209.13802, section 3.
 """
@@ -6,7 +6,7 @@ The gates are those of arXiv:2209.13802, section 3.
 import jax
 import jax.numpy as jnp
 
-# Temperature of the sigmoid whose gradient stands in for that of the hard decision, as published.
+# Temperature of the sigmoid whose gradient replaces that of the hard decision, as published.
 TEMPERATURE = 1e-4
 
 

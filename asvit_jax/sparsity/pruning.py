@@ -203,7 +203,7 @@ class Pruning:
     """(b, n) int, the token into which each one is merged: itself if it is kept, n for none."""
     n, hidden = keep.shape[1], self.prefix_tokens - 1
     compared = self._compared(self.reduction, stage, similarity)
-    seen = self.reduction.destinations(self._seen(keep), compared)  # by what it sees
+    seen = self.reduction.destinations(self._seen(keep), compared)  # indices among the seen tokens
     if hidden:
       seen = jnp.where(seen > 0, seen + hidden, seen)
       itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (seen.shape[0], hidden))

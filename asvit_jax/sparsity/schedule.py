@@ -102,8 +102,8 @@ def check_in_range(budgets, budget):
   low, high = min(budgets), max(budgets)
   if not low <= budget <= high:
     raise InputError(
-      f"budget {budget:g}: the thresholds are for {low:g} to {high:g}; ask for one of these, or "
-      "calibrate for more with --calibrate BUDGET,BUDGET,…"
+      f"budget {budget:g}: the thresholds are for {low:g} to {high:g}; give a budget between them, "
+      "or calibrate for more with --calibrate BUDGET,BUDGET,…"
     )
 
 

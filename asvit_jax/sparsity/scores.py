@@ -126,7 +126,7 @@ class MergeCost(ClassAttention):
     n = present.shape[1]
     attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
     patches = present & (jnp.arange(n) > 0)
-    # (b, other, token): reduced over the first axis of what is symmetric, for which a CPU has
+    # (b, other, token): symmetric, so the maximum is taken over the first axis, for which CPUs have
     # vector instructions.
     more = (attention_score[:, :, None] > attention_score[:, None, :]) & patches[:, :, None]
     nearest = jnp.where(more, similarity, -jnp.inf).max(axis=1)

@@ -2,9 +2,9 @@
 
 python -m asvit_jax.training.benchmark
 
-Each of the three is made the slowest in turn, by sleeping. A step of a run should then take as long
-as the longest of the three, and not as long as their sum; the last line says what it took. Figures
-are in docs/benchmarks.md.
+Sleeping makes each of the three the slowest in turn. If they overlap, a training step takes as long
+as the longest of the three, not as long as their sum; the last line of output has the measured
+times. Figures are in docs/benchmarks.md.
 """
 
 import dataclasses
@@ -45,19 +45,19 @@ _ARCH = vit.Architecture(
 
 
 def measure(data, transfer, step, steps=40):
-  """Times a run whose parts last for so many seconds a step, and each part by itself.
+  """Times a run whose three parts are slowed down by sleeping, and each part by itself.
 
   Args:
-    data: seconds that a batch takes to make.
-    transfer: seconds that it takes to get to the devices.
-    step: seconds that the devices take for it.
-    steps: number of them to time.
+    data: seconds to sleep while making a batch.
+    transfer: seconds to sleep while copying it to the devices.
+    step: seconds to sleep in the training step on the devices.
+    steps: number of steps to time.
 
   Returns:
-    Dictionary of seconds a step: `data`, `transfer` and `step`, each alone, as measured; `run`, of
-    all together; and `over`, by which share `run` is longer than the longest of them.
+    Dictionary of measured seconds per step: `data`, `transfer` and `step`, each alone; `run`, all
+    together; and `over`, the fraction by which `run` exceeds the longest of the three.
   """
-  # Threads, one a core and at most 16, make a batch each.
+  # One thread per core, at most 16, and each makes a batch.
   source = _Noise(data / _BATCH * min(16, os.cpu_count() or 1))
   plan = _plan(steps).of_images(len(source)).of_network(_ARCH, Preprocessing())
   network = Network(_ARCH, vit.initial_params(_ARCH, seed=0), variant="tiny")
@@ -80,8 +80,9 @@ def _plan(steps):
   config.model.variant, config.model.num_classes = "tiny", len(_Noise.classes)
   config.model.image_size, config.model.patch_size = _ARCH.image_size, _ARCH.patch_size
   config.batch_size = config.eval.batch_size = _BATCH
-  config.log_every = steps  # the first of them compile, too; the second are timed
-  # A step is reported while the next one runs: two more, or the last would be timed otherwise.
+  config.log_every = steps  # the first interval includes compilation; the second is timed
+  # A step is reported while the next one runs. Two more steps keep the end of the run, which waits
+  # for the devices, out of the timed interval.
   config.total_steps = config.eval.every = config.checkpoint_every = 2 * steps + 2
   config.eval.pictures = 0
   return unchecked(config)
@@ -89,7 +90,7 @@ def _plan(steps):
 
 def _alone(plan, session, network, steps):
   batches = loader.train_batches(plan, session.source, network.preprocessing)
-  for _ in range(steps // 2):  # some were made ahead
+  for _ in range(steps // 2):  # the loader prefetched some, which would look free
     batch = next(batches)
   data = _seconds(lambda: next(batches), steps)
   batches.close()
@@ -126,7 +127,7 @@ def _slower(function, seconds):
 
 
 def _lasting(program, seconds):
-  """The program, after which its devices sleep; neither its state nor its metrics come before."""
+  """Wraps a training program so that its results are ready only after the devices have slept."""
 
   def sleep(*numbers):
     time.sleep(seconds)
@@ -146,7 +147,7 @@ def _lasting(program, seconds):
 
 
 class _Noise:
-  """A `Source` of one image again and again, which takes its time."""
+  """A `Source` that repeats one image and sleeps before returning it."""
 
   classes = ("a", "b")
 
@@ -166,12 +167,12 @@ class _Noise:
 
 
 def define_flags():
-  """The flags of the command line; not at import, where they would meet those of other tools."""
+  """Defines the command line flags; not at import, where they would clash with other tools'."""
   flags.DEFINE_integer("steps", 40, "Steps to time of each case.", lower_bound=4)
 
 
 def main(_):
-  """Measures; returns the figures."""
+  """Measures all cases; returns {case: result of `measure`}."""
   return {name: measure(*case, flags.FLAGS.steps) for name, case in _CASES.items()}
 
 

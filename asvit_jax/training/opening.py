@@ -23,7 +23,7 @@ from asvit_jax.sparsity.complexity import check_budget
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-  """A run before its first step, as `open_run` returns it.
+  """A run's data and networks before its first step, as `open_run` returns them.
 
   Attributes:
     plan: the `Plan`, complete.
@@ -45,15 +45,15 @@ def open_run(plan, workdir=None):
 
   Args:
     plan: a `Plan`.
-    workdir: directory of the run, which keeps the lists of a folder's files unless `data.cache`
-      names another. With a checkpoint in it, the images were checked when the run began, and are
-      not again. None to check them all and to write nothing.
+    workdir: directory of the run. Lists of a folder's files are cached there unless `data.cache`
+      names another directory. If it has a checkpoint, the images were checked when the run began
+      and are not checked again. None checks all images and writes nothing.
 
   Returns:
     An `Opened`.
 
   Raises:
-    InputError: data that is not there, images that cannot be read, weights that do not fit.
+    InputError: missing data, unreadable images, or weights that do not fit.
   """
   data = _cached_in(workdir, plan.data)
   source = sources.open_source(data, data.train_split)
@@ -73,25 +73,27 @@ def open_run(plan, workdir=None):
 
 
 def _cached_in(workdir, data):
-  """`Plan.data` with a directory in the workdir for its lists, which must be on a disk."""
+  """`Plan.data` with a cache directory in the workdir, unless that is in a bucket."""
   if data.cache or workdir is None or storage.in_bucket(workdir):
     return data
   return dataclasses.replace(data, cache=str(storage.path(workdir) / "lists"))
 
 
 def calibrated(plan, network, source):
-  """The network with thresholds that meet the budget on a sample of the images to train on."""
+  """The network with thresholds that meet the budget on a sample of the training images."""
   sample = sources.Sample(source, MAX_IMAGES)
   batches = loader.eval_batches(plan, sample, network.preprocessing)
-  # Counts are of these thresholds, and training moves them.
+  # The counts belong to these thresholds, which training will move.
   return network.calibrate(batches, network.budgets or plan.budget).with_counts(())
 
 
 def _first_network(plan, classes, source):
-  """The weights of `init_from` over random ones; thresholds stay where these are dense.
+  """The network to train: random parameters, overwritten by the weights of `init_from`.
+
+  Dense weights leave the initial thresholds as they are.
 
   Returns:
-    The `Network`, and whether the weights are a pruned one's.
+    The `Network`, and whether the weights are those of a pruned network.
   """
   if plan.init_from:
     network = load_configured(
@@ -110,11 +112,11 @@ def _first_network(plan, classes, source):
     )
   arch = network.arch
   if plan.budget is not None:
-    check_budget(arch, plan.budget)  # it may prune elsewhere than the config's variant does
+    check_budget(arch, plan.budget)  # the weights may have other stages than the config's variant
   elif network.prunes:
     raise InputError(
-      f"weights {plan.init_from} does not fit this model: it has thresholds, and a network "
-      "that is trained without a budget has none; give a budget, or dense weights"
+      f"weights {plan.init_from} does not fit this model: the file has thresholds, but a network "
+      "trained without a budget has none; give a budget, or dense weights"
     )
   # A dense network remembers where it could prune, but has no thresholds.
   was_pruned = network.prunes
@@ -126,34 +128,34 @@ def _first_network(plan, classes, source):
   if plan.budget_range is None:
     return network, was_pruned
   budgets = schedule.budgets_of_range(*plan.budget_range, plan.budget)
-  rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # until they are calibrated
+  rows = jnp.tile(params["thresholds"], (len(budgets), 1))  # calibration replaces them
   return network.with_thresholds(rows, budgets), was_pruned
 
 
 def _teacher_params(plan, network, was_pruned):
-  """The parameters of the dense network that teaches: of `teacher_from`, or the first ones.
+  """The parameters of the dense teacher: those of `teacher_from`, or the student's initial ones.
 
   Args:
     plan: a `Plan`.
     network: the `Network` to train.
-    was_pruned: whether its weights are a pruned network's.
+    was_pruned: whether its weights are those of a pruned network.
 
   Raises:
-    InputError: a teacher of other dimensions, or one that expects other pixels.
+    InputError: a teacher of another architecture, or one with another pixel normalization.
   """
   if not plan.teacher_from:
     if was_pruned:
       log(
-        f"WARNING: the weights {plan.init_from} are of a network that was pruned before, and so "
-        "its teacher is, too: what that has unlearned, it cannot teach; give the dense weights "
-        "as config.teacher_from"
+        f"WARNING: the weights {plan.init_from} come from a pruned network, so the teacher does, "
+        "too, and is less accurate than the dense network; give the dense weights as "
+        "config.teacher_from"
       )
     return network.dense.params
   teacher = load_configured(plan.teacher_from, plan, resize=plan.init_resize)
   if teacher.prunes:
     log(
-      f"WARNING: teacher_from {plan.teacher_from} is of a network that was pruned; its weights "
-      "teach without their thresholds: give those from before it was"
+      f"WARNING: teacher_from {plan.teacher_from} is a pruned network; its weights teach without "
+      "their thresholds; better give the dense weights from before pruning"
     )
   name = f"teacher_from {plan.teacher_from}"
   fields = [f.name for f in dataclasses.fields(network.arch) if f.name not in PRUNING]
@@ -162,11 +164,12 @@ def _teacher_params(plan, network, was_pruned):
     listed = "; ".join(
       f"{f} {getattr(teacher.arch, f)!r}, not {getattr(network.arch, f)!r}" for f in differ
     )
-    raise InputError(f"{name} is of another network ({listed}): give one of the same dimensions")
+    raise InputError(f"{name} is of another network ({listed}): give one of the same architecture")
   theirs, ours = teacher.preprocessing, network.preprocessing
   if (theirs.mean, theirs.std) != (ours.mean, ours.std):
     raise InputError(
-      f"{name} expects pixels of mean {theirs.mean} and std {theirs.std}, and the network to train "
-      f"of {ours.mean} and {ours.std}: they see the same images; give a teacher of the same"
+      f"{name} expects pixels of mean {theirs.mean} and std {theirs.std}, but the network to train "
+      f"expects {ours.mean} and {ours.std}: both see the same images; give a teacher with the same "
+      "mean and std"
     )
   return teacher.dense.params

@@ -1,8 +1,8 @@
 """Data parallelism: the per-device step as one program over all devices of all hosts.
 
-`pmap` (the default) keeps a copy a device, with a leading axis of the local devices; `shard_map`
-under `jit`, its successor, keeps global arrays on a mesh. Both run the same step with the same
-result.
+`pmap` (the default) keeps one copy of the state per device, with a leading axis of the local
+devices; `shard_map` under `jit`, its successor, keeps global arrays on a mesh. Both run the same
+step with the same result.
 """
 
 import jax
@@ -14,19 +14,24 @@ from asvit_jax.core.devices import AXIS, global_mesh, split_over_local
 
 
 def parallelize(step, kind="pmap", devices=None):
-  """A per-device step as a program over devices, for what `replicate` and `shard` return.
+  """Turns a per-device step into a program over devices.
 
-  The old state's memory is reused, so a state must not be read after it went in.
+  Its arguments come from `replicate` (state and teacher) and `shard` (batch). It donates the
+  state's memory, so the old state must not be read after the call.
 
   Args:
     step: function of (state, teacher_params, batch), see `step.make_step`.
     kind: "pmap" or "shard_map".
-    devices: to compile for where the program is not to run here; by default those of all hosts.
+    devices: devices to compile for, if the program will not run here; by default those of all
+      hosts.
+
+  Returns:
+    Function of (state, teacher_params, batch).
   """
   if kind == "pmap":
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
   everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-  # The step averages gradients itself, so the check, which would do it again, is off.
+  # The step averages the gradients itself; with `check_vma`, JAX would sum them once more.
   mapped = jax.shard_map(
     step,
     mesh=global_mesh(devices),
@@ -38,12 +43,12 @@ def parallelize(step, kind="pmap", devices=None):
 
 
 def replicate(tree, kind="pmap"):
-  """A copy on every device."""
-  if not jax.tree.leaves(tree):  # no teacher; a program without outputs would fail
+  """Copies a tree of arrays to every device, in the layout of `kind`."""
+  if not jax.tree.leaves(tree):  # no teacher; `pmap` fails on a program without outputs
     return tree
   if kind == "pmap":
     devices = jnp.arange(jax.local_device_count())
-    # Under the step's axis name, so that the step finds its arguments as it leaves its results.
+    # With the step's axis name, so that these arrays are sharded as the step's results are.
     copy = jax.pmap(lambda _, tree: tree, in_axes=(0, None), axis_name=AXIS)
     return copy(devices, tree)
   sharding = NamedSharding(global_mesh(), PartitionSpec())
@@ -58,7 +63,8 @@ def replicate(tree, kind="pmap"):
 def unreplicate(tree, kind="pmap"):
   """The first local device's copy, on the host.
 
-  A slice on the device would be another program there, which waits for the step that is under way.
+  It is read as a whole shard: slicing on the device would run a program there, which would wait for
+  the step in progress.
   """
   arrays = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
@@ -69,7 +75,7 @@ def unreplicate(tree, kind="pmap"):
 
 
 def shard(batch, kind="pmap"):
-  """This host's part of a batch, (b, …) arrays, over its devices, where it is then on its way."""
+  """Splits this host's part of a batch, (b, …) arrays, over its devices; starts the transfer."""
   if kind == "pmap":
     devices = jax.local_device_count()
     batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
@@ -79,18 +85,18 @@ def shard(batch, kind="pmap"):
 
 
 def shapes(state, teacher_params, batch, kind="pmap"):
-  """Of what `replicate` and `shard` return, for this host: the arguments of the program.
+  """The shapes of the program's arguments on this host, as `replicate` and `shard` return them.
 
   Args:
     state: a `TrainState` of arrays or shapes.
-    teacher_params: likewise.
-    batch: of the global batch, (b, …) shapes.
-    kind: as above.
+    teacher_params: parameters of the teacher, likewise.
+    batch: (b, …) shapes of the global batch.
+    kind: "pmap" or "shard_map".
 
   Returns:
-    The three, as `jax.ShapeDtypeStruct`s.
+    State, teacher parameters and batch, as `jax.ShapeDtypeStruct`s.
   """
-  if kind != "pmap":  # takes the arrays of all hosts
+  if kind != "pmap":  # shard_map takes global arrays
     return state, teacher_params, batch
   devices, hosts = jax.local_device_count(), jax.process_count()
 

@@ -1,4 +1,4 @@
-"""What a run says, writes and evaluates on its way; of several hosts, the first one writes."""
+"""Logging, metrics and evaluations during training; only the first of several hosts writes."""
 
 from asvit_jax.core import exchange, hosts, progress, storage
 from asvit_jax.data import sources
@@ -8,13 +8,13 @@ from asvit_jax.run import metrics, ranking
 
 
 class Reporter:
-  """Writes metrics.
+  """Writes metrics, on the first host only.
 
   Args:
-    workdir: where the run lives.
-    step: the step it goes on from; 0 for a new run.
+    workdir: directory of the run.
+    step: the step the run resumes from; 0 for a new run.
     plan: a `Plan`, whose `wandb` may name a project.
-    check_lock: raises InputError where another run may write to the workdir.
+    check_lock: function that raises InputError if another run may be writing to the workdir.
   """
 
   def __init__(self, workdir, step, plan, check_lock):
@@ -22,7 +22,7 @@ class Reporter:
     self._metrics = metrics.Metrics(workdir, step, plan) if hosts.is_first() else None
 
   def write(self, step, kind, values):
-    """Writes metrics, see `Metrics.write`; writes nothing once the lock is lost."""
+    """Writes metrics, see `Metrics.write`; raises InputError once the lock is lost."""
     self._check_lock()
     if self._metrics is not None:
       self._metrics.write(step, kind, values)
@@ -39,20 +39,20 @@ class Reporter:
 
 
 def log(message):
-  """A line of progress, on stderr."""
+  """Logs a line of progress on stderr, on the first host only."""
   if hosts.is_first():
     progress.log(message)
 
 
 def describe_step(step, steps, rate, values, target_gmacs):
-  """A line on a training step.
+  """One line of progress about a training step.
 
   Args:
     step: its number.
-    steps: of the whole run.
-    rate: steps a second.
+    steps: number of steps of the whole run.
+    rate: steps per second.
     values: its metrics.
-    target_gmacs: of the budget; None for a dense network.
+    target_gmacs: GMACs per image that the budget allows; None for a dense network.
   """
   terms = " + ".join(f"{name} {values[name]:.4f}" for name in LOSSES if name in values)
   line = f"step {step}/{steps}  loss {values['loss']:.4f} ({terms})"
@@ -66,7 +66,7 @@ def describe_step(step, steps, rate, values, target_gmacs):
 
 
 def describe_evaluation(result):
-  """What `evaluation.accuracy.evaluate` returned, in a line."""
+  """One line about a result of `evaluation.accuracy.evaluate`."""
   kept = " ".join(f"{stage['mean']:.1f}" for stage in result["kept"])
   return (
     f"top-1 {result['top1']:.2f}  top-5 {result['top5']:.2f}  gmacs {result['gmacs']:.4f} "
@@ -79,8 +79,8 @@ class Evaluator:
 
   Args:
     plan: a `Plan`, complete.
-    workdir: of the run.
-    network: the `Network` in training; what it is, not its parameters.
+    workdir: directory of the run.
+    network: the `Network` in training; its parameters are not read.
     source: images to evaluate on.
     reporter: a `Reporter`.
   """
@@ -90,7 +90,7 @@ class Evaluator:
     self._source, self._steps, self._reporter = source, plan.steps, reporter
     found = ranking.of_run(workdir, plan) if hosts.is_first() else []
     found = exchange.gather([(evaluation.step, evaluation.rank) for evaluation in found])[0]
-    self._ranks = {}  # of every step that was evaluated, in their order
+    self._ranks = {}  # {evaluated step: its best rank}, in order
     for evaluated, rank in found:
       self._note(evaluated, rank)
 
@@ -99,16 +99,16 @@ class Evaluator:
 
   @property
   def is_exhausted(self):
-    """Whether `eval.patience` evaluations in a row were no better than one before them."""
+    """Whether the last `eval.patience` evaluations were no better than an earlier one."""
     patience, ranks = self._plan.eval.patience, list(self._ranks.values())
     return bool(patience and ranks) and len(ranks) - 1 - ranks.index(max(ranks)) >= patience
 
   def is_due(self, step):
-    """Whether a step is one that is evaluated."""
+    """Whether a step is to be evaluated: every `eval.every` steps, and the last."""
     return step % self._plan.eval.every == 0 or step == self._steps
 
   def is_missing(self, step):
-    """Whether the run was told to stop before it had evaluated the step it goes on from."""
+    """Whether the run was stopped before it evaluated the step that it resumes from."""
     if step == 0 or not self.is_due(step):
       return False
     lines = metrics.read(self._workdir, "eval") if hosts.is_first() else []
@@ -118,11 +118,12 @@ class Evaluator:
     """Evaluates a `TrainState` and writes the results.
 
     Args:
-      state: it, on the host.
-      stopped: function that says whether to stop in the middle of it.
+      state: the `TrainState`, on the host.
+      stopped: function that returns True to abort the evaluation.
 
     Returns:
-      {weights, `ranking.EMA` or `ranking.RAW`: their `ranking.rank`}; None where `stopped` said so.
+      {`ranking.EMA` or `ranking.RAW`: the `ranking.rank` of those weights}; None if `stopped`
+      aborted the evaluation.
     """
     step = int(state.step)
     weights = {"eval": state.ema, "eval_raw": state.params} if state.ema else {"eval": state.params}

@@ -1,4 +1,4 @@
-"""A run from its last checkpoint to its end."""
+"""The training loop: a run from its last checkpoint to its end."""
 
 import contextlib
 import functools
@@ -21,28 +21,28 @@ from asvit_jax.training.step import create_state, make_program, state_shapes
 
 
 class Clock:
-  """Times the steps between two reports; evaluations and checkpoints do not count.
+  """Times the steps between two reports, without evaluations and checkpoints.
 
   Args:
-    step: the last one that was done.
+    step: the last completed step.
   """
 
   def __init__(self, step):
     self.restart(step)
 
   def restart(self, step):
-    """Begins to count after `step`."""
+    """Restarts the timing after `step`."""
     self._step, self._since, self._waited = step, time.perf_counter(), 0.0
 
   @contextlib.contextmanager
   def waiting(self):
-    """The block is waiting for data."""
+    """Context manager that counts its block as waiting for data."""
     asked = time.perf_counter()
     yield
     self._waited += time.perf_counter() - asked
 
   def rates(self, step):
-    """(steps a second, share of the time that was waiting), up to `step`; then begins anew."""
+    """(steps per second, share of the time spent waiting for data) up to `step`; then restarts."""
     now = time.perf_counter()
     seconds, steps, waited = now - self._since, step - self._step, self._waited
     self._step, self._since, self._waited = step, now, 0.0
@@ -50,19 +50,19 @@ class Clock:
 
 
 class Session:
-  """What a run needs to take its steps: its program, its state, and where it writes.
+  """A training run in progress: its program, its state, and its checkpoints and metrics.
 
-  The state is on all devices, and the first parameters are kept nowhere else. While a step runs,
-  the next two batches are made and put on the devices, and what the step before did is read and
-  reported; nothing is copied between host and devices that nobody asked for.
+  The state is on all devices; the initial parameters are kept nowhere else. While a step runs, the
+  next two batches are made and copied to the devices, and the metrics of the previous step are read
+  and reported. A transfer guard rejects implicit copies between host and devices.
 
   Args:
     opened: an `Opened`.
     workdir: directory of the run, which `training.train` has claimed.
-    check_lock: raises InputError where another run has taken the workdir over.
+    check_lock: function that raises InputError if another run has taken over the workdir.
 
   Raises:
-    InputError: the hosts see different checkpoints, or none of them can be restored.
+    InputError: the hosts see different checkpoints, or no checkpoint can be restored.
   """
 
   def __init__(self, opened, workdir, check_lock):
@@ -77,7 +77,7 @@ class Session:
     self.program, self.objective = make_program(plan, self.network, self.optimizer)
     state = self._first_state(opened)
     self.start = self.saved = int(state.step)
-    self.proved = bool(self.checkpoints.steps)  # that what is saved here can be read
+    self.proved = bool(self.checkpoints.steps)  # whether a checkpoint was read back successfully
     self.state = parallel.replicate(state, plan.parallel)
     teacher_params = exchange.from_first(opened.teacher_params)
     self.teacher_params = parallel.replicate(teacher_params, plan.parallel)
@@ -88,18 +88,18 @@ class Session:
     log(summary.describe(counted))
 
   def _first_state(self, opened):
-    """The state to go on from: that of the latest checkpoint, or a new one."""
+    """The state to start from: that of the latest checkpoint, or a new one."""
     plan, steps = self.plan, self.checkpoints.steps
     if not hosts.agree(steps):
       raise InputError(
-        f"the hosts see different checkpoints in {self.checkpoints.directory}, this one {steps}: "
-        "give a --workdir that all of them share"
+        f"the hosts see different checkpoints in {self.checkpoints.directory}; this host sees "
+        f"{steps}: give a --workdir that all of them share"
       )
     if not steps:
       network = opened.network
       if network.prunes and plan.thresholds == "calibrated":
         network = calibrated(plan, network, opened.source)
-      # What hosts compute of the same images may differ in the last bit, and would for ever.
+      # Thresholds calibrated on the same images may differ between hosts in the last bit.
       params = exchange.from_first(network.params)
       return create_state(params, self.optimizer, plan.ema_decay)
     target = state_shapes(self.network.params, self.optimizer, plan.ema_decay)
@@ -108,7 +108,12 @@ class Session:
     return state
 
   def run(self):
-    """Takes the steps that are left; returns the last evaluation, or where it was told to stop."""
+    """Takes the remaining steps.
+
+    Returns:
+      Dictionary for JSON: the last evaluation; or, if the run was told to stop, `workdir`, `step`
+      and `finished`, False.
+    """
     with hosts.StopSignal() as stop, contextlib.closing(self.reporter):
       try:
         stopped_at = self._run(stop)
@@ -122,7 +127,7 @@ class Session:
     return {"workdir": str(self.workdir), **(self._results() if hosts.is_first() else {})}
 
   def _run(self, stop):
-    """Returns the step at which it was told to stop; None at its end."""
+    """Takes the steps; returns the step at which the run was told to stop, None if it ended."""
     if not self._caught_up(stop):
       return self.start
     if self.evaluator.is_exhausted:
@@ -131,16 +136,16 @@ class Session:
       return self._take_steps(batches, stop)
 
   def _settle(self):
-    """Waits for the step that is being saved, so that an error loses none, and is said last."""
+    """Waits for the checkpoint being saved, so that an error does not lose it."""
     failed = self.checkpoints.failed
     try:
       self.checkpoints.wait()
     except Exception as error:
-      if not failed:  # or it is what ends the run
+      if not failed:  # if it had failed before, this error is already ending the run
         log(f"WARNING: {error}")
 
   def _results(self):
-    """Of the last evaluation and the best, for JSON; the last line of progress is on the budget."""
+    """The last evaluation and the best step, for JSON; logs whether the budget was met."""
     plan, saved = self.plan, self.checkpoints.steps
     lines = metrics.read(self.workdir)
     last = [line for line in lines if line["kind"] == "eval"][-1]
@@ -151,7 +156,7 @@ class Session:
       results["stopped_early"] = True
       log(
         f"stopped early, at step {last['step']} of {self.steps}: the last {plan.eval.patience} "
-        "evaluations were no better than one before (eval.patience)"
+        "evaluations were no better than an earlier one (eval.patience)"
       )
     if plan.budget is None:
       return results
@@ -160,10 +165,10 @@ class Session:
     return results | {"target": plan.budget, "budget_met": met}
 
   def _batches(self, stop):
-    """What is left of them, each with the number of unreadable images up to it.
+    """The remaining batches on the devices, each with the number of unreadable images so far.
 
-    A thread puts them on the devices, two ahead. They end where the run is told to stop while none
-    comes, and nowhere else.
+    A thread copies them to the devices, two ahead. The iteration ends only if the run is told to
+    stop while it waits for a batch.
     """
     bad_images = set()
     batches = loader.train_batches(
@@ -179,19 +184,19 @@ class Session:
     return Ahead(batches, lambda batch: (put(batch), len(bad_images)), stopped=stop.noticed)
 
   def _take_steps(self, batches, stop):
-    """Returns the step at which it was told to stop; None at its end, which may be early."""
+    """The loop; returns the step at which the run was told to stop, None if it ended by itself."""
     plan, before, clock = self.plan, None, Clock(self.start)
     for step in range(self.start + 1, self.steps + 1):
       found = self._next(batches, clock, before, step - 1)
       if found is None:
         return step - 1
       batch, bad_images = found
-      del found  # or the batch would be there until the next has come
-      # What a program needs for itself goes to the devices as it is compiled, in the first step.
+      del found  # or the batch would occupy memory until the next one arrives
+      # Compilation, in the first step, copies the program's constants to the devices.
       with jax.transfer_guard("disallow" if step > self.start + 1 else "allow"):
         self.state, values = self.program(self.state, self.teacher_params, batch)
         del batch
-        # Of the step before, which is done by the time its metrics are there; this one runs.
+        # Report the previous step while this one runs: reading its metrics waits for it alone.
         self._finish(before, clock)
       before = step, values, bad_images
       self.check_lock()
@@ -209,14 +214,13 @@ class Session:
           return step
         if self.evaluator.is_exhausted:
           return None
-        clock.restart(step)  # neither counts as training time
+        clock.restart(step)  # evaluating and saving do not count as training time
     return None
 
   def _next(self, batches, clock, before, done):
-    """The next batch; None where the run is told to stop while none comes.
+    """The next batch; None if the run is told to stop while it waits for one.
 
-    There, and where there is none for an error, what is known of the last step is said, and it is
-    saved.
+    In that case, and if loading fails, the last step is reported and saved first.
     """
 
     def leave():
@@ -235,7 +239,7 @@ class Session:
     return None
 
   def _evaluate(self, step, state, stop):
-    """Evaluates a step, see `Evaluator`; if that fails, the step is saved without."""
+    """Evaluates a step, see `Evaluator`; if that fails, the step is saved without a rank."""
     try:
       return self.evaluator(state, stop.noticed)
     except Exception:
@@ -243,7 +247,7 @@ class Session:
       raise
 
   def _save(self, step, state, ranks=None):
-    self.reporter.flush()  # a run that goes on from there needs what led there
+    self.reporter.flush()  # a run that resumes from this step needs the metrics up to it
     self.check_lock()  # an evaluation may take long
     self.checkpoints.save(state, ranks)
     self.saved = step
@@ -252,16 +256,19 @@ class Session:
       self.proved = True
 
   def _save_by_itself(self, step, state=None):
-    """Saves a step at which only this host stops; of several, whose others wait elsewhere, none."""
+    """Saves a step at which only this host stops.
+
+    With several hosts nothing is saved, as the others are not there to take part in saving.
+    """
     if step > self.saved and jax.process_count() == 1:
       self._save(step, state or parallel.unreplicate(self.state, self.plan.parallel))
 
   def _finish(self, done, clock):
-    """Reports a step where that is due, and stops where it was one too many that changed nothing.
+    """Reports a completed step if a report is due; raises if too many steps were skipped.
 
     Args:
-      done: (step, its metrics, the number of unreadable images up to it), or None.
-      clock: of the run.
+      done: (step, its metrics, the number of unreadable images so far), or None.
+      clock: the `Clock` of the run.
     """
     if done is None:
       return
@@ -271,7 +278,7 @@ class Session:
     self._check_finite(step, values)
 
   def _caught_up(self, stop):
-    """Evaluates the step to go on from, if that is missing; False where told to stop meanwhile."""
+    """Evaluates the step to resume from if that is missing; False if told to stop meanwhile."""
     if not self.evaluator.is_missing(self.start):
       return True
     state = parallel.unreplicate(self.state, self.plan.parallel)
@@ -283,11 +290,11 @@ class Session:
   def _stopped(self, step):
     self.checkpoints.wait()
     saved = f"saved step {step} of {self.steps}" if step else "there was no step to save"
-    log(f"told to stop: {saved}; run the same command to go on")
+    log(f"told to stop: {saved}; run the same command to resume")
     return {"workdir": str(self.workdir), "step": step, "finished": False}
 
   def _check_finite(self, step, values):
-    """Stops where too many steps in a row, up to this one, changed nothing."""
+    """Raises DivergedError if too many steps in a row, up to this one, were skipped."""
     skipped = int(parallel.unreplicate(values["skipped"], self.plan.parallel))
     if skipped <= self.plan.max_skipped_steps:
       return
@@ -304,7 +311,7 @@ class Session:
   def _report(self, step, values, clock, bad_images):
     """Writes the metrics of a step, and a line of progress."""
     values = parallel.unreplicate(values, self.plan.parallel)
-    if self.network.budgets:  # the first is that of the config
+    if self.network.budgets:  # the first row belongs to the budget of the config
       values |= {"thresholds": values["thresholds"][0]}
     values = jax.tree.map(lambda x: x.tolist(), values)
     rate, waiting = clock.rates(step)
@@ -320,8 +327,8 @@ class Session:
     log(describe_step(step, self.steps, rate, values, target))
 
   def _learning_rates(self, step):
-    """Of the groups of parameters that have their own; skipped steps do not count in `step`."""
-    # On an accelerator it would wait for the step that is under way.
+    """The learning rates of the parameters and the thresholds; `step` excludes skipped steps."""
+    # On the host: an accelerator would compute this only after the step in progress.
     with jax.default_device(host_device()), jax.transfer_guard("allow"):
       lr = float(self.plan.schedule(step))
     if not self.network.prunes:

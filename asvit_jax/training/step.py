@@ -1,4 +1,4 @@
-"""One training step, written for one device with a named axis, and its program over all devices."""
+"""The training step: written for one device with a named axis, then run over all devices."""
 
 import dataclasses
 import math
@@ -23,22 +23,21 @@ from asvit_jax.vit import batch_norm, drop_path
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What a step does besides following the gradient.
+  """Options of a training step.
 
   Attributes:
     label_smoothing: in [0, 1).
-    ema_decay: in [0, 1); 0 for no averaged weights.
-    ema_warmup: see `decay_at`.
-    mixing: augmentation of the batch, a function of `seed`, the step and the place in the global
-      batch.
-    seed: see `mixing`.
-    accumulate: number of equal parts of a device's batch to run one after the other. The result is
-      that of the whole batch, but for batch norms, which see a part at a time.
-    drop_path: rate of the last block, see `vit.drop_path`.
-    freeze: regular expression of the parameters that stay; their batch norms stay as in evaluation.
-      The optimizer knows of it, too.
-    budget_range: shares of the dense GMACs between which every step draws the budget that it runs
-      at, the same on all devices; None for that of the objective.
+    ema_decay: decay of the averaged weights, in [0, 1); 0 for no averaged weights.
+    ema_warmup: whether the decay is smaller in early steps, see `decay_at`.
+    mixing: mixup, cutmix and erasing; random in `seed`, the step and the index in the global batch.
+    seed: of all random draws.
+    accumulate: number of equal parts of a device's batch to run one after the other. The result
+      equals that of the whole batch, except for batch norms, which see one part at a time.
+    drop_path: stochastic depth rate of the last block, see `vit.drop_path`.
+    freeze: regular expression of the parameters that are not trained; their batch norms run as in
+      evaluation. The optimizer gets the same expression.
+    budget_range: lowest and highest share of the dense GMACs. Every step draws its budget between
+      them, the same on all devices; None uses the budget of the objective in every step.
   """
 
   label_smoothing: float = 0.0
@@ -67,17 +66,17 @@ class Options:
     )
 
 
-# What the draws of the budget and of passed branches are folded with, apart from the keys of the
-# mixing, which are folded from the same seed.
+# Folded into the step's key for drawing budgets and dropped branches, so that these draws are
+# independent of the mixing, which uses the same seed.
 _BUDGET, _DROP_PATH = 0x6275, 0x6470
 
 
 class Draws(NamedTuple):
-  """What a step draws, the same on all devices.
+  """The random draws of a step, the same on all devices.
 
   Attributes:
-    budget: (), see `Options.budget_range`; None where it is always the same.
-    drop_path: PRNG key.
+    budget: () share of the dense GMACs; None without `Options.budget_range`.
+    drop_path: PRNG key of stochastic depth.
   """
 
   budget: jax.Array | None
@@ -85,14 +84,14 @@ class Draws(NamedTuple):
 
 
 class Forward(NamedTuple):
-  """What a device's forward pass leaves.
+  """The results of one device's forward pass.
 
   Attributes:
     loss: ().
     terms: {name: ()}, see `Objective`.
     logits: (b, classes).
-    kept: (b, stages).
-    params: the parameters, with the running statistics that batch norms have now.
+    kept: (b, stages) patches that each stage keeps.
+    params: the parameters, with updated running statistics of the batch norms.
   """
 
   loss: jax.Array
@@ -103,16 +102,16 @@ class Forward(NamedTuple):
 
 
 def make_program(plan, network, optimizer, devices=None):
-  """The program of a run: its step over all devices.
+  """The program of a run: its training step over all devices.
 
-  For a pruned network the metrics of a step hold the `thresholds` after it, too: the state itself
-  is gone once the next step has begun.
+  For a pruned network, the metrics of a step include the `thresholds` after it, because the next
+  step reuses the memory of the state.
 
   Args:
     plan: a `Plan`, complete.
     network: the `Network` to train; its parameters are not read.
     optimizer: an optax optimizer.
-    devices: see `parallel.parallelize`.
+    devices: devices to compile for, see `parallel.parallelize`.
 
   Returns:
     The function of (state, teacher_params, batch) that `parallel.parallelize` returns, and the
@@ -145,7 +144,7 @@ def create_state(params, optimizer, ema_decay):
 
 
 def state_shapes(params, optimizer, ema_decay):
-  """What `create_state` would return, as `jax.ShapeDtypeStruct`s; `params` may be some, too."""
+  """The result of `create_state` as `jax.ShapeDtypeStruct`s; `params` may be such, too."""
   return jax.eval_shape(lambda params: create_state(params, optimizer, ema_decay), params)
 
 
@@ -153,25 +152,25 @@ def make_step(student, teacher, objective, optimizer, options=None):
   """Builds the step of one device.
 
   Args:
-    student: the `Network` in training; what it is, not its parameters.
-    teacher: the dense `Network` that teaches it, likewise; None for a dense student.
+    student: the `Network` in training; its parameters are not read.
+    teacher: its dense teacher, a `Network` whose parameters are not read; None for a dense student.
     objective: an `Objective`.
     optimizer: an optax optimizer.
     options: `Options`, or None for the defaults.
 
   Returns:
     Function of (state, teacher_params, batch) that returns (state, metrics). The batch has `image`
-    (b, height, width, 3) uint8 and `label` (b,) int32 of this device; the metrics are means over
-    all devices, and `updates`, the steps before this one that changed anything, on which the
-    learning rate rests. A step whose loss or gradient is not finite changes nothing but the
-    counters.
+    (b, height, width, 3) uint8 and `label` (b,) int32 of this device. The metrics are means over
+    all devices, except `skipped`, the number of steps in a row that were skipped, and `updates`,
+    the number of earlier steps that were not, which selects the learning rate. A step whose loss or
+    gradient is not finite is skipped: it changes only the counters.
   """
   return Step(student, teacher, objective, optimizer, options or Options())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-  """A training step, as `make_step` returns it."""
+  """A training step on one device; `make_step` describes its arguments and results."""
 
   student: Any
   teacher: Any
@@ -181,7 +180,7 @@ class Step:
 
   @usual
   def __call__(self, state, teacher_params, batch):
-    """Runs one step; arguments and results are described at `make_step`."""
+    """Runs one step: (state, metrics), see `make_step`."""
     images, targets = self._augmented(batch, state.step)
     draws = Draws(self._drawn_budget(state.step), self._key(state.step, _DROP_PATH))
     places = jax.lax.axis_index(AXIS) * len(images) + jnp.arange(len(images))
@@ -202,7 +201,7 @@ class Step:
     return state, jax.lax.pmean(metrics, AXIS) | counters
 
   def _augmented(self, batch, step):
-    """Normalised images and soft labels, (b, classes), as the network sees them."""
+    """The mixed batch: normalised images, and (b, classes) soft labels."""
     options = self.options
     images = self.student.preprocessing.normalize(batch["image"])
     classes = self.student.arch.classes
@@ -212,7 +211,7 @@ class Step:
     return options.mixing(key, images, targets, first)
 
   def _drawn_budget(self, step):
-    """() share of the dense GMACs for this step; None where it is always the same."""
+    """() share of the dense GMACs for this step; None without a `budget_range`."""
     if self.options.budget_range is None:
       return None
     low, high = self.options.budget_range
@@ -224,7 +223,11 @@ class Step:
     return jax.random.fold_in(key, what)
 
   def _whole(self, params, teacher_params, images, targets, places, draws, totals=None):
-    """(`Forward`, gradients) of this device's images; `totals` as for `Objective`."""
+    """Runs all of this device's images at once; `totals` as for `Objective`.
+
+    Returns:
+      `Forward`, and the gradients.
+    """
     teacher, target = None, None
     if draws.budget is not None:
       target = draws.budget * self.student.dense_gmacs
@@ -244,7 +247,7 @@ class Step:
     return forward, grads
 
   def _in_parts(self, params, teacher_params, images, targets, places, draws):
-    """As `_whole`, one part of the images after the other."""
+    """As `_whole`, but runs `options.accumulate` parts of the images one after the other."""
     count = self.options.accumulate
     parts = (images, targets, places)
     parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), parts)
@@ -263,15 +266,19 @@ class Step:
     start = (params, jax.tree.map(jnp.zeros_like, params))
     (params, grads), forward = jax.lax.scan(run, start, parts)
     loss, terms = jax.tree.map(lambda x: x.mean(axis=0), (forward.loss, forward.terms))
-    # Not -1: what a dense network keeps has no stages, and so no size to divide by.
+    # Not -1: a dense network's `kept` has no stages, so the size cannot be inferred.
     logits, kept = (x.reshape(len(images), x.shape[-1]) for x in (forward.logits, forward.kept))
     grads = jax.tree.map(lambda g: g / count, grads)
     return Forward(loss, terms, logits, kept, params), grads
 
   def _moved(self, state, params, grads, finite):
-    """The `TrainState` after the step; only its counters change where `finite`, (), is False.
+    """The `TrainState` after the step.
 
-    `params` are those of before, with the running statistics of after.
+    Args:
+      state: the `TrainState` before it.
+      params: its parameters, with updated running statistics of the batch norms.
+      grads: gradients, averaged over the devices.
+      finite: () bool; where it is False, only the counters change.
     """
     updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(params, updates)
@@ -288,7 +295,7 @@ class Step:
     return TrainState(state.step + 1, params, ema, opt_state, skipped)
 
   def _model(self, params, places, draws):
-    """The student in training, with the thresholds of a budget where it has those of several."""
+    """The student's model in training mode, with the thresholds of the budget that was drawn."""
     student = self.student.with_params(params)
     model = (student if draws.budget is None else student.at(draws.budget)).model
     batch_norm.train_mode(model, AXIS, self.options.freeze)
@@ -301,15 +308,14 @@ def _global_mean(x):
 
 
 def decay_at(step, decay, warmup):
-  """The decay of the average in a step.
+  """The decay of the averaged weights in a step.
 
   Args:
-    step: () int, the steps before this one.
+    step: () int, the number of steps before this one.
     decay: `ema_decay`, in (0, 1).
-    warmup: whether early steps have a smaller one, `(1 + step) / (10 + step)`, as TensorFlow's
-      average has it: the first weights, which are the start and no result, are soon forgotten, and
-      the average reaches over the last tenth of the steps or so, until that is longer than what
-      `decay` reaches over.
+    warmup: whether the decay is at most `(1 + step) / (10 + step)`, as in TensorFlow's
+      `ExponentialMovingAverage`. The average then soon forgets the initial weights: it covers about
+      the last tenth of the steps, until that is longer than the window of `decay`.
 
   Returns:
     () float32, or `decay` itself.
@@ -321,7 +327,7 @@ def decay_at(step, decay, warmup):
 
 
 def initial_share(steps, decay, warmup):
-  """The share of the weights of step 0 that the average after `steps` steps still holds."""
+  """The share of the initial weights in the averaged ones after `steps` steps, in [0, 1]."""
   if not warmup:
     return float(decay**steps)
   # (1 + t) ÷ (10 + t) is below the decay in the first steps; their product is 9! n! ÷ (n + 9)!.

@@ -1,4 +1,4 @@
-"""What a run will be, counted before it begins: steps, images, memory, compute."""
+"""A summary of a run before it begins: steps, images, memory, compute."""
 
 import math
 
@@ -11,30 +11,30 @@ from asvit_jax.optimizers.groups import is_frozen
 from asvit_jax.training import parallel
 from asvit_jax.training.step import initial_share, state_shapes
 
-_MUCH = 0.1  # of the initial weights, in an average that is meant to be of trained ones
-# Of the loss: where keeping all tokens costs less, the other terms decide how many are kept. The
-# paper's weight, 2 a GMAC, makes it 3.2 for DeiT-S at 65 %.
+_MUCH = 0.1  # share of the initial weights in the averaged ones that is worth a warning
+# Budget loss of the unpruned network below which the other terms decide how many tokens are kept.
+# With the paper's weight, 2 per GMAC, it is 3.2 for DeiT-S at 65 %.
 _LITTLE = 0.1
 
 
 def summarize(plan, network, source, eval_source, machine=None):
-  """Counts what a run would do.
+  """Counts the steps, images, evaluations and checkpoints of a run, and its compute.
 
   Args:
     plan: a `Plan`, complete.
     network: the `Network` it trains.
     source: images to train on.
     eval_source: images to evaluate on.
-    machine: dictionary of `devices`, `platform` and `hosts` of another machine that it would run
-      on; by default this one's.
+    machine: dictionary of `devices`, `platform` and `hosts` of the machine to run on; this machine
+      by default.
 
   Returns:
     Dictionary: `variant`, `parameters`, `gmacs_dense`, `gmacs_target` (None for a dense network);
     `data`, `images`, `eval_images`, `notes` about them; `devices`, `platform`, `hosts`,
     `batch_size`, `batch_a_device`, `accumulate`; `steps`, `warmup_steps`, `lr_peak`, `lr_end`,
-    `evaluations`, `checkpoints`; `ema_initial_share`, the share of the first weights in the
-    averaged ones at the end, None where none are averaged; `budget_loss_unpruned`, what keeping
-    all tokens adds to the loss, None where no threshold is trained towards a budget.
+    `evaluations`, `checkpoints`; `ema_initial_share`, the share of the initial weights in the
+    averaged ones at the end, None without averaging; `budget_loss_unpruned`, the budget term of the
+    loss while all tokens are kept, None if no thresholds are trained.
   """
   steps, schedule = plan.steps, plan.schedule
   every = plan.eval.every, plan.checkpoint_every
@@ -72,7 +72,7 @@ def summarize(plan, network, source, eval_source, machine=None):
 
 
 def _budget_loss_unpruned(plan, network):
-  """The weighted budget term of the loss while nothing is pruned; see `losses.terms.Budget`."""
+  """The weighted budget term of the loss while all tokens are kept; see `losses.terms.Budget`."""
   fixed = is_frozen("thresholds", plan.optimizer.freeze) or not plan.optimizer.thresholds_lr
   if plan.budget in (None, 1) or fixed:
     return None
@@ -80,7 +80,7 @@ def _budget_loss_unpruned(plan, network):
 
 
 def describe(counted):
-  """What `summarize` counted, in words."""
+  """The result of `summarize` as lines of text."""
   n, aim = counted, ""
   if n["gmacs_target"] is not None:
     aim = f", aiming at {n['gmacs_target']:.4f}"
@@ -101,36 +101,38 @@ def describe(counted):
 
 
 def _describe_average(share):
-  """A line on the averaged weights, where there are some."""
+  """A line about the averaged weights; "" without averaging."""
   if share is None:
     return ""
   left = "less than 0.01" if share < 1e-4 else f"{100 * share:.2g}"
-  line = f"\naveraged weights: {left} % of the initial ones is left in them at the end"
+  line = f"\naveraged weights: {left} % of the initial weights is left in them at the end"
   if share < _MUCH:
     return line
   return (
-    f"{line}: WARNING: that is much; set ema_warmup or a smaller ema_decay, or use --weights-of raw"
+    f"{line}: WARNING: this is a lot; set ema_warmup or a smaller ema_decay, or use --weights-of "
+    "raw"
   )
 
 
 def _describe_budget(counted):
-  """A line on the budget's weight in the loss, where it is too small to be felt."""
+  """A warning if the weight of the budget in the loss is too small to matter; else ""."""
   loss = counted["budget_loss_unpruned"]
   if loss is None or loss >= _LITTLE:
     return ""
   weight = 1 / (counted["gmacs_dense"] - counted["gmacs_target"])
   return (
-    f"\nbudget: WARNING: keeping every token adds {loss:.2g} to the loss, too little to be "
-    f"felt: --config.loss.budget weighs one GMAC, and this network has few; {weight:.2g} makes it 1"
+    f"\nbudget: WARNING: keeping every token adds only {loss:.2g} to the loss, too little to "
+    "matter: --config.loss.budget is the weight of one GMAC, and this network has few; "
+    f"{weight:.2g} would make it 1"
   )
 
 
 def memory_mb(plan, program, network, optimizer):
-  """MiB that a step takes on a device, by the compiler's account; None where it gives none.
+  """MiB that a step takes on a device, as the compiler reports; None if it reports nothing.
 
   Args:
     plan: a `Plan`.
-    program: of `parallel.parallelize`.
+    program: a program of `parallel.parallelize`.
     network: the `Network` it trains.
     optimizer: an optax optimizer.
   """
@@ -139,7 +141,7 @@ def memory_mb(plan, program, network, optimizer):
 
 
 def step_shapes(plan, network, optimizer):
-  """The arguments of the program of a step, for this host, as `jax.ShapeDtypeStruct`s.
+  """The arguments of the training program on this host, as `jax.ShapeDtypeStruct`s.
 
   Args:
     plan: a `Plan`.

@@ -17,24 +17,25 @@ from asvit_jax.training.step import make_program
 
 
 def train(config, workdir, dry_run=False):
-  """Trains a network, or continues a run that stopped.
+  """Trains a network, or resumes a run that was stopped.
 
   Args:
     config: see `config.base`.
-    workdir: directory of the run, or `gs://BUCKET/…`. It gets `config.json`, `plan.json`,
+    workdir: directory of the run, or `gs://BUCKET/…`. The run writes `config.json`, `plan.json`,
       `network.json`, `inputs.json`, `checkpoints/`, `metrics.jsonl`, `pictures/`, `tensorboard/`
-      and `lock`.
-    dry_run: checks everything, writes nothing, and says what would be run.
+      and `lock` there.
+    dry_run: checks everything, writes nothing, and describes the run.
 
   Returns:
-    Dictionary: `workdir`, `step`, and the last evaluation; where SIGTERM, Ctrl-C or SIGHUP ended
-    the run, `finished` is False. For a dry run: what `summary.summarize` counts, the `memory_mb` of
-    a step on a device, and the `plan`.
+    Dictionary: `workdir`, `step`, and the last evaluation; `finished` is False if SIGTERM, Ctrl-C
+    or SIGHUP ended the run. For a dry run: the result of `summary.summarize`, the `memory_mb` of a
+    step on a device, and the `plan`.
 
   Raises:
-    InputError: anything in the config, the data, the weights or the workdir that does not fit,
-      before the first step where it can be known then; another run that writes there; a disk that
-      is full; more unreadable images than allowed; a loss that stays not finite (`DivergedError`).
+    InputError: the config, the data, the weights or the workdir do not fit, which is checked before
+      the first step where possible; another run writes to the workdir; the disk is full; more
+      images are unreadable than allowed.
+    DivergedError: the loss or its gradient is not finite for too many steps in a row.
   """
   workers.check_script()
   plan = identity.as_begun(resolve(config), workdir)
@@ -56,17 +57,21 @@ def train(config, workdir, dry_run=False):
       with lock.held(workdir) as check_lock:
         identity.save_run(opened.plan, opened.network.describe(), inputs, workdir)
         session = Session(opened, workdir, check_lock)
-        del opened  # its parameters would take a device's memory for as long as the run goes
+        del opened  # its parameters would occupy device memory during the whole run
         return session.run()
     except OSError as error:
       raise InputError(
-        f"the run in {workdir} cannot read or write a file ({error}): make room or mend the disk, "
-        "and run the same command to go on from its last checkpoint"
+        f"the run in {workdir} cannot read or write a file ({error}): make room or repair the "
+        "disk, and run the same command to resume from the last checkpoint"
       ) from error
 
 
 def _check_inputs(opened, workdir, moved):
-  """Data and weights as `run.inputs` keeps them: the same on all hosts, and as the run began."""
+  """Checks that data and weights are the same on all hosts and as when the run began.
+
+  Returns:
+    The result of `run.inputs.describe`.
+  """
   inputs = inputs_lib.describe(
     opened.source, opened.teacher_params, opened.plan.class_weights, opened.network.params
   )
@@ -81,7 +86,7 @@ def _check_inputs(opened, workdir, moved):
 
 
 def _describe(opened):
-  """Says what a run would be, in words and as the dictionary of a dry run."""
+  """Logs the description of a dry run, and returns its dictionary."""
   plan, network = opened.plan, opened.network
   counted = summary.summarize(plan, network, opened.source, opened.eval_source)
   log(plan.describe())

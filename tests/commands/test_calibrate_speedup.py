@@ -145,7 +145,7 @@ def test_benchmark_without_weights_has_no_speed_to_run():
 
 
 def test_a_network_of_no_speed_says_so(options):
-  with pytest.raises(InputError, match=r"speed-up 1\.5: the network was for none"):
+  with pytest.raises(InputError, match=r"speed-up 1\.5: the network was calibrated for none"):
     run("evaluate", *options, "--speedup", 1.5)
 
 

@@ -79,7 +79,7 @@ def test_several_budgets_have_a_row_each(weights, tmp_path):
 @pytest.mark.parametrize(
   ("command", "flags", "said"),
   [
-    ("evaluate", ("--execution", "fixed"), r"w\.safetensors does not say how many.*--counts mean"),
+    ("evaluate", ("--execution", "fixed"), r"w\.safetensors has no counts.*--counts mean"),
     ("evaluate", ("--counts", "1" * 5000 + ",5,2"), "--counts '1111"),
     ("evaluate", ("--counts", "many"), "--counts 'many': expected mean, or the patches"),
     ("evaluate", ("--counts", "9,5"), r"counts of a network.*\[9, 5\].*3 stages"),
@@ -87,8 +87,8 @@ def test_several_budgets_have_a_row_each(weights, tmp_path):
     ("evaluate", ("--counts", "9,5,2;8,4,1"), "the counts of a network"),
     ("evaluate", ("--calibrate", "0.7", "--counts", "9,5,2;8,4,1"), "2 rows for 1 budgets"),
     ("evaluate", ("--calibrate-split", "train", "--counts", "9,5,2"), "give it a budget"),
-    ("predict", ("--execution", "fixed"), "does not say how many"),
-    ("export", ("--execution", "fixed", "--format", "stablehlo"), "does not say how many"),
+    ("predict", ("--execution", "fixed"), "has no counts"),
+    ("export", ("--execution", "fixed", "--format", "stablehlo"), "has no counts"),
   ],
 )
 def test_what_cannot_be_is_refused(weights, folder, tmp_path, command, flags, said):

@@ -190,7 +190,7 @@ def test_visualize_draws_it(here, paths, expected, tmp_path):
 
 def test_a_config_of_another_network_is_refused(here, paths):
   given = ("--config", "mine.py", *FLAGS, "--config.model.heads=4", "--weights")
-  with pytest.raises(InputError, match="it says that it has heads 5, not 4"):
+  with pytest.raises(InputError, match="it has heads 5, not 4"):
     run("predict", *given, "saved.safetensors", *paths)
 
 

@@ -31,7 +31,7 @@ def test_epochs_set_after_the_steps_of_a_recipe_count_and_it_is_said(capsys):
   assert total_steps(config, 12000) == 600
   config.epochs = 3
   assert total_steps(config, 12000) == math.ceil(3 * 12000 / 64)
-  assert "epochs=3 says how long a run is: total_steps=600 is taken back" in capsys.readouterr().err
+  assert "epochs=3 replaces total_steps=600 as the run's length" in capsys.readouterr().err
   config.total_steps = 7
   assert total_steps(config, 12000) == 7
 

@@ -123,7 +123,7 @@ def test_what_a_range_of_a_model_promises_a_network_can_have(name):
 
 def test_a_config_that_is_none_is_refused():
   for config in (None, {}, {"seed": 0}, 3, "digits"):
-    with pytest.raises(InputError, match=r"expected that of asvit_jax\.config\.base\(\)"):
+    with pytest.raises(InputError, match=r"expected a changed copy of asvit_jax\.config\.base\(\)"):
       rules.check(config)
   config = trained(model=3)
   with pytest.raises(InputError, match=r"the config has no key model\."):

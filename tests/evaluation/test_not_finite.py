@@ -1,4 +1,4 @@
-"""What a network says that is no number is an error, not an accuracy, a count or a class."""
+"""What a network says that is not a number is an error, not an accuracy, a count or a class."""
 
 import json
 

@@ -71,7 +71,7 @@ def test_weights_of_classes_are_balanced_or_given(tmp_path):
   assert class_weights.of("1,0.5,2", 3, None) == (1.0, 0.5, 2.0)
   (tmp_path / "weights.txt").write_text("1\n0.5\n2e0\n")
   assert class_weights.of(str(tmp_path / "weights.txt"), 3, None) == (1.0, 0.5, 2.0)
-  with pytest.raises(InputError, match="no image to train on of bee: give numbers"):
+  with pytest.raises(InputError, match="no training image of bee: give numbers"):
     class_weights.of("balanced", 3, Source(0, 2))
   for wrong in ("1,2", "1,2,x", "1,-2,3", "0,0,0", "1,2,nan", "balance"):
     with pytest.raises(InputError, match=f"class_weights '{wrong}': expected balanced, or a num"):
@@ -86,7 +86,7 @@ def test_weights_of_classes_are_balanced_or_given(tmp_path):
     ("focal", "gamma", "criterion.arguments 'gamma' cannot be read"),
     ("focal", "gamma='x'", "'focal' cannot be run with criterion.arguments"),
     ("bce", "weights=1", "weights is not known; it takes target_threshold, sum_classes"),
-    ("optax:safe_norm", "", "cannot be run|does not give"),
+    ("optax:safe_norm", "", "cannot be run|does not return"),
   ],
 )
 def test_what_is_no_criterion_is_refused(name, arguments, said):

@@ -31,7 +31,7 @@ def network():
     ([], (), r"thresholds of shape \(0,\)"),
     (0.1, (), r"thresholds of shape \(\)"),
     (ROWS, (), r"thresholds of shape \(2, 3\).*several rows need their budgets"),
-    ([[0.1, 0.2], [0.1]], (), "thresholds are no array"),
+    ([[0.1, 0.2], [0.1]], (), "thresholds are not an array"),
     ([0.1, NAN, 0.2], (), "not all finite"),
     ([0.1, INF, 0.2], (), "not all finite"),
     ([0.1, 1e300, 0.2], (), "not all finite"),
@@ -46,8 +46,8 @@ def network():
     (ROWS, (0.5, 1.5), r"budget 1\.5 is not in \(0, 1\]"),
     (ROWS, (0.0, 0.5), r"budget 0 is not in \(0, 1\]"),
     (ROWS, (0.5, NAN), r"budget nan is not in \(0, 1\]"),
-    (ROWS, "ab", "budget 'ab' is no number"),
-    (ROWS, (0.5, "0.7"), "budget '0.7' is no number"),
+    (ROWS, "ab", "budget 'ab' is not a number"),
+    (ROWS, (0.5, "0.7"), "budget '0.7' is not a number"),
   ],
 )
 def test_thresholds_that_do_not_fit_are_refused(network, thresholds, budgets, said):
@@ -95,23 +95,23 @@ def test_what_save_writes_of_any_thresholds_load_reads(tmp_path, network, thresh
   ("budget", "said"),
   [
     (NAN, "budget nan is not in"),
-    ("0.5", "budget '0.5' is no number"),
+    ("0.5", "budget '0.5' is not a number"),
     (0, "budget 0 is not in"),
     (-1, "budget -1 is not in"),
     (1.2, "budget 1.2 is not in"),
     (INF, "budget inf is not in"),
-    (10**400, "is no number"),
-    pytest.param(10**5000, "budget of type int is no number", id="of 5000 digits"),
-    (None, "budget None is no number"),
-    (True, "budget True is no number"),
-    (0.5j, "is no number"),
-    ({"a": 1}, "is no number"),
-    ({0.6, 0.8}, "is no number"),
-    ([[0.6, 0.8]], "is no number"),
-    ([[0.6, 0.8], [0.6]], "is no number"),
+    (10**400, "is not a number"),
+    pytest.param(10**5000, "budget of type int is not a number", id="of 5000 digits"),
+    (None, "neither budget nor speedup is given"),
+    (True, "budget True is not a number"),
+    (0.5j, "is not a number"),
+    ({"a": 1}, "is not a number"),
+    ({0.6, 0.8}, "is not a number"),
+    ([[0.6, 0.8]], "is not a number"),
+    ([[0.6, 0.8], [0.6]], "is not a number"),
     ([], "budgets : expected one or more"),
-    ([0.6, 0.6], "budgets 0.6, 0.6: expected one or more, each another"),
-    (["0.6"], "budget '0.6' is no number"),
+    ([0.6, 0.6], "budgets 0.6, 0.6: expected one or more different ones"),
+    (["0.6"], "budget '0.6' is not a number"),
     ((0.6, NAN), "budget nan is not in"),
     (0.01, "cannot be met"),
   ],
@@ -281,7 +281,7 @@ def test_what_looks_at_values_says_so_inside_of_compiled_functions(network):
     lambda x: network.gmacs([[1, 2, 3]]),
   ):
     with pytest.raises(
-      InputError, match=r"values, which are not known inside of jax\.jit"
+      InputError, match=r"concrete values, which are not known inside jax\.jit"
     ) as caught:
       jax.jit(call)(PIXELS)
     assert "\n" not in str(caught.value)
@@ -302,5 +302,5 @@ def test_batches_that_this_memory_does_not_hold_are_refused(network, monkeypatch
 
   with monkeypatch.context() as patched:
     patched.setattr(np, "zeros", zeros)
-    with pytest.raises(InputError, match="batch size 1,000: this machine's memory does not hold"):
+    with pytest.raises(InputError, match="batch size 1,000: this machine has too little memory"):
       network.warm_up([1000])

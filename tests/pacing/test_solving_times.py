@@ -224,7 +224,7 @@ def test_what_cannot_be_reached_is_refused_before_images_run(network, pixels, mo
 
 def test_speeds_that_come_to_the_same_are_refused(network, pixels, monkeypatch):
   paced.install(monkeypatch)
-  with pytest.raises(InputError, match="come to the same GMACs: ask for speeds further apart"):
+  with pytest.raises(InputError, match="lead to the same GMACs: give speed-ups further apart"):
     reaching.reach(network, pixels, (1.5, 1.5000001), BATCH)
 
 

@@ -109,7 +109,7 @@ def test_what_cannot_be_used_is_measured_anew_with_a_warning(file, calls, networ
   assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
   assert calls == [BATCH]
   said = capsys.readouterr().err
-  assert said.count("warning: times kept of before cannot be used") == 1
+  assert said.count("warning: cached times cannot be used") == 1
   assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)  # and was kept again
   assert calls == [BATCH]
 
@@ -122,7 +122,7 @@ def test_where_nothing_can_be_written_it_is_measured_each_time(
   for _ in range(2):
     assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
   assert calls == [BATCH, BATCH]
-  assert "warning: the times of cpu are not kept" in capsys.readouterr().err
+  assert "warning: the times of cpu are not cached" in capsys.readouterr().err
 
 
 def test_a_cache_without_a_place_is_a_warning(calls, network, monkeypatch, capsys):
@@ -131,7 +131,7 @@ def test_a_cache_without_a_place_is_a_warning(calls, network, monkeypatch, capsy
 
   monkeypatch.setattr(cache, "directory", nowhere)
   assert cache.load_or_measure(network, BATCH) == measured(network, BATCH)
-  assert "times are not kept (no home directory): set ASVIT_CACHE" in capsys.readouterr().err
+  assert "times are not cached (no home directory): set ASVIT_CACHE" in capsys.readouterr().err
 
 
 def test_the_directory_is_that_of_the_environment(monkeypatch, tmp_path):

@@ -24,10 +24,10 @@ def test_the_advice_is_of_what_the_system_says(tmp_path, number, wrapped):
   if wrapped:  # as Orbax's storage says it
     error = ValueError(f"cannot write [os_error_code='{number}']")
   with (
-    pytest.raises(InputError, match="no checkpoint is there yet: ") as caught,
+    pytest.raises(InputError, match="there is no checkpoint yet: ") as caught,
     Checkpoints(tmp_path)._writing(),
   ):
     raise error
-  advice = str(caught.value).partition("no checkpoint is there yet: ")[2]
+  advice = str(caught.value).partition("there is no checkpoint yet: ")[2]
   assert ADVICE[number] in advice
-  assert "run the same command to go on" in advice
+  assert "run the same command to resume" in advice

@@ -100,7 +100,7 @@ def test_a_lease_that_nobody_renews_runs_out(workdir, fast, monkeypatch):
     answers = iter((False, True))  # it comes back, and renews once
     killed._ended.wait = lambda _: next(answers)
     killed._renew()
-    with pytest.raises(InputError, match=r"cut off from gs://.*another one has taken over"):
+    with pytest.raises(InputError, match=r"cut off from gs://.*another run has taken over"):
       killed.check()
     check()
 
@@ -117,7 +117,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_over_at_once(workdir, monk
 
 def test_a_store_that_orbax_does_not_know_is_refused_for_a_workdir(bucket):
   for url, said in (
-    ("hdfs://name/run", "Orbax writes checkpoints to disks and to gs:// only"),
+    ("hdfs://name/run", "Orbax writes checkpoints only to disks and to gs://"),
     ("gs:///run", "names no bucket"),
     (f"{bucket}-of-nobody/run", "cannot write to workdir"),
   ):

@@ -21,7 +21,7 @@ def test_what_is_no_runs_is_not_written_over(tmp_path, name):
     (place / "mine").write_text(places.MINE)
   before = places.snapshot(tmp_path)
   for call in (layout.check, lambda workdir: identity.save(tiny.plan_of(""), workdir)):
-    with pytest.raises(InputError, match=f"holds {name} of something else.*another --workdir"):
+    with pytest.raises(InputError, match=f"{name} of something else.*another --workdir"):
       call(tmp_path)
   assert places.snapshot(tmp_path) == before
 

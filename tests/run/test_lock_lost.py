@@ -42,7 +42,7 @@ def test_a_lost_lock_stops_the_run_and_lets_no_other_begin(tmp_path, how):
     reporter.write(1, "train", {"loss": 1.0})
     LOST[how](tmp_path / "lock")
     for call in (check, lambda: reporter.write(2, "train", {"loss": 1.0})):
-      with pytest.raises(InputError, match=r"lock, .* was removed or replaced: .* to go on"):
+      with pytest.raises(InputError, match=r"lock, .* was removed or replaced: .* to resume"):
         call()
     assert [line["step"] for line in metrics.read(tmp_path)] == [1]
     for second in (lock.held(tmp_path).__enter__, lambda: lock.check(tmp_path)):
@@ -220,7 +220,7 @@ def test_a_lease_that_cannot_be_renewed_is_lost_before_another_may_take_it(
     held.check()
     store.generation, store.content = 99, json.dumps(json.loads(store.content) | {"owner": "x"})
     renew(held)
-    with pytest.raises(InputError, match="another one has taken over"):
+    with pytest.raises(InputError, match="another run has taken over"):
       held.check()
 
 

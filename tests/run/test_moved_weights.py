@@ -47,7 +47,7 @@ def test_weights_at_another_place_are_known_by_their_checksum(tmp_path, places, 
   workdir = begun(tmp_path / "run", before, checkpoint=checkpoint)
   assert goes_on(before, workdir) == []
   assert goes_on(after, workdir) == ["init_from"]
-  with pytest.raises(InputError, match="other weights than those that init_from now leads to"):
+  with pytest.raises(InputError, match="other weights than those at init_from now"):
     goes_on(after, workdir, first=OTHERS)
   if budget is not None:
     with pytest.raises(InputError, match="another teacher"):
@@ -104,7 +104,9 @@ def test_weights_that_are_gone_are_asked_for_at_their_new_place(tmp_path, places
   (tmp_path / "moved").write_text("weights")
   begun(workdir, config)
   (tmp_path / "moved").unlink()
-  with pytest.raises(InputError, match=rf"{key} .*moved is not there.* --config\.{key}=PLACE"):
+  with pytest.raises(
+    InputError, match=rf"{key} .*moved, from.* is missing.* --config\.{key}=PLACE"
+  ):
     goes_on(config, workdir)
 
 
@@ -134,13 +136,13 @@ def test_a_dense_run_goes_on_from_weights_that_were_moved(tmp_path, folder, tiny
   train(config, workdir)
   shutil.move(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
   config.total_steps = 2
-  with pytest.raises(InputError, match="is not there"):
+  with pytest.raises(InputError, match="is missing"):
     train(config, workdir)
   config.init_from = str(tmp_path / "b.safetensors")
   assert train(config, workdir)["step"] == 2
   assert identity.load(workdir).init_from == config.init_from
   tiny.network(ARCH.dense, seed=1, variant="tiny").save(tmp_path / "c.safetensors")
   config.init_from, config.total_steps = str(tmp_path / "c.safetensors"), 3
-  with pytest.raises(InputError, match="other weights than those that init_from now leads to"):
+  with pytest.raises(InputError, match="other weights than those at init_from now"):
     train(config, workdir)
   assert identity.load(workdir).init_from == str(tmp_path / "b.safetensors")

@@ -67,5 +67,5 @@ def test_what_cannot_be_read_back_is_known_at_the_first_save(tmp_path, monkeypat
 
   monkeypatch.setattr(checkpoints_module, "PlainPath", Unprotected)
   checkpoints = made.save(tmp_path / "run[1]", 1)
-  with pytest.raises(InputError, match=r"first checkpoint of the run, .*1, was written and cannot"):
+  with pytest.raises(InputError, match=r"first checkpoint of the run, .*1, was written but cannot"):
     checkpoints.prove(made.state(1))

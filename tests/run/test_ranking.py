@@ -112,9 +112,9 @@ def test_weights_that_are_worse_than_the_others_say_so(workdir, capsys):
   [
     (
       0.582,
-      "MISSED, more than .*: target 0.5 .* reached 0.582; .*--workdir runs/a --calibrate 0.5 ",
+      "more compute than .*: target 0.5 .* reached 0.582; .*--workdir runs/a --calibrate 0.5 ",
     ),
-    (0.45, "BUDGET MISSED, less than"),
+    (0.45, "BUDGET MISSED, less compute than"),
     (0.505, "^budget met: target 0.5 of the dense GMACs, reached 0.505$"),
   ],
 )

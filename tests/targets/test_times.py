@@ -88,7 +88,7 @@ def test_times_of_another_network_or_batch_are_refused(jobs, network):
   other = dataclasses.replace(network, dtype="bfloat16")
   with pytest.raises(InputError, match="times are of another network"):
     other.calibrate(images, speedup=1.4, times=given)
-  with pytest.raises(InputError, match="batch 8, and the times are of batches of 4"):
+  with pytest.raises(InputError, match="batch 8 contradicts the times, which are of batches of 4"):
     network.calibrate(images, speedup=1.4, batch=8, times=given)
 
 

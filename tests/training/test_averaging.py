@@ -93,7 +93,7 @@ def test_a_run_from_before_the_warm_up_goes_on_without_it(tmp_path, folder, caps
   path.write_text(path.read_text().replace('  "ema_warmup": true,\n', ""))
   begun = identity.as_begun(plan, tmp_path)
   assert (begun.ema_warmup, plan.ema_warmup) == (False, True)
-  assert "goes on as it began: ema_warmup=False" in capsys.readouterr().err
+  assert "resumes as it began, with ema_warmup=False" in capsys.readouterr().err
   assert identity.load(tmp_path).to_dict() == begun.given != plan.given
   identity.check_config(begun, tmp_path)
   assert identity.as_begun(plan, tmp_path / "new") is plan

@@ -28,7 +28,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_pat
   train(whole, tmp_path / "whole")
   train(config(folder), tmp_path / "kept")
   for wrong, said in (
-    ({"total_steps": 1}, "is one of 2 steps, and now there would be 1: .*--config.total_steps=2"),
+    ({"total_steps": 1}, "has 2 steps, and this config would make it 1: .*--config.total_steps=2"),
     (
       {"total_steps": 4, "seed": 1},
       r"config \(seed was 0, is 1\).*--config.init_from=.*kept",
@@ -53,9 +53,9 @@ def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
   now = float(Schedule.of(longer, 6)(4))
   said = identity.describe_extension(tiny.plan(longer), workdir)
   assert "from 4 to 6 steps: the learning rate of step 4 was 3.13e-08, and is" in said
-  assert f"{now:.3g} by the schedule now (--config.optimizer.decay_steps=4 keeps" in said
+  assert f"{now:.3g} by the new schedule (--config.optimizer.decay_steps=4 keeps" in said
   assert identity.describe_extension(tiny.plan(config(folder, total_steps=4)), workdir) is None
-  with pytest.raises(InputError, match="is one of 4 steps, and now there would be 3"):
+  with pytest.raises(InputError, match="has 4 steps, and this config would make it 3"):
     identity.check_config(tiny.plan(config(folder, total_steps=None, epochs=1.0)), workdir)
 
 

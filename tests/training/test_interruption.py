@@ -237,5 +237,5 @@ def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys
   with pytest.raises(InputError, match="cannot write to workdir"):
     train(config, tmp_path / "file" / "run", dry_run=True)
   config.optimizer.freeze = "no such parameter"
-  with pytest.raises(InputError, match="is found in no parameter"):
+  with pytest.raises(InputError, match="matches no parameter"):
     train(config, tmp_path / "run", dry_run=True)

@@ -148,7 +148,7 @@ def test_metrics_also_go_to_wandb_and_a_run_goes_on_there(tmp_path, monkeypatch)
 
 def test_wandb_is_asked_for_only_where_it_is_installed(folder, tiny_variant, monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(InputError, match="wandb 'p' needs a library: pip install wandb"):
+  with pytest.raises(InputError, match="wandb 'p' needs the wandb library: pip install wandb"):
     rules.check(tiny.config(folder, wandb="p"))
 
 

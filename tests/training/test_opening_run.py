@@ -67,7 +67,7 @@ def test_the_teacher_of_a_pruned_network_is_given_or_its_lack_is_said(tmp_path, 
   asked = {"budget": 0.7, "init_from": files["pruned"]}
   opened = open_run(tiny.plan(tiny.config(folder, **asked)))
   assert_same(opened.teacher_params, vit.without_thresholds(pruned.params))
-  assert "is, too: what that has unlearned, it cannot teach" in capsys.readouterr().err
+  assert "come from a pruned network, so the teacher does, too" in capsys.readouterr().err
   assert_same(opened.network.params, pruned.params)
 
   opened = open_run(tiny.plan(tiny.config(folder, **asked, teacher_from=files["dense"])))
@@ -101,7 +101,7 @@ def test_a_budget_too_light_to_be_felt_is_said_before_it_is_missed(folder):
   loss, warned, found = said()
   assert loss == pytest.approx(2 * saved)
   assert warned
-  assert f"{1 / saved:.2g} makes it 1" in summary.describe(found)
+  assert f"{1 / saved:.2g} would make it 1" in summary.describe(found)
   assert said(**{"loss.budget": 1 / saved})[:2] == (pytest.approx(1), False)
   for held in ({"optimizer.freeze": "thresholds"}, {"optimizer.thresholds_lr": 0.0}):
     assert said(**held)[:2] == (None, False)

@@ -131,7 +131,7 @@ def test_a_run_ends_at_its_first_save_where_that_cannot_be_read(tmp_path, config
 
   monkeypatch.setattr(Checkpoints, "_read", lose)
   with pytest.raises(
-    InputError, match=r"first checkpoint of the run, .*/2, was written and cannot"
+    InputError, match=r"first checkpoint of the run, .*/2, was written but cannot"
   ):
     train(config, tmp_path / "run")
   assert [line["step"] for line in metrics.read(tmp_path / "run")] == [1, 2]

@@ -259,7 +259,7 @@ def test_a_network_of_your_own_trains_dense_and_pruned_and_is_loaded_as_it_is(tm
 def test_weights_with_thresholds_need_a_budget(tmp_path, folder):
   file = tmp_path / "pruned.safetensors"
   saving.save(file, tiny.params(ARCH))
-  with pytest.raises(InputError, match="does not fit this model: it has thresholds"):
+  with pytest.raises(InputError, match="does not fit this model: the file has thresholds"):
     train(tiny.config(folder, init_from=str(file)), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 

@@ -96,7 +96,7 @@ def test_google_s_npz_has_its_own_mean_and_std_and_says_its_heads(tmp_path, caps
   assert_identical(network.params, params)
   assert network.arch == ARCH
   assert network.preprocessing == Preprocessing(0.9, (0.5,) * 3, (0.5,) * 3)
-  assert "does not say how its images are prepared; taken is" in capsys.readouterr().err
+  assert "does not state its preprocessing; that of" in capsys.readouterr().err
   config = tiny.config("", **OWN | {"data.mean": (0.4, 0.4, 0.4)})  # told otherwise
   assert load_configured(tmp_path / "B_16.npz", tiny.plan(config)).preprocessing.mean == (0.4,) * 3
   config.model.heads = 6

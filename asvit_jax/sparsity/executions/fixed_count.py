@@ -16,7 +16,16 @@ from asvit_jax.sparsity.pruning import Pruning, Stage
 
 
 def fixed(model, images, tokens=False):
-  """`fixed_count` with the counts of the model, a `VisionTransformer`."""
+  """`fixed_count` with the counts of the model.
+
+  Args:
+    model: a `VisionTransformer` with `counts`.
+    images: (b, height, width, 3) normalised images.
+    tokens: whether to return the kept tokens.
+
+  Returns:
+    `Outputs`, see `fixed_count`.
+  """
   return fixed_count(model, images, model.counts, tokens=tokens)
 
 
@@ -65,7 +74,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     missing = n - x.shape[1]
     more["tokens"] = jnp.pad(model.norm(after), ((0, 0), (0, missing), (0, 0)))
     more["positions"] = jnp.pad(position, ((0, 0), (0, missing)), constant_values=-1)
-  # Without stages nothing is kept, and nothing scored.
+  # A network without stages has no masks and no scores.
   nothing = jnp.zeros((x.shape[0], 0, model.arch.patches), jnp.float32)
   keep = jnp.stack(keeps, axis=1) if keeps else nothing
   all_scores = jnp.stack(all_scores, axis=1) if all_scores else nothing

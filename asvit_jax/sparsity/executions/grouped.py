@@ -1,4 +1,4 @@
-"""The executions for inference: those of the other modules, in groups that suit the device.
+"""The executions for inference: they run a batch in groups of images that suit the device.
 
 The hidden tokens of a block take 39 MB for 32 images at 224² in DeiT-S. A CPU that runs the whole
 batch layer by layer is limited by its memory; running all layers on a few images at a time is
