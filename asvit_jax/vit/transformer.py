@@ -115,8 +115,13 @@ def initial_thresholds(stages):
 
 def initial_params(arch: Architecture, *, seed=0):
   """Random parameters, a nested dictionary of float32 arrays, created in one compiled call."""
-  created = nnx.jit(lambda: VisionTransformer(arch, rngs=nnx.Rngs(seed)))()
-  return nnx.to_pure_dict(nnx.split(created)[1])
+  return nnx.to_pure_dict(nnx.split(_initializer(arch, seed)())[1])
+
+
+@functools.lru_cache(8)
+def _initializer(arch, seed):
+  """The compiled function that creates a network; another one each time would compile again."""
+  return nnx.jit(lambda: VisionTransformer(arch, rngs=nnx.Rngs(seed)))
 
 
 def model(arch: Architecture, params, *, dtype=jnp.float32, counts=()):
