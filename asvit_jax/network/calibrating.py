@@ -58,7 +58,7 @@ def calibrate(network, images, budget, speedup, batch, seed, times):
   """The network with thresholds that meet budgets or speed-ups; see `Network.calibrate`."""
   checking.check_not_traced("Network.calibrate")
   if (budget is None) == (speedup is None):
-    neither = "neither budget nor speedup is given"
+    neither = "budget None is not a number, and no speedup is given either"
     raise InputError(
       f"{'both budget and speedup are given' if budget is not None else neither}: "
       "Network.calibrate expects one of budget, a share of the dense GMACs, and speedup"

@@ -118,7 +118,7 @@ def test_the_same_seed_finds_the_same(options, tmp_path):
     ("evaluate", ("--speedup", "fast"), "--speedup 'fast': expected speed-ups"),
     ("evaluate", ("--speedup", "1.4", "--budget", "0.6"), "--speedup and --budget exclude"),
     ("evaluate", ("--calibrate-speedup", "0.9"), r"--calibrate-speedup '0\.9': .* above 1"),
-    ("evaluate", ("--calibrate-speedup", "1.5,1.5"), "each another"),
+    ("evaluate", ("--calibrate-speedup", "1.5,1.5"), "different ones"),
     ("evaluate", ("--calibrate-speedup", "1.5,"), "expected speed-ups"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--calibrate", "0.6"), "both set the thresh"),
     ("evaluate", ("--calibrate-speedup", "1.5", "--budget", "0.6"), "choose with --speedup"),

@@ -146,7 +146,7 @@ def test_by_default_no_method_is_measured_twice(tmp_path, given):
     (("--speedups", "0.5"), "--speedups '0.5': .*, each above 1"),
     (("--speedups", "nan"), "--speedups 'nan': .*, each above 1"),
     (("--speedups", "1e999"), "--speedups '1e999': .*, each above 1"),
-    (("--speedups", "1.5,1.50"), "--speedups '1.5,1.50': every speed-up once"),
+    (("--speedups", "1.5,1.50"), "--speedups '1.5,1.50': give every speed-up once"),
     (("--speedups", "1.5", "--rounds", 0), "--rounds 0 times nothing"),
     (("--speedups", "1.5", "--methods", "drop,tom"), "--methods 'tom' is not known"),
     (("--speedups", "1.5", "--methods", "merge", "--config.data.train_split=none"), "none"),

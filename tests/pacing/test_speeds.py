@@ -182,7 +182,10 @@ class Untouchable:
       {"speedup": 1.5, "budget": 0.5},
       "both budget and speedup are given: Network.calibrate expects one",
     ),
-    ({}, "neither budget nor speedup is given: Network.calibrate expects one"),
+    (
+      {},
+      "budget None is not a number, and no speedup is given either: Network.calibrate expects one",
+    ),
     ({"speedup": 1.5, "batch": 0}, "batch 0 of a speed-up: expected"),
     ({"speedup": 1.5, "batch": 2.5}, r"batch 2\.5 of a speed-up: expected"),
     ({"speedup": 1.5, "seed": -1}, "seed -1 of a speed-up: expected"),

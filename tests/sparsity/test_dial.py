@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused(dialled, images):
       dialled.at(budget)
   with pytest.raises(InputError, match=r"budget 0\.6: .*only where it was calibrated for several"):
     dialled.at(0.7).at(0.6)
-  with pytest.raises(InputError, match="each another"):
+  with pytest.raises(InputError, match="different ones"):
     tiny.network(ARCH).calibrate(images, (0.5, 0.5))
   with pytest.raises(InputError, match=r"budget 1\.2 is not in"):
     tiny.network(ARCH).calibrate(images, (0.5, 1.2))

@@ -97,7 +97,7 @@ def test_a_full_disk_ends_the_run_and_with_room_again_it_goes_on_to_the_bit(
   with monkeypatch.context() as patched:
     patched.setattr(Checkpoints, "save", save_on_a_full_disk)
     try:
-      with pytest.raises(InputError, match=r"checkpoint cannot be written.*; step 3 is there"):
+      with pytest.raises(InputError, match=r"checkpoint cannot be written.*; step 3 is saved"):
         train(config, tmp_path / "run")
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, before)

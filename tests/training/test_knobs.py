@@ -131,8 +131,9 @@ def test_metrics_also_go_to_wandb_and_a_run_goes_on_there(tmp_path, monkeypatch)
   client = Wandb()
   monkeypatch.setitem(sys.modules, "wandb", client)
   config = tiny.config("", wandb="pruning")
+  plan = tiny.plan(config)
   for step in (0, 1):
-    written = metrics.Metrics(tmp_path / "run", step, config)
+    written = metrics.Metrics(tmp_path / "run", step, plan)
     written.write(step + 1, "train", {"loss": 0.5, "kept": [3.0, 2.0]})
     written.close()
   (name, options), logged, finished, again, *_ = client.calls
@@ -142,8 +143,8 @@ def test_metrics_also_go_to_wandb_and_a_run_goes_on_there(tmp_path, monkeypatch)
   assert (logged, finished) == (("log", 1, scalars), ("finish",))
   assert again == ("init", options)  # the id, too
   monkeypatch.setattr(client, "init", lambda **_: 1 / 0)
-  with pytest.raises(InputError, match=r"'pruning' cannot begin .*WANDB_MODE=offline"):
-    metrics.Metrics(tmp_path / "run", 1, config)
+  with pytest.raises(InputError, match=r"'pruning' cannot start .*WANDB_MODE=offline"):
+    metrics.Metrics(tmp_path / "run", 1, plan)
 
 
 def test_wandb_is_asked_for_only_where_it_is_installed(folder, tiny_variant, monkeypatch):

@@ -73,7 +73,7 @@ def test_the_teacher_of_a_pruned_network_is_given_or_its_lack_is_said(tmp_path, 
   opened = open_run(tiny.plan(tiny.config(folder, **asked, teacher_from=files["dense"])))
   assert_same(opened.teacher_params, dense.params)
   assert_same(opened.network.params, pruned.params)
-  assert "pruned before" not in capsys.readouterr().err
+  assert "pruned network" not in capsys.readouterr().err
   taught = {"budget": 0.7, "init_from": files["dense"], "teacher_from": files["pruned"]}
   open_run(tiny.plan(tiny.config(folder, **taught)))
   assert "WARNING: teacher_from" in capsys.readouterr().err
