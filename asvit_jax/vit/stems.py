@@ -6,17 +6,6 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 from asvit_jax.vit.batch_norm import BatchNorm
 
-STEMS = Table(
-  "stem",
-  "model.stem",
-  {
-    "patch": "asvit_jax.vit.stems:PatchStem",
-    "conv": "asvit_jax.vit.stems:ConvStem",
-    "lv": "asvit_jax.vit.stems:LvStem",
-  },
-)
-
-
 class Stem(nnx.Module):
   """Base of the stems: optional layers, then a convolution whose stride equals its kernel size.
 
@@ -133,3 +122,6 @@ class LvStem(Stem):
     its input, which gives the same number.
     """
     return _halved_pixels(arch) * (3 * 64 * 49 + 2 * 64 * 64 * 9 + 64 * arch.width)
+
+
+STEMS = Table("stem", "model.stem", {"patch": PatchStem, "conv": ConvStem, "lv": LvStem})
