@@ -6,6 +6,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import Table
 from asvit_jax.vit.batch_norm import BatchNorm
 
+
 class Stem(nnx.Module):
   """Base of the stems: optional layers, then a convolution whose stride equals its kernel size.
 
