@@ -15,15 +15,15 @@ thresholds keep, or any other.
 """
 
 from asvit_jax.core.parts import Table
-from asvit_jax.sparsity.executions import grouped
 
+# Texts, not objects: commands list the names for `--help`, which would wait for JAX.
 EXECUTIONS = Table(
   "execution",
   "execution",
   {
-    "dense": grouped.dense_in_groups,
-    "masked": grouped.masked_in_groups,
-    "packed": grouped.packed_in_groups,
-    "fixed": grouped.fixed_in_groups,
+    "dense": "asvit_jax.sparsity.executions.grouped:dense_in_groups",
+    "masked": "asvit_jax.sparsity.executions.grouped:masked_in_groups",
+    "packed": "asvit_jax.sparsity.executions.grouped:packed_in_groups",
+    "fixed": "asvit_jax.sparsity.executions.grouped:fixed_in_groups",
   },
 )
