@@ -24,7 +24,7 @@ def get_config():
   config.total_steps = 600
   # Muon (arXiv:2502.16982) needs less than half of AdamW's steps here; with updates as large as
   # AdamW's, one learning rate serves it and the parameters that it leaves to Adam.
-  config.optimizer.name = "optax.contrib:muon"
+  config.optimizer.name = "muon"
   config.optimizer.arguments.consistent_rms = 0.2
   config.optimizer.lr = 5e-2
   config.optimizer.end_lr = 1e-4

@@ -88,6 +88,7 @@ class Arguments(Section):
     """
     if key not in self:
       self[key] = None
+      vars(self).setdefault("_awaited", []).append(key)
     return object
 
   def reset(self, arguments):
@@ -95,6 +96,9 @@ class Arguments(Section):
     with self.unlocked():
       for key in list(self):
         del self[key]
+      # A flag of the same command line, which comes later, sets them.
+      for key in vars(self).get("_awaited", ()):
+        self[key] = None
       for key, value in arguments.items():
         self[key] = value
 

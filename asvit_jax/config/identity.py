@@ -51,7 +51,10 @@ _BEFORE = {"ema_warmup": False}
 
 # Schemas of the files in a workdir. The types of a config's keys are checked by `base`.
 _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
-_VALUE = schema.either(_NUMBER, schema.text(1 << 20), schema.array(schema.number(), most=1000))
+_TEXT = schema.text(1 << 20)
+_VALUE = schema.either(
+  _NUMBER, _TEXT, schema.array(schema.either(schema.number(), _TEXT), most=1000)
+)
 _SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
 # A key of a section may hold keyword arguments: those of the optimizer and of the criterion.
 _KEY = schema.either(_VALUE, schema.table(others=_VALUE))
@@ -77,9 +80,11 @@ def save(plan, workdir, description=None):
   """
   check_config(plan, workdir)
   texts = {"config.json": _json(plan.given)}
+  # A config or a description that cannot be read back would make the run impossible to resume.
+  what = f"what would be the config.json of {workdir}"
+  schema.loads(texts["config.json"], _CONFIG, what, descriptions.UNREADABLE)
   if description is not None:
     texts["network.json"] = _json(description)
-    # A description that cannot be read back would make the run impossible to resume.
     what = f"what would be the network.json of {workdir}"
     descriptions.loads(texts["network.json"], what, descriptions.UNREADABLE)
   for name, text in texts.items():
@@ -210,8 +215,10 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
   if not path.is_file():
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
-    config = base()
-    config.update(_BEFORE | _loads(path))
+    config, content = base(), _loads(path)
+    with config.data.unlocked():  # keys that a source of the user's own reads
+      config.data.update({k: v for k, v in content["data"].items() if k not in config.data})
+    config.update(_BEFORE | content)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     said = on_a_line(" ".join(str(error).split()))[:500]
     raise InputError(f"{path} is not a config of this version: {said}") from error

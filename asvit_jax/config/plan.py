@@ -16,7 +16,9 @@ from typing import Any
 
 from asvit_jax.config import rules
 from asvit_jax.config.model import Model, architecture, preprocessing
+from asvit_jax.core.errors import InputError
 from asvit_jax.core.plain import plain
+from asvit_jax.core.printable import shown
 from asvit_jax.data.mixing import Mixing
 from asvit_jax.data.options import Data
 from asvit_jax.data.preprocessing import Preprocessing
@@ -263,10 +265,28 @@ def _section(cls, section):
   names = [field.name for field in dataclasses.fields(cls)]
   values = {name: _frozen(section[name]) for name in names if name != "others"}
   if "others" in names:
-    values["others"] = {k: _frozen(v) for k, v in section.items() if k not in names}
+    values["others"] = {k: _own(k, v) for k, v in section.items() if k not in names}
   if "arguments" in values:
-    values["arguments"] = {k: _frozen(v) for k, v in values["arguments"].items()}
+    arguments = values["arguments"].to_dict()
+    values["arguments"] = {k: _frozen(v) for k, v in arguments.items()}
   return cls(**values)
+
+
+def _own(key, value):
+  """The value of a key that the user added to `config.data`.
+
+  Raises:
+    InputError: JSON cannot hold it.
+  """
+  value = value.to_dict() if hasattr(value, "to_dict") else _frozen(value)
+  try:
+    json.dumps(value, allow_nan=False)
+  except (TypeError, ValueError) as error:
+    raise InputError(
+      f"data.{key} {shown(value)} cannot be kept in the run's config.json ({error}): expected a "
+      "number, text, True, False, None, or a list or dictionary of these; give a path as text"
+    ) from error
+  return value
 
 
 def _frozen(value):

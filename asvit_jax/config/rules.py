@@ -30,6 +30,9 @@ from asvit_jax.vit.stems import STEMS
 # The keys that an evaluation reads; keys for training only may be meant for another machine.
 _EVALUATED = ("model.", "data.", "eval.batch_size", "budget", "init_resize")
 
+# Sections to which users may add keys: for their sources, for parts' arguments, for loss terms.
+_OF_USERS = ("data.", "loss.", "optimizer.arguments.", "criterion.arguments.")
+
 _MOST_PARAMETERS = 2**35  # every device holds all of them: 128 GiB in float32
 _FREEZE_SECONDS = 10
 
@@ -97,8 +100,14 @@ def _check_keys(config):
       f"the config is of type {type(config).__name__}: expected a changed copy of "
       "asvit_jax.config.base()"
     )
-  given = flatten(config)
-  for key, default in flatten(base()).items():
+  given, known = flatten(config), flatten(base())
+  for key in given:
+    if key not in known and not key.startswith(_OF_USERS):
+      raise InputError(
+        f"the config has a key {key}, which nothing reads: put keys of your own, for a source of "
+        "your own, into config.data"
+      )
+  for key, default in known.items():
     if key not in given:
       raise InputError(
         f"the config has no key {key}: start from asvit_jax.config.base(), which has them all"

@@ -5,7 +5,7 @@ arguments are `optimizer.arguments`. It returns an `optax.GradientTransformation
 only gradients and parameters. If it takes `weight_decay` and a `mask`, both are set here.
 
 The optimizers of the table are tested. Any other function of optax is given by its name, and one of
-a subpackage, or your own, as `package.module:object`: `optax.contrib:muon`.
+a subpackage, or your own, as `package.module:object`: `optax.contrib:ademamix`.
 """
 
 import inspect
@@ -29,6 +29,7 @@ OPTIMIZERS = Table(
     "adamw": "optax:adamw",
     "lamb": "optax:lamb",
     "lion": "optax:lion",
+    "muon": "optax.contrib:muon",
     "sgd": "optax:sgd",
   },
 )
@@ -130,13 +131,14 @@ def check(options):
   """Raises InputError if the optimizer of a plan fails in a step, which is tried on shapes."""
   optimizer = create(options, Schedule(1e-3, 1e-3, 0, 1))
   name, params = options.name, vit.specs(_TRIED_ON)
+  given = f" with optimizer.arguments {shown(dict(options.arguments))}" * bool(options.arguments)
   try:
     state = jax.eval_shape(optimizer.init, params)
     updates, after = jax.eval_shape(optimizer.update, params, state, params)
   except Exception as error:  # a foreign optimizer may raise anything
     raise InputError(
-      f"optimizer.name {shown(name)} cannot be used here ({_said(error)}): a training step gives "
-      "it only gradients and parameters; choose another"
+      f"optimizer.name {shown(name)} cannot be used here{given} ({_said(error)}): a training step "
+      "gives it only gradients and parameters; choose another"
     ) from error
   if _shapes(updates) != _shapes(params) or _shapes(after) != _shapes(state):
     raise InputError(
@@ -183,7 +185,8 @@ def _check_arguments(name, parameters, arguments):
     taken = ", ".join(key for key in parameters if key not in _OURS) or "none"
     raise InputError(
       f"optimizer.arguments: {', '.join(unknown)} is not known to optimizer {shown(name)}; it "
-      f"takes {taken}{hint(unknown[0], [key for key in parameters if key not in _OURS])}"
+      f"takes {taken}{hint(unknown[0], [key for key in parameters if key not in _OURS])}; if the "
+      "recipe set it, --config.optimizer.arguments= removes all arguments first"
     )
 
 

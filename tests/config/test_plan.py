@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit
-from asvit_jax.config import base
+from asvit_jax.config import base, identity
 from asvit_jax.config.keys import flatten
 from asvit_jax.config.plan import Plan, resolve
 from asvit_jax.core import recipes
@@ -86,6 +86,37 @@ def test_keys_that_somebody_added_reach_their_source():
   with pytest.raises(AttributeError, match=r"config\.data has no key 'other'"):
     _ = plan.data.other
   assert pickle.loads(pickle.dumps(plan.data)).mine == "here"
+
+
+@pytest.mark.parametrize(
+  ("value", "other"), [(3, 4), (("a", "b"), ("b", "a")), ({"a": 1}, {"a": 2}), (None, "here")]
+)
+def test_a_run_with_a_key_of_the_user_s_own_is_opened_again(tmp_path, folder, value, other):
+  config = tiny.config(folder, total_steps=1, **{"eval.pictures": 0})
+  with config.data.unlocked():
+    config.data.mine = value
+  train(config, tmp_path / "run")
+  again = identity.load(tmp_path / "run")
+  assert resolve(again).data.mine == value
+  assert train(again, tmp_path / "run")["step"] == 1
+  with again.data.unlocked():
+    again.data.mine = other
+  with pytest.raises(InputError, match=r"run of another config \(data\.mine"):
+    train(again, tmp_path / "run")
+
+
+def test_what_could_not_be_kept_is_refused_before_a_run(tmp_path, folder):
+  for key, value, said in (
+    ("data", object(), r"data\.mine .* cannot be kept in the run's config\.json"),
+    ("data", tmp_path, r"give a path as text"),
+    ("eval", 3, r"the config has a key eval\.mine, which nothing reads"),
+  ):
+    config = tiny.config(folder)
+    with config.unlocked():
+      config[key].mine = value
+    with pytest.raises(InputError, match=said):
+      train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_keeps_it_and_a_dry_run_prints_it(tmp_path, folder):
