@@ -71,8 +71,14 @@ def distance(ours, theirs):
   return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("arch", ARCHS)
+CASES = [
+  *(("deit", kind) for kind in KINDS),
+  ("lvvit", "bfloat16"),
+  *(pytest.param("lvvit", kind, marks=pytest.mark.slow) for kind in ("remat", "shard_map")),
+]
+
+
+@pytest.mark.parametrize(("arch", "kind"), CASES)
 def test_it_takes_the_same_step(arch, kind):
   changes, near = KINDS[kind]
   ours, metrics = step(arch, *changes.items())
