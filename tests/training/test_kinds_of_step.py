@@ -107,6 +107,7 @@ def test_remat_is_what_computes_blocks_again(again):
   assert ("remat" in str(jax.make_jaxpr(program)(*given))) == again
 
 
+@pytest.mark.slow
 def test_shard_map_takes_the_same_step_on_four_devices(tmp_path):
   """An image on each of them, against all of them on one by `pmap`."""
   script = (

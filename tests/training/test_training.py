@@ -176,6 +176,7 @@ def test_four_devices_equal_one(tmp_path, folder, dense_weights):
   assert differs(vit.without_thresholds(theirs.params), tiny.params(ARCH.dense))
 
 
+@pytest.mark.slow
 def test_a_run_and_its_exported_weights_are_the_same_start(tmp_path, folder, dense_weights):
   dense, unseen = tmp_path / "dense", {"eval.pictures": 0}
   train(tiny.config(folder, init_from=str(dense_weights), total_steps=2, **unseen), dense)
