@@ -54,7 +54,7 @@ def test_other_keys_of_the_section_are_locked_and_its_types_stay():
   "flags",
   [
     ["--config.optimizer.arguments.beta=0.8", "--config.optimizer.arguments.nesterov"],
-    ["--config.optimizer.arguments=beta=0.8,nesterov=True"],
+    pytest.param(["--config.optimizer.arguments=beta=0.8,nesterov=True"], marks=pytest.mark.slow),
   ],
 )
 def test_flags_set_them(tmp_path, flags):
