@@ -3,14 +3,15 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import method_oracles
 import numpy as np
 import pytest
 import tiny
 from test_methods import (
+  DISTINCT,
   MERGING,
-  NAMES,
   PAPER,
   SHARES,
   assert_dense_with_nothing_taken_away,
@@ -53,8 +54,17 @@ def images():
   return tiny.images(PAPER, 4)
 
 
-@pytest.mark.parametrize("heads", TOKENS)
-@pytest.mark.parametrize("name", NAMES)
+ONE_HEAD = {"merge"}  # the others with one head: `make test-all`
+CASES = [
+  pytest.param(name, heads, marks=pytest.mark.slow)
+  if heads == "one head" and name not in ONE_HEAD
+  else (name, heads)
+  for name in DISTINCT
+  for heads in TOKENS
+]
+
+
+@pytest.mark.parametrize(("name", "heads"), CASES)
 def test_the_prediction_reads_the_tokens_before_the_patches_whatever_goes(images, name, heads):
   """In a network whose tokens stay by themselves, these alone decide: all must be as in dense."""
   method, arch, params, counts = prepared(name, heads, alone=True)
@@ -64,7 +74,7 @@ def test_the_prediction_reads_the_tokens_before_the_patches_whatever_goes(images
     np.testing.assert_allclose(logits_of(arch, params, images, function), dense, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   method, arch, params, _ = prepared(name)
   assert_dense_with_nothing_taken_away(method, arch, params, images)
@@ -92,10 +102,11 @@ def test_nothing_is_merged_with_the_tokens_before_the_patches(n):
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((3, n, 6)), jnp.float32)
   sizes, first = jnp.ones((3, n)), x[:, :2]
+  merge = jax.jit(merge_pairs, static_argnums=3, static_argnames="prefix")
   while (r := (x.shape[1] - 2) // 2) > 0:
     keys = rng.standard_normal((3, x.shape[1], 6))
     keys[:, 2::3] = keys[:, 1:2]  # no token is more like any other than some are like the second
-    x, sizes = merge_pairs(x, sizes, jnp.asarray(keys, jnp.float32), r, prefix=2)
+    x, sizes = merge(x, sizes, jnp.asarray(keys, jnp.float32), r, prefix=2)
     np.testing.assert_array_equal(x[:, :2], first)
     assert (sizes[:, :2] == 1).all()
     np.testing.assert_allclose(sizes.sum(axis=1), n)

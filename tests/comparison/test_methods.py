@@ -22,6 +22,7 @@ from asvit_jax.sparsity import complexity
 from asvit_jax.vit.layers import Block
 
 NAMES = METHODS.names
+DISTINCT = [name for name in NAMES if name not in ALIASES]  # the others are the very same objects
 FIXED = [name for name in NAMES if not METHODS[name].adaptive]
 PAPER = tiny.arch(depth=5)
 MERGING = tiny.arch(
@@ -56,6 +57,14 @@ def prepared(name, budget=0.6, **changes):
 def logits_of(arch, params, images, function):
   run = jax.jit(lambda params, images: function(vit.model(arch, params), images).logits)
   return np.asarray(run(params, images))
+
+
+@functools.cache
+def inference(name):
+  """The compiled function (params, images) -> logits of `prepared(name)`."""
+  method, arch, _, counts = prepared(name)
+  run = method.execution(counts)
+  return jax.jit(lambda params, images: run(vit.model(arch, params), images).logits)
 
 
 def by_oracle(arch, params, images, **rules):
@@ -130,10 +139,10 @@ def test_evit_keeps_one_rate_and_counts_the_fused_token_in():
   ],
 )
 def test_dropping_a_fixed_count_equals_its_definition(images, name, blocks, score):
-  method, arch, params, counts = prepared(name)
+  _, arch, params, counts = prepared(name)
   assert arch.prune_before == blocks
   assert counts[0] > counts[1] > counts[2] > 0
-  ours = logits_of(arch, params, images, method.execution(counts))
+  ours = inference(name)(params, images)
   rule = method_oracles.top_k(blocks, counts, score)
   np.testing.assert_allclose(ours, by_oracle(arch, params, images, before=rule), atol=3e-5)
 
@@ -145,8 +154,7 @@ def test_no_two_methods_that_are_compared_by_default_do_the_same(images):
   assert ALIASES == {"top_k": "drop_fixed"}
   logits = {}
   for name in DEFAULT:
-    method, arch, params, counts = prepared(name)
-    logits[name] = logits_of(arch, params, images, method.execution(counts))
+    logits[name] = np.asarray(inference(name)(prepared(name)[2], images))
   for one, other in itertools.combinations(DEFAULT, 2):
     assert np.abs(logits[one] - logits[other]).max() > 1e-3, (one, other)
 
@@ -175,7 +183,7 @@ def test_the_fixed_count_has_the_criterion_of_the_adaptive_method(images, adapti
 def test_random_tokens_are_those_of_the_seed_and_the_image(images):
   method, arch, params, counts = prepared("random")
   assert counts == prepared("top_k")[-1]
-  ours = logits_of(arch, params, images, method.execution(counts))
+  ours = np.asarray(inference("random")(params, images))
   np.testing.assert_array_equal(ours, logits_of(arch, params, images, method.execution(counts)))
   other = logits_of(arch, params, images, Random(seed=1).execution(counts))
   assert (np.abs(ours - other).max(axis=1) > 1e-3).all()
@@ -186,18 +194,19 @@ def test_random_tokens_are_those_of_the_seed_and_the_image(images):
   assert (np.asarray(number_of(jnp.asarray(changed))) != numbers).tolist() == [True] + 3 * [False]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_a_batch_mate_never_changes_an_image(images, name):
-  method, arch, params, counts = prepared(name)
-  ours = logits_of(arch, params, images, method.execution(counts))
+  _, arch, params, _ = prepared(name)
+  run = inference(name)
+  ours = run(params, images)
   batch = 3 * tiny.images(arch, len(images), seed=9)
   batch[2] = images[2]
-  outputs = logits_of(arch, params, batch, method.execution(counts))
+  outputs = run(params, batch)
   np.testing.assert_allclose(outputs[2], ours[2], atol=2e-5)
   assert np.abs(outputs[0] - ours[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   method, arch, params, _ = prepared(name)
   assert_dense_with_nothing_taken_away(method, arch, params, images)
@@ -212,10 +221,9 @@ def assert_dense_with_nothing_taken_away(method, arch, params, images):
     np.testing.assert_allclose(logits_of(arch, params, images, function), dense, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_in_training_it_predicts_as_in_inference_and_all_weights_learn(images, name):
   method, arch, params, counts = prepared(name)
-  inference = logits_of(arch, params, images, method.execution(counts))
   weights_ = vit.without_thresholds(params)
 
   @jax.jit
@@ -225,7 +233,7 @@ def test_in_training_it_predicts_as_in_inference_and_all_weights_learn(images, n
     return (logits**2).mean(), logits
 
   grads, logits = jax.jit(jax.grad(loss, has_aux=True))(weights_)
-  np.testing.assert_allclose(logits, inference, atol=5e-5)
+  np.testing.assert_allclose(logits, inference(name)(params, images), atol=5e-5)
   for leaf in jax.tree.leaves(grads):
     assert np.isfinite(leaf).all()
     assert np.abs(leaf).max() > 0

@@ -200,7 +200,8 @@ def test_images_are_shown_of_what_is_right_most_often_at_the_least_budget(
   assert (shown.name, shown.budget) == (best, 0.6)
 
 
-@pytest.mark.parametrize("name", ["merge", pytest.param("evit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["merge", "evit"])
 def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, name):
   plan = tiny.plan_of(data, total_steps=12, **{"data.crop_scale": (1.0, 1.0)})
   source = sources.open_source(plan.data, "train")

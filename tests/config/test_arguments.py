@@ -53,8 +53,11 @@ def test_other_keys_of_the_section_are_locked_and_its_types_stay():
 @pytest.mark.parametrize(
   "flags",
   [
-    ["--config.optimizer.arguments.beta=0.8", "--config.optimizer.arguments.nesterov"],
-    ["--config.optimizer.arguments=beta=0.8,nesterov=True"],
+    pytest.param(
+      ["--config.optimizer.arguments.beta=0.8", "--config.optimizer.arguments.nesterov"],
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(["--config.optimizer.arguments=beta=0.8,nesterov=True"], marks=pytest.mark.slow),
     ["--config.optimizer.arguments=", "--config.optimizer.arguments.beta=0.8"],
   ],
 )

@@ -18,8 +18,8 @@ from asvit_jax.sparsity.complexity import dense_gmacs, gmacs
 from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.gates import soft_gate
 
-PLAIN = tiny.arch(depth=4, prune_before=(1, 2, 3))
-LV = tiny.arch(depth=4, prune_before=(1, 2, 3), **tiny.LV)
+PLAIN = tiny.arch(depth=3, prune_before=(1, 2))
+LV = tiny.arch(depth=3, prune_before=(1, 2), **tiny.LV)
 IMAGES = 6
 # A network of either kind, dense or pruned; by what there is to learn from.
 CASES = {
@@ -43,7 +43,7 @@ def params_of(arch, prunes):
   params = tiny.params(arch)
   if not prunes:
     return vit.without_thresholds(params)
-  return tiny.with_thresholds(arch, params, tiny.images(arch, IMAGES), (0.7, 0.5, 0.3))
+  return tiny.with_thresholds(arch, params, tiny.images(arch, IMAGES), (0.7, 0.4))
 
 
 def target(arch):

@@ -1,5 +1,6 @@
 """The counts of a network: where they come from, what is none, how they go with the weights."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,7 +12,7 @@ import tiny
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import load
 
-ARCH = tiny.arch()
+ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3))
 IMAGES = tiny.images(ARCH, 6)
 DENSE = tiny.network(ARCH).dense
 
@@ -41,7 +42,8 @@ def test_calibration_counts_the_mean_of_each_stage(network, dial):
 
 def test_it_runs_at_its_counts_and_a_dial_at_those_of_its_first_budget(network, dial):
   for one, row in ((network, network.counts[0]), (dial, dial.counts[0])):
-    for outputs in (one(IMAGES, "fixed"), one.apply(IMAGES, "fixed")):
+    applied = jax.jit(lambda network, images: network.apply(images, "fixed"))
+    for outputs in (one(IMAGES, "fixed"), applied(one, IMAGES)):
       np.testing.assert_array_equal(outputs.kept, [row] * len(IMAGES))
   network.warm_up([2], "fixed")
   given = network.with_counts([9, 4, 1])
@@ -84,7 +86,7 @@ def test_they_are_saved_and_loaded(network, dial, tmp_path, metadata):
 def test_of_images_of_another_size_they_are_not_known(network, tmp_path, capsys):
   path = tmp_path / "w.safetensors"
   network.save(path)
-  larger = load(path, tiny.arch(image_size=48), resize=True)
+  larger = load(path, dataclasses.replace(ARCH, image_size=48), resize=True)
   assert larger.prunes
   assert larger.counts == ()
   assert load(path, image_size=48) == larger

@@ -48,10 +48,16 @@ def calibrator(network, pixels):
   return network.calibrator([{"image": pixels[i : i + 4]} for i in range(0, 48, 4)])
 
 
+def fixed_logits(network, pixels, counts):
+  """Logits where every image keeps so many patches."""
+  model = network.with_thresholds(np.zeros(network.arch.stages)).model
+  run = jax.jit(lambda images: fixed_count(model, images, counts).logits)
+  return run(network.preprocessing.normalize(pixels))
+
+
 def kl_of(network, pixels, counts):
   """KL(dense ‖ pruned) where every image keeps the same."""
-  model = network.with_thresholds(np.zeros(network.arch.stages)).model
-  ours = fixed_count(model, network.preprocessing.normalize(pixels), tuple(counts)).logits
+  ours = fixed_logits(network, pixels, tuple(counts))
   p, q = (jax.nn.log_softmax(x) for x in (network(pixels).logits, ours))
   return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
 
@@ -60,12 +66,11 @@ def kl_of(network, pixels, counts):
   "changes", [{}, {"prune_inside": True}, {"reduction": "merge"}, COST, {"count_multiple": 4}]
 )
 def test_trials_of_equal_counts_are_the_fixed_execution(pixels, changes):
-  network = tiny.network(tiny.arch(**changes)).dense
+  network = tiny.network(tiny.arch(depth=5, **changes)).dense
   trial = network.calibrator(pixels).fixed_trial((11, 6, 2), logits=True)
   assert trial.kept.tolist() == [[11, 6, 2]] * len(pixels)
   assert trial.gmacs == pytest.approx(float(network.gmacs(np.array([11, 6, 2]))))
-  model = network.with_thresholds(np.zeros(3)).model
-  expected = fixed_count(model, network.preprocessing.normalize(pixels), (11, 6, 2)).logits
+  expected = fixed_logits(network, pixels, (11, 6, 2))
   np.testing.assert_allclose(trial.logits, expected, atol=3e-5)
 
 
@@ -143,7 +148,7 @@ def test_tilts_lean_to_either_end():
 
 
 def test_schedules_begin_with_that_of_the_budget_that_the_time_leads_to(pixels, monkeypatch):
-  arch = tiny.arch(**COST)
+  arch = tiny.arch(depth=5, **COST)
   table, calibrator = paced.table(arch, BATCH), tiny.network(arch).dense.calibrator(pixels)
   solver, scheduled = solving.Solver(table, calibrator), []
   for speedup in (1.2, 1.9):
@@ -230,7 +235,7 @@ def test_speeds_that_come_to_the_same_are_refused(network, pixels, monkeypatch):
 
 def test_a_network_of_one_stage_has_one_schedule(pixels, monkeypatch):
   paced.install(monkeypatch)
-  network = tiny.network(tiny.arch(prune_before=(2,)))
+  network = tiny.network(tiny.arch(depth=5, prune_before=(2,)))
   assert isinstance(network, Network)
   (found,) = reaching.reach(network, pixels, (1.3,), BATCH)
   assert found.weights == ()

@@ -18,22 +18,29 @@ BATCH = 4
 def test_the_parts_in_a_row_are_the_dense_network(changes):
   network = tiny.network(tiny.arch(depth=5, **changes)).dense
   images = np.random.default_rng(0).integers(0, 256, (3, *network.arch.image_shape), np.uint8)
-  x = halves = table._embed(network, images)
+  x = jax.jit(table._embed)(network, images)
   sizes = Pruning.of(network.arch).first_sizes(*x.shape[:2])
   assert (sizes is not None) == (network.arch.reduction == "merge")
-  for block in network.model.blocks[:4]:
-    halves, _ = block.attended(halves, table._attend(network.arch, sizes))
-    halves = block.fed_forward(halves)
-  x = table._blocks(network, x, sizes)
+
+  @jax.jit
+  def in_halves(network, x, sizes):
+    for block in network.model.blocks[:4]:
+      x, _ = block.attended(x, table._attend(network.arch, sizes))
+      x = block.fed_forward(x)
+    return x
+
+  halves = in_halves(network, x, sizes)
+  x = jax.jit(table._blocks)(network, x, sizes)
   np.testing.assert_allclose(x, halves, atol=1e-5)
   expected = network(images, "dense").logits
-  np.testing.assert_allclose(table._last(network, x, sizes), expected, atol=1e-4)
-  np.testing.assert_allclose(running.forward_of("dense")(network, images), expected, atol=1e-4)
+  np.testing.assert_allclose(jax.jit(table._last)(network, x, sizes), expected, atol=1e-4)
+  whole = jax.jit(running.forward_of("dense"))(network, images)
+  np.testing.assert_allclose(whole, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"prune_inside": True, "reduction": "merge"}])
 def test_every_part_is_timed_at_every_width(changes, monkeypatch):
-  arch = tiny.arch(depth=3, prune_before=(1, 2), **changes)
+  arch = tiny.arch(depth=2, prune_before=(1,), image_size=16, **changes)
   image = 4 * (arch.prefix_tokens + arch.patches) * arch.hidden
   monkeypatch.setattr(grouped, "CACHED_PACKED", 2 * image)
   found = table.measure_table(tiny.network(arch).dense, BATCH, rounds=1)
@@ -62,17 +69,17 @@ def test_widths_reach_from_few_tokens_to_all():
   "changes", [{"reduction": "merge"}, {"reduction": "merge_tokens", "score": "merge_cost"}, {}]
 )
 def test_a_stage_leaves_two_thirds_of_the_patches(changes):
-  network = tiny.network(tiny.arch(**changes)).dense
+  network = tiny.network(tiny.arch(depth=5, **changes)).dense
   x = np.random.default_rng(0).standard_normal((2, 13, 24)).astype(np.float32)
-  stage = table._before_stage(network, x)
-  left, sizes = table._stage(network, stage)
+  stage = jax.jit(table._before_stage)(network, x)
+  left, sizes = jax.jit(table._stage)(network, stage)
   assert left.shape == (2, 9, 24)
   # A threshold that leaves as many makes packed's the same.
-  scores = np.asarray(Pruning.of(network.arch).scores(stage))
+  scores = np.asarray(jax.jit(Pruning.of(network.arch).scores)(stage))
   assert len(np.unique(scores[:1])) > 9
   one = jax.tree.map(lambda a: a[:1], stage)
   threshold = np.sort(scores[0])[-10:-8].mean()
-  rows = table._decide(network.with_thresholds([threshold] * 3), one)
+  rows = jax.jit(table._decide)(network.with_thresholds([threshold] * 3), one)
   np.testing.assert_allclose(rows.x, left[:1], atol=1e-5)
   if changes:
     np.testing.assert_allclose(sizes.sum(axis=1), 13, rtol=1e-5)  # the others are merged into them

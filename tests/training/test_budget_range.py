@@ -29,7 +29,7 @@ def config(folder, init_from, **changes):
 def test_a_run_draws_a_budget_each_step_and_ends_as_a_network_for_all_of_them(
   tmp_path, folder, dense_weights
 ):
-  train(config(folder, dense_weights), tmp_path / "run")
+  train(config(folder, dense_weights, **{"eval.every": 6}), tmp_path / "run")
   lines = metrics.read(tmp_path / "run", "train")
   drawn = [line["drawn_budget"] for line in lines]
   assert all(0.5 <= budget <= 0.9 for budget in drawn)

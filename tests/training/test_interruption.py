@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from asvit_jax import network
+from asvit_jax import network, vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import DivergedError, InputError
 from asvit_jax.evaluation import one_pass
@@ -34,6 +34,19 @@ def config(tmp_path, folder):
   start = tmp_path / "dense.safetensors"
   saving.save(start, tiny.params(ARCH))
   return tiny.config(folder, init_from=str(start), **{"eval.pictures": 0})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """(config, workdir) of a run that ended, for tests to copy."""
+  root = tmp_path_factory.mktemp("finished")
+  saving.save(root / "dense.safetensors", tiny.params(ARCH))
+  changes = {"init_from": str(root / "dense.safetensors"), "eval.pictures": 0}
+  config = tiny.config(tiny.write_folder(root / "images"), **changes)
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setitem(vit.VARIANTS, "tiny", tiny.TRAINED)
+    train(config, root / "run")
+  return config, root / "run"
 
 
 def trained(workdir):
@@ -163,18 +176,18 @@ def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_pa
   [damages.ALL[0], *(pytest.param(d, marks=pytest.mark.slow) for d in damages.ALL[1:])],
 )
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
-  tmp_path, config, damage, capsys
+  tmp_path, finished, damage, capsys
 ):
-  train(config, tmp_path / "whole")
+  config, whole = finished
   run = tmp_path / "run"
-  shutil.copytree(tmp_path / "whole", run)
+  shutil.copytree(whole, run)
   damage(run / "checkpoints" / "6")
   train(config, run)  # step 4 is the one before
   errors = capsys.readouterr().err
   assert "WARNING: checkpoint" in errors
   assert "6 is damaged" in errors
   assert f"resuming {run} from step 4 of 6" in errors
-  assert trained(run)[0] == trained(tmp_path / "whole")[0]
+  assert trained(run)[0] == trained(whole)[0]
   assert len(list((run / "damaged").iterdir())) == 1  # moved, not deleted
 
 
@@ -188,22 +201,19 @@ def test_every_evaluated_step_can_be_the_best(tmp_path, config):
   assert (tmp_path / "checkpoints" / str(best)).is_dir()
 
 
-def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, config):
+def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, finished):
   run = tmp_path / "run"
-  train(config, run)
+  shutil.copytree(finished[1], run)
   for step in (run / "checkpoints").iterdir():
     shutil.rmtree(step / "ema")
   with pytest.raises(InputError, match=r"no checkpoint in .* can be restored"):
     network.load(run)
 
 
-def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, config):
+def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, config, finished):
   config.update({"checkpoint_every": 1, "max_skipped_steps": 1})
-  config.total_steps = 3
-  train(config, tmp_path / "run")
-  good = trained(tmp_path / "run")[1]
+  good = trained(finished[1])[1]
   other = tmp_path / "other"
-  config.total_steps = 6
   config.optimizer.lr = 1e30  # the second step sees weights that overflow
   with pytest.raises(DivergedError, match=r"not finite for 2 steps in a row.*last good checkpoint"):
     train(config, other)

@@ -71,8 +71,14 @@ def distance(ours, theirs):
   return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("arch", ARCHS)
+CASES = [
+  *(("deit", kind) for kind in KINDS),
+  ("lvvit", "bfloat16"),
+  *(pytest.param("lvvit", kind, marks=pytest.mark.slow) for kind in ("remat", "shard_map")),
+]
+
+
+@pytest.mark.parametrize(("arch", "kind"), CASES)
 def test_it_takes_the_same_step(arch, kind):
   changes, near = KINDS[kind]
   ours, metrics = step(arch, *changes.items())
@@ -101,6 +107,7 @@ def test_remat_is_what_computes_blocks_again(again):
   assert ("remat" in str(jax.make_jaxpr(program)(*given))) == again
 
 
+@pytest.mark.slow
 def test_shard_map_takes_the_same_step_on_four_devices(tmp_path):
   """An image on each of them, against all of them on one by `pmap`."""
   script = (

@@ -19,14 +19,14 @@ from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, create_state, make_step
 from asvit_jax.vit.batch_norm import is_statistic
 
-ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3), **tiny.LV)
+ARCH = tiny.arch(depth=3, prune_before=(1, 2), **tiny.LV)
 
 
 @pytest.fixture(scope="module")
 def lvvit():
   """(params, images): thresholds prune differently in each image."""
   images = tiny.images(ARCH, 5)
-  return tiny.with_thresholds(ARCH, tiny.params(ARCH), images, (0.7, 0.5, 0.3)), images
+  return tiny.with_thresholds(ARCH, tiny.params(ARCH), images, (0.7, 0.4)), images
 
 
 def batch(images=6):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
 
 @pytest.fixture
 def config(folder, dense_weights):
-  changes = {"init_from": str(dense_weights), "budget": 0.6, "thresholds": "calibrated"}
+  changes = {"init_from": str(dense_weights), "budget": 0.6, "thresholds": "fixed"}
   changes |= {"total_steps": 4, "checkpoint_every": 100, "eval.every": 100, "eval.pictures": 0}
   return tiny.config(folder, **changes)
 

@@ -1,5 +1,6 @@
 """Optimizers: ours, those of optax, and what surrounds them all."""
 
+import dataclasses
 import math
 
 import jax
@@ -16,7 +17,7 @@ from asvit_jax.optimizers.building import OPTIMIZERS
 from asvit_jax.training.train import train
 from asvit_jax.vit import batch_norm
 
-ARCH = tiny.TRAINED
+ARCH = dataclasses.replace(tiny.TRAINED, depth=2, prune_before=(1,))
 # Those of the table, and others of optax: without weight decay, with one of all parameters, from a
 # package of its own.
 NAMES = (*OPTIMIZERS.names, "adam", "novograd", "optax.contrib:ademamix")

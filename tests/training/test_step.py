@@ -16,6 +16,7 @@ from asvit_jax.training import parallel
 from asvit_jax.training.step import Options, create_state, make_step
 
 ARCH = tiny.TRAINED
+DENSE = dataclasses.replace(ARCH.dense, depth=2)
 
 
 def differs(ours, theirs):
@@ -47,7 +48,9 @@ def run_steps(arch, params, objective, optimizer, steps, ema_decay=0.0, images=8
   return history
 
 
-@pytest.mark.parametrize(("start", "aim"), [(0.9, 0.6), (0.4, 0.7)])
+@pytest.mark.parametrize(
+  ("start", "aim"), [(0.9, 0.6), pytest.param(0.4, 0.7, marks=pytest.mark.slow)]
+)
 def test_the_budget_term_moves_gmacs_towards_its_target(start, aim):
   images = tiny.normalize(batch(48)["image"])
   shares = (0.9, 0.8, 0.7) if start > aim else (0.2, 0.15, 0.1)
@@ -74,11 +77,11 @@ def test_the_budget_term_moves_gmacs_towards_its_target(start, aim):
 
 
 def test_metrics_of_a_step_are_those_of_the_weights_before_it():
-  params = tiny.params(ARCH.dense)
-  (state, values), *_ = run_steps(ARCH.dense, params, Objective(), optax.sgd(0.1), 1)
+  params = tiny.params(DENSE)
+  (state, values), *_ = run_steps(DENSE, params, Objective(), optax.sgd(0.1), 1)
   data = batch()
   logits = np.asarray(
-    tiny.run_dense(ARCH.dense, params, tiny.normalize(data["image"])).logits, np.float64
+    tiny.run_dense(DENSE, params, tiny.normalize(data["image"])).logits, np.float64
   )
   targets = np.eye(3)[data["label"]] * 0.9 + 0.1 / 3
   likelihood = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -90,7 +93,7 @@ def test_metrics_of_a_step_are_those_of_the_weights_before_it():
 
 
 def test_a_step_whose_gradient_is_not_finite_changes_nothing_but_the_counters():
-  params = tiny.params(ARCH.dense)
+  params = tiny.params(DENSE)
   sgd = optax.sgd(0.1)
 
   def update(grads, state, params):
@@ -100,7 +103,7 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing_but_the_counters():
   bias = params["head"]["bias"].at[0].set(np.inf)
   params = params | {"head": params["head"] | {"bias": bias}}
   moving = optax.GradientTransformation(sgd.init, update)
-  history = run_steps(ARCH.dense, params, Objective(), moving, 2, ema_decay=0.5)
+  history = run_steps(DENSE, params, Objective(), moving, 2, ema_decay=0.5)
   for i, (state, values) in enumerate(history, 1):
     assert not np.isfinite(values["loss"])
     assert (int(state.step), int(state.skipped), int(values["skipped"])) == (i, i, i)
@@ -110,8 +113,8 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing_but_the_counters():
 def test_the_learning_rate_that_is_reported_is_the_one_applied_after_skipped_steps():
   """Three steps, of which the second is skipped for a bias that is not a number."""
   optimizer = optax.sgd(optax.linear_schedule(0.4, 0.0, 4))
-  params = tiny.params(ARCH.dense)
-  step = parallel.parallelize(make_step(Network(ARCH.dense, params), None, Objective(), optimizer))
+  params = tiny.params(DENSE)
+  step = parallel.parallelize(make_step(Network(DENSE, params), None, Objective(), optimizer))
   state = create_state(params, optimizer, 0.0)
   updates = []
   for scale in (1, np.nan, 1):
@@ -136,15 +139,15 @@ def test_the_step_is_compiled_once():
     traces.append(1)  # runs when the step is traced, not when it runs
     return sgd.update(*arguments)
 
-  params = tiny.params(ARCH.dense)
+  params = tiny.params(DENSE)
   counted = optax.GradientTransformation(sgd.init, update)
-  run_steps(ARCH.dense, params, Objective(), counted, 3, ema_decay=0.5)
+  run_steps(DENSE, params, Objective(), counted, 3, ema_decay=0.5)
   assert len(traces) == 1
 
 
 def test_averaged_weights_of_two_steps_by_hand():
-  params = tiny.params(ARCH.dense)
-  history = run_steps(ARCH.dense, params, Objective(), optax.sgd(0.5), 2, ema_decay=0.75)
+  params = tiny.params(DENSE)
+  history = run_steps(DENSE, params, Objective(), optax.sgd(0.5), 2, ema_decay=0.75)
   (first, _), (second, _) = history
   expected = jax.tree.map(
     lambda p0, p1, p2: 0.75 * (0.75 * p0 + 0.25 * p1) + 0.25 * p2,
