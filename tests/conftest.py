@@ -109,10 +109,12 @@ def bucket(object_store):
   return buckets.make(object_store)
 
 
-@pytest.fixture
-def tiny_variant(monkeypatch):
+@pytest.fixture(scope="module")
+def tiny_variant():
   """The smallest network that trains, as model.variant "tiny"."""
-  monkeypatch.setitem(vit.VARIANTS, "tiny", tiny.TRAINED)
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setitem(vit.VARIANTS, "tiny", tiny.TRAINED)
+    yield
 
 
 @pytest.fixture

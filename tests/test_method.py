@@ -11,7 +11,6 @@ from asvit_jax.losses import terms as loss_terms
 from asvit_jax.losses.objective import Objective
 from asvit_jax.sparsity import calibration, complexity, gates
 from asvit_jax.sparsity.attentions import softmax
-from asvit_jax.sparsity.executions import in_place
 from asvit_jax.sparsity.reductions import merge_tokens
 from asvit_jax.sparsity.scores import class_attention
 from asvit_jax.vit import model, without_thresholds
@@ -84,11 +83,11 @@ def test_the_objective(shown):
   params = tiny.with_thresholds(ARCH, tiny.params(ARCH), images, (0.7, 0.5, 0.3))
   targets = jax.nn.one_hot(jnp.arange(4) % ARCH.classes, ARCH.classes)
   other = without_thresholds(tiny.params(ARCH, seed=1))  # else the divergence would be small
-  teacher = in_place.dense(model(ARCH, other), images)
+  teacher = tiny.run_dense(ARCH, other, images)
   target = complexity.target_gmacs(ARCH, 0.5)
-  total, (terms, outputs) = Objective(target_gmacs=target)(
-    model(ARCH, params), images, targets, teacher
-  )
+  total, (terms, outputs) = jax.jit(
+    lambda params: Objective(target_gmacs=target)(model(ARCH, params), images, targets, teacher)
+  )(params)
   assert set(terms) == {"classification", "budget", "distillation", "gmacs"}
   assert terms["budget"] > 0 and terms["distillation"] > 0
   costs = complexity.gmacs(ARCH, outputs.kept)

@@ -169,7 +169,20 @@ def without_thresholds(params):
 @functools.cache
 def _abstract(arch, dtype):
   """(graphdef, parameters as shapes), without allocating."""
+  # A stem of one's own may need more of Flax's streams than parameters.
+  streams = functools.partial(nnx.Rngs, 0) if ":" in arch.stem else _OneKey
   graphdef, state = nnx.split(
-    nnx.eval_shape(lambda: VisionTransformer(arch, dtype=dtype, rngs=nnx.Rngs(0)))
+    nnx.eval_shape(lambda: VisionTransformer(arch, dtype=dtype, rngs=streams()))
   )
   return graphdef, nnx.to_pure_dict(state)
+
+
+class _OneKey:
+  """Random streams where shapes alone are asked for.
+
+  Counting the keys, as `nnx.Rngs` does, takes longer than all else of tracing a network.
+  """
+
+  def params(self):
+    """A key, always the same one."""
+    return jax.random.key(0)

@@ -28,19 +28,31 @@ def get_config():
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 
 
-@pytest.fixture
-def options(tmp_path, folder):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A directory of what all tests read and none writes."""
+  return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def folder(place):
+  """A data set."""
+  return tiny.write_folder(place / "images")
+
+
+@pytest.fixture(scope="module")
+def options(place, folder):
   """The config and the dense weights of a network, as flags."""
-  weights, config = tmp_path / "dense.safetensors", tmp_path / "recipe.py"
+  weights, config = place / "dense.safetensors", place / "recipe.py"
   Network(ARCH, tiny.params(ARCH.dense), variant="tiny").save(weights)
   config.write_text(CONFIG.format(directory=str(folder), reduction="merge"))
   return ("--config", config, "--weights", weights)
 
 
-@pytest.fixture
-def dial(options, tmp_path):
+@pytest.fixture(scope="module")
+def dial(options, place, tiny_variant, short_ladders):
   """(flags for weights that were calibrated for three budgets, the result of that)."""
-  path = tmp_path / "dial.safetensors"
+  path = place / "dial.safetensors"
   given = ("--calibrate", "0.7,0.5,0.9", "--calibrate-split", "train", "--save-weights", path)
   return (*options[:2], "--weights", path), run("evaluate", *options, *given)
 

@@ -17,16 +17,29 @@ ARCH = tiny.TRAINED
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 
 
-@pytest.fixture(autouse=True)
-def device(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def device():
   """What is timed is what is predicted."""
-  return paced.install(monkeypatch)
+  with pytest.MonkeyPatch.context() as patched:
+    yield paced.install(patched)
 
 
-@pytest.fixture
-def options(tmp_path, folder):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A directory of what all tests read and none writes."""
+  return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def folder(place):
+  """A data set."""
+  return tiny.write_folder(place / "images")
+
+
+@pytest.fixture(scope="module")
+def options(place, folder):
   """The config and the dense weights of a network, as flags."""
-  weights, config = tmp_path / "dense.safetensors", tmp_path / "recipe.py"
+  weights, config = place / "dense.safetensors", place / "recipe.py"
   Network(ARCH, tiny.params(ARCH.dense), variant="tiny").save(weights)
   config.write_text(
     '"""A recipe for the tiny network."""\n\nimport tiny\n\n\ndef get_config():\n'
@@ -35,10 +48,10 @@ def options(tmp_path, folder):
   return ("--config", config, "--weights", weights)
 
 
-@pytest.fixture
-def fast(options, tmp_path):
+@pytest.fixture(scope="module")
+def fast(options, place, device, tiny_variant, short_ladders):
   """(flags for weights that were calibrated for two speed-ups, the result of that)."""
-  path = tmp_path / "fast.safetensors"
+  path = place / "fast.safetensors"
   given = ("--calibrate-speedup", "1.4,1.7", "--speed-batch", 4, "--save-weights", path)
   result = run("evaluate", *options, *given, "--calibrate-split", "train")
   return (*options[:2], "--weights", path), result

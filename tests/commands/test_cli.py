@@ -28,7 +28,11 @@ TRAIN = ("train.py", "--config", "configs/digits.py")
       ("train.py", "--config", "configs/as_digits.py:half"),
       ("configs/as_digits.py line ", "ValueError: could not convert"),
     ),
-    ((*TRAIN, "--config.budget=1.3", "--config.init_from=x"), ("budget 1.3 is not in (0, 1]",)),
+    pytest.param(
+      (*TRAIN, "--config.budget=1.3", "--config.init_from=x"),
+      ("budget 1.3 is not in (0, 1]",),
+      marks=pytest.mark.slow,
+    ),
     ((*TRAIN, "--config.init_from=hdfs://b/w"), ("hdfs://b/w: hdfs:// is not supported",)),
   ],
   ids=[

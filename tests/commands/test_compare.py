@@ -47,6 +47,11 @@ def test_it_ends_with_a_table_a_picture_and_the_results(tmp_path, given, capsys)
     assert picture.format == "PNG"
 
 
+def slow(*values):
+  """Parameters for `make test-all`."""
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def by_cost(timer, contenders, rounds):
   """In place of `Timer.time`: as fast as the fixed counts are cheap."""
   speeds = {"dense": 1.0}
@@ -106,8 +111,8 @@ def test_speed_ups_are_timed_on_a_real_clock(tmp_path, given):
   [
     ((), {0.65, 0.5}),
     (("--config.budget=0.7",), {0.7}),
-    (("--config.budget=0.7", "--budgets", "0.8,0.6"), {0.8, 0.6}),
-    (("--config.budget=0.7", "--speedups", "1.5"), set()),
+    slow(("--config.budget=0.7", "--budgets", "0.8,0.6"), {0.8, 0.6}),
+    slow(("--config.budget=0.7", "--speedups", "1.5"), set()),
     (("--config.budget=0.7", "--speedups", "1.5", "--budgets", "0.8"), {0.8}),
   ],
 )
@@ -179,6 +184,7 @@ def test_without_training_data_methods_of_fixed_counts_still_compare(tmp_path, g
   assert "images_per_s" not in result["dense"]
 
 
+@pytest.mark.slow
 def test_a_report_is_a_page_of_the_methods_and_of_what_one_of_them_keeps(tmp_path, given):
   flags = ("--methods", "random,merge", "--budgets", "0.8,0.6", "--rounds", 0)
   report = ("--report", tmp_path / "page", "--report-images", 7)
@@ -195,6 +201,7 @@ def test_a_report_is_a_page_of_the_methods_and_of_what_one_of_them_keeps(tmp_pat
   assert len(page["gallery"]["pictures"]) == 7
 
 
+@pytest.mark.slow
 def test_methods_of_fixed_counts_alone_have_a_page_without_images(tmp_path, given):
   flags = ("--methods", "random", "--budgets", "0.6", "--rounds", 0, "--report", tmp_path / "page")
   run("compare", *given, *flags, "--out", tmp_path / "out")

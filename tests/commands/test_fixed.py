@@ -13,10 +13,16 @@ ARCH = tiny.TRAINED
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 
 
-@pytest.fixture
-def weights(tmp_path, folder):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A data set that no test changes."""
+  return tiny.write_folder(tmp_path_factory.mktemp("fixed") / "images")
+
+
+@pytest.fixture(scope="module")
+def weights(folder, tiny_variant, short_ladders):
   """Flags for weights with thresholds and no counts, as earlier versions wrote them."""
-  path = tmp_path / "w.safetensors"
+  path = folder.parent / "w.safetensors"
   network = Network(ARCH, tiny.params(ARCH.dense), variant="tiny")
   images = network.read(folder / "val")
   network.calibrate(images, 0.7).with_counts(()).save(path)

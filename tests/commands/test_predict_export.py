@@ -46,26 +46,27 @@ def write_weights(path, params):
 def test_what_export_writes_predict_reads(tmp_path, images, digits_weights):
   out = tmp_path / "digits.zip"
   source = (*CONFIG, "--weights", digits_weights[0])
-  note = answer("export.py", *source, "--format", "stablehlo", "--out", out)
+  note = run("export", *source, "--format", "stablehlo", "--out", out)
   assert (note["out"], note["format"], note["variant"]) == (str(out), "stablehlo", "digits")
   assert note["classes"] == [str(digit) for digit in range(10)]
   assert note["prune_before"] == []  # these weights prune nowhere, though the variant could
   answers = [
-    answer("predict.py", *given, *images)["predictions"] for given in (("--artifact", out), source)
+    answer("predict.py", "--artifact", out, *images)["predictions"],
+    run("predict", *source, *images)["predictions"],
   ]
   assert [answer["file"] for answer in answers[0]] == [str(path) for path in images]
   for ours, theirs in zip(*answers, strict=True):
     assert [a["class"] for a in ours["top5"]] == [a["class"] for a in theirs["top5"]]
     for a, b in zip(ours["top5"], theirs["top5"], strict=True):
       assert a["probability"] == pytest.approx(b["probability"], abs=1e-4)
-  process = call("predict.py", "--artifact", out, "--execution", "masked", images[0])
-  assert_one_error(process, "--artifact excludes other inputs")
+  with pytest.raises(InputError, match="--artifact excludes other inputs"):
+    run("predict", "--artifact", out, "--execution", "masked", images[0])
 
 
 def test_predict_draws_the_tokens_that_it_reports(tmp_path, images, digits_weights):
   picture = tmp_path / "tokens.png"
   source = (*CONFIG, "--weights", digits_weights[1])
-  results = answer("predict.py", *source, "--execution=masked", "--picture", picture, *images[:2])[
+  results = run("predict", *source, "--execution=masked", "--picture", picture, *images[:2])[
     "predictions"
   ]
   assert [len(result["kept"]) for result in results] == [3, 3]

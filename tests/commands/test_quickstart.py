@@ -18,6 +18,7 @@ def short(monkeypatch, tmp_path):
   def shortened(name, *arguments):
     config = load(name, *arguments)
     config.update({"total_steps": 3, "batch_size": 8})
+    config.model.update({"depth": 4, "prune_before": (1, 2, 3)})  # fewer to compile
     return config
 
   few = functools.partial(digits.prepare, train_images=64, val_images=16)

@@ -14,7 +14,7 @@ from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.card import card
 from asvit_jax.export.formats import FORMATS
 
-ARCH = tiny.arch(reduction="merge", dist_token=True)
+ARCH = tiny.arch(depth=4, prune_before=(1, 2, 3), reduction="merge", dist_token=True)
 NETWORK = tiny.network(ARCH, variant="tiny").with_counts((11, 6, 3))
 IMAGES = verification.sample_images(ARCH.image_size)
 

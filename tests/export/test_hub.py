@@ -97,6 +97,7 @@ def test_weights_note_and_card_are_pushed_and_load_again(tmp_path, remote, weigh
     assert line in card.splitlines(), line
 
 
+@pytest.mark.slow
 def test_a_card_of_a_network_for_rectangles_says_its_height_and_width(tmp_path, remote):
   tiny.network(tiny.arch(image_size=(16, 48)).dense).save(tmp_path / "w.safetensors")
   export(tmp_path, tmp_path / "w.safetensors", "--push-to-hub", "me/net")
@@ -105,6 +106,7 @@ def test_a_card_of_a_network_for_rectangles_says_its_height_and_width(tmp_path, 
   assert "(b, 16, 48, 3) uint8 RGB" in card
 
 
+@pytest.mark.slow
 def test_a_card_has_no_results_but_those_given(tmp_path, remote, weights):
   export(tmp_path, weights, "--push-to-hub", "me/net")
   card = (remote / "me" / "net" / "README.md").read_text()
@@ -132,6 +134,7 @@ def test_what_cannot_be_pushed_is_refused_before_anything_is_written(
   assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_what_the_hub_says_is_one_line(tmp_path, remote, weights, monkeypatch):
   monkeypatch.setattr(Api, "refuses", "whoami")
   with pytest.raises(InputError, match=r"a/b: OSError: Token is required, but none was .*login"):

@@ -46,7 +46,7 @@ def data_of(path):
   return json.loads(re.search(r'(?s)id="data">(.*?)</script>', text)[1])
 
 
-@pytest.mark.parametrize("execution", ["masked", "packed"])
+@pytest.mark.parametrize("execution", [pytest.param("masked", marks=pytest.mark.slow), "packed"])
 def test_pictures_are_what_the_network_and_its_dense_twin_make_of_them(
   config, network, source, execution, short_ladders
 ):

@@ -78,7 +78,7 @@ def test_an_impossible_budget_is_refused(batches, budget, message):
 COST = {"reduction": "merge_tokens", "score": "merge_cost", "score_exponents": (0.5, 1, 0.5, 0.5)}
 
 
-@pytest.mark.parametrize("multiple", [1, 4])
+@pytest.mark.parametrize("multiple", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_rounded_counts_meet_the_budget_as_the_network_keeps_them(multiple):
   arch = tiny.arch(prune_inside=True, count_multiple=multiple, **COST)
   images = np.random.default_rng(4).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)

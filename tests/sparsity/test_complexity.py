@@ -131,7 +131,10 @@ def test_a_budget_below_what_remains_with_everything_pruned_is_refused():
     complexity.check_budget(arch, least - 0.01)
 
 
-@pytest.mark.parametrize(("multiple", "fewest"), [(5, 4), (9, 8), (16, 15), (17, 16)])
+@pytest.mark.parametrize(
+  ("multiple", "fewest"),
+  [(5, 4), pytest.param(9, 8, marks=pytest.mark.slow), (16, 15), (17, 16)],
+)
 def test_a_budget_below_what_a_multiple_leaves_is_refused(multiple, fewest):
   arch = tiny.arch(count_multiple=multiple)
   least = float(complexity.gmacs(arch, jnp.full(3, float(fewest)))) / complexity.dense_gmacs(arch)
