@@ -33,10 +33,10 @@ def define_flags():
   flags.DEFINE_enum(
     "execution",
     None,
-    ["masked", "fixed"],
+    ["masked", "fixed", "packed"],
     "Execution of the program for any number of images. Fixed keeps the same number of tokens of "
     "every image, those of highest score, with actually fewer operations; there are then no packed "
-    "programs.",
+    "programs. Packed, for ONNX only, takes one image at a time and computes only what it keeps.",
   )
   flags.DEFINE_boolean("tokens", False, "Also return the tokens and their positions.")
   flags.DEFINE_integer("opset", None, "Version of ONNX's operators.", lower_bound=1)

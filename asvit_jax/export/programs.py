@@ -10,7 +10,7 @@ from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions import EXECUTIONS, fixed_count, in_place
+from asvit_jax.sparsity.executions import EXECUTIONS, fixed_count, in_place, pieces
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZES = (1, 32)
@@ -60,16 +60,48 @@ def program_for_any_number(network, tokens=False, execution=None):
 
 
 def execution_for_any_number(network, execution=None):
-  """The execution of `program_for_any_number`; raises InputError for an impossible one."""
+  """The execution of an artifact, for any number of images; "packed" for one image at a time.
+
+  Raises:
+    InputError: an unknown execution, or one that the network does not have.
+  """
   if execution is None:
     return "masked" if network.prunes else "dense"
-  if execution not in ("masked", "fixed"):
+  if execution not in ("masked", "fixed", "packed"):
     raise InputError(
       f"execution {shown(execution)} of an artifact: expected masked, the default of a network "
-      "that prunes, or fixed"
+      "that prunes, fixed or, for ONNX, packed"
     )
   network.check_execution(execution)
   return execution
+
+
+def pieces_for_one_image(network, tokens=False):
+  """The packed program for one image in pieces; see `sparsity.executions.pieces`.
+
+  Args:
+    network: a `Network` with thresholds that computes in float32.
+    tokens: see `programs`.
+
+  Returns:
+    List of functions, one more than there are stages. The first takes (1, s, s, 3) uint8 images,
+    the others what the one before returned and the rows of its true `keep`. The last returns the
+    dictionary of a program, see `programs`; the others `pieces.Scored`.
+  """
+  last = network.arch.stages - 1
+
+  @usual
+  def first(images):
+    return pieces.start(network.model, network.preprocessing.normalize(images))
+
+  def between(index):
+    return lambda scored, rows: pieces.go_on(network.model, index, scored, rows)
+
+  @usual
+  def final(scored, rows):
+    return _results(pieces.finish(network.model, scored, rows, tokens), tokens)
+
+  return [first, *map(between, range(last)), final]
 
 
 def output_names(tokens):
@@ -100,10 +132,13 @@ def _program(network, execution, tokens):
   def program(flat, images):
     params = jax.tree.unflatten(structure, [flat[name] for name in names])
     images = network.preprocessing.normalize(images)
-    found = execution(network.with_params(params).model, images)
-    results = {"logits": found.logits, "kept": found.kept}
-    if tokens:
-      results |= {"tokens": meaningful(found), "positions": found.positions}
-    return results
+    return _results(execution(network.with_params(params).model, images), tokens)
 
   return program
+
+
+def _results(outputs, tokens):
+  results = {"logits": outputs.logits, "kept": outputs.kept}
+  if tokens:
+    results |= {"tokens": meaningful(outputs), "positions": outputs.positions}
+  return results

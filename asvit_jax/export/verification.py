@@ -66,14 +66,15 @@ def reference(network, images, tokens=False, execution=None):
     network: a `Network`.
     images: (b, s, s, 3) uint8.
     tokens: whether to return its tokens.
-    execution: "fixed", or by default masked or dense, to which packed is equal.
+    execution: "fixed"; by default, and for packed, masked or dense, to which packed is equal.
 
   Returns:
     Dictionary of `logits` (b, classes), `kept` (b, stages), and `certain` (b,) bool, whether the
     tokens kept of an image do not depend on rounding; with `tokens` also `tokens` (b, 1 + n, d)
     and `positions` (b, 1 + n), as in `Outputs`.
   """
-  execution = execution or ("masked" if network.prunes else "dense")
+  if execution in (None, "packed"):
+    execution = "masked" if network.prunes else "dense"
   outputs = network.apply(images, execution, tokens)
   certain = jnp.ones(len(images), bool)
   if network.prunes:

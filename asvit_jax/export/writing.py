@@ -38,6 +38,8 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
       and their positions. `opset=N`: version of ONNX's operators. `execution="fixed"`: programs
       keep the network's `counts` of every image, with actually fewer operations, instead of masked
       and packed ones; the default of a network that reached its calibrated speed that way.
+      `execution="packed"`, ONNX only: one program, for one image at a time, that computes only the
+      tokens that the image keeps.
 
   Returns:
     Dictionary: the content of `NAME.json`, including the largest difference of logits found.
@@ -56,7 +58,7 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
   if network.default_execution() == "fixed" and "execution" in FORMATS[form].options:
     options.setdefault("execution", "fixed")  # the execution that reached its speed-up
   execution = execution_for_any_number(network, options.get("execution"))
-  if execution != "fixed":  # the formats' default needs no option
+  if execution not in ("fixed", "packed"):  # the formats' default needs no option
     options.pop("execution", None)
   chosen = {name: options[name] for name in ("execution",) if name in options}
   with _replacing(path, FORMATS[form]) as (artifact, note):

@@ -8,6 +8,7 @@ A format is a `base.Format`, an object with
   options: supported keywords of `write`: "tokens", whether programs also return the tokens and
     their positions; "opset", the version of the operators; "execution", the execution of the
     program for any number of images, "fixed" instead of "masked".
+  executions: the executions that this option may name.
   write(network, path, batch_sizes, **options): writes a `Network` that computes in float32 to a
     path that does not exist; `batch_sizes` are those of the packed programs. Raises OSError or
     InputError.

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import shown
 from asvit_jax.export import verification
 from asvit_jax.export.serving import Programs
 
@@ -16,6 +17,7 @@ class Format:
   needs: ClassVar[dict[str, str]] = {}
   directory: str | None = None
   options: ClassVar[tuple[str, ...]] = ()
+  executions: ClassVar[tuple[str, ...]] = ("masked", "fixed")
 
   def write(self, network, path, batch_sizes, **options):
     """Writes a `Network` to a path, see `formats`."""
@@ -35,13 +37,20 @@ class Format:
     return {}
 
   def check_options(self, options):
-    """Raises InputError if the format lacks one of the options, a dictionary."""
+    """Raises InputError if the format lacks one of the options, a dictionary, or the execution."""
     for name in options:
       if name not in self.options:
         raise InputError(
           f"the format {self.name} has no option --{name}: "
           f"{f'it takes --{self.options[0]}' if self.options else 'leave it out'}"
         )
+    execution = options.get("execution", self.executions[0])
+    if execution not in self.executions:
+      raise InputError(
+        f"execution {shown(execution)} of an artifact: expected {' or '.join(self.executions)} for "
+        f"the format {self.name}; packed is for onnx (StableHLO and SavedModel have packed "
+        "programs for each --batch beside the masked one)"
+      )
 
   def require(self, library):
     """Imports a library of `needs`; raises InputError with the install command if it is missing."""

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 from asvit_jax.export.formats.base import ProgramFormat
+from asvit_jax.export.formats.stitching import packed_model
 from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
 
 _OPSET, _LEAST_OPSET = 23, 13
@@ -17,14 +19,16 @@ _RUNTIMES = {18: "1.15.1", 20: "1.17.3", 21: "1.18.1", 22: "1.21.1", 23: "1.23.2
 
 
 class Onnx(ProgramFormat):
-  """ONNX with masked or fixed execution at any batch size; see `formats` for the interface.
+  """ONNX with masked or fixed execution at any batch size, or packed for one image; see `formats`.
 
-  The converter does not support `lax.switch` with more than two branches, which packed needs.
+  Packed execution of batches is not possible: the converter does not support `lax.switch` with more
+  than two branches.
   """
 
   name = "onnx"
   needs: ClassVar = {"jax2onnx": "jax2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}
   options: ClassVar = ("tokens", "opset", "execution")
+  executions: ClassVar = ("masked", "fixed", "packed")
   compiles = False
 
   def check_options(self, options):
@@ -42,25 +46,33 @@ class Onnx(ProgramFormat):
   def write(self, network, path, batch_sizes, tokens=False, opset=None, execution=None):
     """Writes a `Network` to a path, see `formats`."""
     del batch_sizes
-    jax2onnx, onnx = self.require("jax2onnx"), self.require("onnx")
+    onnx, opset = self.require("onnx"), opset or _OPSET
+    if execution == "packed":
+      log("the packed ONNX program takes one image: larger batches run image by image")
+      model = packed_model(network, tokens, opset)
+    else:
+      model = self._model(network, tokens, opset, execution)
+    # The converter sets the newest IR version; the opset's own minimum suits older runtimes, too.
+    needed = onnx.helper.find_min_ir_version_for(model.opset_import)
+    model.ir_version = min(model.ir_version, needed)
+    onnx.save(model, str(path))
+
+  def _model(self, network, tokens, opset, execution):
+    """The ONNX model of a program for any number of images."""
     from jax import export
 
     _, program = program_for_any_number(network, tokens, execution)
-    flat, shape, names = flat_params(network), network.arch.image_shape, output_names(tokens)
+    flat, names = flat_params(network), output_names(tokens)
 
     def forward(images):
       outputs = program(flat, images)
       return tuple(outputs[name] for name in names)
 
     batch = export.symbolic_shape("b")[0]
-    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    model = jax2onnx.to_onnx(
-      forward, [images], opset=opset or _OPSET, input_names=["images"], output_names=list(names)
+    images = jax.ShapeDtypeStruct((batch, *network.arch.image_shape), jnp.uint8)
+    return self.require("jax2onnx").to_onnx(
+      forward, [images], opset=opset, input_names=["images"], output_names=list(names)
     )
-    # The converter sets the newest IR version; the opset's own minimum suits older runtimes, too.
-    needed = onnx.helper.find_min_ir_version_for(model.opset_import)
-    model.ir_version = min(model.ir_version, needed)
-    onnx.save(model, str(path))
 
   def least_versions(self, path):
     """The oldest ONNX Runtime seen to run the file's opset, see `formats`."""
@@ -81,7 +93,8 @@ class Onnx(ProgramFormat):
       return session.run(names, {"images": images})
 
     run.shapes = {output.name: tuple(output.shape) for output in session.get_outputs()}
-    return {None: run}
+    batch = session.get_inputs()[0].shape[0]
+    return {batch if isinstance(batch, int) else None: run}
 
 
 onnx = Onnx()
