@@ -371,7 +371,9 @@ def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
   path = tmp_path / "net"
   path.mkdir()
   (path / "old").write_text("")
-  with pytest.raises(InputError, match=r"is a directory, and net\.json beside it does not describe"):
+  with pytest.raises(
+    InputError, match=r"is a directory, and net\.json beside it does not describe"
+  ):
     tiny.network(ARCH).dense.export(path, "savedmodel")  # which is somebody's
   (path / "old").unlink()
   for seed in (0, 1):
