@@ -101,12 +101,6 @@ def _check_keys(config):
       "asvit_jax.config.base()"
     )
   given, known = flatten(config), flatten(base())
-  for key in given:
-    if key not in known and not key.startswith(_OF_USERS):
-      raise InputError(
-        f"the config has a key {key}, which nothing reads: put keys of your own, for a source of "
-        "your own, into config.data"
-      )
   for key, default in known.items():
     if key not in given:
       raise InputError(
@@ -115,6 +109,12 @@ def _check_keys(config):
     if default is not None and given[key] is None:
       raise InputError(
         f"{key} None is not valid: expected a value, such as its default, {default!r}"
+      )
+  for key in given:
+    if key not in known and not key.startswith(_OF_USERS):
+      raise InputError(
+        f"the config has a key {key}, which nothing reads: put keys of your own, for a source of "
+        "your own, into config.data"
       )
 
 

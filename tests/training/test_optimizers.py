@@ -21,6 +21,9 @@ ARCH = dataclasses.replace(tiny.TRAINED, depth=2, prune_before=(1,))
 # Those of the table, and others of optax: without weight decay, with one of all parameters, from a
 # package of its own.
 NAMES = (*OPTIMIZERS.names, "adam", "novograd", "optax.contrib:ademamix")
+# Muon decays matrices alone, and leaves the kernel of the patches to its own Adam; its iterations
+# round by how they are compiled, to 1e-4.
+OF_EVERY_KERNEL = tuple(name for name in NAMES if name != "muon")
 
 
 def create(name="adamw", steps=10, **changes):
@@ -84,7 +87,7 @@ def test_one_step_moves_every_parameter_that_learns(name):
       assert not still.any(), leaf
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_EVERY_KERNEL)
 def test_weight_decay_changes_the_step_of_kernels_and_of_nothing_else(name):
   params = tiny.params(ARCH)
   grads = random_grads(params)
@@ -124,7 +127,7 @@ def test_steps_that_changed_something_are_counted_by_the_schedule_of_every_optim
   assert building.updates_done(state) is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_EVERY_KERNEL)
 def test_frozen_parameters_stay_and_thresholds_have_their_own_rate(name):
   params = tiny.params(ARCH)
   grads = random_grads(params)
@@ -227,7 +230,7 @@ def test_an_optimizer_of_your_own_is_found_and_decays_kernels_alone():
     ("adamw", "b3=0.9", r"b3 is not known to optimizer 'adamw'; it takes b1, b2, eps"),
     ("adamw", "learning_rate=0.1", r"sets learning_rate: optimizer\.lr is its key"),
     ("adamw", "name=1", r"name is not known"),
-    ("adamw", "b1='a'", r"'adamw' cannot be used here \(TypeError"),
+    ("adamw", "b1='a'", r"'adamw' cannot be used here with optimizer\.arguments .*\(TypeError"),
   ],
 )
 def test_what_cannot_work_is_one_error_before_anything_is_opened(
