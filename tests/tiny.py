@@ -152,6 +152,15 @@ def config(data_dir, **changes):
   return config
 
 
+def write_recipe(path, data_dir, **changes):
+  """Writes a file for `--config` that returns `config(data_dir, **changes)`; returns its path."""
+  path.write_text(
+    '"""A recipe for the tiny network."""\n\nimport tiny\n\n\ndef get_config():\n'
+    f'  """The config."""\n  return tiny.config({str(data_dir)!r}, **{changes!r})\n'
+  )
+  return path
+
+
 def plan(config, images=None):
   """The `Plan` of a config, which is not checked; for so many training images, if given.
 

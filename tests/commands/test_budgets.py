@@ -10,43 +10,17 @@ import tiny
 from command_lines import run
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.network import Network, load
+from asvit_jax.network import load
 
 ARCH = tiny.TRAINED
-CONFIG = '''"""A recipe for the tiny network."""
-
-import tiny
-
-
-def get_config():
-  """The config."""
-  config = tiny.config({directory!r})
-  config.model.reduction = {reduction!r}
-  return config
-'''
 
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-  """A directory of what all tests read and none writes."""
-  return tmp_path_factory.mktemp("place")
-
-
-@pytest.fixture(scope="module")
-def folder(place):
-  """A data set."""
-  return tiny.write_folder(place / "images")
-
-
-@pytest.fixture(scope="module")
-def options(place, folder):
-  """The config and the dense weights of a network, as flags."""
-  weights, config = place / "dense.safetensors", place / "recipe.py"
-  Network(ARCH, tiny.params(ARCH.dense), variant="tiny").save(weights)
-  config.write_text(CONFIG.format(directory=str(folder), reduction="merge"))
-  return ("--config", config, "--weights", weights)
+def options(dense_flags):
+  """The config and the dense weights of a network that merges, as flags."""
+  return dense_flags(**{"model.reduction": "merge"})
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +58,9 @@ def test_evaluate_takes_the_budgets_asked_for_or_the_first(dial):
   assert two["curve"][0]["share"] < first["share"] < two["curve"][1]["share"]
 
 
-def test_predict_and_export_take_one(dial, folder, tmp_path):
+def test_predict_and_export_take_one(dial, one_folder, tmp_path):
   flags, _ = dial
-  image = next(folder.glob("val/*/*"))
+  image = next(one_folder.glob("val/*/*"))
   costs = [
     run("predict", *flags, "--budget", budget, image)["predictions"][0]["gmacs"]
     for budget in (0.5, 0.9)
@@ -116,8 +90,8 @@ def test_predict_and_export_take_one(dial, folder, tmp_path):
     ("predict", ("--budget", "0.95"), r"budget 0\.95: the thresholds are for"),
   ],
 )
-def test_what_cannot_be_is_refused(dial, folder, command, flags, said):
-  images = (next(folder.glob("val/*/*")),) if command == "predict" else ()
+def test_what_cannot_be_is_refused(dial, one_folder, command, flags, said):
+  images = (next(one_folder.glob("val/*/*")),) if command == "predict" else ()
   with pytest.raises(InputError, match=said):
     run(command, *dial[0], *flags, *images)
 
@@ -143,12 +117,12 @@ def test_a_search_is_seeded_and_reported_and_its_weights_are_kept(options, tmp_p
 
 
 @pytest.mark.slow
-def test_predictions_are_held_against_the_dense_network_s(options, folder, tmp_path):
+def test_predictions_are_held_against_the_dense_network_s(options, one_folder, tmp_path):
   path, lines = tmp_path / "pruned.safetensors", tmp_path / "lines.jsonl"
   given = ("--calibrate", "0.6", "--save-weights", path, "--compare-dense", "--per-image", lines)
   result = run("evaluate", *options, *given)
   network = load(path)
-  images = network.read(folder / "val")
+  images = network.read(one_folder / "val")
   ours, dense = (jax.nn.log_softmax(n(images).logits) for n in (network, network.dense))
   kl = np.asarray((jnp.exp(dense) * (dense - ours)).sum(axis=-1))
   same = np.asarray(ours.argmax(axis=-1) == dense.argmax(axis=-1))

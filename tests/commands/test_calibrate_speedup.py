@@ -10,7 +10,7 @@ import tiny
 from command_lines import run
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.network import Network, load
+from asvit_jax.network import load
 
 ARCH = tiny.TRAINED
 
@@ -25,27 +25,9 @@ def device():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-  """A directory of what all tests read and none writes."""
-  return tmp_path_factory.mktemp("place")
-
-
-@pytest.fixture(scope="module")
-def folder(place):
-  """A data set."""
-  return tiny.write_folder(place / "images")
-
-
-@pytest.fixture(scope="module")
-def options(place, folder):
+def options(dense_flags):
   """The config and the dense weights of a network, as flags."""
-  weights, config = place / "dense.safetensors", place / "recipe.py"
-  Network(ARCH, tiny.params(ARCH.dense), variant="tiny").save(weights)
-  config.write_text(
-    '"""A recipe for the tiny network."""\n\nimport tiny\n\n\ndef get_config():\n'
-    f'  """The config."""\n  return tiny.config({str(folder)!r})\n'
-  )
-  return ("--config", config, "--weights", weights)
+  return dense_flags()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +53,7 @@ def test_evaluate_says_what_was_asked_and_reached(fast):
   json.dumps(result)
 
 
-def test_the_tools_run_the_speed_asked_for_or_the_first(fast, folder, tmp_path):
+def test_the_tools_run_the_speed_asked_for_or_the_first(fast, one_folder, tmp_path):
   flags, result = fast
   assert run("evaluate", *flags)["speedup"] == 1.4
   second = run("evaluate", *flags, "--speedup", 1.7)
@@ -79,7 +61,7 @@ def test_the_tools_run_the_speed_asked_for_or_the_first(fast, folder, tmp_path):
   assert second["share"] == pytest.approx(result["curve"][1]["share"])
   both = run("evaluate", *flags, "--speedup", "1.7,1.4")
   assert [point["speedup"] for point in both["curve"]] == [1.7, 1.4]
-  image = next(folder.glob("val/*/*"))
+  image = next(one_folder.glob("val/*/*"))
   costs = [
     run("predict", *flags, *asked, image)["predictions"][0]["gmacs"]
     for asked in ((), ("--speedup", 1.4), ("--speedup", 1.7))
@@ -108,9 +90,9 @@ def test_a_speed_that_fixed_reached_is_exported_fixed(fast, tmp_path):
   assert (note["execution"], note["counts"]) == ("fixed", [list(network.counts[1])])
 
 
-def test_benchmark_times_the_speed_asked_for(fast, folder):
+def test_benchmark_times_the_speed_asked_for(fast, one_folder):
   flags, result = fast
-  given = ("--weights", flags[-1], "--images", folder / "val", "--batch", 4, "--rounds", 1)
+  given = ("--weights", flags[-1], "--images", one_folder / "val", "--batch", 4, "--rounds", 1)
   timed = run("benchmark", *given, "--variant", "tiny", "--speedup", 1.7, "--execution", "masked")
   assert timed["budget"] == result["speedups"][1]["budget"]
 
@@ -146,8 +128,8 @@ def test_the_same_seed_finds_the_same(options, tmp_path):
     ("predict", ("--speedup", "1.4", "--budget", "0.9"), "--speedup and --budget exclude"),
   ],
 )
-def test_what_cannot_be_is_refused(fast, folder, command, flags, said):
-  images = (next(folder.glob("val/*/*")),) if command == "predict" else ()
+def test_what_cannot_be_is_refused(fast, one_folder, command, flags, said):
+  images = (next(one_folder.glob("val/*/*")),) if command == "predict" else ()
   with pytest.raises(InputError, match=said):
     run(command, *fast[0], *flags, *images)
 
@@ -162,8 +144,8 @@ def test_a_network_of_no_speed_says_so(options):
     run("evaluate", *options, "--speedup", 1.5)
 
 
-def test_benchmark_of_images_of_another_size_has_neither_their_speeds_nor_counts(fast, folder):
-  flags = (*fast[0][2:], "--images", folder / "val", "--image-size", 8, "--rounds", 1)
+def test_benchmark_of_images_of_another_size_has_neither_their_speeds_nor_counts(fast, one_folder):
+  flags = (*fast[0][2:], "--images", one_folder / "val", "--image-size", 8, "--rounds", 1)
   with pytest.raises(InputError, match=r"speed-up 1\.4: .* its images are of another size now"):
     run("benchmark", *flags, "--speedup", 1.4)
   budgets = [speed.budget for speed in load(fast[0][-1]).speedups]

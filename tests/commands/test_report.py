@@ -8,27 +8,17 @@ from command_lines import run
 
 from asvit_jax.core.errors import InputError
 
-RECIPE = '''"""A recipe for the tiny network."""
-
-import tiny
-
-
-def get_config():
-  """The config."""
-  return tiny.config({directory!r})
-'''
-
 pytestmark = pytest.mark.usefixtures("tiny_variant", "short_ladders")
 
 
 @pytest.fixture
 def options(tmp_path, folder):
-  weights, recipe = tmp_path / "weights.safetensors", tmp_path / "recipe.py"
+  weights = tmp_path / "weights.safetensors"
   params = tiny.with_thresholds(
     tiny.TRAINED, tiny.params(tiny.TRAINED), tiny.images(tiny.TRAINED, 6), (0.7, 0.5, 0.3)
   )
   tiny.network(tiny.TRAINED, variant="tiny").with_params(params).save(weights)
-  recipe.write_text(RECIPE.format(directory=str(folder)))
+  recipe = tiny.write_recipe(tmp_path / "recipe.py", folder)
   return ("--config", recipe, "--weights", weights)
 
 

@@ -95,11 +95,8 @@ def test_times_of_another_network_or_batch_are_refused(jobs, network):
 @pytest.mark.usefixtures("tiny_variant")
 def test_evaluate_calibrates_for_a_target(jobs, network, folder, tmp_path):
   network.save(tmp_path / "dense.safetensors")
-  (tmp_path / "recipe.py").write_text(
-    '"""A recipe for the tiny network."""\n\nimport tiny\n\n\ndef get_config():\n'
-    f'  """The config."""\n  return tiny.config({str(folder)!r})\n'
-  )
-  options = ("--config", tmp_path / "recipe.py", "--weights", tmp_path / "dense.safetensors")
+  recipe = tiny.write_recipe(tmp_path / "recipe.py", folder)
+  options = ("--config", recipe, "--weights", tmp_path / "dense.safetensors")
   asked = ("--calibrate-speedup", "1.4", "--speed-batch", BATCH, "--target", TARGET)
   result = run("evaluate", *options, *asked, "--calibrate-split", "train")
   (speed,) = result["speedups"]
