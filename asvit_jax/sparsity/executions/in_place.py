@@ -104,6 +104,19 @@ def before_first_stage(model, images, remat=False):
   return Stage(x, pruning.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), cache)
 
 
+def tokens_above(model, index, stage):
+  """The tokens of a `Stage` whose scores exceed the threshold of stage `index`.
+
+  Returns:
+    The keep mask (b, n), bool, and the similarity (b, n, n) that the scores used, or None.
+  """
+  pruning = Pruning.of(model.arch)
+  similarity = pruning.similarity(stage)
+  scores = pruning.scores(stage, similarity)
+  threshold, multiple = model.thresholds[index], model.arch.count_multiple
+  return keep_above(scores, stage.present, threshold, multiple), similarity
+
+
 def after_stage(model, index, stage, keep, remat=False, similarity=None):
   """Runs the blocks after stage `index`, which keeps `keep`, up to the next stage or last block.
 

@@ -21,8 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions.in_place import Outputs, before_first_stage, run_to_stage
-from asvit_jax.sparsity.gates import keep_above
+from asvit_jax.sparsity.executions.in_place import (
+  Outputs,
+  before_first_stage,
+  run_to_stage,
+  tokens_above,
+)
 from asvit_jax.sparsity.pruning import Pruning, Stage
 
 # Tokens between two widths. A smaller step leaves less padding and takes longer to compile.
@@ -187,13 +191,7 @@ def apply_stage(model, index, stage, position=None):
     The `PackedTokens`, (b, n, …).
   """
   pruning = Pruning.of(model.arch)
-  similarity = pruning.similarity(stage)
-  keep = keep_above(
-    pruning.scores(stage, similarity),
-    stage.present,
-    model.thresholds[index],
-    model.arch.count_multiple,
-  )
+  keep, similarity = tokens_above(model, index, stage)
   n = keep.shape[1]
   if position is None:
     position = jnp.broadcast_to(jnp.arange(n), keep.shape)

@@ -19,8 +19,8 @@ from asvit_jax.sparsity.executions.in_place import (
   before_first_stage,
   run_last_block,
   run_to_stage,
+  tokens_above,
 )
-from asvit_jax.sparsity.gates import keep_above
 from asvit_jax.sparsity.pruning import Pruning, Stage
 
 
@@ -114,10 +114,7 @@ def finish(model, scored, rows, tokens=False):
 
 
 def _scored(model, index, stage, position, kept):
-  pruning, arch = Pruning.of(model.arch), model.arch
-  similarity = pruning.similarity(stage)
-  scores = pruning.scores(stage, similarity)
-  keep = keep_above(scores, stage.present, model.thresholds[index], arch.count_multiple)
+  keep, similarity = tokens_above(model, index, stage)
   return Scored(keep, stage, similarity, position, kept)
 
 
