@@ -4,7 +4,6 @@ They resolve the config; the functions below them take its `Plan`.
 """
 
 from asvit_jax.config.defaults import base
-from asvit_jax.config.plan import resolve
 from asvit_jax.core import recipes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
@@ -60,6 +59,7 @@ def evaluate(network, config, source, execution=None, **options):
   Raises:
     InputError: an invalid config, or as `evaluation.accuracy.evaluate`.
   """
+  from asvit_jax.config.plan import resolve
   from asvit_jax.evaluation import accuracy
 
   plan = resolve(config, trains=False)
@@ -82,6 +82,7 @@ def draw_tokens(network, config, source, execution="masked", count=None):
   Raises:
     InputError: an invalid config, or as `report.tokens.draw_tokens`.
   """
+  from asvit_jax.config.plan import resolve
   from asvit_jax.report import tokens
 
   return tokens.draw_tokens(network, resolve(config, trains=False), source, execution, count)
