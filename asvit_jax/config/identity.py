@@ -217,7 +217,7 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
   try:
     config, content = base(), _loads(path)
     with config.data.unlocked():  # keys that a source of the user's own reads
-      config.data.update({k: v for k, v in content["data"].items() if k not in config.data})
+      config.data.update({k: v for k, v in content.get("data", {}).items() if k not in config.data})
     config.update(_BEFORE | content)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     said = on_a_line(" ".join(str(error).split()))[:500]

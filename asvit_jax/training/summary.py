@@ -79,24 +79,25 @@ def _budget_loss_unpruned(plan, network):
   return plan.loss["budget"] * (network.dense_gmacs - plan.target_gmacs)
 
 
-def describe(counted):
+def describe(counts):
   """The result of `summarize` as lines of text."""
-  n, aim = counted, ""
-  if n["gmacs_target"] is not None:
-    aim = f", aiming at {n['gmacs_target']:.4f}"
-  parts = "" if n["accumulate"] == 1 else f" in {n['accumulate']} parts"
+  aim = ""
+  if counts["gmacs_target"] is not None:
+    aim = f", aiming at {counts['gmacs_target']:.4f}"
+  parts = "" if counts["accumulate"] == 1 else f" in {counts['accumulate']} parts"
   return (
-    f"{n['variant']}: {n['parameters']:,} parameters, "
-    f"{n['gmacs_dense']:.4f} GMACs dense{aim}\n"
-    f"{n['data']}: {n['images']:,} images to train on, "
-    f"{n['eval_images']:,} to evaluate on\n"
-    f"{n['steps']:,} steps of {n['batch_size']} images: {n['batch_a_device']} on each of "
-    f"{n['devices']} {n['platform']} device(s) of {n['hosts']} host(s){parts}\n"
-    f"learning rate {n['lr_peak']:.3g} after {n['warmup_steps']:,} steps of warm-up, "
-    f"{n['lr_end']:.3g} at the end; {n['evaluations']:,} evaluations, "
-    f"{n['checkpoints']:,} checkpoints"
-    + _describe_average(n["ema_initial_share"])
-    + _describe_budget(counted)
+    f"{counts['variant']}: {counts['parameters']:,} parameters, "
+    f"{counts['gmacs_dense']:.4f} GMACs dense{aim}\n"
+    f"{counts['data']}: {counts['images']:,} images to train on, "
+    f"{counts['eval_images']:,} to evaluate on\n"
+    f"{counts['steps']:,} steps of {counts['batch_size']} images: "
+    f"{counts['batch_a_device']} on each of {counts['devices']} {counts['platform']} "
+    f"device(s) of {counts['hosts']} host(s){parts}\n"
+    f"learning rate {counts['lr_peak']:.3g} after {counts['warmup_steps']:,} steps of warm-up, "
+    f"{counts['lr_end']:.3g} at the end; {counts['evaluations']:,} evaluations, "
+    f"{counts['checkpoints']:,} checkpoints"
+    + _describe_average(counts["ema_initial_share"])
+    + _describe_budget(counts)
   )
 
 
