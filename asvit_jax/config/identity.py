@@ -14,7 +14,6 @@ from asvit_jax.core import hosts, schema, sizes, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.plain import plain
 from asvit_jax.core.printable import on_a_line
-from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.optimizers.schedule import Schedule, total_steps
 from asvit_jax.run import inputs as inputs_lib
@@ -192,8 +191,9 @@ def as_begun(plan, workdir):
   if later:
     plan = dataclasses.replace(plan, given={**plan.given, **later}, **later)
     listed = ", ".join(f"{k}={v}" for k, v in later.items())
-    if hosts.is_first():
-      log(f"{workdir} holds a run of an older version, which resumes as it began, with {listed}")
+    hosts.log_first(
+      f"{workdir} holds a run of an older version, which resumes as it began, with {listed}"
+    )
   return plan
 
 

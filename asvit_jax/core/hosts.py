@@ -164,6 +164,12 @@ def is_first():
   return jax.process_index() == 0
 
 
+def log_first(message):
+  """Logs a line of progress on the first host; the others log nothing."""
+  if is_first():
+    log(message)
+
+
 class StopSignal:
   """Records a stop signal so that the run can save and end; a second signal ends it at once.
 

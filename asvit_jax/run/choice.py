@@ -3,7 +3,6 @@
 from asvit_jax.core import hosts
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
-from asvit_jax.core.progress import log as say
 from asvit_jax.run import ranking
 
 BEST, LATEST = "best", "latest"
@@ -75,12 +74,6 @@ def choose(workdir, plan, steps, step="", weights=""):
   return number, chosen
 
 
-def log(message):
-  """Logs a line on the first host."""
-  if hosts.is_first():
-    say(message)
-
-
 def _best(workdir, found):
   if not found:
     raise InputError(
@@ -88,7 +81,7 @@ def _best(workdir, found):
       "reach its first evaluation (eval.every)"
     )
   best = ranking.best(found)
-  log(f"weights of {workdir}: {ranking.describe(best)}")
+  hosts.log_first(f"weights of {workdir}: {ranking.describe(best)}")
   return best.step, best.weights
 
 
@@ -98,4 +91,4 @@ def _say(workdir, step, chosen, at, asked):
   best = ranking.best(at) if at else None
   if best is not None and best.weights != chosen and not asked:
     line += f"; better at this step: --weights-of {best.weights} ({ranking.describe(best)})"
-  log(line)
+  hosts.log_first(line)

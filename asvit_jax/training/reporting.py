@@ -38,12 +38,6 @@ class Reporter:
       self._metrics.close()
 
 
-def log(message):
-  """Logs a line of progress on stderr, on the first host only."""
-  if hosts.is_first():
-    progress.log(message)
-
-
 def describe_step(step, steps, rate, values, target_gmacs):
   """One line of progress about a training step.
 
@@ -138,7 +132,9 @@ class Evaluator:
       result |= {} if target is None else {"target": target}
       self._reporter.write(step, kind, result)
       name = ranking.NAMES[about[kind]]
-      log(f"step {step}/{self._steps}  evaluation, {name}: {describe_evaluation(result)}")
+      hosts.log_first(
+        f"step {step}/{self._steps}  evaluation, {name}: {describe_evaluation(result)}"
+      )
     if self._network.prunes and hosts.is_first() and self._plan.eval.pictures:
       self._draw(step, self._network.with_params(weights["eval"]))
     ranks = {about[kind]: ranking.rank(r, self._plan) for kind, r in results.items()}

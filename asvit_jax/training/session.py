@@ -16,7 +16,7 @@ from asvit_jax.optimizers import building
 from asvit_jax.run import metrics, ranking
 from asvit_jax.training import parallel, summary
 from asvit_jax.training.opening import calibrated
-from asvit_jax.training.reporting import Evaluator, Reporter, describe_step, log
+from asvit_jax.training.reporting import Evaluator, Reporter, describe_step
 from asvit_jax.training.step import create_state, make_program, state_shapes
 
 
@@ -85,7 +85,7 @@ class Session:
     self.reporter = Reporter(workdir, self.start, plan, check_lock)
     self.evaluator = Evaluator(plan, workdir, self.network, opened.eval_source, self.reporter)
     counted = summary.summarize(plan, self.network, opened.source, opened.eval_source)
-    log(summary.describe(counted))
+    hosts.log_first(summary.describe(counted))
 
   def _first_state(self, opened):
     """The state to start from: that of the latest checkpoint, or a new one."""
@@ -104,7 +104,7 @@ class Session:
       return create_state(params, self.optimizer, plan.ema_decay)
     target = state_shapes(self.network.params, self.optimizer, plan.ema_decay)
     state = self.checkpoints.restore(target)
-    log(f"resuming {self.workdir} from step {int(state.step)} of {self.steps}")
+    hosts.log_first(f"resuming {self.workdir} from step {int(state.step)} of {self.steps}")
     return state
 
   def run(self):
@@ -142,7 +142,7 @@ class Session:
       self.checkpoints.wait()
     except Exception as error:
       if not failed:  # if it had failed before, this error is already ending the run
-        log(f"WARNING: {error}")
+        hosts.log_first(f"WARNING: {error}")
 
   def _results(self):
     """The last evaluation and the best step, for JSON; logs whether the budget was met."""
@@ -150,17 +150,17 @@ class Session:
     lines = metrics.read(self.workdir)
     last = [line for line in lines if line["kind"] == "eval"][-1]
     best = ranking.best([e for e in ranking.evaluations(lines, plan) if e.step in saved])
-    log(f"best: {ranking.describe(best)}; --step best takes it")
+    hosts.log_first(f"best: {ranking.describe(best)}; --step best takes it")
     results = last | {"best_step": best.step, "best_weights": best.weights}
     if self.evaluator.is_exhausted and last["step"] < self.steps:
       results["stopped_early"] = True
-      log(
+      hosts.log_first(
         f"stopped early, at step {last['step']} of {self.steps}: the last {plan.eval.patience} "
         "evaluations were no better than an earlier one (eval.patience)"
       )
     if plan.budget is None:
       return results
-    log(ranking.verdict(last, plan.budget, plan, f"--workdir {self.workdir}"))
+    hosts.log_first(ranking.verdict(last, plan.budget, plan, f"--workdir {self.workdir}"))
     met = ranking.meets(last, plan.budget, plan)
     return results | {"target": plan.budget, "budget_met": met}
 
@@ -290,7 +290,7 @@ class Session:
   def _stopped(self, step):
     self.checkpoints.wait()
     saved = f"saved step {step} of {self.steps}" if step else "there was no step to save"
-    log(f"told to stop: {saved}; run the same command to resume")
+    hosts.log_first(f"told to stop: {saved}; run the same command to resume")
     return {"workdir": str(self.workdir), "step": step, "finished": False}
 
   def _check_finite(self, step, values):
@@ -324,7 +324,7 @@ class Session:
     target = self.objective.target_gmacs
     if "drawn_budget" in values:
       target = values["drawn_budget"] * self.network.dense_gmacs
-    log(describe_step(step, self.steps, rate, values, target))
+    hosts.log_first(describe_step(step, self.steps, rate, values, target))
 
   def _learning_rates(self, step):
     """The learning rates of the parameters and the thresholds; `step` excludes skipped steps."""

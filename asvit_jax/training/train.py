@@ -2,7 +2,7 @@
 
 from asvit_jax.config import identity
 from asvit_jax.config.plan import resolve
-from asvit_jax.core import exchange
+from asvit_jax.core import exchange, hosts
 from asvit_jax.core.devices import precision
 from asvit_jax.core.errors import InputError
 from asvit_jax.data import workers
@@ -11,7 +11,6 @@ from asvit_jax.run import inputs as inputs_lib
 from asvit_jax.run import layout, lock
 from asvit_jax.training import summary
 from asvit_jax.training.opening import open_run
-from asvit_jax.training.reporting import log
 from asvit_jax.training.session import Session
 from asvit_jax.training.step import make_program
 
@@ -50,7 +49,7 @@ def train(config, workdir, dry_run=False):
     opened = open_run(plan, None if dry_run else workdir)
     inputs = _check_inputs(opened, workdir, moved)
     if extension is not None:
-      log(extension)
+      hosts.log_first(extension)
     if dry_run:
       return _describe(opened)
     try:
@@ -89,8 +88,8 @@ def _describe(opened):
   """Logs the description of a dry run, and returns its dictionary."""
   plan, network = opened.plan, opened.network
   counted = summary.summarize(plan, network, opened.source, opened.eval_source)
-  log(plan.describe())
-  log(summary.describe(counted))
+  hosts.log_first(plan.describe())
+  hosts.log_first(summary.describe(counted))
   optimizer = building.create(plan.optimizer, plan.schedule)
   program, _ = make_program(plan, network, optimizer)
   memory = summary.memory_mb(plan, program, network, optimizer)
