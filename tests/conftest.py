@@ -33,6 +33,8 @@ def _known(flag):
 
 if _known("xla_cpu_use_fusion_emitters"):  # without them a program compiles in half the time
   _FAST += " --xla_cpu_use_fusion_emitters=false"
+if _known("xla_cpu_parallel_codegen_split_count"):  # the workers have no cores to spare for parts
+  _FAST += " --xla_cpu_parallel_codegen_split_count=1"
 if not os.environ.get("OPTIMIZED") and _FAST not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAST}"
 

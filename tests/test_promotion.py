@@ -127,9 +127,8 @@ def test_calibration_is_the_same_to_the_bit():
     jax.tree.map(np.testing.assert_array_equal, run(), usual)
 
 
-@pytest.mark.parametrize(
-  "lv", [pytest.param(False, id="DeiT", marks=pytest.mark.slow), pytest.param(True, id="LV-ViT")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("lv", [False, True], ids=["DeiT", "LV-ViT"])
 def test_a_training_step_is_the_same(lv):
   arch = dataclasses.replace(SHORT, **(tiny.LV if lv else {}))
   ours = tiny.network(arch, dtype="bfloat16" if lv else "float32").with_thresholds([0.02])

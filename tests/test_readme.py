@@ -37,6 +37,7 @@ def test_the_first_example_prunes_a_network(tmp_path, monkeypatch, capsys, short
   assert capsys.readouterr().out.startswith("[[")
 
 
+@pytest.mark.slow
 def test_the_examples_for_python_run_one_after_the_other(
   tmp_path, monkeypatch, capsys, short_ladders
 ):

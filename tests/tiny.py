@@ -45,9 +45,9 @@ normalize = Preprocessing().normalize
 
 
 def arch(**changes):
-  """An `Architecture` of 16 patches, 6 blocks and three stages."""
+  """An `Architecture` of 16 patches, 5 blocks and three stages."""
   dimensions = dict(
-    width=24, heads=3, depth=6, image_size=32, patch_size=8, classes=5, prune_before=(2, 3, 4)
+    width=24, heads=3, depth=5, image_size=32, patch_size=8, classes=5, prune_before=(2, 3, 4)
   )
   return vit.Architecture(**dimensions | changes)
 

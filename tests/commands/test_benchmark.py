@@ -15,6 +15,7 @@ from asvit_jax.vit import VARIANTS
 SMALL = ("--variant", "digits", "--batch", 2, "--rounds", 1)
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_line_of_the_contract(tmp_path):
   plot = tmp_path / "speed.png"
   result = run("benchmark", *SMALL, "--budget", 0.5, "--execution", "masked", "--plot", plot)

@@ -126,6 +126,7 @@ def cases(tmp_path_factory):
   return {k: (o, said) for o, (k, (_, said)) in zip(found, lines.items(), strict=True)}
 
 
+@pytest.mark.slow
 def test_every_command_line_ends_in_one_line(cases):
   assert len(cases) > 60
   wrong = {}

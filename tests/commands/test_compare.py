@@ -26,6 +26,7 @@ def given(folder, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_table_a_picture_and_the_results(tmp_path, given, capsys):
   out = tmp_path / "out"
   result = run(
@@ -131,6 +132,7 @@ def test_a_recipe_s_argument_is_the_budget_that_is_compared_at(tmp_path, given):
   assert [row["budget"] for row in result["results"]] == [0.6]
 
 
+@pytest.mark.slow
 def test_by_default_no_method_is_measured_twice(tmp_path, given):
   result = run("compare", *given, "--out", tmp_path, "--budgets", "0.7", "--rounds", 0)
   measured = [row["method"] for row in result["results"]]

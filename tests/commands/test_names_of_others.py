@@ -52,6 +52,7 @@ def assert_plain(text):
   assert text.encode()
 
 
+@pytest.mark.slow
 def test_every_writer_takes_any_name(options, root, tmp_path, capfd):
   out = {name: tmp_path / name for name in ("image.jsonl", "class.jsonl", "page")}
   result = run(

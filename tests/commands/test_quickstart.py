@@ -28,6 +28,7 @@ def short(monkeypatch, tmp_path):
   return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_it_trains_both_networks_draws_them_and_does_nothing_twice(short, capsys):
   result = run("quickstart")
   dense, pruned = result["dense"], result["pruned"]

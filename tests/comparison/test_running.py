@@ -235,6 +235,7 @@ def test_a_loss_that_is_not_finite_ends_fine_tuning(network, data):
     finetune(first, network, plan, sources.open_source(plan.data, "train"))
 
 
+@pytest.mark.slow
 def test_fine_tuned_lines_and_speed_stand_beside_the_others(network, data, tmp_path, capsys):
   ours = comparison(network, data, tmp_path, ["merge", "random"])
   results = ours.run(finetuned=True, rounds=2, speed_batch=12)  # of ten images

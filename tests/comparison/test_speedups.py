@@ -60,6 +60,7 @@ def clock(network, data, monkeypatch):
   return clock
 
 
+@pytest.mark.slow
 def test_at_a_speed_up_every_method_takes_the_same_time(network, data, tmp_path, clock):
   """Each by its own budget, in few timings; what no budget reaches is said."""
   calibrators = []
@@ -110,6 +111,7 @@ def test_at_a_speed_up_every_method_takes_the_same_time(network, data, tmp_path,
   np.testing.assert_allclose(shown.network.params["thresholds"], merged["thresholds"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_interrupted_goes_on(network, data, tmp_path, clock, capsys):
   names, speedups = ["merge", "random"], (1.3, 1.6)
   expected = at_speedups(network, data, tmp_path / "at once", names, speedups).run(rounds=3)

@@ -8,6 +8,7 @@ from asvit_jax.evaluation import latency
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_ladders")
 def test_requests_of_any_size_compile_nothing_after_the_warm_up(monkeypatch):
   monkeypatch.setattr(latency, "SIZES", (1, 3))

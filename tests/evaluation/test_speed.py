@@ -22,6 +22,7 @@ def network(pixels):
   return tiny.network(ARCH).with_params(params)
 
 
+@pytest.mark.slow
 def test_of_all_images_those_are_timed_whose_costs_are_quantiles(network, pixels):
   kept = np.asarray(network(pixels, "masked").kept)
   ordered = np.argsort(network.gmacs(kept), kind="stable")
@@ -74,6 +75,7 @@ def test_dense_is_timed_in_turn_with_what_is_asked_for(network, pixels):
   assert results["top_k"]["gmacs"] == pytest.approx(pruned, rel=0.1)  # of sixteen patches
 
 
+@pytest.mark.slow
 def test_fixed_is_timed_at_the_counts_of_the_network_or_else_the_mean(network, pixels):
   images, kept = speed.representative(network, pixels, 4)
   own = network.with_counts((9, 5, 2))

@@ -382,6 +382,7 @@ def test_a_savedmodel_replaces_an_earlier_one(tmp_path):
   assert load_artifact(path)(np.zeros((2, 16, 16, 3), np.uint8))[0].shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_a_network_that_merges_is_exported_as_it_runs(tmp_path, short_ladders):
   arch = dataclasses.replace(ARCH, reduction="merge", score="attention_novelty")
   pixels = verification.sample_images(ARCH.image_size)

@@ -76,6 +76,7 @@ def test_verification_finds_other_counts(artifact):
   assert verification.largest_difference(NETWORK, programs, "stablehlo", "fixed") < 1e-4
 
 
+@pytest.mark.slow
 def test_masked_stays_the_default(tmp_path):
   network = dataclasses.replace(NETWORK, counts=())
   note = network.export(tmp_path / "net.zip", "stablehlo", batch_sizes=[2])

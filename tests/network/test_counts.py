@@ -40,6 +40,7 @@ def test_calibration_counts_the_mean_of_each_stage(network, dial):
   np.testing.assert_array_equal(between.counts, [expected])
 
 
+@pytest.mark.slow
 def test_it_runs_at_its_counts_and_a_dial_at_those_of_its_first_budget(network, dial):
   for one, row in ((network, network.counts[0]), (dial, dial.counts[0])):
     applied = jax.jit(lambda network, images: network.apply(images, "fixed"))

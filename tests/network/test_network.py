@@ -281,7 +281,7 @@ def test_images_are_read_as_the_network_expects_them(tmp_path):
 
 
 def test_merging_sets_stages_of_any_depth_and_keeps_calibrated_ones():
-  network = tiny.network(tiny.arch())
+  network = tiny.network(tiny.arch(depth=6))
   merging = network.dense.merging()
   assert merging.arch.reduction == "merge_tokens"
   assert merging.arch.prune_before == (1, 2, 3, 4, 5)

@@ -64,6 +64,7 @@ def of_fixed(network):
   return dataclasses.replace(one, speedups=(speed,))
 
 
+@pytest.mark.slow
 def test_what_fixed_won_runs_fixed(paced_network, pixels, tmp_path):
   network = of_fixed(paced_network)
   assert network.default_execution() == "fixed"
@@ -224,6 +225,7 @@ def test_a_network_holds_speeds_of_its_own_rows_only(paced_network, speedups):
     dataclasses.replace(paced_network, speedups=paced_network.speedups[:2])
 
 
+@pytest.mark.slow
 def test_a_speed_is_reached_on_this_device(tmp_path, monkeypatch):
   """All of it as it is: what comes out is what a speed needs, however busy this machine is."""
   monkeypatch.setenv("ASVIT_CACHE", str(tmp_path))

@@ -89,7 +89,7 @@ def test_gmacs_of_a_distilled_rectangle():
   np.testing.assert_allclose(spared, (whole - needed) / 1e9, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("depth", "stages"), [(3, (1,)), (6, (1, 2, 3, 4, 5))])
+@pytest.mark.parametrize(("depth", "stages"), [(3, (1,)), (5, (1, 2, 3, 4))])
 def test_one_stage_and_many(depth, stages):
   arch = tiny.arch(width=12, depth=depth, prune_before=stages)
   images = tiny.images(arch, 3)

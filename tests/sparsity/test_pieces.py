@@ -1,5 +1,7 @@
 """One image in pieces, as exports run it, equals masked execution."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import tiny
 from asvit_jax import vit
 from asvit_jax.sparsity.executions import pieces
 
-COUNT = 6
+COUNT = 2
 KINDS = {
   "drop": {},
   "merge": dict(reduction="merge", score="attention_novelty"),
@@ -21,12 +23,25 @@ KINDS = {
 }
 
 
-def run(model, image, tokens=False):
+def run(arch, params, image):
   """`Outputs` of one normalised image, (1, h, w, 3), the runtime's part done by NumPy."""
-  scored = pieces.start(model, image)
-  for index in range(model.arch.stages - 1):
-    scored = pieces.go_on(model, index, scored, _rows(scored))
-  return pieces.finish(model, scored, _rows(scored), tokens)
+  scored = piece(arch, "start")(params, image)
+  for index in range(arch.stages - 1):
+    scored = piece(arch, "go_on", index)(params, scored, _rows(scored))
+  return piece(arch, "finish")(params, scored, _rows(scored))
+
+
+@functools.cache
+def piece(arch, name, index=None):
+  """A piece, compiled for each number of rows, as a function of parameters and tokens."""
+
+  def program(params, *tokens):
+    model = vit.model(arch, params)
+    if name == "go_on":
+      return pieces.go_on(model, index, *tokens)
+    return pieces.start(model, *tokens) if name == "start" else pieces.finish(model, *tokens, True)
+
+  return jax.jit(program)
 
 
 def _rows(scored):
@@ -34,8 +49,10 @@ def _rows(scored):
   return jnp.asarray(rows, jnp.int32)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shares", [(0.8, 0.6, 0.4), None])
+@pytest.mark.parametrize(
+  ("kind", "shares"),
+  [(kind, (0.8, 0.6, 0.4)) for kind in KINDS] + [(kind, None) for kind in ("merge", "lv")],
+)
 def test_equals_masked(kind, shares):
   arch = tiny.arch(**KINDS[kind])
   images = tiny.images(arch, COUNT)
@@ -45,9 +62,8 @@ def test_equals_masked(kind, shares):
   else:  # no patch is left after the last stage
     params = params | {"thresholds": jnp.asarray([0.0, 0.0, 1e6], jnp.float32)}
   expected = tiny.run_masked(arch, params, images)
-  model = vit.model(arch, params)
   for i in range(COUNT):
-    found = run(model, images[i : i + 1], tokens=True)
+    found = run(arch, params, images[i : i + 1])
     np.testing.assert_array_equal(found.kept[0], expected.kept[i])
     np.testing.assert_allclose(found.logits[0], expected.logits[i], atol=2e-5)
     np.testing.assert_array_equal(found.positions[0], expected.positions[i])
@@ -58,9 +74,9 @@ def test_equals_masked(kind, shares):
 
 def test_a_piece_computes_what_is_kept_alone():
   arch = tiny.arch(reduction="merge")
-  model = vit.model(arch, tiny.params(arch))
-  scored = pieces.start(model, tiny.images(arch, 1))
+  params = tiny.params(arch) | {"thresholds": jnp.zeros(3)}
+  scored = piece(arch, "start")(params, tiny.images(arch, 1))
   rows = jnp.asarray([0, 3, 5], jnp.int32)
   scored = scored._replace(keep=jnp.isin(jnp.arange(17), rows)[None])
-  after = pieces.go_on(model, 0, scored, rows)
+  after = piece(arch, "go_on", 0)(params, scored, rows)
   assert {leaf.shape[:2] for leaf in jax.tree.leaves(after)} == {(1, 3)}  # also of `kept`, 3 stages

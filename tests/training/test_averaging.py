@@ -49,6 +49,7 @@ def finished(tmp_path, folder, tiny_variant):
   return config, tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_short_run_averages_its_own_weights_and_every_way_to_load_takes_either(
   finished, tmp_path, capsys
 ):

@@ -26,6 +26,7 @@ def config(folder, init_from, **changes):
   return tiny.config(folder, **ours | {"budget_range": (0.5, 0.9), "eval.pictures": 1} | changes)
 
 
+@pytest.mark.slow
 def test_a_run_draws_a_budget_each_step_and_ends_as_a_network_for_all_of_them(
   tmp_path, folder, dense_weights
 ):
@@ -80,6 +81,7 @@ def test_parts_of_a_batch_draw_what_the_whole_batch_draws(tmp_path, folder, dens
       assert one[key] == pytest.approx(two[key], rel=1e-4, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_budget_term_moves_the_thresholds_of_the_budgets_that_were_drawn():
   rng = np.random.default_rng(2)
   batch = {

@@ -21,6 +21,7 @@ def config(folder, **changes):
   return tiny.config(folder, **plain | changes)
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_as_if_it_had_been_as_long_from_the_start(tmp_path, folder):
   """To the bit, where the schedule is the same."""
   kept = {"optimizer.decay_steps": 2}

@@ -155,6 +155,7 @@ def test_sigterm_in_an_evaluation_saves_at_once_and_the_next_run_evaluates(
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_path, folder):
   teacher = tmp_path / "dense.safetensors"
   saving.save(teacher, tiny.params(ARCH))
@@ -210,6 +211,7 @@ def test_where_every_checkpoint_is_damaged_the_error_says_so(tmp_path, finished)
     network.load(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, config, finished):
   config.update({"checkpoint_every": 1, "max_skipped_steps": 1})
   good = trained(finished[1])[1]

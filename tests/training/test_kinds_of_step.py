@@ -73,8 +73,7 @@ def distance(ours, theirs):
 
 CASES = [
   *(("deit", kind) for kind in KINDS),
-  ("lvvit", "bfloat16"),
-  *(pytest.param("lvvit", kind, marks=pytest.mark.slow) for kind in ("remat", "shard_map")),
+  *(pytest.param("lvvit", kind, marks=pytest.mark.slow) for kind in KINDS),
 ]
 
 

@@ -106,6 +106,7 @@ def _is_adam(state):
   return isinstance(state, optax.ScaleByAdamState)
 
 
+@pytest.mark.slow
 def test_two_devices_step_as_one(lvvit, trained):
   # The budget pulls by the mean of all images; the norms and the token term are of the whole batch.
   params, _ = lvvit

@@ -45,6 +45,7 @@ def size(tree):
   return sum(x.nbytes for x in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_devices_hold_one_state_and_steps_are_reported_while_the_next_one_runs(
   tmp_path, config, monkeypatch
 ):

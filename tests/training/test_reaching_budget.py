@@ -10,6 +10,7 @@ from asvit_jax.training.train import train
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_dense_ends_at_its_budget(tmp_path, folder, dense_weights):
   """All training images a step, on which it is evaluated, too; their crops are the evaluation's."""
   changes = {

@@ -19,7 +19,6 @@ from asvit_jax.training import session
 from asvit_jax.training.train import train
 
 SLOW_TRAINING = pytest.param("training", marks=pytest.mark.slow)
-SLOW_EVALUATION = pytest.param("evaluation", marks=pytest.mark.slow)
 
 pytestmark = pytest.mark.usefixtures("tiny_variant")
 
@@ -77,7 +76,8 @@ def check_same(one, other):
   jax.tree.map(np.testing.assert_array_equal, *weights)
 
 
-@pytest.mark.parametrize("of", ["training", SLOW_EVALUATION])
+@pytest.mark.slow
+@pytest.mark.parametrize("of", ["training", "evaluation"])
 def test_a_signal_ends_a_run_whose_data_hang(tmp_path, config, monkeypatch, of):
   """As on a network disk that is gone: the read never returns."""
   train(config, tmp_path / "whole")

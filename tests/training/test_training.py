@@ -194,6 +194,7 @@ def test_a_run_and_its_exported_weights_are_the_same_start(tmp_path, folder, den
   assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_calibrated_thresholds_start_at_the_budget(tmp_path, folder, dense_weights):
   # One step on all training images, as evaluation sees them.
   config = pruned_config(
@@ -222,6 +223,7 @@ def test_a_run_of_another_optimizer_goes_on_to_the_bit(tmp_path, folder, monkeyp
   assert lines(tmp_path / "run") == lines(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_takes_from_its_weights_what_the_config_leaves_open_and_keeps_to_it(tmp_path, folder):
   file = tmp_path / "dense.safetensors"
   expected = Preprocessing(0.9, (0.5, 0.4, 0.3), (0.2, 0.2, 0.3), "bilinear")
