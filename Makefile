@@ -1,8 +1,8 @@
 # make quickstart   sets up, trains a dense and a pruned model on the embedded data, draws them
 # make test         sets up, checks style, runs the tests
-# make test-all     the tests that `make test` leaves out: many processes, much repetition, and what
-#                   needs PyTorch, TensorFlow, ONNX or an object store, which it installs (gigabytes)
-#                   in .venv-all
+# make test-all     the tests that `make test` leaves out: many processes, much repetition, what runs
+#                   with XLA's optimisations as users run it, and what needs PyTorch, TensorFlow, ONNX
+#                   or an object store, which it installs (gigabytes) in .venv-all
 # make check-targets  compiles steps, evaluation and packed inference for TPUs and GPUs that are not
 #                   here: hours on two cores; interrupted, it goes on
 
@@ -20,12 +20,11 @@ quickstart: .venv/run
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/$(PYTEST) -m "not (optimized or slow or external)"
-	OPTIMIZED=1 $(BIN)/$(PYTEST) -m "optimized and not (slow or external)"
+	$(BIN)/$(PYTEST) -m "not (slow or external)"
 
 test-all: .venv-all/dev
 	$(ALL)/$(PYTEST) -m "(slow or external) and not optimized"
-	OPTIMIZED=1 $(ALL)/$(PYTEST) -m "(slow or external) and optimized"
+	OPTIMIZED=1 $(ALL)/$(PYTEST) -m optimized
 
 check-targets: .venv-target/run
 	$(TARGET)/python -m asvit_jax.targets.check

@@ -44,6 +44,7 @@ import tiny  # noqa: E402
 from absl import flags  # noqa: E402
 
 from asvit_jax import vit  # noqa: E402
+from asvit_jax.optimizers import building  # noqa: E402
 from asvit_jax.sparsity.executions import grouped, packed  # noqa: E402
 
 
@@ -70,6 +71,22 @@ def repository():
 @pytest.fixture(scope="session", autouse=True)
 def parsed_flags():
   flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+
+
+@pytest.fixture(scope="session", autouse=True)
+def adamw_is_tried_once():
+  """Configs of hundreds of tests have the same optimizer; to try it takes longer than the rest."""
+  check, tried = building.check, set()
+
+  def check_once(options):
+    key = options.name == "adamw" and repr(options)
+    if not key or key not in tried:
+      check(options)  # raises
+      tried.add(key)
+
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(building, "check", check_once)
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ def test_a_run_is_understood(before):
   assert evaluate(network, config, source)["images"] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_a_run_goes_on_as_if_nothing_had_happened(before):
   config = tiny.config("images", **_CHANGES)

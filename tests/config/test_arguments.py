@@ -50,14 +50,12 @@ def test_other_keys_of_the_section_are_locked_and_its_types_stay():
     config.optimizer.arguments = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "flags",
   [
-    pytest.param(
-      ["--config.optimizer.arguments.beta=0.8", "--config.optimizer.arguments.nesterov"],
-      marks=pytest.mark.slow,
-    ),
-    pytest.param(["--config.optimizer.arguments=beta=0.8,nesterov=True"], marks=pytest.mark.slow),
+    ["--config.optimizer.arguments.beta=0.8", "--config.optimizer.arguments.nesterov"],
+    ["--config.optimizer.arguments=beta=0.8,nesterov=True"],
     ["--config.optimizer.arguments=", "--config.optimizer.arguments.beta=0.8"],
   ],
 )

@@ -120,7 +120,7 @@ def test_a_run_without_a_checkpoint_cannot_be_started_from(tmp_path):
 
 @pytest.mark.parametrize("prune_before", [(0, 2), (2, 2), (3, 2), (2, 6)])
 def test_stages_that_are_not_increasing_inner_blocks_are_refused(prune_before):
-  with pytest.raises(InputError, match="expected increasing blocks between 1 and 5"):
+  with pytest.raises(InputError, match="expected increasing blocks between 1 and 4"):
     tiny.arch(prune_before=prune_before)
 
 

@@ -116,7 +116,7 @@ def test_any_mixture_of_full_and_empty_images_runs_as_each_alone(pruned, reducti
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["drop", "merge"])
-@settings(MIXTURES, max_examples=200)
+@settings(MIXTURES, max_examples=60)
 @given(COUNTS, st.integers(0, 2**31))
 def test_many_mixtures_do_so(pruned, reduction, counts, seed):
   check_mixture(pruned, reduction, counts, seed)
