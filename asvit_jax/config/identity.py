@@ -273,6 +273,7 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
   """
   path = storage.path(workdir) / "config.json"
   if not path.is_file():
+    layout.check_config_is_there(workdir)
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
     config, content = base(), _loads(path)
