@@ -25,8 +25,9 @@ def define_config(
     trains: whether the config is for training, so that all parts that it names are needed.
 
   Raises:
-    InputError: the config that the keys change cannot be read.
+    InputError: the config that the keys change cannot be read, or a key is no key of a config.
   """
+  typed.check()
   typed.allow_none()
   config = _config_to_change(goes_on, trains)
   if config is None:
