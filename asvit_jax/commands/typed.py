@@ -1,5 +1,6 @@
 """Config keys typed as flags, --config.KEY=VALUE, including None; and checks for contradictions."""
 
+import itertools
 import re
 import sys
 
@@ -52,7 +53,7 @@ def check():
       for a whole section.
   """
   typed = {}
-  for argument, following in zip(sys.argv[1:], [*sys.argv[2:], None], strict=True):
+  for argument, following in itertools.zip_longest(sys.argv[1:], sys.argv[2:]):
     match = re.fullmatch(r"--?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL)
     if match is not None:
       typed[match[1]] = following if match[2] is None else match[2]
