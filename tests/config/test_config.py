@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
     ({"model.variant": "deit_x"}, r"model\.variant 'deit_x' is not known: choose from .*deit_t"),
     ({"model.image_size": 18}, r"image size 18 is not a multiple of patch size 4"),
     ({"model.image_size": "16x18"}, r"image size \(16, 18\) is not a multiple of patch size 4"),
-    ({"model.image_size": "wide"}, r"image size 'wide' is not valid: expected the side"),
+    ({"model.image_size": "wide"}, r"model\.image_size 'wide' is not valid: expected the side"),
     ({"model.patch_size": 0}, r"patch size 0"),
     ({"model.patch_size": 1, "model.stem": "conv"}, r"patch size 1 with the 'conv' stem"),
     ({"teacher_from": "w.safetensors"}, r"teacher_from without a budget"),
