@@ -9,6 +9,7 @@ import os
 from ml_collections import ConfigDict
 
 from asvit_jax.config.defaults import base
+from asvit_jax.config.keys import flatten
 from asvit_jax.core import keywords, recipes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
@@ -21,8 +22,8 @@ def recipe(name=None, **changes):
 
   Args:
     name: name of a file in `configs/`, with its argument after a colon; the defaults by default.
-    **changes: values by dotted key, as in `--config.KEY=VALUE`; or a dictionary for a section:
-      `recipe(model={"variant": "deit_t"})`.
+    **changes: values by dotted key, as in `--config.KEY=VALUE`; or a dictionary of keys for a
+      section, `recipe(model={"variant": "deit_t"})`, whose other keys stay.
 
   Returns:
     A config for `asvit_jax.train`, `open_images`, `evaluate` and `draw_tokens`.
@@ -33,10 +34,7 @@ def recipe(name=None, **changes):
   if name is not None and not isinstance(name, str):
     raise InputError(f"recipe {shown(name)}: expected a name, such as 'as_deit_s:0.65', or None")
   config = base() if name is None else recipes.load(*name.split(":", 1))
-  flat = {}
-  for key, value in changes.items():
-    nested = value if isinstance(value, dict) else {"": value}
-    flat |= {f"{key}.{inner}".rstrip("."): of for inner, of in nested.items()}
+  flat = flatten(changes)
   known = set(_keys(config))
   for key in flat:
     if key not in known and not key.startswith(("optimizer.arguments.", "criterion.arguments.")):
