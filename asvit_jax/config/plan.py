@@ -201,7 +201,9 @@ class Plan:
     Raises:
       InputError: the number of steps exceeds int32.
     """
-    steps = total_steps(self, count)
+    return self._of_steps(total_steps(self, count))
+
+  def _of_steps(self, steps):
     return dataclasses.replace(self, steps=steps, schedule=Schedule.of(self, steps))
 
   def of_network(self, arch, preprocessing, class_weights=None):
@@ -278,8 +280,8 @@ def unchecked(config):
   plan = Plan(config.to_dict(), **values, arch=arch, preprocessing=preprocessing(config.data))
   if config.budget is not None:
     plan = plan.of_network(arch, plan.preprocessing)
-  if config.total_steps is not None:
-    plan = plan.of_images(0)
+  if config.total_steps is not None:  # else the number of steps depends on the images
+    plan = plan._of_steps(config.total_steps)
   return plan
 
 

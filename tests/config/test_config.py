@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("tiny_variant")
     ({"budget": 0.0}, r"budget 0 is not in \(0, 1\]"),
     ({"budget": 0.05}, r"budget 0\.05 cannot be met"),
     ({"budget": 0.5}, r"init_from is empty"),
-    ({"batch_size": 0}, r"batch_size 0 is not valid: expected a multiple of 1"),
+    ({"batch_size": 0}, r"batch_size 0 is not valid: expected at least 1"),
     ({"eval.batch_size": 0}, r"eval\.batch_size 0 is not valid"),
     ({"epochs": 0.0}, r"epochs 0\.0 is not valid"),
     ({"epochs": None}, r"epochs None is not valid: expected a value, such as its default, 30\.0"),
