@@ -76,7 +76,7 @@ def run(main, least=0, most=0, known_keys=dict):
       said = failures.describe(error)
       if said is None:
         raise
-      _fail(said)
+      _fail(_as_typed(said))
     streams.say(result)
     if result.get("ok") is False:
       sys.exit(1)
@@ -224,6 +224,13 @@ def _as_given(key, known):
   given = (re.match(r"--?(?:no)?config\.([\w.]+)", argument) for argument in sys.argv)
   paths = [match[1] for match in given if match]
   return next((path for path in paths if path not in known and key in path.split(".")), key)
+
+
+def _as_typed(said):
+  """An error that begins with the name of a key, with the flag that set the key."""
+  key = said.split(" ", 1)[0]
+  typed = f"--config.{key}" in (argument.partition("=")[0] for argument in sys.argv)
+  return f"--config.{said}" if typed else said
 
 
 def _no_config(given, why):
