@@ -70,9 +70,9 @@ class Range:
     )
 
 
-def whole(least=0, most=MOST_STEPS, why=""):
+def whole(least=0, most=MOST_STEPS):
   """Whole numbers in [least, most]."""
-  words = f"at least {least:,} and at most {most:,}{why}"
+  words = f"at least {least:,} and at most {most:,}"
   return Range("a whole number", _is_whole, words, lambda value: least <= value <= most)
 
 
@@ -193,14 +193,14 @@ RANGES = {
   "thresholds": one_of("fixed", "calibrated"),
   "temperature": more_than(0),
   "model.variant": text(),
-  "model.num_classes": whole(1, fields.WHOLE["classes"], ": no network has 0 classes"),
+  "model.num_classes": whole(1, fields.WHOLE["classes"]),
   "model.image_size": Range(
     sizes.EXPECTED,
     _is_size,
     f"at most {fields.MOST_SIDE:,} pixels a side",
     lambda value: max(sizes.height_width(value)) <= fields.MOST_SIDE,
   ),
-  "model.patch_size": whole(1, fields.WHOLE["patch_size"], ": there is no patch size 0"),
+  "model.patch_size": whole(1, fields.WHOLE["patch_size"]),
   "model.dtype": one_of("float32", "bfloat16"),
   "model.precision": one_of(*PRECISIONS),
   "model.drop_path": between(0, 1, "[)"),
