@@ -3,8 +3,14 @@
 They resolve the config; the functions below them take its `Plan`.
 """
 
+import numbers
+import os
+
+from ml_collections import ConfigDict
+
 from asvit_jax.config.defaults import base
-from asvit_jax.core import recipes
+from asvit_jax.config.keys import flatten
+from asvit_jax.core import keywords, recipes
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import shown
@@ -16,8 +22,8 @@ def recipe(name=None, **changes):
 
   Args:
     name: name of a file in `configs/`, with its argument after a colon; the defaults by default.
-    **changes: values by dotted key, as in `--config.KEY=VALUE`; or a dictionary for a section:
-      `recipe(model={"variant": "deit_t"})`.
+    **changes: values by dotted key, as in `--config.KEY=VALUE`; or a dictionary of keys for a
+      section, `recipe(model={"variant": "deit_t"})`, whose other keys stay.
 
   Returns:
     A config for `asvit_jax.train`, `open_images`, `evaluate` and `draw_tokens`.
@@ -28,10 +34,7 @@ def recipe(name=None, **changes):
   if name is not None and not isinstance(name, str):
     raise InputError(f"recipe {shown(name)}: expected a name, such as 'as_deit_s:0.65', or None")
   config = base() if name is None else recipes.load(*name.split(":", 1))
-  flat = {}
-  for key, value in changes.items():
-    nested = value if isinstance(value, dict) else {"": value}
-    flat |= {f"{key}.{inner}".rstrip("."): of for inner, of in nested.items()}
+  flat = flatten(changes)
   known = set(_keys(config))
   for key in flat:
     if key not in known and not key.startswith(("optimizer.arguments.", "criterion.arguments.")):
@@ -57,11 +60,23 @@ def evaluate(network, config, source, execution=None, **options):
     Dictionary, see `evaluation.accuracy.evaluate`.
 
   Raises:
-    InputError: an invalid config, or as `evaluation.accuracy.evaluate`.
+    InputError: an argument of another kind, an invalid config, or as
+      `evaluation.accuracy.evaluate`.
   """
   from asvit_jax.config.plan import resolve
   from asvit_jax.evaluation import accuracy
 
+  _check_network(network)
+  _check_config(config)
+  _check_source(source)
+  ours = ("network", "plan", "source", "execution")
+  keywords.check(accuracy.evaluate, options, "evaluate", ours)
+  if not isinstance(options.get("per_image"), (str, os.PathLike, type(None))):
+    raise InputError(f"per_image {shown(options['per_image'])}: expected the path of a file")
+  if not (options.get("stopped") is None or callable(options["stopped"])):
+    raise InputError(f"stopped {shown(options['stopped'])}: expected a function, or None")
+  if execution is not None:
+    network.check_execution(execution)
   plan = resolve(config, trains=False)
   return accuracy.evaluate(network, plan, source, execution, **options)
 
@@ -80,11 +95,19 @@ def draw_tokens(network, config, source, execution="masked", count=None):
     matplotlib `Figure`.
 
   Raises:
-    InputError: an invalid config, or as `report.tokens.draw_tokens`.
+    InputError: an argument of another kind, an invalid config, or as `report.tokens.draw_tokens`.
   """
   from asvit_jax.config.plan import resolve
   from asvit_jax.report import tokens
 
+  _check_network(network)
+  _check_config(config)
+  _check_source(source)
+  if not isinstance(execution, str) or execution not in ("masked", "fixed"):
+    raise InputError(f"execution {shown(execution)} of a picture: expected 'masked' or 'fixed'")
+  network.check_execution(execution)
+  if not (count is None or isinstance(count, numbers.Integral)):
+    raise InputError(f"count {shown(count)}: expected a number of images, or None for all")
   return tokens.draw_tokens(network, resolve(config, trains=False), source, execution, count)
 
 
@@ -100,9 +123,44 @@ def open_images(config, split=None):
     dictionaries of `image` (encoded), `label` and `file`.
 
   Raises:
-    InputError: the data is missing, or does not fit the config.
+    InputError: an argument of another kind; the data is missing, or does not fit the config.
   """
+  _check_config(config)
+  if not (split is None or isinstance(split, str)):
+    raise InputError(f"split {shown(split)}: expected its name, such as 'val', or None")
   return sources.open_source(config.data, split or config.data.eval_split, allow_flat=True)
+
+
+def _check_network(network):
+  from asvit_jax.network import Network
+
+  if not isinstance(network, Network):
+    raise InputError(
+      f"network is of type {type(network).__name__}: expected a Network, such as asvit_jax.load "
+      "returns"
+    )
+
+
+def _check_config(config):
+  if not isinstance(config, ConfigDict):
+    raise InputError(
+      f"config is of type {type(config).__name__}: expected a config, such as asvit_jax.recipe "
+      "returns"
+    )
+  data = config.get("data")
+  missing = [key for key in base().data if not isinstance(data, ConfigDict) or key not in data]
+  if missing:
+    raise InputError(
+      f"the config has no key data.{missing[0]}: start from asvit_jax.recipe(), which has all keys"
+    )
+
+
+def _check_source(source):
+  if not all(hasattr(source, name) for name in ("__len__", "__getitem__", "classes")):
+    raise InputError(
+      f"source is of type {type(source).__name__}: expected labelled images, such as "
+      "asvit_jax.open_images returns"
+    )
 
 
 def _keys(config, prefix=""):

@@ -52,11 +52,11 @@ def _run(name):
 
 
 def _config_keys():
-  """The keys of every config, for errors about unknown keys."""
-  from asvit_jax.config import base
+  """{key of every config: its type and range in words}, for errors about keys and values."""
+  from asvit_jax.config import base, ranges
   from asvit_jax.config.keys import flatten
 
-  return list(flatten(base()))
+  return {key: ranges.of(key).expected for key in flatten(base())}
 
 
 def main():

@@ -8,6 +8,7 @@ from ml_collections import config_flags
 from asvit_jax.commands import kept, typed
 from asvit_jax.core import outputs
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import percent_hint
 
 
 def define_config(
@@ -25,8 +26,9 @@ def define_config(
     trains: whether the config is for training, so that all parts that it names are needed.
 
   Raises:
-    InputError: the config that the keys change cannot be read.
+    InputError: the config that the keys change cannot be read, or a key is no key of a config.
   """
+  typed.check()
   typed.allow_none()
   config = _config_to_change(goes_on, trains)
   if config is None:
@@ -201,9 +203,10 @@ def shares(name):
   except ValueError as error:
     raise InputError(
       f"--{name} {text!r}: expected shares of the dense GMACs, such as 0.65 or 0.5,0.6,0.7"
+      f"{percent_hint(text)}"
     ) from error
   for value in values:
-    check_share(value)
+    check_share(value, f"--{name}")
   if len(set(values)) < len(values):
     raise InputError(f"--{name} {text!r}: give every budget once")
   return values

@@ -31,7 +31,7 @@ def define_flags():
   flags.DEFINE_string(
     "variant", "deit_s", "The network; not needed for weights that describe themselves."
   )
-  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs.")
+  flags.DEFINE_float("budget", 0.65, "Share of the dense GMACs to run at.")
   paced.define("Speed-up to run at instead of a budget, for weights calibrated for speeds.")
   flags.DEFINE_enum(
     "reduction", None, ["drop", "merge"], "What happens to pruned tokens, as in the recipes."

@@ -29,8 +29,9 @@ def define_flags():
   flags.DEFINE_string(
     "budgets",
     None,
-    "Shares of the dense GMACs. By default the config's own budget, 0.6 for --config RECIPE:0.6, "
-    f"or {','.join(map(str, _BUDGETS))} if it has none.",
+    "Shares of the dense GMACs, comma-separated. Without it, and without --speedups, the config's "
+    "own budget, 0.6 for --config RECIPE:0.6, or "
+    f"{','.join(map(str, _BUDGETS))} if it has none.",
   )
   flags.DEFINE_string(
     "speedups",

@@ -68,7 +68,8 @@ def define_flags():
   )
   arguments.define_budget(
     "Shares of the dense GMACs to run at, comma-separated, for weights calibrated for several "
-    "budgets. By default those just calibrated, else the weights' first budget."
+    "budgets. By default those just calibrated, else the weights' first budget. The budget of "
+    "--config sets no thresholds: the result is only compared with it."
   )
   paced.define("Speed-ups to run at, comma-separated, for weights calibrated for several speeds.")
   flags.DEFINE_boolean(

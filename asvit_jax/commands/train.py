@@ -2,7 +2,8 @@
 
 python train.py --config configs/as_deit_s.py:0.65 --workdir runs/as_deit_s
 
-Any key of the config can be changed: --config.batch_size=128 --config.data.dir=/data/imagenet.
+The budget, a share of the dense GMACs, follows the name of the recipe, as_deit_s:0.65. Any key of
+the config can be changed: --config.batch_size=128 --config.data.dir=/data/imagenet.
 To resume a run, --workdir is enough; to extend it, add --config.total_steps=2000. With --dry-run
 --target=tpu:v5e:2x4, or gpu:h100, or gpu:h100:8, the run is compiled for devices that need not be
 here, and its needs are reported; neither data nor weights are needed.

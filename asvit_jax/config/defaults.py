@@ -70,8 +70,9 @@ class Section(ConfigDict):
 class Arguments(Section):
   """Keyword arguments of a replaceable part: keys of any name, whose values are Python literals.
 
-  Set them one by one, `optimizer.arguments.b1 = 0.95`, or all at once by a text,
-  "b1=0.9,b2=0.95", which removes the others.
+  To set one and keep the others: `config.optimizer.arguments.b1 = 0.95`, or a dictionary through
+  `update`. To replace all of them: assign a dictionary or a text, "b1=0.9,b2=0.95". A text always
+  replaces all of them, also through `update`.
   """
 
   def __init__(self, *args, **kwargs):

@@ -1,11 +1,13 @@
 """The identity of a run: its config, its network, its images and its teacher.
 
 The workdir keeps them as `config.json`, `network.json` and `inputs.json`. A run is resumed only
-with the same ones.
+with the same ones. `plan.json` repeats the values of `config.json`, which shows whether somebody
+has edited it.
 """
 
 import dataclasses
 import json
+from typing import Any
 
 from asvit_jax.config import base
 from asvit_jax.config import parts as config_parts
@@ -48,6 +50,9 @@ _LENGTH = ("epochs", "total_steps", "optimizer.decay_steps")
 # Values for runs of older versions, which lack these keys and behaved unlike today's default.
 _BEFORE = {"ema_warmup": False}
 
+# Sections to which users may add keys.
+_OF_USERS = ("data.", "loss.", "optimizer.arguments.", "criterion.arguments.")
+
 # Schemas of the files in a workdir. The types of a config's keys are checked by `base`.
 _NUMBER = schema.either(schema.NULL, schema.BOOLEAN, schema.number())
 _TEXT = schema.text(1 << 20)
@@ -58,11 +63,35 @@ _SECTIONS = [key for key, value in base().items() if hasattr(value, "items")]
 # A key of a section may hold keyword arguments: those of the optimizer and of the criterion.
 _KEY = schema.either(_VALUE, schema.table(others=_VALUE))
 _CONFIG = schema.table(dict.fromkeys(_SECTIONS, schema.table(others=_KEY)), others=_VALUE)
+_SIDE = schema.integer(most=2**63)
+_PLAN = schema.table(
+  {"model": schema.table({"image_size": schema.either(_SIDE, schema.array(_SIDE, 2, 2))})}
+)
+_MOST_BYTES = {"network.json": descriptions.MOST_BYTES, "plan.json": 2**28}  # class weights
 _ADVICE = "it was edited after the run wrote it"
 _READERS = {
   "config.json": lambda content, what: schema.loads(content, _CONFIG, what, _ADVICE),
   "network.json": descriptions.loads,
+  "plan.json": lambda content, what: schema.loads(
+    content, _PLAN, what, most_bytes=_MOST_BYTES["plan.json"]
+  ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Before:
+  """The run that a workdir holds, as it was written last, before a plan begins or resumes it.
+
+  Attributes:
+    config: its config; None if the workdir holds no run.
+    images: number of its training images; None if unknown, as for runs of older versions.
+    moved: the keys of `inputs.PLACES` that the plan changes; `inputs.check` then checks that they
+      lead to the same weights.
+  """
+
+  config: Any = None
+  images: int | None = None
+  moved: tuple[str, ...] = ()
 
 
 def save(plan, workdir, description=None):
@@ -94,7 +123,7 @@ def save_run(plan, description, inputs, workdir):
   """Writes the identity of a run before its first step; only the first host writes.
 
   Args:
-    plan: a `Plan`, complete. It is written to `plan.json` for people; no program reads the file.
+    plan: a `Plan`, complete, which is written to `plan.json`.
     description: `Network.describe()`.
     inputs: result of `run.inputs.describe`.
     workdir: directory of the run.
@@ -112,41 +141,70 @@ def save_run(plan, description, inputs, workdir):
 def check_config(plan, workdir):
   """Raises InputError if a workdir holds a run with another config, or cannot be written.
 
+  The config of a run is the one that it wrote: edits of its config.json are changes, too.
+
   Returns:
-    The keys of `inputs.PLACES` that differ from those of the run; `inputs.check` then checks that
-    they lead to the same weights.
+    The `Before` of the workdir.
   """
-  moved = []
   if storage.in_bucket(workdir) and not str(workdir).startswith("gs://"):
     raise InputError(
       f"workdir {workdir}: Orbax writes checkpoints only to disks and to gs://: give one of these, "
       "or mount the store as a disk"
     )
-  if layout.is_run(workdir):
-    found = load(workdir, config_parts.own(plan.given))
-    before, now = (_with_defaults(flatten(c)) for c in (found, plan.given))
-    keys = dict.fromkeys([*now, *before])
-    changed = [k for k in keys if now.get(k) != before.get(k) and k not in _FREE]
-    # Runs of older versions have no inputs.json, so their number of steps is unknown.
-    inputs = inputs_lib.read(workdir)
-    length = () if inputs is None else _LENGTH
-    moved = [k for k in changed if k in inputs_lib.PLACES]
-    if moved and not inputs_lib.know_weights(plan.budget, workdir, inputs):
-      moved = []
-    others = [k for k in changed if k not in (*length, *moved)]
-    if others:
-      listed = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in others)
-      raise InputError(
-        f"{workdir} holds a run of another config ({listed}): use another --workdir; to start "
-        f"there from the weights of this run, add --config.init_from={workdir}"
-      )
-    if len(changed) > len(moved):
-      _check_no_shorter(plan, found, inputs["images"], workdir)
-    if inputs is not None:
-      places = {"init_from": plan.init_from, "teacher_from": plan.teacher_from}
-      inputs_lib.check_places(places, workdir)
+  before = _check_same(plan, workdir) if layout.is_run(workdir) else Before()
   layout.check(workdir)
-  return moved
+  return before
+
+
+def _check_same(plan, workdir):
+  """Checks a plan against the run that a workdir holds; returns its `Before`."""
+  found = load(workdir, config_parts.own(plan.given))
+  edited, now = _comparable(flatten(found)), _comparable(flatten(plan.given))
+  before = _comparable(_as_written(flatten(found), workdir))
+  changed = [k for k in {**now, **before} if now.get(k) != before.get(k) and k not in _FREE]
+  # Runs of older versions have no inputs.json, so their number of steps is unknown.
+  inputs = inputs_lib.read(workdir)
+  length = () if inputs is None else _LENGTH
+  moved = [k for k in changed if k in inputs_lib.PLACES]
+  if moved and not inputs_lib.know_weights(plan.budget, workdir, inputs):
+    moved = []
+  others = [k for k in changed if k not in (*length, *moved)]
+  if others:
+    listed = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in others)
+    if all(now.get(k) == edited.get(k) for k in others):
+      raise InputError(
+        f"{storage.path(workdir) / 'config.json'} was edited after the run wrote it ({listed}): "
+        "restore the values that were, which plan.json has, or give the new ones with another "
+        "--workdir"
+      )
+    raise InputError(
+      f"{workdir} holds a run of another config ({listed}): use another --workdir; to start "
+      f"there from the weights of this run, add --config.init_from={workdir}"
+    )
+  found.update_from_flattened_dict({k: before[k] for k in _LENGTH})  # others may not differ
+  images = None if inputs is None else inputs["images"]
+  if len(changed) > len(moved):
+    _check_no_shorter(plan, found, images, workdir)
+  if inputs is not None:
+    places = {"init_from": plan.init_from, "teacher_from": plan.teacher_from}
+    inputs_lib.check_places(places, workdir)
+  return Before(found, images, tuple(moved))
+
+
+def _as_written(flat, workdir):
+  """{dotted key: value} of a run's config: those of its plan.json, else those of its config.json.
+
+  Args:
+    flat: {dotted key: value} of its config.json.
+    workdir: directory of the run.
+  """
+  plan = _read(workdir, "plan.json")
+  if plan is None:  # a run of an older version, or one that was killed before its first step
+    return flat
+  saved = {k.replace("data.others.", "data."): v for k, v in flatten(plan).items()}
+  known = flatten(base())
+  users = {k: v for k, v in saved.items() if k not in known and k.startswith(_OF_USERS)}
+  return {k: saved.get(k, v) for k, v in flat.items() if k in known} | users
 
 
 def _check_no_shorter(plan, found, images, workdir):
@@ -159,17 +217,19 @@ def _check_no_shorter(plan, found, images, workdir):
     )
 
 
-def describe_extension(plan, workdir):
-  """One line about how a plan extends the run in a workdir; None if it does not."""
-  if not layout.is_run(workdir):
+def describe_extension(plan, before):
+  """One line about how a plan extends a run; None if it does not.
+
+  Args:
+    plan: a `Plan`.
+    before: result of `check_config`.
+  """
+  if before.images is None:
     return None
-  before, inputs = load(workdir, config_parts.own(plan.given)), inputs_lib.read(workdir)
-  if inputs is None:  # a run of an older version
-    return None
-  was, now = (total_steps(c, inputs["images"]) for c in (before, plan))
+  was, now = (total_steps(c, before.images) for c in (before.config, plan))
   if was == now:
     return None
-  rates = [Schedule.of(before, was)(was), Schedule.of(plan, now)(was)]
+  rates = [Schedule.of(before.config, was)(was), Schedule.of(plan, now)(was)]
   old, new = (f"{float(rate):.3g}" for rate in rates)
   return (
     f"extended from {was:,} to {now:,} steps: the learning rate of step {was:,} was {old}, and is "
@@ -213,6 +273,7 @@ def load(workdir, parts=(), needed=config_parts.TRAINING):
   """
   path = storage.path(workdir) / "config.json"
   if not path.is_file():
+    layout.check_config_is_there(workdir)
     raise InputError(f"{workdir} is not a workdir of train.py: it has no config.json")
   try:
     config, content = base(), _loads(path)
@@ -259,7 +320,7 @@ def _first_other(was, now):
   return f"{label} was {was[label]!r}, is {now[label]!r}"
 
 
-def _with_defaults(flat):
+def _comparable(flat):
   """{dotted key: value} in a form in which configs can be compared.
 
   An image size has several forms; and older versions always set `data.crop_ratio`, which now may be
@@ -282,8 +343,8 @@ def _read(workdir, name):
 
 
 def _loads(path):
-  most = descriptions.MOST_BYTES if path.name == "network.json" else schema.MOST_BYTES
-  return _READERS[path.name](storage.read(path, most), "its content")
+  content = storage.read(path, _MOST_BYTES.get(path.name, schema.MOST_BYTES))
+  return _READERS[path.name](content, "its content")
 
 
 def _json(content):

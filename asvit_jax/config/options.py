@@ -2,7 +2,7 @@
 
 from asvit_jax.config.model import Model, architecture
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.nearest import hint
+from asvit_jax.core.nearest import hint, percent_hint
 from asvit_jax.core.printable import shown
 
 
@@ -30,7 +30,7 @@ def apply(config, argument):
   except ValueError as error:
     raise InputError(
       f"argument {shown(argument)}: expected a share of the dense GMACs such as 0.65, or dense"
-      f"{hint(budget, ['dense'])}"
+      f"{hint(budget, ['dense']) or percent_hint(budget)}"
     ) from error
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from asvit_jax.config import rules
 from asvit_jax.config.model import Model, architecture, preprocessing
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import hint
 from asvit_jax.core.plain import plain
 from asvit_jax.core.printable import shown
 from asvit_jax.data.mixing import Mixing
@@ -163,14 +164,36 @@ class Plan:
     return self.budget is not None
 
   def replace(self, **changes):
-    """A copy with other values, by field or by dotted key: `**{"eval.batch_size": 8}`."""
-    sections = {}
-    for key in [key for key in changes if "." in key]:
-      section, _, field = key.partition(".")
-      sections.setdefault(section, {})[field] = changes.pop(key)
-    for section, fields in sections.items():
-      changes[section] = dataclasses.replace(getattr(self, section), **fields)
-    return dataclasses.replace(self, **changes)
+    """A copy with other values, by field or by dotted key: `**{"eval.batch_size": 8}`.
+
+    Raises:
+      InputError: an unknown key.
+    """
+    fields, sections = {}, {}
+    known = self._keys()
+    for key, value in changes.items():
+      if key not in known:
+        raise InputError(f"a plan has no value {shown(key)}{hint(key, known)}")
+      section, _, field = key.rpartition(".")
+      (sections.setdefault(section, {}) if section else fields)[field] = value
+    for section, of in sections.items():
+      before = fields.get(section, getattr(self, section))
+      if isinstance(before, Mapping):
+        fields[section] = {**before, **of}
+      else:
+        fields[section] = dataclasses.replace(before, **of)
+    return dataclasses.replace(self, **fields)
+
+  def _keys(self):
+    """The names of all values: of the fields, and `section.field` of those in sections."""
+    keys = []
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      inner = vars(value) if dataclasses.is_dataclass(value) else value
+      keys += [field.name]
+      if isinstance(inner, Mapping) and field.name != "given":
+        keys += [f"{field.name}.{name}" for name in inner]
+    return keys
 
   def of_images(self, count):
     """A copy with `steps` and `schedule` for a number of training images.
@@ -178,7 +201,9 @@ class Plan:
     Raises:
       InputError: the number of steps exceeds int32.
     """
-    steps = total_steps(self, count)
+    return self._of_steps(total_steps(self, count))
+
+  def _of_steps(self, steps):
     return dataclasses.replace(self, steps=steps, schedule=Schedule.of(self, steps))
 
   def of_network(self, arch, preprocessing, class_weights=None):
@@ -255,8 +280,8 @@ def unchecked(config):
   plan = Plan(config.to_dict(), **values, arch=arch, preprocessing=preprocessing(config.data))
   if config.budget is not None:
     plan = plan.of_network(arch, plan.preprocessing)
-  if config.total_steps is not None:
-    plan = plan.of_images(0)
+  if config.total_steps is not None:  # else the number of steps depends on the images
+    plan = plan._of_steps(config.total_steps)
   return plan
 
 

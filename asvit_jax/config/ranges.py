@@ -70,9 +70,9 @@ class Range:
     )
 
 
-def whole(least=0, most=MOST_STEPS, why=""):
+def whole(least=0, most=MOST_STEPS):
   """Whole numbers in [least, most]."""
-  words = f"at least {least:,} and at most {most:,}{why}"
+  words = f"at least {least:,} and at most {most:,}"
   return Range("a whole number", _is_whole, words, lambda value: least <= value <= most)
 
 
@@ -141,8 +141,11 @@ def _is_real(value):
 
 
 def _is_size(value):
-  # `height_width` raises an InputError with a more precise message.
-  return max(sizes.height_width(value)) <= fields.MOST_SIDE
+  try:
+    sizes.height_width(value)
+  except InputError:
+    return False
+  return True
 
 
 def _is_share(value):
@@ -158,16 +161,19 @@ def _is_pattern(value):
   return "\0" not in value
 
 
+def _are_shares(values):
+  for value in values:
+    check_share(value, "budget_range")  # raises an InputError with a more precise message
+  return _increase(values) and values[0] < values[1]
+
+
 def _increase(values):
   return len(values) == 2 and 0 < values[0] <= values[1] <= 1
 
 
 _switch = Range("True or False", lambda value: isinstance(value, (bool, np.bool_)))
 _step_count = whole(1)
-# `rules` checks the lower bound, which depends on the number of devices.
-_batch = Range(
-  "a whole number", _is_whole, f"at most {_MOST_BATCH:,}", lambda value: value <= _MOST_BATCH
-)
+_batch = whole(1, _MOST_BATCH)
 
 RANGES = {
   "seed": whole(0, 2**63 - 1),
@@ -181,20 +187,20 @@ RANGES = {
   "budget": real("in (0, 1]", _is_share).or_none(),
   "budget_range": numbers_(
     "two increasing shares of the dense GMACs around budget, in (0, 1]",
-    lambda v: _increase(v) and v[0] < v[1],
+    _are_shares,
   ).or_none(),
   "budget_tolerance": at_least(0),
   "thresholds": one_of("fixed", "calibrated"),
   "temperature": more_than(0),
   "model.variant": text(),
-  "model.num_classes": whole(1, fields.WHOLE["classes"], ": no network has 0 classes"),
+  "model.num_classes": whole(1, fields.WHOLE["classes"]),
   "model.image_size": Range(
-    "a number of pixels or two",
-    lambda v: True,
-    f"at most {fields.MOST_SIDE:,} pixels a side",
+    sizes.EXPECTED,
     _is_size,
+    f"at most {fields.MOST_SIDE:,} pixels a side",
+    lambda value: max(sizes.height_width(value)) <= fields.MOST_SIDE,
   ),
-  "model.patch_size": whole(1, fields.WHOLE["patch_size"], ": there is no patch size 0"),
+  "model.patch_size": whole(1, fields.WHOLE["patch_size"]),
   "model.dtype": one_of("float32", "bfloat16"),
   "model.precision": one_of(*PRECISIONS),
   "model.drop_path": between(0, 1, "[)"),

@@ -170,11 +170,11 @@ def _expect(config, *expectations):
 
 
 def _holds_the_budget(config):
-  expected = f"two increasing shares of the dense GMACs around budget, {config.budget}, or None"
-  ends = config.budget_range
-  if ends is None:
-    return True, expected
-  return config.budget is not None and ends[0] <= config.budget <= ends[1], expected
+  ends, budget = config.budget_range, config.budget
+  if ends is not None and budget is None:
+    return False, "a budget in it, at which evaluations run: set budget, too"
+  expected = f"two increasing shares of the dense GMACs around budget, {budget}, or None"
+  return ends is None or ends[0] <= budget <= ends[1], expected
 
 
 def _stays_in_view(config):
@@ -222,5 +222,4 @@ def _ends_soon(pattern, arch):
 
 def _divides_over_devices(batch_size):
   devices = jax.device_count()
-  fits = batch_size >= 1 and batch_size % devices == 0
-  return fits, f"a multiple of {devices}, the number of devices"
+  return batch_size % devices == 0, f"a multiple of {devices}, the number of devices"

@@ -19,7 +19,7 @@ from asvit_jax.core import (
   terminal,
 )
 from asvit_jax.core.errors import InputError
-from asvit_jax.core.nearest import hint
+from asvit_jax.core.nearest import hint, percent_hint
 from asvit_jax.core.printable import error_line
 from asvit_jax.core.progress import log
 
@@ -27,9 +27,14 @@ from asvit_jax.core.progress import log
 _INPUTS = ("workdir", "weights", "artifact", "images", "results")
 _EXPECTED = "expected a config such as asvit_jax.config.base() returns"
 _LONG = 1000  # characters of a library's message
+# {start of a message of Python about a text: ours}.
+_PARSERS = {
+  "could not convert string to float": "expected a number",
+  "invalid literal for int()": "expected a whole number",
+}
 
 
-def run(main, least=0, most=0, known_keys=list):
+def run(main, least=0, most=0, known_keys=dict):
   """Runs a command: parses the flags, calls `main`, prints its result as the last line of stdout.
 
   Exit status: 2, with one line on stderr, for errors that the user can fix (see `failures`); 1 for
@@ -42,7 +47,8 @@ def run(main, least=0, most=0, known_keys=list):
       accepts.
     least: smallest number of positional arguments.
     most: largest number of positional arguments; None for any.
-    known_keys: function that returns the dotted keys of configs, for errors about unknown keys.
+    known_keys: function that returns {dotted key of configs: its type and range in words}, for
+      errors about keys and values.
   """
 
   def parse(argv):
@@ -70,7 +76,7 @@ def run(main, least=0, most=0, known_keys=list):
       said = failures.describe(error)
       if said is None:
         raise
-      _fail(said)
+      _fail(_as_typed(said))
     streams.say(result)
     if result.get("ok") is False:
       sys.exit(1)
@@ -88,7 +94,7 @@ def run(main, least=0, most=0, known_keys=list):
 
 
 @contextlib.contextmanager
-def parsing(known_keys=list):
+def parsing(known_keys=dict):
   """Ends the process as `run` does if parsing the command line fails; `known_keys` as for `run`."""
   try:
     yield
@@ -156,6 +162,11 @@ def _said(error, known_keys):
   text = str(error if isinstance(error, OSError) or not error.args else error.args[0])
   # ml_collections passes on its own message in quoted form.
   text = text.replace("\\n", "\n").replace("\\'", "'").strip()
+  if isinstance(error, flags.UnrecognizedFlagError):
+    return _unknown_flag(error.flagname, known_keys)
+  value = re.fullmatch(r"flag --([\w.-]+)=(.*?): (.*)", text, re.DOTALL)
+  if value is not None and isinstance(error, flags.IllegalFlagValueError):
+    text = _bad_value(*value.groups(), known_keys)
   flag, traced, trace = text.partition(" Error whilst parsing config file:")
   if not traced:
     if "'config_config' has no attribute 'get_config'" in text:
@@ -190,11 +201,36 @@ def _said(error, known_keys):
   return f"{flag} {' line '.join(files[-1])}: {last}" if files else f"{flag} {last}"
 
 
+def _bad_value(name, value, said, known_keys):
+  """The message for a value that a flag cannot have."""
+  for of_python, ours in _PARSERS.items():
+    said = ours if said.startswith(of_python) else said
+  if name.startswith("config."):
+    expected = known_keys().get(name.removeprefix("config."))
+    said = said if expected is None else f"expected {expected}"
+  return f"flag --{name}={value}: {said}{percent_hint(value)}"
+
+
+def _unknown_flag(name, known_keys):
+  """The message for a flag that there is not."""
+  known = [f"--{flag}" for flag in flags.FLAGS]
+  if "config" in flags.FLAGS:
+    known += [f"--config.{key}" for key in known_keys()]
+  return f"Unknown command line flag '{name}'{hint(f'--{name}', known)}"
+
+
 def _as_given(key, known):
   """The unknown key as the flag spells it, with its section."""
   given = (re.match(r"--?(?:no)?config\.([\w.]+)", argument) for argument in sys.argv)
   paths = [match[1] for match in given if match]
   return next((path for path in paths if path not in known and key in path.split(".")), key)
+
+
+def _as_typed(said):
+  """An error that begins with the name of a key, with the flag that set the key."""
+  key = said.split(" ", 1)[0]
+  typed = f"--config.{key}" in (argument.partition("=")[0] for argument in sys.argv)
+  return f"--config.{said}" if typed else said
 
 
 def _no_config(given, why):

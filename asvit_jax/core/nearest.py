@@ -1,8 +1,11 @@
-"""Suggests the known name closest to an unknown one."""
+"""Suggests what was probably meant: the known name closest to an unknown one, or a share."""
 
 import difflib
+import re
 
 _LEAST = 0.7  # smallest ratio of difflib, in [0, 1], that counts as close
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d*)?) *(%?)")
+_LEAST_PERCENT = 5  # a smaller number without % may be a share that was typed wrongly
 
 
 def hint(name, known):
@@ -17,6 +20,19 @@ def hint(name, known):
   """
   found = nearest(name, known)
   return "" if found is None else f"; did you mean {found!r}?"
+
+
+def percent_hint(text):
+  """A suggestion to append to the error about a share that is given in percent: 65 or 65%.
+
+  Returns:
+    "; did you mean 0.65?", or "".
+  """
+  match = _PERCENT.fullmatch(text)
+  percent = float(match[1]) if match else 0
+  if not 0 < percent <= 100 or not (match[2] or percent >= _LEAST_PERCENT):
+    return ""
+  return f"; did you mean {percent / 100:g}?"
 
 
 def nearest(name, known):

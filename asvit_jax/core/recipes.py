@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import inspect
 import os
 import pathlib
 import tempfile
@@ -96,7 +97,10 @@ def load(name, *arguments):
     raise InputError(
       f"recipe {name!r} is not known: choose from {', '.join(known)}{hint(name, known)}"
     )
-  return _module(directory() / f"{name}.py").get_config(*arguments)
+  get_config = _module(directory() / f"{name}.py").get_config
+  if arguments and not inspect.signature(get_config).parameters:
+    raise InputError(f"recipe {name} takes no argument, but {':'.join(arguments)!r} was given")
+  return get_config(*arguments)
 
 
 @functools.cache

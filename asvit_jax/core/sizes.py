@@ -6,6 +6,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import shown
 
 MOST_BATCH = 2**20  # images
+EXPECTED = "the side of a square in pixels, 224, or height and width, (224, 448) or 224x448"
 
 
 def is_whole(value):
@@ -29,10 +30,7 @@ def height_width(size):
   elif not isinstance(size, (tuple, list)):
     pair = (size, size)
   if not pair or len(pair) != 2 or not all(is_whole(side) and side >= 1 for side in pair):
-    raise InputError(
-      f"image size {shown(size)} is not valid: expected the side of a square in pixels, 224, or "
-      "height and width, (224, 448) or 224x448"
-    )
+    raise InputError(f"image size {shown(size)} is not valid: expected {EXPECTED}")
   return int(pair[0]), int(pair[1])
 
 

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core import leaves
-from asvit_jax.core.errors import InputError
-from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions import EXECUTIONS, fixed_count, in_place, pieces
 
@@ -62,18 +60,17 @@ def program_for_any_number(network, tokens=False, execution=None):
 def execution_for_any_number(network, execution=None):
   """The execution of an artifact, for any number of images; "packed" for one image at a time.
 
+  Args:
+    network: a `Network`.
+    execution: one that `Format.check_options` has accepted; by default masked if the network
+      prunes, else dense.
+
   Raises:
-    InputError: an unknown execution, or one that the network does not have.
+    InputError: the network does not have it.
   """
-  if execution is None:
-    return "masked" if network.prunes else "dense"
-  if execution not in ("masked", "fixed", "packed"):
-    raise InputError(
-      f"execution {shown(execution)} of an artifact: expected masked, the default of a network "
-      "that prunes, fixed or, for ONNX, packed"
-    )
-  network.check_execution(execution)
-  return execution
+  name = execution or ("masked" if network.prunes else "dense")
+  network.check_execution(name)
+  return name
 
 
 def pieces_for_one_image(network, tokens=False):

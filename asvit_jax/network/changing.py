@@ -99,11 +99,18 @@ class Changing:
     traced = isinstance(budget, jax.core.Tracer)
     if not traced:
       budget = complexity.share(budget)
+      complexity.check_share(budget)
     if not self.budgets:
       asked = "a budget" if traced else f"budget {budget:g}"
+      if not self.prunes:
+        raise InputError(
+          f"{asked}: the network is dense and has no thresholds to reach a budget with: set them "
+          "with evaluate.py --calibrate BUDGET (`Network.calibrate`), or leave out the budget"
+        )
       raise InputError(
         f"{asked}: the network has thresholds for several budgets only where it was "
-        "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`)"
+        "calibrated for several, with --calibrate BUDGET,BUDGET,… (`Network.calibrate`): leave out "
+        "the budget to run at its own"
       )
     if not traced:
       schedule.check_in_range(self.budgets, budget)

@@ -8,6 +8,7 @@ from asvit_jax.config.model import PRUNING, architecture, preprocessing
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
 from asvit_jax.core.parts import typed
+from asvit_jax.core.printable import shown
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.network.checking import fixed_counts_of
@@ -32,11 +33,15 @@ def create(arch, *, seed=0, **fields):
     **fields: other fields of `Network`.
 
   Raises:
-    InputError: an unknown name.
+    InputError: an unknown name, or no architecture.
   """
   if isinstance(arch, str):
     fields = {"variant": arch} | fields
     arch = _published(arch)
+  if not isinstance(arch, vit.Architecture):
+    raise InputError(
+      f"arch {shown(arch)}: expected an Architecture, or the name of one, such as 'deit_s'"
+    )
   return Network(arch, vit.initial_params(arch, seed=seed), **fields)
 
 

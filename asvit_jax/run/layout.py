@@ -13,19 +13,38 @@ DIRECTORIES = ("checkpoints", "damaged", "lists", "pictures", "tensorboard", "wa
 # early leaves them; `wandb` may hold directories of other programs.
 _AFTER_CONFIG = frozenset((*FILES, *DIRECTORIES)) - {"lock", "lists", "wandb"}
 
+# Keys by which these files are known as those of a run.
+_KNOWN_BY = {"plan.json": "optimizer", "network.json": "architecture", "inputs.json": "teacher"}
+
 
 def is_run(workdir):
   """Whether a workdir holds a run. Directories of the hub have a config.json of other keys."""
-  path = storage.path(workdir) / "config.json"
+  # A damaged config is that of a run; `identity.load` reports it.
+  return _has_key(workdir, "config.json", "optimizer", if_damaged=True)
+
+
+def check_config_is_there(workdir):
+  """Raises InputError for the workdir of a run whose config.json was lost."""
+  found = [name for name, key in _KNOWN_BY.items() if _has_key(workdir, name, key)] + steps(workdir)
+  if found and not is_run(workdir):
+    raise InputError(
+      f"workdir {workdir} has {', '.join(found[:4])} of a run, but not its config.json: restore "
+      "that file from a copy (plan.json lists its values), or give another --workdir"
+    )
+
+
+def _has_key(workdir, name, key, if_damaged=False):
+  """Whether a file of a workdir is a JSON object with a key."""
+  path = storage.path(workdir) / name
   try:
     if not path.is_file():
       return False
   except OSError:  # no file can have such a name
     return False
   try:
-    return "optimizer" in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
+    return key in schema.loads(storage.read(path, schema.MOST_BYTES), schema.table(), "it")
   except (OSError, ValueError):
-    return True  # a damaged config of a run, which `identity.load` reports
+    return if_damaged
 
 
 def steps(workdir):
@@ -56,6 +75,7 @@ def check(workdir):
 
 
 def _check_free(workdir):
+  check_config_is_there(workdir)
   for name in (*FILES, *DIRECTORIES):
     path = storage.path(workdir) / name
     if name in _AFTER_CONFIG and path.exists() and not _is_empty_directory(path):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.nearest import percent_hint
 from asvit_jax.core.printable import shown
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.reductions import REDUCTIONS
@@ -191,11 +192,12 @@ def check_differ(budgets):
     )
 
 
-def check_share(budget):
-  """Raises InputError unless a budget is a share of the dense GMACs, in (0, 1]."""
+def check_share(budget, name="budget"):
+  """Raises InputError, naming `name`, unless a budget is a share of the dense GMACs, in (0, 1]."""
   if not 0 < budget <= 1:
     raise InputError(
-      f"budget {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
+      f"{name} {budget:g} is not in (0, 1]: it is the share of the dense model's GMACs to keep"
+      f"{percent_hint(f'{budget:g}')}"
     )
 
 

@@ -9,6 +9,7 @@ import re
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.nearest import hint
+from asvit_jax.core.printable import shown
 
 _FORMS = "tpu:v5e:2x4 (the shape of the slice, in chips) or gpu:h100:8 (GPUs of one machine)"
 _TWO_DIMENSIONS = ("v5e", "v6e")  # slices of the others have three
@@ -152,6 +153,8 @@ def parse_target(name):
   Raises:
     InputError: the name has another form, or there is no such chip, or no slice of that shape.
   """
+  if not isinstance(name, str):
+    raise InputError(f"target {shown(name)}: expected a name, tpu:KIND:SHAPE or gpu:KIND[:COUNT]")
   platform, _, rest = name.partition(":")
   kind, _, shape = rest.partition(":")
   if platform == "tpu":

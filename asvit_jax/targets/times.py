@@ -13,6 +13,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import Progress, log
+from asvit_jax.network import Network
 from asvit_jax.pacing import cache, prediction, speeds, table
 from asvit_jax.targets import chips, compiling, process
 
@@ -40,6 +41,8 @@ def estimated_times(network, target, batch=speeds.BATCH):
     InputError: the name is not that of a TPU, the network does not prune, or the compiler is not
       installed.
   """
+  if not isinstance(network, Network):
+    raise InputError(f"network is of type {type(network).__name__}: expected a Network")
   speeds.check_prunes(network.arch)
   batch, target = speeds.check_batch(batch), tpu_target(target)
   job = {

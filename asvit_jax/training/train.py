@@ -40,14 +40,14 @@ def train(config, workdir, dry_run=False):
   plan = identity.as_begun(resolve(config), workdir)
   with precision(plan.model.precision):
     exchange.check_same(plan.of_all_hosts(), "give all of them the same flags")
-    moved = identity.check_config(plan, workdir)
+    before = identity.check_config(plan, workdir)
     extension = (
-      identity.describe_extension(plan, workdir) if layout.has_checkpoint(workdir) else None
+      identity.describe_extension(plan, before) if layout.has_checkpoint(workdir) else None
     )
     if not dry_run:
       lock.check(workdir)
     opened = open_run(plan, None if dry_run else workdir)
-    inputs = _check_inputs(opened, workdir, moved)
+    inputs = _check_inputs(opened, workdir, before.moved)
     if extension is not None:
       hosts.log_first(extension)
     if dry_run:

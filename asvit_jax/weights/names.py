@@ -35,7 +35,7 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-_LISTED = 20  # lines in an error message
+_MISSHAPEN, _NAMED = 3, 4  # lines in an error message: of shapes, of names
 _BLOCK = re.compile(r"blocks\.([0-9]{1,6})\.")
 # The authors' name for a stage's threshold.
 THRESHOLD = "score_predictor.{}.keep_threshold"
@@ -69,7 +69,7 @@ def from_timm(arch, tensors, source, budgets=0, family=""):
     Nested dictionary of float32 arrays.
 
   Raises:
-    InputError: missing, unexpected or misshapen tensors; the message lists them all.
+    InputError: missing, unexpected or misshapen tensors, as for `check_fits`.
   """
   check_fits(arch, tensors, source, budgets, family)
   expected = vit.specs(arch, budgets)
@@ -98,7 +98,8 @@ def check_fits(arch, tensors, source, budgets=0, family="", but=()):
     but: prefixes of the names of tensors that may be missing or misshapen.
 
   Raises:
-    InputError: missing, unexpected or misshapen tensors; the message lists them all.
+    InputError: missing, unexpected or misshapen tensors; the message counts them, says which
+      dimensions differ, and names the first few.
   """
   blocks = len(numbers_of_blocks(tensors))
   if arch.depth > max(blocks, MOST_BLOCKS):
@@ -123,13 +124,17 @@ def check_fits(arch, tensors, source, budgets=0, family="", but=()):
     for name, shape in expected.items()
     if name in tensors and np.shape(tensors[name]) != shape
   ]
-  if count := len(missing) + len(misshapen) + len(unexpected):
+  counts = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+  counts = {kind: len(names) for kind, names in counts.items() if names}
+  if counts:
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     looks = f"its names look like those of {family}" if family else "its names are unknown"
+    lines = misshapen[:_MISSHAPEN] + _side_by_side(missing, unexpected)
     raise InputError(
-      f"{source} does not fit this model ({count} problems); {looks}; check the variant, number of "
-      "classes, image size and patch size (init_resize allows another image size, init_new_head "
-      "another number of classes or no head):\n  "
-      + "\n  ".join(misshapen[:_LISTED] + _side_by_side(missing, unexpected))
+      f"{source} does not fit this model ({sum(counts.values())} problems: {listed}"
+      f"{_differences(tensors, expected)}); {looks}; check the variant, number of classes, image "
+      "size and patch size (init_resize allows another image size, init_new_head another number of "
+      "classes or no head):\n  " + "\n  ".join(lines)
     )
 
 
@@ -138,15 +143,36 @@ def numbers_of_blocks(names):
   return {int(match[1]) for name in names if (match := _BLOCK.match(name))}
 
 
+def _differences(tensors, expected):
+  """The dimensions that tensors show to differ: "; width 384, not 192"; "" if there are none.
+
+  Args:
+    tensors: {timm name: array}.
+    expected: {timm name: shape}.
+  """
+  found = []
+  theirs, ours = (len(numbers_of_blocks(names)) for names in (tensors, expected))
+  if theirs not in (0, ours):
+    found.append(f"{theirs} blocks, not {ours}")
+  for what, name, axis in (
+    ("width", "cls_token", -1),
+    ("patch size", "patch_embed.proj.weight", -1),
+    ("classes:", "head.bias", 0),
+  ):
+    shape = np.shape(tensors.get(name, ()))
+    if name in expected and len(shape) == len(expected[name]):
+      their, our = shape[axis], expected[name][axis]
+      found += [] if their == our else [f"{what} {their:,}, not {our:,}"]
+  return "".join(f"; {difference}" for difference in found)
+
+
 def _side_by_side(missing, unexpected):
   """Lines with a missing and an unexpected name each: often one tensor under two names."""
   pairs = list(itertools.zip_longest(missing, unexpected))
-  lines = [
-    (f"missing {a}" if a else "", f"unexpected {b}" if b else "") for a, b in pairs[:_LISTED]
-  ]
+  lines = [(f"missing {a}" if a else "", f"unexpected {b}" if b else "") for a, b in pairs[:_NAMED]]
   width = max((len(left) for left, _ in lines), default=0)
   lines = [f"{left:{width}}   {right}".rstrip() if left else right for left, right in lines]
-  return lines + [f"… and {len(pairs) - _LISTED} more such lines"][: len(pairs) > _LISTED]
+  return lines + [f"… and {len(pairs) - _NAMED} more such lines"][: len(pairs) > _NAMED]
 
 
 def _timm_name(name):

@@ -82,7 +82,7 @@ def test_predict_and_export_take_one(dial, one_folder, tmp_path):
     ("evaluate", ("--budget", "half"), "--budget 'half': expected shares"),
     ("evaluate", ("--budget", "0.5,0.5"), "every budget once"),
     ("evaluate", ("--calibrate", "0.5,x"), "--calibrate '0.5,x': expected shares"),
-    ("evaluate", ("--calibrate", "0.5,1.5"), r"budget 1\.5 is not in"),
+    ("evaluate", ("--calibrate", "0.5,1.5"), r"--calibrate 1\.5 is not in"),
     ("evaluate", ("--search", "3"), "give it a budget"),
     ("evaluate", ("--calibrate-split", "train"), "give it a budget"),
     ("evaluate", ("--budget", "0.5,0.6", "--per-image", "f"), "--per-image is for one budget"),

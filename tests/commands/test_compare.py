@@ -162,7 +162,7 @@ def test_by_default_no_method_is_measured_twice(tmp_path, given):
     (("--methods", ""), "--methods is empty"),
     (("--methods", "tome", "--budgets", "0.6,x"), "--budgets '0.6,x': expected shares"),
     (("--methods", "tome", "--budgets", "0.02"), r"budget 0\.02 cannot be met by ToMe"),
-    (("--methods", "drop", "--budgets", "1.5"), r"budget 1\.5 is not in \(0, 1\]"),
+    (("--methods", "drop", "--budgets", "1.5"), r"--budgets 1\.5 is not in \(0, 1\]"),
     (("--methods", "tome", "--finetune", "--config.data.train_split=none"), "none"),
     (("--methods", "merge", "--config.data.train_split=none"), "none"),
     (("--methods", "tome", "--finetune", "--config.optimizer.lr=0.0"), r"optimizer\.lr 0\.0"),

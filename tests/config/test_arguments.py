@@ -42,6 +42,40 @@ def test_every_way_to_give_them_says_the_same(of):
   assert given(config) == {"b1": 0.5}
 
 
+WAYS = {
+  "key": lambda c: setattr(c.optimizer.arguments, "b1", 0.8),
+  "update": lambda c: c.update({"optimizer": {"arguments": {"b1": 0.8}}}),
+  "update of the section": lambda c: c.optimizer.update({"arguments": {"b1": 0.8}}),
+  "flat": lambda c: c.update_from_flattened_dict({"optimizer.arguments.b1": 0.8}),
+  "assigned": lambda c: setattr(c.optimizer, "arguments", {"b1": 0.8}),
+  "assigned text": lambda c: setattr(c.optimizer, "arguments", "b1=0.8"),
+  "update with text": lambda c: c.update({"optimizer": {"arguments": "b1=0.8"}}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_assigning_and_text_replace_them_all_and_the_rest_keeps_the_others(way):
+  config = base()
+  config.optimizer.arguments.b2 = 0.5
+  WAYS[way](config)
+  replaces = "assigned" in way or "text" in way
+  assert given(config) == ({"b1": 0.8} if replaces else {"b1": 0.8, "b2": 0.5})
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"optimizer.arguments.x": 1},
+    {"optimizer.arguments": {"x": 1}},
+    {"optimizer": {"arguments": {"x": 1}}},
+    {"optimizer": {"arguments.x": 1}},
+  ],
+)
+def test_a_recipe_keeps_its_other_arguments(changes):
+  before = given(asvit_jax.recipe("digits"))
+  assert given(asvit_jax.recipe("digits", **changes)) == before | {"x": 1} != {"x": 1}
+
+
 def test_other_keys_of_the_section_are_locked_and_its_types_stay():
   config = base()
   with pytest.raises(AttributeError, match="locked"):

@@ -59,10 +59,11 @@ def test_typed_epochs_count_before_the_steps_of_a_recipe(typed):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_both_typed_contradict_each_other(typed, order):
+def test_both_typed_contradict_each_other(typed, order, capsys):
   both = ("--config.epochs=3", "--config.total_steps=5")[::order]
   with pytest.raises(InputError, match=r"--config\.epochs=3 and --config\.total_steps=5 both set"):
     typed(*DIGITS, *both)
+  assert capsys.readouterr().err == ""  # not also that one replaced the other
 
 
 def test_every_key_that_may_be_left_open_can_be_typed_as_none(typed):

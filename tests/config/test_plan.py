@@ -45,6 +45,21 @@ def test_it_is_frozen_and_travels():
   assert "optimizer.arguments.b1 0.8" in plan.describe().splitlines()
 
 
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    ({"batchsize": 8}, "no value 'batchsize'; did you mean 'batch_size'"),
+    ({"eval.batchsize": 8}, r"no value 'eval\.batchsize'; did you mean 'eval\.batch_size'"),
+    ({"evl.batch_size": 8}, r"'evl\.batch_size'; did you mean"),
+    ({"seed.x": 8}, r"'seed\.x'; did you mean 'seed'"),
+    ({"loss.budgt": 8}, r"'loss\.budgt'; did you mean 'loss\.budget'"),
+  ],
+)
+def test_a_copy_with_a_value_that_there_is_not_is_refused(changes, said):
+  with pytest.raises(InputError, match=said):
+    tiny.plan_of("").replace(**changes)
+
+
 def test_a_copy_has_other_values_in_its_sections_and_the_first_stays():
   plan = tiny.plan_of("")
   other = plan.replace(batch_size=16, **{"eval.batch_size": 2, "data.workers": 3})

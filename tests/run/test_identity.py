@@ -68,6 +68,61 @@ def test_a_config_of_before_has_the_defaults_of_what_came_later(tmp_path):
     identity.check_config(tiny.plan(changed), tmp_path)
 
 
+EDITS = {
+  "batch_size": (8, 16),
+  "total_steps": (6, 5),
+  "model.drop_path": (0.0, 0.1),
+  "data.crop_scale": ((0.08, 1.0), (0.5, 1.0)),
+  "data.mine": ([1, 2], [1, 3]),
+  "loss.budget": (1.0, 3.0),
+  "optimizer.lr": (0.064, 0.128),
+  "optimizer.arguments.b1": (0.8, 0.7),
+  "log_every": (1, 2),
+  "total_steps ": (6, 9),
+}
+
+
+@pytest.mark.parametrize("key", EDITS)
+def test_a_config_that_was_edited_is_that_of_another_run(tmp_path, key):
+  """The run resumes from --workdir alone, whose config.json is then the config that is given."""
+  config = tiny.config(
+    "", **{"optimizer.arguments.b1": 0.8, "loss.budget": EDITS["loss.budget"][0]}
+  )
+  with config.data.unlocked():
+    config.data.mine = EDITS["data.mine"][0]
+  plan = tiny.plan(config, 24)
+  began = {"images": 24, "teacher": 0}
+  identity.save_run(plan, tiny.network(ARCH).describe(), began, tmp_path)
+
+  def resume():
+    return identity.check_config(tiny.plan(identity.load(tmp_path)), tmp_path)
+
+  assert resume().config.total_steps == 6
+  path, (was, now) = tmp_path / "config.json", EDITS[key]
+  content = json.loads(path.read_text())
+  *sections, name = key.strip().split(".")
+  section = content
+  for part in sections:
+    section = section[part]
+  assert section[name] == (list(was) if isinstance(was, tuple) else was)
+  section[name] = now
+  path.write_text(json.dumps(content))
+  if key == "log_every":  # may change
+    assert resume().config.log_every == 2
+  elif key == "total_steps ":  # an extension, which is said
+    said = identity.describe_extension(tiny.plan(identity.load(tmp_path)), resume())
+    assert said.startswith("extended from 6 to 9 steps")
+  else:
+    said = rf"{key} was .*, is .*\): restore the values that were, which plan\.json has"
+    with pytest.raises(InputError, match="has 6 steps.* 5" if key == "total_steps" else said):
+      resume()
+    (tmp_path / "plan.json").unlink()  # a run of an older version
+    assert resume().config.total_steps == (now if key == "total_steps" else 6)
+  (tmp_path / "plan.json").write_text("[]")
+  with pytest.raises(InputError, match=r"plan\.json is damaged"):
+    resume()
+
+
 def test_a_run_is_of_one_network(tmp_path):
   network = tiny.network(ARCH, variant="tiny", classes=("ant", "bee", "cat"))
   assert identity.load_description(tmp_path) == {}

@@ -56,6 +56,21 @@ def test_what_is_in_the_way_in_a_workdir_is_to_be_moved(tmp_path, kind):
     assert "give" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["plan.json", "network.json", "inputs.json", "checkpoints/4"])
+def test_a_run_whose_config_was_lost_is_told_from_something_else(tmp_path, name):
+  plan, began = tiny.plan_of(""), {"images": 24, "teacher": 0}
+  identity.save_run(plan, tiny.network(tiny.TRAINED).describe(), began, tmp_path)
+  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+  (tmp_path / "config.json").unlink()
+  for other in {"plan.json", "network.json", "inputs.json"} - {name}:
+    (tmp_path / other).unlink()
+  if name != "checkpoints/4":
+    (tmp_path / "checkpoints" / "4").rmdir()
+  for call in (layout.check, identity.load, lambda workdir: identity.save(plan, workdir)):
+    with pytest.raises(InputError, match=f"has {name} of a run, but not its config.json: restore"):
+      call(tmp_path)
+
+
 def test_so_is_a_directory_in_the_place_of_a_file(tmp_path):
   for name in layout.FILES:
     (tmp_path / name).mkdir()

@@ -26,10 +26,10 @@ def begun(workdir, config, first=THEIRS, checkpoint=True):
 
 def goes_on(config, workdir, teacher=THEIRS, first=THEIRS):
   """What `train` asks before it goes on."""
-  moved = identity.check_config(tiny.plan(config), workdir)
+  moved = identity.check_config(tiny.plan(config), workdir).moved
   found = inputs.describe([None] * 24, teacher, first_params=first)
   inputs.check(found, workdir, moved)
-  return moved
+  return list(moved)
 
 
 @pytest.fixture

@@ -92,6 +92,10 @@ def test_what_cannot_be_is_refused(dialled, images):
       dialled.at(budget)
   with pytest.raises(InputError, match=r"budget 0\.6: .*only where it was calibrated for several"):
     dialled.at(0.7).at(0.6)
+  with pytest.raises(InputError, match=r"budget 0\.6: the network is dense.*--calibrate"):
+    dialled.dense.at(0.6)
+  with pytest.raises(InputError, match=r"budget 65 is not in \(0, 1\].*did you mean 0\.65\?"):
+    dialled.at(65)
   with pytest.raises(InputError, match="different ones"):
     tiny.network(ARCH).calibrate(images, (0.5, 0.5))
   with pytest.raises(InputError, match=r"budget 1\.2 is not in"):

@@ -50,12 +50,12 @@ def test_the_schedule_of_a_longer_run_is_said(tmp_path, folder):
   identity.save(tiny.plan(config(folder, total_steps=4)), workdir)
   inputs.save({"images": 24, "teacher": 0}, workdir)
   longer = config(folder, total_steps=None, epochs=2.0)  # 6 steps of 8 among 24 images
-  identity.check_config(tiny.plan(longer), workdir)
+  before = identity.check_config(tiny.plan(longer), workdir)
   now = float(Schedule.of(longer, 6)(4))
-  said = identity.describe_extension(tiny.plan(longer), workdir)
+  said = identity.describe_extension(tiny.plan(longer), before)
   assert "from 4 to 6 steps: the learning rate of step 4 was 3.13e-08, and is" in said
   assert f"{now:.3g} by the new schedule (--config.optimizer.decay_steps=4 keeps" in said
-  assert identity.describe_extension(tiny.plan(config(folder, total_steps=4)), workdir) is None
+  assert identity.describe_extension(tiny.plan(config(folder, total_steps=4)), before) is None
   with pytest.raises(InputError, match="has 4 steps, and this config would make it 3"):
     identity.check_config(tiny.plan(config(folder, total_steps=None, epochs=1.0)), workdir)
 

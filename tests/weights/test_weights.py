@@ -103,7 +103,9 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_named_at_once():
   with pytest.raises(InputError) as caught:
     weights.from_timm(arch, tensors, "FILE")
   message = str(caught.value)
-  assert message.startswith("FILE does not fit this model (4 problems)")
+  assert message.startswith(
+    "FILE does not fit this model (4 problems: 2 missing, 1 unexpected, 1 of"
+  )
   assert "missing blocks.3.attn.proj.bias" in message
   assert "missing score_predictor.2.keep_threshold" in message
   assert "unexpected head_dist.weight" in message
@@ -134,8 +136,13 @@ def test_a_transposed_kernel_is_refused():
 )
 def test_weights_of_another_network_are_refused(tmp_path, other):
   save(tmp_path / "w.safetensors", tiny.params(tiny.arch(**other)))
-  with pytest.raises(InputError, match=r"w\.safetensors does not fit this model"):
+  with pytest.raises(InputError, match=r"w\.safetensors does not fit this model") as refused:
     load(tmp_path / "w.safetensors", tiny.arch())
+  said = str(refused.value)
+  assert len(said.splitlines()) < 10
+  differ = {"width": "width 48, not 24", "depth": "5 blocks, not 6", "classes": "classes: 7, not 5"}
+  differ |= {"patch_size": "patch size 16, not 8"}
+  assert {k for k, v in differ.items() if v in said} == set(differ) & set(other)
 
 
 def test_thresholds_of_another_number_of_stages_are_refused(tmp_path):
