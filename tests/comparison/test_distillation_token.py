@@ -54,11 +54,9 @@ def images():
   return tiny.images(PAPER, 4)
 
 
-ONE_HEAD = {"merge"}  # the others with one head: `make test-all`
+HERE = {("merge", "one head"), ("tome", "two heads"), ("evit", "two heads")}  # others: test-all
 CASES = [
-  pytest.param(name, heads, marks=pytest.mark.slow)
-  if heads == "one head" and name not in ONE_HEAD
-  else (name, heads)
+  (name, heads) if (name, heads) in HERE else pytest.param(name, heads, marks=pytest.mark.slow)
   for name in DISTINCT
   for heads in TOKENS
 ]
@@ -74,6 +72,7 @@ def test_the_prediction_reads_the_tokens_before_the_patches_whatever_goes(images
     np.testing.assert_allclose(logits_of(arch, params, images, function), dense, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTINCT)
 def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   method, arch, params, _ = prepared(name)

@@ -34,6 +34,12 @@ MERGING = tiny.arch(
 )
 SHARES = (0.7, 0.5, 0.3)
 
+# In `make test`, of methods alike, one; `make test-all` has them all.
+SOME = [
+  name if name in ("merge", "tome", "evit") else pytest.param(name, marks=pytest.mark.slow)
+  for name in DISTINCT
+]
+
 pytestmark = pytest.mark.usefixtures("short_ladders")
 
 
@@ -206,7 +212,7 @@ def test_a_batch_mate_never_changes_an_image(images, name):
   assert np.abs(outputs[0] - ours[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", SOME)
 def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   method, arch, params, _ = prepared(name)
   assert_dense_with_nothing_taken_away(method, arch, params, images)
@@ -221,7 +227,7 @@ def assert_dense_with_nothing_taken_away(method, arch, params, images):
     np.testing.assert_allclose(logits_of(arch, params, images, function), dense, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", SOME)
 def test_in_training_it_predicts_as_in_inference_and_all_weights_learn(images, name):
   method, arch, params, counts = prepared(name)
   weights_ = vit.without_thresholds(params)

@@ -63,7 +63,7 @@ def test_parameter_counts_of_lvvit_are_the_published_ones():
 
 
 def test_pruned_gmacs_sum_what_every_block_sees():
-  arch = tiny.arch(mlp_ratio=3)
+  arch = tiny.arch(depth=6, mlp_ratio=3)
   kept = np.array([[12.0, 9.0, 2.0], [16.0, 16.0, 16.0], [3.0, 0.0, 0.0]])
   for ours, (a, b, c) in zip(complexity.gmacs(arch, jnp.asarray(kept)), kept, strict=True):
     tokens = np.array([16, 16, a, b, c, c]) + 1  # blocks 0 to 5; pruned before 2, 3 and 4
@@ -74,7 +74,7 @@ def test_pruned_gmacs_sum_what_every_block_sees():
 
 
 def test_gmacs_are_differentiable_in_the_kept_counts():
-  arch = tiny.arch()
+  arch = tiny.arch(depth=6)
   kept = np.array([10.0, 7.0, 4.0])
   grad = jax.grad(lambda k: complexity.gmacs(arch, k))(jnp.asarray(kept))
   # d/dn of a block, times the blocks that run at this count.
