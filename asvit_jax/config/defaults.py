@@ -194,6 +194,14 @@ def base():
   config.model.qkv_bias = config_dict.placeholder(bool)
   config.model.residual_divisor = config_dict.placeholder(float)
   config.model.layer_scale = config_dict.placeholder(bool)  # None: as in the weights
+  config.model.layer_scale_init = config_dict.placeholder(float)
+  config.model.pos_embed = config_dict.placeholder(bool)
+  config.model.rope = config_dict.placeholder(str)  # "dinov3", "eva02"; "": none
+  config.model.rope_base = config_dict.placeholder(float)  # 0.0: as published
+  config.model.rope_grid = config_dict.placeholder(tuple)
+  config.model.swiglu = config_dict.placeholder(bool)  # SwiGLU
+  config.model.mlp_norm = config_dict.placeholder(bool)
+  config.model.qk_norm = config_dict.placeholder(bool)
   config.model.dist_token = config_dict.placeholder(bool)
   config.model.dist_head = config_dict.placeholder(bool)
   config.model.aux_head = config_dict.placeholder(bool)

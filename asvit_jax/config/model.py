@@ -31,7 +31,11 @@ PRUNING = (
   "stage_weights",
 )
 # Fields for which the weights take precedence over the variant.
-TRAITS = ("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head")
+TRAITS = (
+  *("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head"),
+  *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
+  *("swiglu", "mlp_norm", "qk_norm"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

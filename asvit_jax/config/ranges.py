@@ -208,6 +208,16 @@ RANGES = {
   "model.qkv_bias": _switch.or_none(),
   "model.residual_divisor": between(*fields.NUMBERS["residual_divisor"]).or_none(),
   "model.layer_scale": _switch.or_none(),
+  "model.layer_scale_init": between(*fields.NUMBERS["layer_scale_init"]).or_none(),
+  "model.pos_embed": _switch.or_none(),
+  "model.rope": one_of(*fields.CHOICES["rope"]).or_none(),
+  "model.rope_base": between(*fields.NUMBERS["rope_base"]).or_none(),
+  "model.rope_grid": numbers_(
+    "rows and columns of patches, or ()", lambda v: len(v) in (0, 2) and all(v), _is_whole
+  ).or_none(),
+  "model.swiglu": _switch.or_none(),
+  "model.mlp_norm": _switch.or_none(),
+  "model.qk_norm": _switch.or_none(),
   "model.dist_token": _switch.or_none(),
   "model.dist_head": _switch.or_none(),
   "model.aux_head": _switch.or_none(),

@@ -258,25 +258,39 @@ def _tokens(arch, kept):
 def _read_rows_gmacs(arch, n):
   """GMACs of a block with n keys and values that computes only the tokens read (the queries)."""
   d, m, read = arch.width, arch.hidden, arch.read_tokens
-  each = 2 * d * d + 2 * d * m  # query, output projection, both layers of the MLP
+  each = 2 * d * d + _layers(arch) * d * m  # query, output projection, layers of the MLP
   return 1e-9 * (read * each + 2 * d * d * n + read * 2 * d * n)
 
 
 def _block_gmacs(arch, n):
   d, m = arch.width, arch.hidden
-  linear = 4 * d * d + 2 * d * m  # q, k, v, output projection; both layers of the MLP
+  linear = 4 * d * d + _layers(arch) * d * m  # q, k, v, output projection; layers of the MLP
   if not arch.count_elementwise:
     return 1e-9 * (linear * n + 2 * d * n * n)
   softmax = 6 * arch.heads  # 5 for a logit, 1 for its scale
-  pointwise = 14 * d + 9 * m  # twice layer norm 5, residual 1 and bias 1; GELU 8 and bias 1
+  pointwise = 14 * d + _hidden_pointwise(arch)  # twice layer norm 5, residual 1 and bias 1
+  pointwise += 10 * d if arch.qk_norm else 0
+  pointwise += 6 * d if arch.rope else 0  # two products and a sum, of queries and of keys
   return 1e-9 * ((linear + pointwise) * n + (2 * d + softmax) * n * n)
 
 
 def _mlp_gmacs(arch, n):
   """The part of `_block_gmacs` after attention."""
   d, m = arch.width, arch.hidden
-  pointwise = 7 * d + 9 * m if arch.count_elementwise else 0  # layer norm, residual, bias; GELU
-  return 1e-9 * (2 * d * m + pointwise) * n
+  # Layer norm, residual and bias, and those of the hidden layer.
+  pointwise = 7 * d + _hidden_pointwise(arch) if arch.count_elementwise else 0
+  return 1e-9 * (_layers(arch) * d * m + pointwise) * n
+
+
+def _layers(arch):
+  """Number of linear layers of an MLP, each of width times hidden width."""
+  return 3 if arch.swiglu else 2
+
+
+def _hidden_pointwise(arch):
+  """Element-wise operations on the hidden layer of an MLP, of a token."""
+  each = 9 + 2 * arch.swiglu + 5 * arch.mlp_norm  # GELU 8, bias 1; second bias, product; norm
+  return each * arch.hidden
 
 
 def _stem_gmacs(arch):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from asvit_jax.sparsity.attentions import ATTENTIONS
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES, cosine_similarity, uses_similarity
+from asvit_jax.vit.rope import Rope
 
 
 class AttentionCache(NamedTuple):
@@ -51,6 +52,10 @@ class Pruning:
   which `jit` drops if it is not used. The queries may be those of the first tokens only; then the
   cache is None.
 
+  With rotary positions they rotate queries and keys, by the `rotation` of the tokens if they are
+  not all there, in their places. The keys of the cache are not rotated: a comparison asks whether
+  two tokens show the same, wherever they are.
+
   Attributes:
     attention: the attention, see `attentions`.
     score: the score, see `scores`.
@@ -58,6 +63,7 @@ class Pruning:
     exponents: exponents of the score.
     prefix_tokens: number of tokens before the patches. Of these, scores and reductions see only the
       first, the class token.
+    rope: the rotary positions, a `vit.rope.Rope`; None for none.
   """
 
   attention: Any
@@ -65,6 +71,7 @@ class Pruning:
   reduction: Any
   exponents: tuple[float, ...] = (1.0, 1.0)
   prefix_tokens: int = 1
+  rope: Rope | None = None
 
   @classmethod
   def of(cls, arch, score=None, reduction=None):
@@ -81,6 +88,7 @@ class Pruning:
       reduction or REDUCTIONS[arch.reduction],
       arch.score_exponents,
       arch.prefix_tokens,
+      Rope.of(arch),
     )
 
   @property
@@ -92,20 +100,45 @@ class Pruning:
     """(b, n) sizes before the first stage, all 1; None if nothing is merged."""
     return jnp.ones((b, n), jnp.float32) if self.merges else None
 
-  def dense(self, q, k, v, sizes=None):
-    """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
-    return self._with_cache(self.attention.dense(q, k, v, _bias(sizes)), k)
+  def rotation(self, position):
+    """The rotation of tokens for the attention functions; None without rotary positions.
 
-  def masked(self, q, k, v, keep, sizes=None):
+    Args:
+      position: (b, n) int, the original index of each token in its image. A merged token keeps the
+        position of the token that it was merged into.
+
+    Returns:
+      The cosines and sines of `Rope.rotate`, (b, n, c/2) each.
+    """
+    if self.rope is None:
+      return None
+    return tuple(_take(jnp.asarray(table)[None], position) for table in self.rope.table())
+
+  def dense(self, q, k, v, sizes=None, rotation=None):
+    """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
+    queries, keys = self._rotated(q, k, rotation)
+    return self._with_cache(self.attention.dense(queries, keys, v, _bias(sizes)), k)
+
+  def masked(self, q, k, v, keep, sizes=None, rotation=None):
     """The tokens of `keep`, a (b, n) mask, attend to each other."""
     bias = None if sizes is None else _bias(jnp.where(keep > 0, sizes, 1.0))
-    return self._with_cache(self.attention.masked(q, k, v, keep, bias), k)
+    queries, keys = self._rotated(q, k, rotation)
+    return self._with_cache(self.attention.masked(queries, keys, v, keep, bias), k)
 
-  def prefix(self, q, k, v, count, sizes=None):
+  def prefix(self, q, k, v, count, sizes=None, rotation=None):
     """The first `count` (b,) tokens of every image attend to each other."""
     if sizes is not None:
       sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
-    return self._with_cache(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
+    queries, keys = self._rotated(q, k, rotation)
+    return self._with_cache(self.attention.prefix(queries, keys, v, count, _bias(sizes)), k)
+
+  def _rotated(self, q, k, rotation):
+    """Queries and keys as they meet in attention; q may be those of the first tokens only."""
+    if self.rope is None:
+      return q, k
+    cosines, sines = self.rope.table() if rotation is None else rotation
+    first = (table[..., : q.shape[1], :] for table in (cosines, sines))
+    return self.rope.rotate(q, *first), self.rope.rotate(k, cosines, sines)
 
   def among(self, keep, sizes=None):
     """The attention function of kept tokens: `masked`, for a (b, n) mask of the patches."""

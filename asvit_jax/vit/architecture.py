@@ -9,8 +9,13 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import check_from_file
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.vit import fields
+from asvit_jax.vit.rope import BASES
 
-_LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple")
+_LATER = (
+  *("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple"),
+  *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
+  *("swiglu", "mlp_norm", "qk_norm"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +35,16 @@ class Architecture:
     qkv_bias: whether queries, keys and values have biases.
     residual_divisor: divisor of both residual branches of a block.
     layer_scale: whether both residual branches are scaled by a learned factor per channel.
+    layer_scale_init: initial value of these factors.
+    pos_embed: whether a learned position embedding is added to the tokens.
+    rope: the kind of rotary positions, see `vit.rope`; "" for none.
+    rope_base: base of their frequencies; 0 becomes the kind's published one.
+    rope_grid: (rows, columns) of patches in pretraining, over which `eva02` scales the patches'
+      places; () for the network's own grid.
+    swiglu: whether the MLPs are SwiGLUs (arXiv:2002.05202): two layers side by side to the hidden
+      width, of which the first, after a SiLU, multiplies the second.
+    mlp_norm: whether the hidden layer of an MLP is normalised, as in EVA-02.
+    qk_norm: whether each head's queries and keys are normalised (arXiv:2302.05442).
     dist_token: whether there is DeiT's distillation token beside the class token.
     dist_head: whether that token has a head, whose logits are averaged with the class token's.
     aux_head: whether a second head, for patch tokens, contributes to the prediction.
@@ -60,6 +75,14 @@ class Architecture:
   qkv_bias: bool = True
   residual_divisor: float = 1.0
   layer_scale: bool = False
+  layer_scale_init: float = 1e-6
+  pos_embed: bool = True
+  rope: str = ""
+  rope_base: float = 0.0
+  rope_grid: tuple[int, ...] = ()
+  swiglu: bool = False
+  mlp_norm: bool = False
+  qk_norm: bool = False
   dist_token: bool = False
   dist_head: bool = False
   aux_head: bool = False
@@ -92,13 +115,15 @@ class Architecture:
     for name in ("width", "heads", "depth", "count_multiple"):
       if getattr(self, name) < 1:
         raise InputError(f"model.{name} {getattr(self, name)} is not valid: expected at least 1")
-    if self.hidden < 1 or self.hidden != self.mlp_ratio * self.width:
+    # A ratio like 15360/88 is not exact.
+    if self.hidden < 1 or abs(self.hidden - self.mlp_ratio * self.width) > 1e-6:
       raise InputError(
         f"mlp_ratio {self.mlp_ratio} of width {self.width}: model.mlp_ratio must give a whole "
         "number of hidden units"
       )
     if self.width % self.heads:
       raise InputError(f"width {self.width} does not divide into {self.heads} heads")
+    self._check_rope()
     if self.dist_head and (self.aux_head or not self.dist_token):
       raise InputError(
         "model.dist_head: expected model.dist_token with it, and no model.aux_head: it reads that "
@@ -117,6 +142,31 @@ class Architecture:
       raise InputError(
         f"stage_weights {weights}: expected a number above 0 for each of the {self.stages} stages "
         f"of prune_before {self.prune_before}, or none"
+      )
+
+  def _check_rope(self):
+    """Sets the kind's base if none is given; raises InputError for invalid rotary positions."""
+    if not self.rope:
+      if self.rope_base or self.rope_grid:
+        raise InputError(
+          f"model.rope_base {self.rope_base:g} and model.rope_grid {self.rope_grid} without rotary "
+          "positions: set model.rope, too"
+        )
+      return
+    object.__setattr__(self, "rope_base", float(self.rope_base or BASES[self.rope]))
+    if self.rope_base < 1:
+      raise InputError(f"model.rope_base {self.rope_base:g} is not valid: expected at least 1")
+    if self.width // self.heads % 4:
+      raise InputError(
+        f"width {self.width} with {self.heads} heads: rotary positions (model.rope) need a "
+        f"multiple of 4 channels per head, not {self.width // self.heads}"
+      )
+    if self.rope_grid and (
+      self.rope != "eva02" or len(self.rope_grid) != 2 or min(self.rope_grid) < 1
+    ):
+      raise InputError(
+        f"model.rope_grid {self.rope_grid} of model.rope {self.rope!r}: expected rows and columns "
+        "of 'eva02', or none"
       )
 
   @property
@@ -153,7 +203,7 @@ class Architecture:
   @property
   def hidden(self):
     """Width of a block's hidden layer."""
-    return int(self.mlp_ratio * self.width)
+    return round(self.mlp_ratio * self.width)
 
   @property
   def stages(self):

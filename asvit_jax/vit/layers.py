@@ -26,12 +26,16 @@ class Attention(nnx.Module):
     linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
     self.qkv = nnx.Linear(arch.width, 3 * arch.width, use_bias=arch.qkv_bias, **linear)
     self.proj = nnx.Linear(arch.width, arch.width, **linear)
+    norm = dict(epsilon=arch.norm_epsilon, dtype=dtype, rngs=rngs)
+    channels = arch.width // arch.heads
+    self.q_norm = nnx.LayerNorm(channels, **norm) if arch.qk_norm else None
+    self.k_norm = nnx.LayerNorm(channels, **norm) if arch.qk_norm else None
     self.heads = arch.heads
 
   def __call__(self, x, attend):
     """(..., d) -> (..., d) and the scores of `attend`."""
     q, k, v = self._heads(self.qkv(x), 3)
-    context, scores = attend(q, k, v)
+    context, scores = attend(*self._normalized(q, k), v)
     return self.proj(context.reshape(x.shape)), scores
 
   def rows(self, x, read, attend):
@@ -39,8 +43,11 @@ class Attention(nnx.Module):
     width = x.shape[-1]
     (q,) = self._heads(_part(self.qkv, read, 0, width), 1)
     k, v = self._heads(_part(self.qkv, x, width, 3 * width), 2)
-    context, _ = attend(q, k, v)
+    context, _ = attend(*self._normalized(q, k), v)
     return self.proj(context.reshape(read.shape))
+
+  def _normalized(self, q, k):
+    return (q, k) if self.q_norm is None else (self.q_norm(q), self.k_norm(k))
 
   def _heads(self, y, parts):
     """(..., parts · d) -> `parts` arrays (..., h, c)."""
@@ -49,16 +56,25 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-  """Two linear layers with a GELU between them."""
+  """Two linear layers with a GELU between them, or a SwiGLU; see `Architecture.swiglu`."""
 
   def __init__(self, arch: Architecture, *, dtype, rngs):
     linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
-    self.fc1 = nnx.Linear(arch.width, arch.hidden, **linear)
+    self.swiglu = arch.swiglu
+    self.fc1 = nnx.Linear(arch.width, (1 + self.swiglu) * arch.hidden, **linear)
+    norm = dict(epsilon=arch.norm_epsilon, dtype=dtype, rngs=rngs)
+    self.norm = nnx.LayerNorm(arch.hidden, **norm) if arch.mlp_norm else None
     self.fc2 = nnx.Linear(arch.hidden, arch.width, **linear)
 
   def __call__(self, x):
     """(..., d) -> (..., d)."""
-    return self.fc2(gelu(self.fc1(x)))
+    y = self.fc1(x)
+    if self.swiglu:
+      gate, y = jnp.split(y, 2, axis=-1)
+      y = nnx.silu(gate) * y
+    else:
+      y = gelu(y)
+    return self.fc2(y if self.norm is None else self.norm(y))
 
 
 class Block(nnx.Module):
@@ -70,8 +86,9 @@ class Block(nnx.Module):
     self.norm2 = layer_norm(arch, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
     self.residual_divisor = arch.residual_divisor
-    self.ls1 = LayerScale(arch.width) if arch.layer_scale else None
-    self.ls2 = LayerScale(arch.width) if arch.layer_scale else None
+    scale = (arch.width, arch.layer_scale_init)
+    self.ls1 = LayerScale(*scale) if arch.layer_scale else None
+    self.ls2 = LayerScale(*scale) if arch.layer_scale else None
     self.drop_path = None  # set in training, see `drop_path`
 
   def __call__(self, x, attend):
@@ -118,10 +135,10 @@ class Block(nnx.Module):
 
 
 class LayerScale(nnx.Module):
-  """A learned factor per channel, initially 1e-6 as in DeiT-III (arXiv:2103.17239)."""
+  """A learned factor per channel (arXiv:2103.17239), initially small: 1e-6 in DeiT-III."""
 
-  def __init__(self, width):
-    self.gamma = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
+  def __init__(self, width, initial):
+    self.gamma = nnx.Param(jnp.full(width, initial, jnp.float32))
 
   def __call__(self, x):
     """(..., d) -> (..., d)."""

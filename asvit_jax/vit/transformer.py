@@ -36,10 +36,11 @@ class VisionTransformer(nnx.Module):
     self.counts = ()
     self.patch_embed = STEMS[arch.stem](arch, dtype=dtype, rngs=rngs)
     self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
-    tokens = arch.prefix_tokens + arch.patches
-    self.pos_embed = nnx.Param(
-      truncated_normal(rngs.params(), (1, tokens, arch.width), jnp.float32)
-    )
+    if arch.pos_embed:
+      tokens = arch.prefix_tokens + arch.patches
+      self.pos_embed = nnx.Param(
+        truncated_normal(rngs.params(), (1, tokens, arch.width), jnp.float32)
+      )
     self.blocks = nnx.List([Block(arch, dtype=dtype, rngs=rngs) for _ in range(arch.depth)])
     # Heads always compute in float32: in bfloat16, the logits of many classes tie.
     self.norm = layer_norm(arch, dtype=jnp.float32, rngs=rngs)
@@ -72,7 +73,7 @@ class VisionTransformer(nnx.Module):
       prefix = jnp.concatenate([prefix, self.dist_token[...]], axis=1)
     prefix = jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:]))
     x = jnp.concatenate([prefix.astype(self.dtype), x], axis=1)
-    return x + self.pos_embed[...].astype(self.dtype)
+    return x + self.pos_embed[...].astype(self.dtype) if self.arch.pos_embed else x
 
   def classify(self, read):
     """The float32 logits from the tokens that the prediction reads.

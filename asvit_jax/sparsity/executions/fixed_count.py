@@ -66,7 +66,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     x, sizes = pruning.compact(stage, keep.astype(jnp.float32), rows, similarity, gone)
     position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
     keeps.append(_scatter(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
-    attend = functools.partial(pruning.dense, sizes=sizes)
+    attend = functools.partial(pruning.dense, sizes=sizes, rotation=pruning.rotation(position))
     x, cache = run_to_stage(model, index + 1, x, attend)
   logits, after = _predict_unpadded(model, x, attend)
   more = {}

@@ -244,7 +244,7 @@ def _run_to_next_stage(model, index, width, packed_tokens, images, source, count
   """
   n = packed_tokens.keep.shape[1]
   x, sizes, position = _gather(packed_tokens, images, source, width)
-  attend, present = _attention_of_first(model, width, sizes, count)
+  attend, present = _attention_of_first(model, width, sizes, count, position)
   x, cache = run_to_stage(model, index + 1, x, attend)
   following = apply_stage(model, index + 1, Stage(x, sizes, present, cache), position)
   sizes = None
@@ -272,7 +272,7 @@ def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
   """
   n = packed_tokens.keep.shape[1]
   x, sizes, position = _gather(packed_tokens, images, source, width)
-  attend, present = _attention_of_first(model, width, sizes, count)
+  attend, present = _attention_of_first(model, width, sizes, count, position)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
   head_inputs = _run_last_block(model, x, attend, present, tokens)
   if not tokens:
@@ -300,9 +300,11 @@ def _gather(packed_tokens, images, source, width):
   )
 
 
-def _attention_of_first(model, width, sizes, count):
+def _attention_of_first(model, width, sizes, count, position):
   """The attention function of the first `count` (g,) rows, and the (g, width) mask of these."""
-  attend = functools.partial(Pruning.of(model.arch).prefix, count=count, sizes=sizes)
+  pruning = Pruning.of(model.arch)
+  rotation = pruning.rotation(position)
+  attend = functools.partial(pruning.prefix, count=count, sizes=sizes, rotation=rotation)
   return attend, jnp.arange(width) < count[:, None]
 
 
