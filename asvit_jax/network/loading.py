@@ -130,7 +130,7 @@ def load_configured(
   parts = typed(parts) | config_parts.own(plan.given)
   stored = formats.read(source, key, step, weights_of, parts, form)
   described = _described(stored, source, parts)
-  arch = architecture(plan.model, described or stored.facts)
+  arch = architecture(plan.model, described or stored.usual | stored.facts)
   expected = preprocessing(plan.data, _preprocessing(stored, source, plan))
   network = Network.without_params(arch, plan.model.dtype, expected, plan.model.variant)
   return _filled(network, stored, described, source, resize, new_head)
@@ -160,6 +160,8 @@ def _filled(network, stored, described, source, resize, new_head):
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
       "choose its model.variant, or set model.heads"
     )
+  if described is None:
+    _check_rope(arch, stored.facts, name)
   # A network without thresholds has no budgets, whatever its file says.
   budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
   paced = speeds.from_description(stored.description, name, len(budgets) or 1) if prunes else ()
@@ -185,6 +187,17 @@ def _filled(network, stored, described, source, resize, new_head):
   return dataclasses.replace(
     network, params=params, classes=classes, budgets=budgets, counts=counts, speedups=paced
   )
+
+
+def _check_rope(arch, facts, name):
+  """Raises InputError for other rotary positions than the weights have; no tensor shows them."""
+  for field in ("rope", "rope_base", "rope_grid"):
+    theirs, ours = facts.get(field, getattr(arch, field)), getattr(arch, field)
+    if theirs != ours:
+      raise InputError(
+        f"{name} does not fit this model: its {field} is {theirs!r}, not {ours!r}; leave "
+        f"model.{field} open, or use other weights"
+      )
 
 
 def _counts(stored, described, arch, budgets, name):

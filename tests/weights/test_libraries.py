@@ -222,7 +222,8 @@ REFUSED = {
   "convnext_atto": "ConvNeXt",
   "cait_xxs24_224": "CaiT",
   "mixer_s16_224": "MLP-Mixer",
-  "eva02_tiny_patch14_224": "EVA",
+  "eva02_base_patch16_clip_224": "EVA-02's tower",
+  "vit_small_patch16_rope_mixed_224": "learned rotary positions",
 }
 
 

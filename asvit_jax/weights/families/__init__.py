@@ -3,7 +3,9 @@
 | family | marker | table |
 |---|---|---|
 | timm, DeiT, DeiT-III, DINO, MAE, LV-ViT, ours | `patch_embed.proj.weight` | `timm` |
+| DINOv3, EVA-02 of their authors, and timm's | the same | `timm`, `rotary` |
 | transformers: ViT, DeiT, ViTMAE, DINOv2 | `embeddings.patch_embeddings.…` | `transformers` |
+| transformers: DINOv3 | `embeddings.patch_embeddings.weight` | `dinov3` |
 | torchvision | `conv_proj.weight` | `torchvision` |
 | Google's vision_transformer, AugReg, big_vision | `Transformer/encoderblock_0/…` | `google` |
 | networks with other blocks, refused by name | | `refused` |
@@ -21,11 +23,20 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.weights.checks import check_numbers
-from asvit_jax.weights.families import base, google, refused, timm, torchvision, transformers
+from asvit_jax.weights.families import (
+  base,
+  dinov3,
+  google,
+  refused,
+  rotary,
+  timm,
+  torchvision,
+  transformers,
+)
 
 _MOST_NETWORKS = 16  # in a file
 
-FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
+FAMILIES = (transformers.FAMILY, dinov3.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
 
 
 def in_timms_names(stored, source):
@@ -65,8 +76,10 @@ def in_timms_names(stored, source):
     preprocessing = family.preprocessing | stored.description.get("preprocessing", {})
     description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
     facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
+    width = np.shape(tensors.get("patch_embed.proj.weight", ()))
     return dataclasses.replace(
       stored,
+      usual=rotary.usual(facts, width[0]) if width else {},
       tensors=tensors,
       description=description,
       facts=facts,
@@ -139,6 +152,9 @@ def _shown(tensors):
   return {
     "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in tensors),
     "layer_scale": "blocks.0.ls1.gamma" in tensors,
+    "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
+    "mlp_norm": "blocks.0.mlp.norm.weight" in tensors,
+    "swiglu": rotary.is_gated(*(tensors.get(f"blocks.0.mlp.fc{i}.weight", ()) for i in (1, 2))),
     "dist_token": "dist_token" in tensors,
     "dist_head": "dist_token" in tensors and "head_dist.weight" in tensors,
   }

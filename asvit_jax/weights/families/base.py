@@ -9,7 +9,8 @@ import numpy as np
 
 # Prefixes that PyTorch's parallel and compiled modules add to names.
 WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
-_PARTS = ("q", "k", "v")
+# Parts of a layer that are joined, in this order, and the name of the whole beside theirs.
+_JOINED = {("q", "k", "v"): ".qkv", ("gate", "up"): ""}
 _NUMBER = "[0-9]+"
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
@@ -30,7 +31,8 @@ class Family:
     title: name of the family, for display.
     marker: the tensor name that identifies the family; every file of it has it once per network.
     table: {module or tensor: timm's}, `{}` for the number of a block. Three entries whose timm
-      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`.
+      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`; those of `.gate` and `.up` to one
+      without.
     unneeded: regular expressions that match the full names of tensors a classifier does not need:
       decoders, mask tokens, projection heads. These are dropped, and the log lists them.
     leaves: {last part of a name: timm's}.
@@ -39,6 +41,9 @@ class Family:
     preprocessing: default preprocessing if a file states none; {} for the package's defaults.
     facts: {field of `Architecture`: value} that hold for the whole family, and no tensor shows.
     seen: function of (tensors, prefix) that returns more facts.
+    prepared: function of the tensors that returns them before names are translated.
+    optional: parts that may be missing in all blocks of a network: "k.bias", which becomes 0;
+      "gate", without which `.up` is the whole layer.
     ours: whether the names are timm's already: names missing in the table then pass through, as
       they may belong to another stem.
   """
@@ -53,6 +58,8 @@ class Family:
   preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seen: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  prepared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+  optional: tuple[str, ...] = ()
   ours: bool = False
 
   def prefixes(self, tensors):
@@ -69,6 +76,7 @@ class Family:
     """
     found, origin, left_out = {}, {}, []
     before = _beginnings(prefix)
+    tensors = self.prepared(tensors)
     beside = self._beside(tensors, before)
     for name, value in tensors.items():
       short = _short(name, before)
@@ -84,7 +92,7 @@ class Family:
         new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
-    return _joined(found, origin), left_out
+    return _joined(found, origin, self.optional), left_out
 
   def _beside(self, tensors, before):
     """The names outside the network's prefix, if all of the network's names have the prefix.
@@ -125,20 +133,27 @@ def _beginnings(prefix):
   return [prefix[: match.end()] for match in re.finditer(r"[./]", prefix)][::-1]
 
 
-def _joined(tensors, origin):
-  """Joins query, key and value to one tensor; if one is missing, they keep their own names."""
+def _joined(tensors, origin, optional):
+  """Joins query, key and value, and gate and up; if one is missing, they keep their own names."""
+  known = (("k.bias", ".attn.k.bias"), ("gate", ".mlp.fc1.gate."))
+  absent = {p for p, of in known if p in optional and not any(of in name for name in tensors)}
   joined = {}
   for name, value in tensors.items():
     module, _, leaf = name.rpartition(".")
     stem, _, part = module.rpartition(".")
-    if part not in _PARTS or not stem.startswith("blocks."):
+    parts = next((parts for parts in _JOINED if part in parts), None)
+    if parts is None or not stem.startswith("blocks."):
       joined[name] = value
       continue
-    three, whole = [tensors.get(f"{stem}.{p}.{leaf}") for p in _PARTS], f"{stem}.qkv.{leaf}"
-    if any(tensor is None for tensor in three) or not _alike(three) or whole in tensors:
+    whole = f"{stem}{_JOINED[parts]}.{leaf}"
+    each = {p: tensors.get(f"{stem}.{p}.{leaf}") for p in parts if p not in absent}
+    if "k" in each and f"k.{leaf}" in absent:
+      each["k"] = np.zeros_like(value)
+    pieces = list(each.values())
+    if any(tensor is None for tensor in pieces) or not _alike(pieces) or whole in tensors:
       joined[origin[name]] = value
     elif whole not in joined:
-      joined[whole] = np.concatenate(three)
+      joined[whole] = np.concatenate(pieces)
   return joined
 
 

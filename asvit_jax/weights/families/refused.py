@@ -33,19 +33,19 @@ _OTHERS = (
     "its attention is restricted to windows",
   ),
   (
-    r"\.mlp\.(w12|w1|w3|fc1_g|weights_in|gate_proj)\.",
-    "a network with gated MLPs (SwiGLU), such as DINOv2-g or EVA-02",
-    "its MLPs have a gate",
+    r"relative_position_bias",
+    "BEiT, or another network with relative positions",
+    "its attention depends on learned distances",
   ),
   (
-    r"relative_position_bias|\.attn\.(q_bias|v_bias)$",
-    "BEiT, EVA or another network with relative or rotary positions",
-    "its attention depends on distances",
+    r"(^|\.)rope\.freqs$",
+    "a network with learned rotary positions (timm's rope_mixed)",
+    "each of its blocks rotates by other angles",
   ),
   (
-    r"\.attn\.(q_norm|k_norm)\.",
-    "a network that normalises queries and keys",
-    "its attention normalises them",
+    r"\.attn\.(inner_attn_ln|norm)\.",
+    "EVA-02's tower for CLIP",
+    "its attention normalises its output",
   ),
   (
     r"(^|\.)(fc_norm|encoder\.fc_norm)\.weight$",

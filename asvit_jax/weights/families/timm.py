@@ -1,14 +1,15 @@
 """timm's names, which DeiT, DINO, MoCo-v3, MAE, LV-ViT and this package use."""
 
+from asvit_jax.weights.families import rotary
 from asvit_jax.weights.families.base import Family
 
 _MOCO = ("base_encoder.", "momentum_encoder.")
 
 
 def _seen(tensors, prefix):
-  """The facts of MoCo-v3, whose small ViT has 12 heads, where DeiT's has 6."""
-  del tensors
-  return {"heads": 12} if prefix.endswith(_MOCO) else {}
+  """The facts of MoCo-v3, whose small ViT has 12 heads, where DeiT's has 6; see `rotary`, too."""
+  facts = {"heads": 12} if prefix.endswith(_MOCO) else {}
+  return facts | rotary.seen(tensors, prefix)
 
 
 FAMILY = Family(
@@ -28,6 +29,7 @@ FAMILY = Family(
         *("blocks.{}.ls1.gamma", "blocks.{}.ls2.gamma"),
       )
     },
+    **rotary.BLOCK,
     # DeiT-III as its authors wrote it.
     "blocks.{}.gamma_1": "blocks.{}.ls1.gamma",
     "blocks.{}.gamma_2": "blocks.{}.ls2.gamma",
@@ -45,6 +47,9 @@ FAMILY = Family(
     r"decoder_.*",  # MAE
     r"head\.(mlp|last_layer)\..*",  # DINO
     r"(head\.[0-9]+|predictor)\..*",  # MoCo-v3
+    *rotary.UNNEEDED,
   ),
   seen=_seen,
+  prepared=rotary.prepared,
+  optional=("k.bias",),
 )

@@ -19,6 +19,9 @@ def _blocks(layer):
     f"{layer}.norm2": "blocks.{}.norm2",
     f"{layer}.layer_scale1.lambda1": "blocks.{}.ls1.gamma",
     f"{layer}.layer_scale2.lambda1": "blocks.{}.ls2.gamma",
+    # DINOv2-g's gated MLPs.
+    f"{layer}.mlp.weights_in": "blocks.{}.mlp.fc1",
+    f"{layer}.mlp.weights_out": "blocks.{}.mlp.fc2",
     # The names in memory of version 5.
     f"{layer}.attention.q_proj": "blocks.{}.attn.q",
     f"{layer}.attention.k_proj": "blocks.{}.attn.k",

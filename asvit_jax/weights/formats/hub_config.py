@@ -14,8 +14,15 @@ from asvit_jax.weights.formats import labels, processor
 NAMES = ("config.json", processor.NAME)
 _EXACT_GELU = ("gelu", "gelu_python")  # transformers' names; "gelu_new" is an approximation
 # Keys whose integers may be written as 32.0.
-_WHOLE = ("image_size", "num_attention_heads", "img_size", "num_heads", "input_size")
-_MODELS = ("vit", "deit", "vit_mae", "vit_msn", "dinov2")
+_WHOLE = (
+  "image_size",
+  "num_attention_heads",
+  "img_size",
+  "num_heads",
+  "input_size",
+  "ref_feat_shape",
+)
+_MODELS = ("vit", "deit", "vit_mae", "vit_msn", "dinov2", "dinov3_vit")
 
 _SIDE = schema.integer(1, 1 << 16)
 _SIZE = schema.either(_SIDE, schema.array(_SIDE, 2, 2))
@@ -29,7 +36,14 @@ _TIMM = schema.table(
     "global_pool": _SHORT,
     "label_names": labels.SCHEMA,
     "model_args": schema.table(
-      {"img_size": _SIZE, "num_heads": _HEADS, "global_pool": _SHORT, "act_layer": _SHORT}
+      {
+        "img_size": _SIZE,
+        "num_heads": _HEADS,
+        "global_pool": _SHORT,
+        "act_layer": _SHORT,
+        "rope_temperature": schema.number(1, 1e9),
+        "ref_feat_shape": _SIZE,
+      }
     ),
     "pretrained_cfg": schema.table(
       {
@@ -50,6 +64,8 @@ _TRANSFORMERS = schema.table(
     "hidden_act": _SHORT,
     "num_attention_heads": _HEADS,
     "layer_norm_eps": schema.number(LEAST_EPSILON, 0.1),
+    "rope_theta": schema.number(1, 1e9),
+    "use_gated_mlp": schema.BOOLEAN,
     "image_size": schema.either(_SIZE, _SIDES),
     "id2label": labels.SCHEMA,
     "label2id": labels.SCHEMA,
@@ -120,6 +136,10 @@ def _timms(config, source):
     facts["image_size"] = sizes.plain(size)
   if "num_heads" in arguments:
     facts["heads"] = arguments["num_heads"]
+  if "rope_temperature" in arguments:
+    facts["rope_base"] = float(arguments["rope_temperature"])
+  if "ref_feat_shape" in arguments:
+    facts["rope_grid"] = sizes.height_width(arguments["ref_feat_shape"])
   preprocessing = {
     "crop_ratio": described.get("crop_pct"),
     "mean": described.get("mean"),
@@ -140,7 +160,9 @@ def _theirs(config, steps, source):
     refuse(source, f"a network of model_type {kind!r}", f"expected one of {', '.join(_MODELS)}")
   config = processor.in_whole_numbers(config, _WHOLE)
   schema.check(config, _TRANSFORMERS, f"{source}: its config.json")
-  if (activation := config.get("hidden_act", "gelu")) not in _EXACT_GELU:
+  gated = config.get("use_gated_mlp", False)
+  known = ("silu",) if gated else _EXACT_GELU
+  if (activation := config.get("hidden_act", "gelu")) not in known:
     refuse(source, f"a network of activation {activation!r}", "its MLPs have another activation")
   if config.get("quantization_config"):
     raise InputError(
@@ -150,6 +172,8 @@ def _theirs(config, steps, source):
   facts = {}
   if "num_attention_heads" in config:
     facts["heads"] = config["num_attention_heads"]
+  if "rope_theta" in config:
+    facts["rope_base"] = float(config["rope_theta"])
   if "layer_norm_eps" in config:
     facts["norm_epsilon"] = config["layer_norm_eps"]
   if "image_size" in config:
