@@ -35,6 +35,8 @@ TRAITS = (
   *("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head"),
   *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
   *("swiglu", "mlp_norm", "qk_norm"),
+  *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
+  *("activation", "patch_bias", "head"),
 )
 
 

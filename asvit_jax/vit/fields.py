@@ -22,6 +22,7 @@ WHOLE = {
   "patch_size": 1 << 12,
   "classes": 1 << 20,
   "count_multiple": 1 << 12,
+  "registers": 1 << 10,
 }
 # Representable in float32 and safe to divide by: below it, a constant token would become NaN.
 LEAST_EPSILON = 1e-30
@@ -40,10 +41,13 @@ LISTS = {
 }
 FLAGS = (
   *("qkv_bias", "layer_scale", "dist_token", "dist_head", "aux_head", "count_elementwise"),
-  "prune_inside",
+  *("prune_inside", "class_token", "norm_after_pool", "norm_pre", "patch_bias"),
   *("pos_embed", "swiglu", "mlp_norm", "qk_norm"),
 )
 CHOICES = {
+  "pool": ("token", "avg", "map"),
+  "activation": ("gelu", "gelu_tanh", "quick_gelu"),
+  "head": ("classifier", "projection", "none"),
   "rope": ("", "dinov3", "eva02"),
 }
 NAMES = ("stem", "attention", "score", "reduction")

@@ -34,6 +34,14 @@ OTHERS = {
   "qk_norm": True,
   "dist_token": True,
   "dist_head": True,
+  "class_token": False,
+  "registers": 2,
+  "pool": "avg",
+  "norm_after_pool": True,
+  "norm_pre": True,
+  "activation": "quick_gelu",
+  "patch_bias": False,
+  "head": "projection",
   "aux_head": True,
   "count_elementwise": True,
   "prune_before": (1, 3),
@@ -49,6 +57,8 @@ OTHERS = {
 # What a key needs beside it.
 NEEDED = {
   "dist_head": {"dist_token": True},
+  "class_token": {"pool": "map"},
+  "norm_after_pool": {"pool": "avg"},
   "rope_base": {"rope": "dinov3"},
   "rope_grid": {"rope": "eva02"},
 }
@@ -56,7 +66,7 @@ NEEDED = {
 
 @pytest.mark.parametrize("key", OVERRIDES)
 def test_a_key_of_the_model_overrides_the_variants_value_and_no_other(key):
-  given = {key: OTHERS[key]} | NEEDED.get(key, {})
+  given = NEEDED.get(key, {}) | {key: OTHERS[key]}
   config = tiny.config("", **{f"model.{k}": v for k, v in given.items()})
   expected = dataclasses.replace(tiny.TRAINED, **given)
   assert tiny.architecture(config) == expected != tiny.TRAINED

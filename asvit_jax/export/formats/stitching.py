@@ -25,7 +25,7 @@ def packed_model(network, tokens, opset):
     opset: version of the operators, at least 13.
 
   Raises:
-    InputError: the network has a token between the class token and the patches.
+    InputError: the network has a token between its first token and the patches.
   """
   import onnx
 
@@ -33,8 +33,9 @@ def packed_model(network, tokens, opset):
     # It takes the first of the tokens and those from the third on, and the converter cannot express
     # that for a symbolic number of tokens.
     raise InputError(
-      "packed execution in ONNX of a network with a distillation token: not possible yet; leave "
-      "--execution out for a masked program, or give --execution fixed"
+      f"packed execution in ONNX of a network with {network.arch.prefix_tokens} tokens before the "
+      "patches (a distillation token, registers): not possible yet; leave --execution out for a "
+      "masked program, or give --execution fixed"
     )
   pieces = pieces_for_one_image(network, tokens)
   counts = [f"tokens_{index}" for index in range(1, len(pieces))]
