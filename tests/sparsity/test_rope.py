@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from asvit_jax import vit
+from asvit_jax.comparison.methods import METHODS
 from asvit_jax.core.errors import InputError
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.executions import fixed_count, in_place, packed, pieces
@@ -171,6 +172,12 @@ def test_gmacs_count_three_products_of_a_swiglu():
 def test_rotary_positions_that_cannot_be_are_refused(changes, said):
   with pytest.raises(InputError, match=said):
     tiny.arch(**changes)
+
+
+@pytest.mark.parametrize("name", ["tome", "evit"])
+def test_methods_that_mix_tokens_without_their_places_refuse_them(name):
+  with pytest.raises(InputError, match=rf"method {name} of a network .*model\.rope 'dinov3'"):
+    METHODS[name].solve(DINO, 0.8)
 
 
 def test_a_base_that_is_not_given_is_the_published_one():

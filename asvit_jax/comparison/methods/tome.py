@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvit_jax.comparison.methods.fixed import FixedCount, take
+from asvit_jax.comparison.methods.fixed import FixedCount, check_no_rope, take
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.executions.fixed_count import predict_from_tokens
 from asvit_jax.sparsity.pruning import Pruning
@@ -30,6 +30,7 @@ class ToMe(FixedCount):
 
   def choices(self, arch):
     """The counts of every r, a list of tuples; the first merges nothing."""
+    check_no_rope(arch, "tome")
     return [pairs(arch, r) for r in range(1 + arch.patches // 2)]
 
   def cost(self, arch, counts, real=False):
