@@ -39,7 +39,7 @@ def gmacs(arch, kept):
   blocks = jnp.diff(jnp.array([0, *arch.prune_before, arch.depth]))  # blocks run by each stage
   tokens = _tokens(arch, kept)
   total = _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
-  total = total + _pool_gmacs(arch, tokens[..., -1])
+  total = total + _pool_gmacs(arch, tokens[..., -1] - arch.prefix_tokens)
   return total - _spared_gmacs(arch, tokens) + similarity_gmacs(arch, tokens)
 
 
@@ -83,7 +83,8 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
   if in_mlp is not None:
     blocks = blocks - _mlp_gmacs(arch, tokens - in_mlp)
   total = _stem_gmacs(arch) + blocks.sum(axis=-1)
-  total = total + _pool_gmacs(arch, (tokens if in_mlp is None else in_mlp)[..., -1])
+  last = (tokens if in_mlp is None else in_mlp)[..., -1]
+  total = total + _pool_gmacs(arch, last - arch.prefix_tokens)
   if real and not arch.reads_patches:
     total = total - blocks[..., -1] + _read_rows_gmacs(arch, tokens[..., -1])
   return total

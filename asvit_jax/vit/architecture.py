@@ -51,7 +51,7 @@ class Architecture:
     registers: number of register tokens (arXiv:2309.16588) between the class token and the patches.
     pool: what the prediction reads: "token", the class token; "avg", the mean of the patches, each
       with the weight of the number of patches that it stands for; "map", an attention pooling of
-      all tokens, as in SigLIP.
+      the patches, as in SigLIP.
     norm_after_pool: whether the final norm follows the mean of "avg" instead of preceding it.
     norm_pre: whether tokens are normalised before the first block, as in CLIP.
     activation: of the MLPs, a name of `layers.ACTIVATIONS`.

@@ -136,7 +136,7 @@ class Block(nnx.Module):
 
 
 class AttentionPool(nnx.Module):
-  """SigLIP's pooling (arXiv:2303.15343): a learned query attends to all tokens, then an MLP.
+  """SigLIP's pooling (arXiv:2303.15343): a learned query attends to the patches, then an MLP.
 
   It belongs to the head, and computes in float32 like it. Names are timm's.
   """

@@ -117,10 +117,10 @@ class VisionTransformer(nnx.Module):
       weights = present.astype(jnp.float32)
       sizes = sizes if sizes is None else jnp.where(present > 0, sizes, 1.0)
     weights = weights if sizes is None else weights * sizes
-    if self.arch.pool == "map":
-      return self.attn_pool(x, weights)
     prefix = self.arch.prefix_tokens
     x, weights = x[:, prefix:], weights[:, prefix:]
+    if self.arch.pool == "map":
+      return self.attn_pool(x, weights)
     total = jnp.einsum("bn,bnd->bd", weights, x, precision="highest")
     return (total / weights.sum(axis=1, keepdims=True))[:, None]
 

@@ -13,9 +13,10 @@ from asvit_jax.weights.names import numbers_of_blocks
 
 # Fields that identify a published network; the weights may differ from it in the others.
 _APART = ("width", "depth", "stem", "aux_head")
-# Fields that facts alone give.
-_OF_FACTS = (
-  *("norm_epsilon", "pos_embed", "rope", "rope_base", "rope_grid"),
+# Fields that the facts of a family state: `families` finds them in the tensors.
+_STATED = (
+  *("norm_epsilon", "activation", "class_token", "registers", "pool", "norm_after_pool"),
+  *("norm_pre", "patch_bias", "head", "pos_embed", "rope", "rope_base", "rope_grid"),
   *("swiglu", "mlp_norm", "qk_norm"),
 )
 # {tensor: number of axes}, for the tensors whose shapes determine the architecture.
@@ -92,9 +93,10 @@ def _dimensions(stored, source, classes):
     stem = "lv" if "patch_embed.bn1.weight" in tensors else "conv"
   patch_size = kernel if stem == "patch" else 2 * kernel  # other stems halve the image first
   dist_token = "dist_token" in tensors
-  pos_embed = facts.get("pos_embed", True)
-  if pos_embed:
-    grid = grid_of(tensors["pos_embed"], 1 + dist_token, patch_size, facts)
+  class_token, registers = facts.get("class_token", True), facts.get("registers", 0)
+  prefix = class_token + dist_token + registers
+  if facts.get("pos_embed", True):
+    grid = grid_of(tensors["pos_embed"], prefix, patch_size, facts)
   else:
     grid = [side // patch_size for side in sizes.height_width(facts["image_size"])]
   if grid is None:
@@ -102,13 +104,17 @@ def _dimensions(stored, source, classes):
       f"{source}: its {tensors['pos_embed'].shape[1]} positions are of no square image: give its "
       "architecture with the image_size that it is for, (height, width)"
     )
-  if classes is None and "head.weight" not in tensors:
+  if classes is not None:
+    facts = facts | {"head": "classifier"}
+  width = tensors["patch_embed.proj.weight"].shape[0]
+  featured = facts.get("head") == "none"
+  if classes is None and "head.weight" not in tensors and not featured:
     raise InputError(
       f"{source} has no head, and so no number of classes (it was trained without labels, or its "
       "head was taken off): give the number, `classes`, and `new_head`"
     )
   found = {
-    "width": tensors["cls_token"].shape[-1],
+    "width": width,
     "depth": len(blocks),
     "hidden": tensors["blocks.0.mlp.fc1.weight"].shape[0] // (1 + facts.get("swiglu", False)),
     "stem": stem,
@@ -119,7 +125,7 @@ def _dimensions(stored, source, classes):
     "aux_head": "aux_head.weight" in tensors,
     "image_size": (grid[0] * patch_size, grid[1] * patch_size),
     "patch_size": patch_size,
-    "classes": classes or tensors["head.weight"].shape[0],
+    "classes": classes or (width if featured else tensors["head.weight"].shape[0]),
   }
   assumed = {name: value for name, value in stored.usual.items() if name not in stored.facts}
   if assumed:
@@ -128,4 +134,4 @@ def _dimensions(stored, source, classes):
       f"{source} does not state what its tensors do not show; that of the published networks of "
       f"{facts['rope']} is assumed: {listed} (a config.json beside it states it)"
     )
-  return found | {k: v for k, v in facts.items() if k in _OF_FACTS}
+  return found | {k: v for k, v in facts.items() if k in _STATED}

@@ -32,18 +32,21 @@ class Family:
     marker: the tensor name that identifies the family; every file of it has it once per network.
     table: {module or tensor: timm's}, `{}` for the number of a block. Three entries whose timm
       names end in `.q`, `.k` and `.v` are joined to one, `.qkv`; those of `.gate` and `.up` to one
-      without.
+      without. Those of the attention pooling become `attn_pool.q` and `attn_pool.kv`, and so does
+      `attn_pool.in_proj`.
     unneeded: regular expressions that match the full names of tensors a classifier does not need:
       decoders, mask tokens, projection heads. These are dropped, and the log lists them.
     leaves: {last part of a name: timm's}.
     separator: separator between the parts of a name.
     layout: function of (timm's name, array) that returns the array in timm's layout.
     preprocessing: default preprocessing if a file states none; {} for the package's defaults.
+    prepares: function of (tensors, prefix) that returns more defaults of the preprocessing.
     facts: {field of `Architecture`: value} that hold for the whole family, and no tensor shows.
     seen: function of (tensors, prefix) that returns more facts.
-    prepared: function of the tensors that returns them before names are translated.
     optional: parts that may be missing in all blocks of a network: "k.bias", which becomes 0;
       "gate", without which `.up` is the whole layer.
+    spread: function of tensors that returns them before names are translated, such as one tensor
+      per block if a file stacks them.
     ours: whether the names are timm's already: names missing in the table then pass through, as
       they may belong to another stem.
   """
@@ -58,8 +61,9 @@ class Family:
   preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seen: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
-  prepared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
   optional: tuple[str, ...] = ()
+  prepares: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  spread: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
   ours: bool = False
 
   def prefixes(self, tensors):
@@ -75,8 +79,8 @@ class Family:
     the network's prefix, such as those of a loss or a metric beside `model.`, are dropped.
     """
     found, origin, left_out = {}, {}, []
+    tensors = self.spread(tensors)
     before = _beginnings(prefix)
-    tensors = self.prepared(tensors)
     beside = self._beside(tensors, before)
     for name, value in tensors.items():
       short = _short(name, before)
@@ -92,7 +96,16 @@ class Family:
         new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
-    return _joined(found, origin, self.optional), left_out
+    return _pooling(_joined(found, origin, self.optional)), left_out
+
+  def needed(self, tensors, prefix):
+    """The tensors without those of `unneeded`."""
+    before = _beginnings(prefix)
+    return {
+      name: value
+      for name, value in tensors.items()
+      if not any(re.fullmatch(pattern, _short(name, before)) for pattern in self.unneeded)
+    }
 
   def _beside(self, tensors, before):
     """The names outside the network's prefix, if all of the network's names have the prefix.
@@ -155,6 +168,22 @@ def _joined(tensors, origin, optional):
     elif whole not in joined:
       joined[whole] = np.concatenate(pieces)
   return joined
+
+
+def _pooling(tensors):
+  """Splits and joins the projections of an attention pooling to timm's; others stay."""
+  found = dict(tensors)
+  for leaf in ("weight", "bias"):
+    whole = found.get(f"attn_pool.in_proj.{leaf}")
+    if whole is not None and whole.ndim in (1, 2) and len(whole) % 3 == 0:
+      del found[f"attn_pool.in_proj.{leaf}"]
+      width = len(whole) // 3
+      found |= {f"attn_pool.q.{leaf}": whole[:width], f"attn_pool.kv.{leaf}": whole[width:]}
+    two = [found.get(f"attn_pool.{part}.{leaf}") for part in "kv"]
+    if all(tensor is not None for tensor in two) and _alike(two):
+      del found[f"attn_pool.k.{leaf}"], found[f"attn_pool.v.{leaf}"]
+      found[f"attn_pool.kv.{leaf}"] = np.concatenate(two)
+  return found
 
 
 def _alike(tensors):
