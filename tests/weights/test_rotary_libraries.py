@@ -124,6 +124,18 @@ TIMM = {
   "eva02 small": (EVA, {}),
   "eva02 base": (EVA, dict(qkv_fused=False, scale_mlp=True)),
   "eva02 rectangle": (EVA, dict(img_size=(16, 48))),
+  "eva02 of the mean": (EVA, dict(global_pool="avg")),
+  "rope_reg1_gap": (
+    EVA,
+    dict(
+      global_pool="avg",
+      swiglu_mlp=False,
+      class_token=False,
+      num_reg_tokens=1,
+      init_values=1e-5,
+      use_abs_pos_emb=False,
+    ),
+  ),
 }
 
 
@@ -145,15 +157,20 @@ def test_timm_s_networks(tmp_path, eva, kind, record):
     rope="dinov3" if base is DINO else "eva02",
     rope_base=given.get("rope_temperature", 10000),
     rope_grid=given.get("ref_feat_shape", ()),
-    pos_embed=base is EVA,
-    swiglu="swiglu_mlp" in given,
+    pos_embed=given.get("use_abs_pos_emb", True),
+    swiglu=given.get("swiglu_mlp", False),
     mlp_norm="scale_mlp" in given,
     qk_norm="qk_norm" in given,
     qkv_bias="qkv_bias" not in given,
-    layer_scale=base is DINO,
-    registers=2 if base is DINO else 0,
+    layer_scale="init_values" in given,
+    registers=given.get("num_reg_tokens", 0),
+    class_token=given.get("class_token", True),
+    pool=given["global_pool"],
+    norm_after_pool=given["global_pool"] == "avg",
   )
-  assert_same_features(load(tmp_path / "w.safetensors", arch), model, record, f"timm {kind}")
+  network = load(tmp_path / "w.safetensors", arch)
+  assert_same_features(network, model, record, f"timm {kind}")
+  test_libraries.assert_same_logits(network, model, tiny.images(arch, 3))
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -185,7 +202,22 @@ def test_dinov3_of_transformers(tmp_path, dinov3, gated, image_size, record):
     load(tmp_path, dataclasses.replace(arch, rope="", rope_base=0, pos_embed=True))
 
 
-def test_dinov2_g_of_transformers_and_of_timm_has_gated_mlps(tmp_path, record):
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_dinov3_qkvb", "eva02_tiny_patch14_224"])
+def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, name, record):
+  timm = pytest.importorskip("timm")
+  from timm.models import _hub
+
+  patch = 14 if "14" in name else 16
+  changes = dict(img_size=3 * patch, depth=3, num_classes=7, global_pool="token")
+  model = randomized(timm.create_model(name, **changes))
+  _hub.save_for_hf(model, tmp_path, model_args=dict(img_size=3 * patch))
+  network = load(tmp_path)
+  assert (network.arch.heads, network.arch.classes) == (3, 7)
+  assert_same_features(network, model, record, name)
+  assert network.preprocessing.crop_ratio == model.pretrained_cfg["crop_pct"]
+
+
+def test_dinov2_g_of_transformers_has_gated_mlps(tmp_path, record):
   transformers = pytest.importorskip("transformers")
   config = transformers.Dinov2Config(
     hidden_size=24,
