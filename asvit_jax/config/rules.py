@@ -151,7 +151,7 @@ def _check_parts(arch):
 
 def _check_size(arch):
   """Raises InputError for a network that is too large for any device."""
-  block = 2 * arch.width * (2 * arch.width + arch.hidden)
+  block = arch.width * (4 * arch.width + (2 + arch.swiglu) * arch.hidden)
   count = arch.depth * block + arch.width * (arch.classes + arch.patches + 3 * arch.patch_size**2)
   if count > _MOST_PARAMETERS:
     raise InputError(

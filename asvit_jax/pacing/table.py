@@ -201,14 +201,14 @@ def _embed(network, images):
 @usual
 def _blocks(network, x, sizes):
   for block in network.model.blocks[: _row(network.arch)]:
-    x, _ = block(x, _attend(network.arch, sizes))
+    x, _ = block(x, _attend(network.arch, x, sizes))
   return x
 
 
 @usual
 def _attended(network, x, sizes):
   for block in network.model.blocks[: _row(network.arch)]:
-    x, _ = block.attended(x, _attend(network.arch, sizes))
+    x, _ = block.attended(x, _attend(network.arch, x, sizes))
   return x
 
 
@@ -222,14 +222,14 @@ def _fed_forward(network, x, sizes):
 
 @usual
 def _last(network, x, sizes):
-  return predict_from_tokens(network.model, x, _attend(network.arch, sizes)).logits
+  return predict_from_tokens(network.model, x, _attend(network.arch, x, sizes), sizes).logits
 
 
 @usual
 def _before_stage(network, x):
   """The input of a stage: the `Stage` after the first block's attention."""
   pruning = Pruning.of(network.arch)
-  x, cache = network.model.blocks[0].attended(x, pruning.dense)
+  x, cache = network.model.blocks[0].attended(x, _attend(network.arch, x))
   present = jnp.ones(x.shape[:2], jnp.float32)
   return Stage(x, pruning.first_sizes(*x.shape[:2]), present, cache)
 
@@ -266,5 +266,8 @@ def _two_thirds(arch, stage):
   return arch.prefix_tokens + 2 * (stage.x.shape[1] - arch.prefix_tokens) // 3
 
 
-def _attend(arch, sizes):
-  return functools.partial(Pruning.of(arch).dense, sizes=sizes)
+def _attend(arch, x, sizes=None):
+  """The attention function of (b, n, d) tokens, which stand for the first n of an image."""
+  pruning = Pruning.of(arch)
+  rotation = pruning.rotation(jnp.arange(x.shape[1])[None])
+  return functools.partial(pruning.dense, sizes=sizes, rotation=rotation)

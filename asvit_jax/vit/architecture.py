@@ -9,8 +9,15 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.parts import check_from_file
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.vit import fields
+from asvit_jax.vit.rope import BASES
 
-_LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple")
+_LATER = (
+  *("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple"),
+  *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
+  *("swiglu", "mlp_norm", "qk_norm"),
+  *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
+  *("activation", "patch_bias", "head"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +31,33 @@ class Architecture:
     mlp_ratio: width of a block's hidden layer ÷ d.
     image_size: side of the images, pixels; (height, width) if they are not square.
     patch_size: side of a patch, pixels.
-    classes: number of classes.
+    classes: number of classes; without a classifier, the width of the features, see `head`.
     stem: a name of `stems.STEMS`.
     norm_epsilon: epsilon of the layer norms.
     qkv_bias: whether queries, keys and values have biases.
     residual_divisor: divisor of both residual branches of a block.
     layer_scale: whether both residual branches are scaled by a learned factor per channel.
+    layer_scale_init: initial value of these factors.
+    pos_embed: whether a learned position embedding is added to the tokens.
+    rope: the kind of rotary positions, see `vit.rope`; "" for none.
+    rope_base: base of their frequencies; 0 becomes the kind's published one.
+    rope_grid: (rows, columns) of patches in pretraining, over which `eva02` scales the patches'
+      places; () for the network's own grid.
+    swiglu: whether the MLPs are SwiGLUs (arXiv:2002.05202): two layers side by side to the hidden
+      width, of which the first, after a SiLU, multiplies the second.
+    mlp_norm: whether the hidden layer of an MLP is normalised, as in EVA-02.
+    qk_norm: whether each head's queries and keys are normalised (arXiv:2302.05442).
+    class_token: whether there is a class token before the patches.
+    registers: number of register tokens (arXiv:2309.16588) between the class token and the patches.
+    pool: what the prediction reads: "token", the class token; "avg", the mean of the patches, each
+      with the weight of the number of patches that it stands for; "map", an attention pooling of
+      the patches, as in SigLIP.
+    norm_after_pool: whether the final norm follows the mean of "avg" instead of preceding it.
+    norm_pre: whether tokens are normalised before the first block, as in CLIP.
+    activation: of the MLPs, a name of `layers.ACTIVATIONS`.
+    patch_bias: whether the convolution that cuts patches has a bias.
+    head: "classifier"; "projection", a linear layer without bias, as in CLIP; or "none". Without a
+      classifier, the network's logits are the features of the image.
     dist_token: whether there is DeiT's distillation token beside the class token.
     dist_head: whether that token has a head, whose logits are averaged with the class token's.
     aux_head: whether a second head, for patch tokens, contributes to the prediction.
@@ -60,6 +88,14 @@ class Architecture:
   qkv_bias: bool = True
   residual_divisor: float = 1.0
   layer_scale: bool = False
+  layer_scale_init: float = 1e-6
+  pos_embed: bool = True
+  rope: str = ""
+  rope_base: float = 0.0
+  rope_grid: tuple[int, ...] = ()
+  swiglu: bool = False
+  mlp_norm: bool = False
+  qk_norm: bool = False
   dist_token: bool = False
   dist_head: bool = False
   aux_head: bool = False
@@ -72,6 +108,14 @@ class Architecture:
   reduction: str = "drop"
   score_exponents: tuple[float, ...] = (1.0, 1.0)
   stage_weights: tuple[float, ...] = ()
+  class_token: bool = True
+  registers: int = 0
+  pool: str = "token"
+  norm_after_pool: bool = False
+  norm_pre: bool = False
+  activation: str = "gelu"
+  patch_bias: bool = True
+  head: str = "classifier"
 
   def __post_init__(self):
     """Raises InputError for invalid values, and for dimensions that do not match each other."""
@@ -92,18 +136,21 @@ class Architecture:
     for name in ("width", "heads", "depth", "count_multiple"):
       if getattr(self, name) < 1:
         raise InputError(f"model.{name} {getattr(self, name)} is not valid: expected at least 1")
-    if self.hidden < 1 or self.hidden != self.mlp_ratio * self.width:
+    # A ratio like 15360/88 is not exact.
+    if self.hidden < 1 or abs(self.hidden - self.mlp_ratio * self.width) > 1e-6:
       raise InputError(
         f"mlp_ratio {self.mlp_ratio} of width {self.width}: model.mlp_ratio must give a whole "
         "number of hidden units"
       )
     if self.width % self.heads:
       raise InputError(f"width {self.width} does not divide into {self.heads} heads")
+    self._check_rope()
     if self.dist_head and (self.aux_head or not self.dist_token):
       raise InputError(
         "model.dist_head: expected model.dist_token with it, and no model.aux_head: it reads that "
         "token"
       )
+    self._check_prediction()
     stages = (0, *self.prune_before, self.depth)
     if any(a >= b for a, b in itertools.pairwise(stages)):
       raise InputError(
@@ -117,6 +164,56 @@ class Architecture:
       raise InputError(
         f"stage_weights {weights}: expected a number above 0 for each of the {self.stages} stages "
         f"of prune_before {self.prune_before}, or none"
+      )
+
+  def _check_rope(self):
+    """Sets the kind's base if none is given; raises InputError for invalid rotary positions."""
+    if not self.rope:
+      if self.rope_base or self.rope_grid:
+        raise InputError(
+          f"model.rope_base {self.rope_base:g} and model.rope_grid {self.rope_grid} without rotary "
+          "positions: set model.rope, too"
+        )
+      return
+    object.__setattr__(self, "rope_base", float(self.rope_base or BASES[self.rope]))
+    if self.rope_base < 1:
+      raise InputError(f"model.rope_base {self.rope_base:g} is not valid: expected at least 1")
+    if self.width // self.heads % 4:
+      raise InputError(
+        f"width {self.width} with {self.heads} heads: rotary positions (model.rope) need a "
+        f"multiple of 4 channels per head, not {self.width // self.heads}"
+      )
+    if self.rope_grid and (
+      self.rope != "eva02" or len(self.rope_grid) != 2 or min(self.rope_grid) < 1
+    ):
+      raise InputError(
+        f"model.rope_grid {self.rope_grid} of model.rope {self.rope!r}: expected rows and columns "
+        "of 'eva02', or none"
+      )
+
+  def _check_prediction(self):
+    """Raises InputError for tokens, a pooling and a head that do not go together."""
+    if self.registers < 0:
+      raise InputError(f"model.registers {self.registers} is not valid: expected at least 0")
+    if not self.class_token and (self.pool == "token" or self.dist_token):
+      what = "model.dist_token" if self.dist_token else 'model.pool "token", which reads it'
+      raise InputError(
+        f'no class token, with {what}: set model.class_token, or model.pool to "avg" or "map"'
+      )
+    if self.norm_after_pool and self.pool != "avg":
+      raise InputError(
+        f'model.norm_after_pool with model.pool "{self.pool}": expected "avg", whose mean it '
+        "normalises"
+      )
+    if (self.dist_head or self.aux_head) and (self.pool != "token" or self.head != "classifier"):
+      raise InputError(
+        f'model.{"dist_head" if self.dist_head else "aux_head"} with model.pool "{self.pool}" and '
+        f'model.head "{self.head}": expected "token" and "classifier", beside which it predicts'
+      )
+    if self.head == "none" and self.classes != self.width:
+      raise InputError(
+        f'model.head "none" with model.num_classes {self.classes}: expected {self.width}, the '
+        "width of the features, which are then the network's output"
       )
 
   @property
@@ -142,18 +239,45 @@ class Architecture:
 
   @property
   def prefix_tokens(self):
-    """Number of tokens before the patches, which are never pruned: the class token is the first."""
-    return 1 + self.dist_token
+    """Number of tokens before the patches, which are never pruned.
+
+    In this order: the class token, the distillation token, the registers; there may be none.
+    """
+    return self.class_token + self.dist_token + self.registers
 
   @property
   def read_tokens(self):
-    """Number of prefix tokens that the prediction reads."""
+    """Number of prefix tokens that the prediction reads, if it reads no patches."""
     return 1 + self.dist_head
+
+  @property
+  def reads_patches(self):
+    """Whether the prediction reads patch tokens, so that the last block runs for all tokens."""
+    return self.aux_head or self.pool != "token"
+
+  @property
+  def classifies(self):
+    """Whether the network's logits are those of classes, not features of the image."""
+    return self.head == "classifier"
+
+  def check_classifies(self, what):
+    """Raises InputError, saying `what` needs it, unless the network has a classifier."""
+    if not self.classifies:
+      raise InputError(
+        f"{what} a network whose output is {self.classes} features, as its model.head is "
+        f"{self.head!r}: start a classifier with init_new_head=True (`load(…, new_head=True, "
+        "classes=…)`) and train it, or read the features (`Network`, predict.py --features)"
+      )
+
+  @property
+  def least_patches(self):
+    """Number of patches that every stage keeps at least: 1 if these alone are pooled."""
+    return int(self.pool != "token")
 
   @property
   def hidden(self):
     """Width of a block's hidden layer."""
-    return int(self.mlp_ratio * self.width)
+    return round(self.mlp_ratio * self.width)
 
   @property
   def stages(self):

@@ -22,6 +22,7 @@ WHOLE = {
   "patch_size": 1 << 12,
   "classes": 1 << 20,
   "count_multiple": 1 << 12,
+  "registers": 1 << 10,
 }
 # Representable in float32 and safe to divide by: below it, a constant token would become NaN.
 LEAST_EPSILON = 1e-30
@@ -29,16 +30,26 @@ NUMBERS = {
   "mlp_ratio": (0, 64),
   "norm_epsilon": (LEAST_EPSILON, 1),
   "residual_divisor": (1e-6, 1e6),
+  "layer_scale_init": (0, 1e3),
+  "rope_base": (0, 1e9),
 }
 LISTS = {
   "prune_before": (operator.index, (-1, WHOLE["depth"])),
+  "rope_grid": (operator.index, (0, MOST_SIDE)),
   "score_exponents": (float, (-100, 100)),
   "stage_weights": (float, (-1e6, 1e6)),
 }
 FLAGS = (
   *("qkv_bias", "layer_scale", "dist_token", "dist_head", "aux_head", "count_elementwise"),
-  "prune_inside",
+  *("prune_inside", "class_token", "norm_after_pool", "norm_pre", "patch_bias"),
+  *("pos_embed", "swiglu", "mlp_norm", "qk_norm"),
 )
+CHOICES = {
+  "pool": ("token", "avg", "map"),
+  "activation": ("gelu", "gelu_tanh", "quick_gelu"),
+  "head": ("classifier", "projection", "none"),
+  "rope": ("", "dinov3", "eva02"),
+}
 NAMES = ("stem", "attention", "score", "reduction")
 _KEYS = {"classes": "num_classes"}
 _MOST_NAME, _MOST_TEXT = 200, 40  # characters
@@ -67,6 +78,10 @@ def plain(values):
       if type(value).__name__ not in ("bool", "bool_"):  # bool_ is NumPy's
         raise _refused(name, value, "True or False")
       found[name] = bool(value)
+    elif name in CHOICES:
+      if not isinstance(value, str) or value not in CHOICES[name]:
+        raise _refused(name, value, f"one of {', '.join(map(repr, CHOICES[name]))}")
+      found[name] = value
     elif name in NAMES:
       if not isinstance(value, str) or not 0 < len(value) <= _MOST_NAME:
         raise _refused(name, value, "the name of a part")

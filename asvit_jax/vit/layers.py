@@ -26,12 +26,16 @@ class Attention(nnx.Module):
     linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
     self.qkv = nnx.Linear(arch.width, 3 * arch.width, use_bias=arch.qkv_bias, **linear)
     self.proj = nnx.Linear(arch.width, arch.width, **linear)
+    norm = dict(epsilon=arch.norm_epsilon, dtype=dtype, rngs=rngs)
+    channels = arch.width // arch.heads
+    self.q_norm = nnx.LayerNorm(channels, **norm) if arch.qk_norm else None
+    self.k_norm = nnx.LayerNorm(channels, **norm) if arch.qk_norm else None
     self.heads = arch.heads
 
   def __call__(self, x, attend):
     """(..., d) -> (..., d) and the scores of `attend`."""
     q, k, v = self._heads(self.qkv(x), 3)
-    context, scores = attend(q, k, v)
+    context, scores = attend(*self._normalized(q, k), v)
     return self.proj(context.reshape(x.shape)), scores
 
   def rows(self, x, read, attend):
@@ -39,8 +43,11 @@ class Attention(nnx.Module):
     width = x.shape[-1]
     (q,) = self._heads(_part(self.qkv, read, 0, width), 1)
     k, v = self._heads(_part(self.qkv, x, width, 3 * width), 2)
-    context, _ = attend(q, k, v)
+    context, _ = attend(*self._normalized(q, k), v)
     return self.proj(context.reshape(read.shape))
+
+  def _normalized(self, q, k):
+    return (q, k) if self.q_norm is None else (self.q_norm(q), self.k_norm(k))
 
   def _heads(self, y, parts):
     """(..., parts · d) -> `parts` arrays (..., h, c)."""
@@ -49,16 +56,26 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-  """Two linear layers with a GELU between them."""
+  """Two linear layers with an activation between them, or a SwiGLU; see `Architecture`."""
 
   def __init__(self, arch: Architecture, *, dtype, rngs):
     linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
-    self.fc1 = nnx.Linear(arch.width, arch.hidden, **linear)
+    self.swiglu = arch.swiglu
+    self.fc1 = nnx.Linear(arch.width, (1 + self.swiglu) * arch.hidden, **linear)
+    norm = dict(epsilon=arch.norm_epsilon, dtype=dtype, rngs=rngs)
+    self.norm = nnx.LayerNorm(arch.hidden, **norm) if arch.mlp_norm else None
     self.fc2 = nnx.Linear(arch.hidden, arch.width, **linear)
+    self.activation = arch.activation
 
   def __call__(self, x):
     """(..., d) -> (..., d)."""
-    return self.fc2(gelu(self.fc1(x)))
+    y = self.fc1(x)
+    if self.swiglu:
+      gate, y = jnp.split(y, 2, axis=-1)
+      y = nnx.silu(gate) * y
+    else:
+      y = ACTIVATIONS[self.activation](y)
+    return self.fc2(y if self.norm is None else self.norm(y))
 
 
 class Block(nnx.Module):
@@ -70,8 +87,9 @@ class Block(nnx.Module):
     self.norm2 = layer_norm(arch, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(arch, dtype=dtype, rngs=rngs)
     self.residual_divisor = arch.residual_divisor
-    self.ls1 = LayerScale(arch.width) if arch.layer_scale else None
-    self.ls2 = LayerScale(arch.width) if arch.layer_scale else None
+    scale = (arch.width, arch.layer_scale_init)
+    self.ls1 = LayerScale(*scale) if arch.layer_scale else None
+    self.ls2 = LayerScale(*scale) if arch.layer_scale else None
     self.drop_path = None  # set in training, see `drop_path`
 
   def __call__(self, x, attend):
@@ -117,11 +135,50 @@ class Block(nnx.Module):
     return y if self.drop_path is None else self.drop_path(y, index)
 
 
-class LayerScale(nnx.Module):
-  """A learned factor per channel, initially 1e-6 as in DeiT-III (arXiv:2103.17239)."""
+class AttentionPool(nnx.Module):
+  """SigLIP's pooling (arXiv:2303.15343): a learned query attends to the patches, then an MLP.
 
-  def __init__(self, width):
-    self.gamma = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
+  It belongs to the head, and computes in float32 like it. Names are timm's.
+  """
+
+  def __init__(self, arch: Architecture, *, rngs):
+    linear = dict(kernel_init=truncated_normal, dtype=jnp.float32, rngs=rngs)
+    width = arch.width
+    self.latent = nnx.Param(truncated_normal(rngs.params(), (1, 1, width), jnp.float32))
+    self.q = nnx.Linear(width, width, **linear)
+    self.kv = nnx.Linear(width, 2 * width, **linear)
+    self.proj = nnx.Linear(width, width, **linear)
+    self.norm = layer_norm(arch, dtype=jnp.float32, rngs=rngs)
+    self.mlp = Mlp(arch, dtype=jnp.float32, rngs=rngs)
+    self.heads = arch.heads
+
+  def __call__(self, x, weights):
+    """Pools tokens.
+
+    Args:
+      x: (b, n, d) float32 tokens.
+      weights: (b, n), the number of patches that each token stands for, 0 for tokens that are not
+        there; at least one is above 0. Gradients reach them.
+
+    Returns:
+      (b, 1, d) float32.
+    """
+    k, v = (part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.kv(x), 2, -1))
+    q = self.q(self.latent[0, 0]).reshape(self.heads, -1)
+    logits = jnp.einsum("hc,bnhc->bnh", q * q.shape[-1] ** -0.5, k)
+    peak = jnp.where(weights[..., None] > 0, logits, -jnp.inf).max(axis=1, keepdims=True)
+    # A weight multiplies its token's share, which is adding its logarithm to the logit.
+    share = jnp.exp(jnp.minimum(logits - jax.lax.stop_gradient(peak), 0.0)) * weights[..., None]
+    share /= share.sum(axis=1, keepdims=True)
+    y = self.proj(jnp.einsum("bnh,bnhc->bhc", share, v).reshape(len(x), 1, -1))
+    return y + self.mlp(self.norm(y))
+
+
+class LayerScale(nnx.Module):
+  """A learned factor per channel (arXiv:2103.17239), initially small: 1e-6 in DeiT-III."""
+
+  def __init__(self, width, initial):
+    self.gamma = nnx.Param(jnp.full(width, initial, jnp.float32))
 
   def __call__(self, x):
     """(..., d) -> (..., d)."""
@@ -139,6 +196,20 @@ def gelu(x):
     return nnx.gelu(x, approximate=False)
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
+def gelu_tanh(x):
+  """GELU's approximation by tanh, `gelu_pytorch_tanh` and Flax's default, rounded once."""
+  return nnx.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
+
+
+def quick_gelu(x):
+  """The GELU of OpenAI's CLIP, x · σ(1.702 x), rounded once."""
+  wide = x.astype(jnp.float32)
+  return (wide * jax.nn.sigmoid(1.702 * wide)).astype(x.dtype)
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
 def _part(linear, x, begin, end):

@@ -3,7 +3,9 @@
 import dataclasses
 
 from asvit_jax import vit
+from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.progress import log
 from asvit_jax.vit.architecture import Architecture, stages_of
 from asvit_jax.weights.adapting import grid_of
 from asvit_jax.weights.checks import MOST_BLOCKS
@@ -11,6 +13,12 @@ from asvit_jax.weights.names import numbers_of_blocks
 
 # Fields that identify a published network; the weights may differ from it in the others.
 _APART = ("width", "depth", "stem", "aux_head")
+# Fields that the facts of a family state: `families` finds them in the tensors.
+_STATED = (
+  *("norm_epsilon", "activation", "class_token", "registers", "pool", "norm_after_pool"),
+  *("norm_pre", "patch_bias", "head", "pos_embed", "rope", "rope_base", "rope_grid"),
+  *("swiglu", "mlp_norm", "qk_norm"),
+)
 # {tensor: number of axes}, for the tensors whose shapes determine the architecture.
 _AXES = {
   "patch_embed.proj.weight": 4,
@@ -47,7 +55,8 @@ def recognize(stored, source, classes=None):
       "names as in docs/weights.md"
     ) from error
   hidden = found.pop("hidden")
-  heads = stored.facts.get("heads")
+  facts = stored.usual | stored.facts
+  heads = facts.get("heads")
   for name, arch in vit.VARIANTS.items():
     same = arch.hidden == hidden and all(getattr(arch, f) == found[f] for f in _APART)
     if same and heads in (None, arch.heads):
@@ -64,7 +73,7 @@ def recognize(stored, source, classes=None):
 
 
 def _dimensions(stored, source, classes):
-  tensors, facts = stored.tensors, stored.facts
+  tensors, facts = stored.tensors, stored.usual | stored.facts
   for name, axes in _AXES.items():
     if name in tensors and tensors[name].ndim != axes:
       raise InputError(
@@ -84,21 +93,30 @@ def _dimensions(stored, source, classes):
     stem = "lv" if "patch_embed.bn1.weight" in tensors else "conv"
   patch_size = kernel if stem == "patch" else 2 * kernel  # other stems halve the image first
   dist_token = "dist_token" in tensors
-  grid = grid_of(tensors["pos_embed"], 1 + dist_token, patch_size, facts)
+  class_token, registers = facts.get("class_token", True), facts.get("registers", 0)
+  prefix = class_token + dist_token + registers
+  if facts.get("pos_embed", True):
+    grid = grid_of(tensors["pos_embed"], prefix, patch_size, facts)
+  else:
+    grid = [side // patch_size for side in sizes.height_width(facts["image_size"])]
   if grid is None:
     raise InputError(
       f"{source}: its {tensors['pos_embed'].shape[1]} positions are of no square image: give its "
       "architecture with the image_size that it is for, (height, width)"
     )
-  if classes is None and "head.weight" not in tensors:
+  if classes is not None:
+    facts = facts | {"head": "classifier"}
+  width = tensors["patch_embed.proj.weight"].shape[0]
+  featured = facts.get("head") == "none"
+  if classes is None and "head.weight" not in tensors and not featured:
     raise InputError(
       f"{source} has no head, and so no number of classes (it was trained without labels, or its "
       "head was taken off): give the number, `classes`, and `new_head`"
     )
   found = {
-    "width": tensors["cls_token"].shape[-1],
+    "width": width,
     "depth": len(blocks),
-    "hidden": tensors["blocks.0.mlp.fc1.weight"].shape[0],
+    "hidden": tensors["blocks.0.mlp.fc1.weight"].shape[0] // (1 + facts.get("swiglu", False)),
     "stem": stem,
     "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
     "layer_scale": "blocks.0.ls1.gamma" in tensors,
@@ -107,6 +125,13 @@ def _dimensions(stored, source, classes):
     "aux_head": "aux_head.weight" in tensors,
     "image_size": (grid[0] * patch_size, grid[1] * patch_size),
     "patch_size": patch_size,
-    "classes": classes or tensors["head.weight"].shape[0],
+    "classes": classes or (width if featured else tensors["head.weight"].shape[0]),
   }
-  return found | {k: v for k, v in facts.items() if k == "norm_epsilon"}
+  assumed = {name: value for name, value in stored.usual.items() if name not in stored.facts}
+  if assumed:
+    listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
+    log(
+      f"{source} does not state what its tensors do not show; that of the published networks of "
+      f"{facts['rope']} is assumed: {listed} (a config.json beside it states it)"
+    )
+  return found | {k: v for k, v in facts.items() if k in _STATED}

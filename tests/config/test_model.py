@@ -24,8 +24,24 @@ OTHERS = {
   "qkv_bias": False,
   "residual_divisor": 2.0,
   "layer_scale": True,
+  "layer_scale_init": 1e-5,
+  "pos_embed": False,
+  "rope": "dinov3",
+  "rope_base": 50.0,
+  "rope_grid": (4, 4),
+  "swiglu": True,
+  "mlp_norm": True,
+  "qk_norm": True,
   "dist_token": True,
   "dist_head": True,
+  "class_token": False,
+  "registers": 2,
+  "pool": "avg",
+  "norm_after_pool": True,
+  "norm_pre": True,
+  "activation": "quick_gelu",
+  "patch_bias": False,
+  "head": "projection",
   "aux_head": True,
   "count_elementwise": True,
   "prune_before": (1, 3),
@@ -38,10 +54,19 @@ OTHERS = {
   "stage_weights": (1.0, 2.0, 0.5),
 }
 
+# What a key needs beside it.
+NEEDED = {
+  "dist_head": {"dist_token": True},
+  "class_token": {"pool": "map"},
+  "norm_after_pool": {"pool": "avg"},
+  "rope_base": {"rope": "dinov3"},
+  "rope_grid": {"rope": "eva02"},
+}
+
 
 @pytest.mark.parametrize("key", OVERRIDES)
 def test_a_key_of_the_model_overrides_the_variants_value_and_no_other(key):
-  given = {key: OTHERS[key]} | ({"dist_token": True} if key == "dist_head" else {})
+  given = NEEDED.get(key, {}) | {key: OTHERS[key]}
   config = tiny.config("", **{f"model.{k}": v for k, v in given.items()})
   expected = dataclasses.replace(tiny.TRAINED, **given)
   assert tiny.architecture(config) == expected != tiny.TRAINED

@@ -213,16 +213,14 @@ def test_torchvision_s_networks(tmp_path):
 
 
 REFUSED = {
-  "vit_base_patch16_clip_224": "a CLIP tower",
-  "vit_base_patch16_siglip_224": "attention pooling",
-  "vit_small_patch14_reg4_dinov2": "register tokens",
   "beit_base_patch16_224": "BEiT",
   "swin_tiny_patch4_window7_224": "Swin",
   "resnet18": "a ResNet",
   "convnext_atto": "ConvNeXt",
   "cait_xxs24_224": "CaiT",
   "mixer_s16_224": "MLP-Mixer",
-  "eva02_tiny_patch14_224": "EVA",
+  "eva02_base_patch16_clip_224": "EVA-02's tower",
+  "vit_small_patch16_rope_mixed_224": "learned rotary positions",
 }
 
 

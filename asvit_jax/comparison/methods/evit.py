@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asvit_jax.comparison.methods.fixed import FixedCount, mean_attention, take
+from asvit_jax.comparison.methods.fixed import FixedCount, check_no_rope, mean_attention, take
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.executions.fixed_count import predict_from_tokens
 from asvit_jax.sparsity.pruning import Pruning
@@ -27,6 +27,7 @@ class EViT(FixedCount):
 
   def counts(self, arch, ratio):
     """Tokens that stay in each of the blocks at the keep rate `ratio`, without the fused one."""
+    check_no_rope(arch, "evit")
     counts, n = [], arch.patches
     for _ in arch.prune_before:
       counts.append(math.ceil(ratio * n - 1e-9))

@@ -18,6 +18,15 @@ from asvit_jax.sparsity.scores import ClassAttention
 _RATIOS = np.linspace(1.0, 0.0, 2001)
 
 
+def check_no_rope(arch, name):
+  """Raises InputError for rotary positions: the method does not carry the places of its tokens."""
+  if arch.rope:
+    raise InputError(
+      f"method {name} of a network with rotary positions (model.rope {arch.rope!r}): not possible, "
+      "as it mixes tokens without their places; leave the method out"
+    )
+
+
 class FixedCount:
   """The base of all methods with fixed counts; see `methods`.
 
@@ -34,7 +43,8 @@ class FixedCount:
 
   def counts(self, arch, ratio):
     """Patches that each stage keeps if a stage of weight 1 keeps the share `ratio`, a tuple."""
-    return tuple(round(arch.patches * ratio**exponent) for exponent in arch.stage_exponents)
+    shares = (ratio**exponent for exponent in arch.stage_exponents)
+    return tuple(max(arch.least_patches, round(arch.patches * share)) for share in shares)
 
   def choices(self, arch):
     """All counts that `solve` may choose, a list of tuples; the first removes no token."""

@@ -89,7 +89,7 @@ def fixed_group_size(arch, batch, platform):
 
 def images_at_once(arch, batch, cached):
   """The largest divisor of `batch` whose hidden tokens fit into `cached` bytes, at least 1."""
-  image = 4 * (arch.prefix_tokens + arch.patches) * arch.hidden
+  image = 4 * (arch.prefix_tokens + arch.patches) * arch.hidden * (1 + arch.swiglu)
   return _divisor(batch, cached // image)
 
 

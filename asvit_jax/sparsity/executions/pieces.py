@@ -72,7 +72,7 @@ def go_on(model, index, scored, rows):
     `Scored` at stage `index + 1`, with m tokens.
   """
   x, sizes, position = _compact(model, scored, rows)
-  attend = functools.partial(Pruning.of(model.arch).dense, sizes=sizes)
+  attend = _attention(model, sizes, position)
   x, cache = run_to_stage(model, index + 1, x, attend)
   stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache)
   return _scored(model, index + 1, stage, position, _counted(model, index, scored))
@@ -94,7 +94,7 @@ def finish(model, scored, rows, tokens=False):
   """
   x, sizes, position = _compact(model, scored, rows)
   prefix = model.arch.prefix_tokens
-  attend = functools.partial(Pruning.of(model.arch).dense, sizes=sizes)
+  attend = _attention(model, sizes, position)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
   read, x = run_last_block(model, x, attend)
 
@@ -103,11 +103,11 @@ def finish(model, scored, rows, tokens=False):
     patches = (jnp.arange(x.shape[1]) >= prefix)[None, :, None]
     return jnp.where(patches, model.classify_patches(x), -jnp.inf).max(axis=1)
 
-  logits, more = model.predict(model.classify(read), best), {}
+  logits, more = model.predict(model.classify(model.pool(read, sizes)), best), {}
   if tokens:
     n = prefix + model.arch.patches
     at = position[0][None, :] == jnp.arange(n)[:, None]  # (n, m)
-    more["tokens"] = jnp.matmul(at.astype(jnp.float32), model.norm(x), precision="highest")
+    more["tokens"] = jnp.matmul(at.astype(jnp.float32), model.normed(x), precision="highest")
     there = at.astype(jnp.int32).sum(axis=1) > 0
     more["positions"] = jnp.where(there, jnp.arange(n, dtype=jnp.int32), -1)[None]
   return Outputs(logits, kept=_counted(model, model.arch.stages - 1, scored), **more)
@@ -122,6 +122,11 @@ def _counted(model, index, scored):
   """`Scored.kept` with the number of patches that stage `index`, at which `scored` is, keeps."""
   count = scored.keep.astype(jnp.float32).sum(axis=1, keepdims=True) - model.arch.prefix_tokens
   return jnp.where(jnp.arange(model.arch.stages) == index, count, scored.kept)
+
+
+def _attention(model, sizes, position):
+  pruning = Pruning.of(model.arch)
+  return functools.partial(pruning.dense, sizes=sizes, rotation=pruning.rotation(position))
 
 
 def _compact(model, scored, rows):

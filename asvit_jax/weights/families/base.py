@@ -9,7 +9,8 @@ import numpy as np
 
 # Prefixes that PyTorch's parallel and compiled modules add to names.
 WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
-_PARTS = ("q", "k", "v")
+# Parts of a layer that are joined, in this order, and the name of the whole beside theirs.
+_JOINED = {("q", "k", "v"): ".qkv", ("gate", "up"): ""}
 _NUMBER = "[0-9]+"
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
@@ -30,15 +31,22 @@ class Family:
     title: name of the family, for display.
     marker: the tensor name that identifies the family; every file of it has it once per network.
     table: {module or tensor: timm's}, `{}` for the number of a block. Three entries whose timm
-      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`.
+      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`; those of `.gate` and `.up` to one
+      without. Those of the attention pooling become `attn_pool.q` and `attn_pool.kv`, and so does
+      `attn_pool.in_proj`.
     unneeded: regular expressions that match the full names of tensors a classifier does not need:
       decoders, mask tokens, projection heads. These are dropped, and the log lists them.
     leaves: {last part of a name: timm's}.
     separator: separator between the parts of a name.
     layout: function of (timm's name, array) that returns the array in timm's layout.
     preprocessing: default preprocessing if a file states none; {} for the package's defaults.
+    prepares: function of (tensors, prefix) that returns more defaults of the preprocessing.
     facts: {field of `Architecture`: value} that hold for the whole family, and no tensor shows.
     seen: function of (tensors, prefix) that returns more facts.
+    optional: parts that may be missing in all blocks of a network: "k.bias", which becomes 0;
+      "gate", without which `.up` is the whole layer.
+    spread: function of tensors that returns them before names are translated, such as one tensor
+      per block if a file stacks them.
     ours: whether the names are timm's already: names missing in the table then pass through, as
       they may belong to another stem.
   """
@@ -53,6 +61,9 @@ class Family:
   preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seen: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  optional: tuple[str, ...] = ()
+  prepares: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  spread: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
   ours: bool = False
 
   def prefixes(self, tensors):
@@ -68,6 +79,7 @@ class Family:
     the network's prefix, such as those of a loss or a metric beside `model.`, are dropped.
     """
     found, origin, left_out = {}, {}, []
+    tensors = self.spread(tensors)
     before = _beginnings(prefix)
     beside = self._beside(tensors, before)
     for name, value in tensors.items():
@@ -84,7 +96,16 @@ class Family:
         new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
-    return _joined(found, origin), left_out
+    return _pooling(_joined(found, origin, self.optional)), left_out
+
+  def needed(self, tensors, prefix):
+    """The tensors without those of `unneeded`."""
+    before = _beginnings(prefix)
+    return {
+      name: value
+      for name, value in tensors.items()
+      if not any(re.fullmatch(pattern, _short(name, before)) for pattern in self.unneeded)
+    }
 
   def _beside(self, tensors, before):
     """The names outside the network's prefix, if all of the network's names have the prefix.
@@ -125,21 +146,44 @@ def _beginnings(prefix):
   return [prefix[: match.end()] for match in re.finditer(r"[./]", prefix)][::-1]
 
 
-def _joined(tensors, origin):
-  """Joins query, key and value to one tensor; if one is missing, they keep their own names."""
+def _joined(tensors, origin, optional):
+  """Joins query, key and value, and gate and up; if one is missing, they keep their own names."""
+  known = (("k.bias", ".attn.k.bias"), ("gate", ".mlp.fc1.gate."))
+  absent = {p for p, of in known if p in optional and not any(of in name for name in tensors)}
   joined = {}
   for name, value in tensors.items():
     module, _, leaf = name.rpartition(".")
     stem, _, part = module.rpartition(".")
-    if part not in _PARTS or not stem.startswith("blocks."):
+    parts = next((parts for parts in _JOINED if part in parts), None)
+    if parts is None or not stem.startswith("blocks."):
       joined[name] = value
       continue
-    three, whole = [tensors.get(f"{stem}.{p}.{leaf}") for p in _PARTS], f"{stem}.qkv.{leaf}"
-    if any(tensor is None for tensor in three) or not _alike(three) or whole in tensors:
+    whole = f"{stem}{_JOINED[parts]}.{leaf}"
+    each = {p: tensors.get(f"{stem}.{p}.{leaf}") for p in parts if p not in absent}
+    if "k" in each and f"k.{leaf}" in absent:
+      each["k"] = np.zeros_like(value)
+    pieces = list(each.values())
+    if any(tensor is None for tensor in pieces) or not _alike(pieces) or whole in tensors:
       joined[origin[name]] = value
     elif whole not in joined:
-      joined[whole] = np.concatenate(three)
+      joined[whole] = np.concatenate(pieces)
   return joined
+
+
+def _pooling(tensors):
+  """Splits and joins the projections of an attention pooling to timm's; others stay."""
+  found = dict(tensors)
+  for leaf in ("weight", "bias"):
+    whole = found.get(f"attn_pool.in_proj.{leaf}")
+    if whole is not None and whole.ndim in (1, 2) and len(whole) % 3 == 0:
+      del found[f"attn_pool.in_proj.{leaf}"]
+      width = len(whole) // 3
+      found |= {f"attn_pool.q.{leaf}": whole[:width], f"attn_pool.kv.{leaf}": whole[width:]}
+    two = [found.get(f"attn_pool.{part}.{leaf}") for part in "kv"]
+    if all(tensor is not None for tensor in two) and _alike(two):
+      del found[f"attn_pool.k.{leaf}"], found[f"attn_pool.v.{leaf}"]
+      found[f"attn_pool.kv.{leaf}"] = np.concatenate(two)
+  return found
 
 
 def _alike(tensors):

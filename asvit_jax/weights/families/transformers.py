@@ -1,4 +1,4 @@
-"""Hugging Face transformers' names: ViT, DeiT, ViTMAE, DINOv2."""
+"""Hugging Face transformers' names: ViT, DeiT, ViTMAE, DINOv2, also with registers."""
 
 from asvit_jax.weights.families.base import Family
 
@@ -19,6 +19,9 @@ def _blocks(layer):
     f"{layer}.norm2": "blocks.{}.norm2",
     f"{layer}.layer_scale1.lambda1": "blocks.{}.ls1.gamma",
     f"{layer}.layer_scale2.lambda1": "blocks.{}.ls2.gamma",
+    # DINOv2-g's gated MLPs.
+    f"{layer}.mlp.weights_in": "blocks.{}.mlp.fc1",
+    f"{layer}.mlp.weights_out": "blocks.{}.mlp.fc2",
     # The names in memory of version 5.
     f"{layer}.attention.q_proj": "blocks.{}.attn.q",
     f"{layer}.attention.k_proj": "blocks.{}.attn.k",
@@ -41,6 +44,7 @@ FAMILY = Family(
   table={
     "embeddings.cls_token": "cls_token",
     "embeddings.distillation_token": "dist_token",
+    "embeddings.register_tokens": "reg_token",
     "embeddings.position_embeddings": "pos_embed",
     "embeddings.patch_embeddings.projection": "patch_embed.proj",
     "layernorm": "norm",
