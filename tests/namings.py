@@ -148,3 +148,72 @@ def write_repository(directory, tensors, config, processor=None, shards=1):
   index = {"metadata": {}, "weight_map": where}
   (directory / "model.safetensors.index.json").write_text(json.dumps(index))
   return directory
+
+
+def openclip(tensors):
+  """As OpenCLIP saves an image tower, with a part of the text tower beside it."""
+  block = {
+    "norm1": "ln_1.",
+    "attn.qkv": "attn.in_proj_",
+    "attn.proj": "attn.out_proj.",
+    "norm2": "ln_2.",
+    "mlp.fc1": "mlp.c_fc.",
+    "mlp.fc2": "mlp.c_proj.",
+  }
+  text = np.ones((3, 3), np.float32)
+  out = {"positional_embedding": text, "text_projection": text, "logit_scale": text[0, 0]}
+  out |= {"transformer.resblocks.0.ln_1.weight": text[0], "ln_final.bias": text[0]}
+  rest = {
+    "cls_token": ("class_embedding", lambda v: v[0, 0]),
+    "pos_embed": ("positional_embedding", lambda v: v[0]),
+    "patch_embed.proj.weight": ("conv1.weight", lambda v: v),
+    "head.weight": ("proj", lambda v: v.T),
+  }
+  for name, value in tensors.items():
+    if name.startswith("blocks."):
+      _, i, inside = name.split(".", 2)
+      module, _, leaf = inside.rpartition(".")
+      out[f"visual.transformer.resblocks.{i}.{block[module]}{leaf}"] = value
+    elif name.startswith("norm"):
+      out[f"visual.{name.replace('norm_pre', 'ln_pre').replace('norm', 'ln_post')}"] = value
+    else:
+      theirs, layout = rest[name]
+      out[f"visual.{theirs}"] = layout(value)
+  return out
+
+
+def big_vision(tensors, heads, stacked):
+  """As big_vision saves SigLIP's image tower, beside the text tower, or a network with a head."""
+  width = tensors["norm.weight"].size
+  out = google({"cls_token": 0} | tensors, heads)
+  del out["cls"]
+  names = {"LayerNorm_2": "LayerNorm_1", "MlpBlock_3": "MlpBlock_0"}
+  names |= {"MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0"}
+  names |= {"Transformer/posembed_input/": ""}
+  for ours, theirs in names.items():
+    out = {name.replace(ours, theirs): value for name, value in out.items()}
+  if "attn_pool.latent" in tensors:
+    pool = {k.removeprefix("attn_pool."): v for k, v in tensors.items() if k.startswith("attn_")}
+    of, attention = "MAPHead_0", "MAPHead_0/MultiHeadDotProductAttention_0"
+    out |= {f"{of}/probe": pool["latent"], f"{of}/LayerNorm_0/scale": pool["norm.weight"]}
+    out[f"{of}/LayerNorm_0/bias"] = pool["norm.bias"]
+    for leaf in ("weight", "bias"):
+      pool |= dict(zip((f"k.{leaf}", f"v.{leaf}"), np.split(pool[f"kv.{leaf}"], 2), strict=True))
+    for ours, theirs in (("q", "query"), ("k", "key"), ("v", "value")):
+      out[f"{attention}/{theirs}/kernel"] = pool[f"{ours}.weight"].T.reshape(width, heads, -1)
+      out[f"{attention}/{theirs}/bias"] = pool[f"{ours}.bias"].reshape(heads, -1)
+    out[f"{attention}/out/kernel"] = pool["proj.weight"].T.reshape(heads, -1, width)
+    out[f"{attention}/out/bias"] = pool["proj.bias"]
+    for i in range(2):
+      out[f"{of}/MlpBlock_0/Dense_{i}/kernel"] = pool[f"mlp.fc{i + 1}.weight"].T
+      out[f"{of}/MlpBlock_0/Dense_{i}/bias"] = pool[f"mlp.fc{i + 1}.bias"]
+  if stacked:
+    blocks = [k for k in out if "/encoderblock_0/" in k]
+    for name in blocks:
+      parts = [out.pop(name.replace("_0/", f"_{i}/", 1)) for i in range(depth(tensors))]
+      out[name.replace("encoderblock_0/", "encoderblock/")] = np.stack(parts)
+  if "head.weight" in tensors:
+    return out
+  text = np.ones((3, 3), np.float32)
+  beside = {"params/txt/pos_embedding": text, "params/txt/head/kernel": text, "params/t": text[0]}
+  return {f"params/img/{name}": value for name, value in out.items()} | beside

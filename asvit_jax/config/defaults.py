@@ -197,6 +197,14 @@ def base():
   config.model.layer_scale = config_dict.placeholder(bool)  # None: as in the weights
   config.model.dist_token = config_dict.placeholder(bool)
   config.model.dist_head = config_dict.placeholder(bool)
+  config.model.class_token = config_dict.placeholder(bool)
+  config.model.registers = config_dict.placeholder(int)
+  config.model.pool = config_dict.placeholder(str)  # "token", "avg", "map"
+  config.model.norm_after_pool = config_dict.placeholder(bool)
+  config.model.norm_pre = config_dict.placeholder(bool)
+  config.model.activation = config_dict.placeholder(str)  # "gelu", "gelu_tanh", "quick_gelu"
+  config.model.patch_bias = config_dict.placeholder(bool)
+  config.model.head = config_dict.placeholder(str)  # "classifier", "projection", "none"
   config.model.aux_head = config_dict.placeholder(bool)
   config.model.count_elementwise = config_dict.placeholder(bool)
   config.model.prune_before = config_dict.placeholder(tuple)

@@ -31,7 +31,11 @@ PRUNING = (
   "stage_weights",
 )
 # Fields for which the weights take precedence over the variant.
-TRAITS = ("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head")
+TRAITS = (
+  *("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head"),
+  *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
+  *("activation", "patch_bias", "head"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -187,8 +187,8 @@ def fixed_counts_of(arch, counts, budgets=()):
     return ()
   rows = f" or {len(budgets)} rows, one for each budget" if len(budgets) > 1 else ""
   expected = (
-    f"expected whole numbers, one for each of its {arch.stages} stages{rows}, from 0 to the "
-    f"{arch.patches} patches of an image, none above the one before"
+    f"expected whole numbers, one for each of its {arch.stages} stages{rows}, from "
+    f"{arch.least_patches} to the {arch.patches} patches of an image, none above the one before"
   )
   array = _array(counts, "the counts of a network", expected)
   if array.shape == (0,):
@@ -198,7 +198,12 @@ def fixed_counts_of(arch, counts, budgets=()):
   fits = array.dtype.kind in "iu" and table.ndim == 2 and table.shape[0] in known
   fits = fits and arch.stages and table.shape[1] == arch.stages
   table = np.minimum(table, 2**31).astype(np.int64) if fits else table  # differences of unsigned
-  if not fits or table.min() < 0 or table.max() > arch.patches or (np.diff(table) > 0).any():
+  if (
+    not fits
+    or table.min() < arch.least_patches
+    or table.max() > arch.patches
+    or (np.diff(table) > 0).any()
+  ):
     said = shown(array.tolist())
     raise InputError(f"the counts of a network, patches that stages keep, are {said}: {expected}")
   return tuple(map(tuple, table.tolist()))

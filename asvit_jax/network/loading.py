@@ -94,7 +94,8 @@ def load(
   elif arch is None:
     arch, variant = recognize(stored, f"weights {source}", classes if new_head else None)
   if classes is not None:
-    arch = dataclasses.replace(arch, classes=classes)
+    head = "classifier" if new_head else arch.head
+    arch = dataclasses.replace(arch, classes=classes, head=head)
   if image_size is not None:
     arch, resize = dataclasses.replace(arch, image_size=image_size), True
   network = Network.without_params(arch, dtype, _preprocessing(stored, source), variant)
@@ -135,7 +136,8 @@ def load_configured(
   parts = typed(parts) | config_parts.own(plan.given)
   stored = formats.read(source, key, step, weights_of, parts, form)
   described = _described(stored, source, parts)
-  arch = architecture(plan.model, described or stored.facts)
+  facts = stored.facts if described is None else vars(described)
+  arch = architecture(plan.model, facts | ({"head": "classifier"} if new_head else {}))
   expected = preprocessing(plan.data, _preprocessing(stored, source, plan))
   network = Network.without_params(arch, plan.model.dtype, expected, plan.model.variant)
   return _filled(network, stored, described, source, resize, new_head)
@@ -165,6 +167,12 @@ def _filled(network, stored, described, source, resize, new_head):
       f"{name} does not fit this model: it has {stored.facts['heads']} heads, not {arch.heads}; "
       "choose its model.variant, or set model.heads"
     )
+  for field in ("activation", "pool"):  # nor these
+    if (stated := stored.stated.get(field, getattr(arch, field))) != getattr(arch, field):
+      raise InputError(
+        f"{name} does not fit this model: it has {field} {stated!r}, not {getattr(arch, field)!r}, "
+        f"as the config beside it states; set model.{field} to match it"
+      )
   # A network without thresholds has no budgets, whatever its file says.
   budgets = tuple(stored.description.get("budgets", ())) if prunes else ()
   paced = speeds.from_description(stored.description, name, len(budgets) or 1) if prunes else ()
@@ -245,7 +253,7 @@ def _check_same(arch, described, source, prunes, resize, new_head):
   The shapes of tensors show neither the number of heads nor the blocks of the thresholds.
   """
   free = {"image_size"} if resize else set()
-  free |= {"classes"} if new_head else set()
+  free |= {"classes", "head"} if new_head else set()
   free |= set() if prunes else set(PRUNING)
   fields = [field.name for field in dataclasses.fields(arch) if field.name not in free]
   differ = [f for f in fields if getattr(arch, f) != getattr(described, f)]

@@ -222,7 +222,7 @@ def _fed_forward(network, x, sizes):
 
 @usual
 def _last(network, x, sizes):
-  return predict_from_tokens(network.model, x, _attend(network.arch, sizes)).logits
+  return predict_from_tokens(network.model, x, _attend(network.arch, sizes), sizes).logits
 
 
 @usual

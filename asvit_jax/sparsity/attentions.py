@@ -12,6 +12,10 @@ may be fewer queries than keys: then they belong to the first tokens, and only t
   prefix(q, k, v, count, bias=None): the first `count` (b,) tokens of every image attend to each
     other; the context of the remaining tokens is undefined.
 
+Networks whose prediction does not read the class token, `Architecture.pool`, ask all three for
+`received=True`. The second result is then the (b, n, h) attention that every token receives: the
+mean over the queries, of the tokens that are there.
+
 `bias`, (b, n) float32, is added to the logits of every key: for merged tokens, the logarithm of the
 number of patches that a token stands for.
 """
@@ -36,12 +40,13 @@ MAX_LOGIT = 5.0
 class Softmax:
   """Softmax attention; its methods are those of `attentions`."""
 
-  def dense(self, q, k, v, bias=None):
+  def dense(self, q, k, v, bias=None, received=False):
     """Every token attends to every token."""
     logits = _logits(q, k, bias)
-    return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v)
+    there = jnp.ones(q.shape[:2], jnp.float32) if received else None
+    return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v, there=there)
 
-  def masked(self, q, k, v, keep, bias=None):
+  def masked(self, q, k, v, keep, bias=None, received=False):
     """Kept tokens attend to kept tokens; shapes stay fixed and gradients reach the mask.
 
     The mask multiplies the numerators of the softmax, `(e·m + ε/n) / (Σ e·m + ε)`, which is how
@@ -55,25 +60,30 @@ class Softmax:
     peak = jnp.max(jnp.where(visible > 0, logits, -jnp.inf), axis=-1, keepdims=True)
     peak = jax.lax.stop_gradient(peak)
     mass = jnp.exp(jnp.minimum(logits - peak, MAX_LOGIT)) * visible
-    return _attend(mass, v, EPSILON)
+    # Among the readers a token counts or does not; no gradient makes it one.
+    there = jax.lax.stop_gradient(keep)[:, : q.shape[1]] if received else None
+    return _attend(mass, v, EPSILON, there)
 
-  def prefix(self, q, k, v, count, bias=None):
+  def prefix(self, q, k, v, count, bias=None, received=False):
     """The first `count` tokens attend to each other; later keys are masked out."""
     valid = jnp.arange(k.shape[1]) < count[:, None]  # (b, n)
     logits = _logits(q, k, jnp.where(valid, 0.0 if bias is None else bias, -jnp.inf))
-    return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v)
+    there = valid[:, : q.shape[1]].astype(jnp.float32) if received else None
+    return _attend(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), v, there=there)
 
 
 softmax = Softmax()
 
 
-def _attend(mass, v, epsilon=0.0):
+def _attend(mass, v, epsilon=0.0, there=None):
   """The (b, q, h, c) context of the queries, and the (b, k, h) attention of the class token.
 
   Args:
     mass: (b, h, q, k) float32 numerators of the softmax.
     v: (b, k, h, c) values.
     epsilon: additional mass, spread evenly over all keys.
+    there: (b, q) mask of the queries; if given, the second result is the attention received from
+      them, the mean.
   """
   total = mass.sum(axis=-1, keepdims=True) + epsilon  # (b, h, q, 1)
   # Divided by after the product, which is the smaller array.
@@ -81,7 +91,11 @@ def _attend(mass, v, epsilon=0.0):
   if epsilon:
     context += epsilon * v.mean(axis=1, keepdims=True)
   context = (context / jnp.swapaxes(total, 1, 2)).astype(v.dtype)
-  return context, _class_row((mass[:, :, :1] + epsilon / v.shape[1]) / total[:, :, :1])
+  if there is None:
+    return context, _class_row((mass[:, :, :1] + epsilon / v.shape[1]) / total[:, :, :1])
+  weights = (there / there.sum(axis=1, keepdims=True))[:, None, :, None] / total  # (b, h, q, 1)
+  received = (weights * (mass + epsilon / v.shape[1])).sum(axis=2)  # (b, h, k)
+  return context, jnp.swapaxes(received, 1, 2)
 
 
 def _logits(q, k, bias=None):

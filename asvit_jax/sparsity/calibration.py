@@ -147,7 +147,8 @@ class Calibrator:
         stages = [_after_stage(self._network, stage, thresholds[i - 1], i - 1) for stage in stages]
         scores = self._scores(stages)
       thresholds[i] = _threshold(scores[keep], round(ratio**exponent * keep.size))
-      keep = np.asarray(_kept(scores, keep, thresholds[i], arch.count_multiple, arch.prefix_tokens))
+      rules = arch.count_multiple, arch.prefix_tokens, arch.least_patches
+      keep = np.asarray(_kept(scores, keep, thresholds[i], *rules))
       kept.append(keep.sum(axis=1))
     kept = np.stack(kept, axis=-1)
     costs = gmacs(arch, jnp.asarray(kept, jnp.float32))
@@ -224,19 +225,19 @@ def _after_stage(network, stage, limit, index, fixed=False):
   if fixed:  # the scores before the patches are infinite
     keep = keep_best(scores, stage.present, arch.prefix_tokens + limit)
   else:
-    keep = keep_above(scores, stage.present, limit, arch.count_multiple)
+    keep = keep_above(scores, stage.present, limit, arch.count_multiple, arch.least_patches)
   keep = keep[:, arch.prefix_tokens :].astype(jnp.float32)
   return in_place.after_stage(network.model, index, stage, keep, similarity=similarity)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
 @usual
-def _kept(scores, present, threshold, multiple, prefix):
+def _kept(scores, present, threshold, multiple, prefix, least):
   """(images, n) bool, the patches of the mask `present` whose scores keep them."""
   always = ((0, 0), (prefix, 0))
   scores = jnp.pad(scores, always, constant_values=jnp.inf)
   present = jnp.pad(present, always, constant_values=True)
-  return keep_above(scores, present, threshold, multiple)[:, prefix:]
+  return keep_above(scores, present, threshold, multiple, least)[:, prefix:]
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -246,7 +247,7 @@ def _logits(network, stage, limit, index, fixed=False):
   last = _after_stage(network, stage, limit, index, fixed)
   keep = last.present[:, network.arch.prefix_tokens :]
   attend = Pruning.of(network.arch).among(keep, last.sizes)
-  return in_place.finish(network.model, last.x, attend, [keep]).logits
+  return in_place.finish(network.model, last.x, attend, [keep], sizes=last.sizes).logits
 
 
 @jax.jit

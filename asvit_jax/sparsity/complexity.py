@@ -7,7 +7,8 @@ or a reduction compares tokens with each other, the similarities count, too. All
 reported GMACs use this count.
 
 The number of *really* computed GMACs differs in two respects: the dense network has a class token,
-too, and the last block needs only the class token's row. `real_gmacs` counts these.
+too, and the last block needs only the class token's row, unless the prediction reads the patches.
+`real_gmacs` counts these. An attention pooling counts in both.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ def gmacs(arch, kept):
   blocks = jnp.diff(jnp.array([0, *arch.prune_before, arch.depth]))  # blocks run by each stage
   tokens = _tokens(arch, kept)
   total = _stem_gmacs(arch) + (blocks * _block_gmacs(arch, tokens)).sum(axis=-1)
+  total = total + _pool_gmacs(arch, tokens[..., -1] - arch.prefix_tokens)
   return total - _spared_gmacs(arch, tokens) + similarity_gmacs(arch, tokens)
 
 
@@ -71,7 +73,7 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
     arch: an `Architecture`.
     tokens: (..., depth) number of tokens in each block. It includes the tokens before the patches
       if they are to be counted.
-    real: whether to count the last block only for the tokens that are read, without an aux head.
+    real: whether to count the last block only for the tokens that are read, if these are not all.
     in_mlp: (..., depth) number of tokens in each block's MLP, if some are removed between attention
       and MLP; by default all.
 
@@ -82,7 +84,9 @@ def gmacs_of_blocks(arch, tokens, real=False, in_mlp=None):
   if in_mlp is not None:
     blocks = blocks - _mlp_gmacs(arch, tokens - in_mlp)
   total = _stem_gmacs(arch) + blocks.sum(axis=-1)
-  if real and not arch.aux_head:
+  last = (tokens if in_mlp is None else in_mlp)[..., -1]
+  total = total + _pool_gmacs(arch, last - arch.prefix_tokens)
+  if real and not arch.reads_patches:
     total = total - blocks[..., -1] + _read_rows_gmacs(arch, tokens[..., -1])
   return total
 
@@ -100,7 +104,7 @@ def similarity_gmacs(arch, tokens):
   width += arch.width if any(uses_similarity(part) for part in parts) else 0
   if not width:
     return 0.0
-  compared = tokens[..., :-1] - (arch.prefix_tokens - 1)  # see `Pruning`
+  compared = tokens[..., :-1] - max(arch.prefix_tokens - 1, 0)  # see `Pruning`
   return 1e-9 * width * (compared**2).sum(axis=-1)
 
 
@@ -118,7 +122,8 @@ def _spared_gmacs(arch, tokens):
 
 def dense_gmacs(arch):
   """GMACs of the dense network, a float."""
-  return _stem_gmacs(arch) + arch.depth * _block_gmacs(arch, arch.patches)
+  blocks = _stem_gmacs(arch) + arch.depth * _block_gmacs(arch, arch.patches)
+  return blocks + _pool_gmacs(arch, arch.patches)
 
 
 def cost(arch, kept, real=False):
@@ -212,7 +217,8 @@ def check_budget(arch, budget):
     pruned, more = "every patch", ""
     if fewest:
       pruned = f"all but {fewest} of {arch.patches} patches"
-      more = f", or set model.count_multiple below {arch.count_multiple}"
+      if arch.count_multiple > 1:
+        more = f", or set model.count_multiple below {arch.count_multiple}"
     raise InputError(
       f"budget {budget:g} cannot be met: with {pruned} pruned from block {arch.prune_before[0]} "
       f"on, {least:.3f} of the dense GMACs remain; give a larger budget, or prune earlier{more}"
@@ -220,9 +226,10 @@ def check_budget(arch, budget):
 
 
 def _fewest_patches(arch):
-  """Patches kept when no score exceeds a threshold: 0, rounded up by `count_multiple`."""
+  """Patches kept when no score exceeds a threshold: the least, rounded up by `count_multiple`."""
   multiple, prefix = arch.count_multiple, arch.prefix_tokens
-  return min(-(-prefix // multiple) * multiple - prefix, arch.patches)
+  least = prefix + arch.least_patches
+  return min(-(-least // multiple) * multiple - prefix, arch.patches)
 
 
 def check_budgets(arch, budgets):
@@ -279,6 +286,14 @@ def _mlp_gmacs(arch, n):
   d, m = arch.width, arch.hidden
   pointwise = 7 * d + 9 * m if arch.count_elementwise else 0  # layer norm, residual, bias; GELU
   return 1e-9 * (2 * d * m + pointwise) * n
+
+
+def _pool_gmacs(arch, n):
+  """GMACs of pooling n tokens by attention: keys and values of all, and one query with its MLP."""
+  if arch.pool != "map":
+    return 0.0
+  d, m = arch.width, arch.hidden
+  return 1e-9 * (2 * d * d * n + 2 * d * n + 2 * d * d + 2 * d * m)
 
 
 def _stem_gmacs(arch):

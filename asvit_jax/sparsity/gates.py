@@ -26,7 +26,7 @@ def straight_through_gate(scores, threshold, temperature=TEMPERATURE):
   return hard_gate(scores, threshold) + (soft - jax.lax.stop_gradient(soft))
 
 
-def keep_above(scores, present, threshold, multiple=1):
+def keep_above(scores, present, threshold, multiple=1, least=0):
   """The mask of the tokens whose score exceeds a threshold.
 
   Args:
@@ -35,16 +35,28 @@ def keep_above(scores, present, threshold, multiple=1):
     threshold: () threshold.
     multiple: the number of kept tokens of an image is rounded up to a multiple of this, as far as
       there are tokens, with the tokens of the next highest scores.
+    least: 1 to keep the best of the other tokens of an image if none exceeds the threshold, else 0.
 
   Returns:
     (b, n) bool mask of the kept tokens.
   """
   present = present > 0
   keep = (scores > threshold) & present
+  if least:
+    keep |= best(scores, present)
   if multiple == 1:
     return keep
   wanted = -(-keep.sum(axis=1) // multiple) * multiple
   return keep_best(scores, present, wanted)
+
+
+def best(scores, present):
+  """(b, n) mask of the highest finite score among the tokens of `present`, the first of equals."""
+  n = scores.shape[1]
+  scores = jnp.where((present > 0) & jnp.isfinite(scores), scores, -jnp.inf)
+  highest = (scores >= scores.max(axis=1, keepdims=True)) & jnp.isfinite(scores)
+  index = jnp.arange(n)
+  return index == jnp.where(highest, index, n).min(axis=1, keepdims=True)
 
 
 def keep_best(scores, present, count):

@@ -57,7 +57,9 @@ class Pruning:
     reduction: the reduction, see `reductions`.
     exponents: exponents of the score.
     prefix_tokens: number of tokens before the patches. Of these, scores and reductions see only the
-      first, the class token.
+      first, the class token; a row of ones stands for it if there is none.
+    received: whether tokens are scored by the attention that they receive from all tokens, instead
+      of that of the class token: the prediction does not read it.
   """
 
   attention: Any
@@ -65,6 +67,7 @@ class Pruning:
   reduction: Any
   exponents: tuple[float, ...] = (1.0, 1.0)
   prefix_tokens: int = 1
+  received: bool = False
 
   @classmethod
   def of(cls, arch, score=None, reduction=None):
@@ -81,6 +84,7 @@ class Pruning:
       reduction or REDUCTIONS[arch.reduction],
       arch.score_exponents,
       arch.prefix_tokens,
+      arch.pool != "token",
     )
 
   @property
@@ -94,18 +98,24 @@ class Pruning:
 
   def dense(self, q, k, v, sizes=None):
     """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
-    return self._with_cache(self.attention.dense(q, k, v, _bias(sizes)), k)
+    return self._with_cache(self.attention.dense(q, k, v, _bias(sizes), **self._asked), k)
 
   def masked(self, q, k, v, keep, sizes=None):
     """The tokens of `keep`, a (b, n) mask, attend to each other."""
     bias = None if sizes is None else _bias(jnp.where(keep > 0, sizes, 1.0))
-    return self._with_cache(self.attention.masked(q, k, v, keep, bias), k)
+    return self._with_cache(self.attention.masked(q, k, v, keep, bias, **self._asked), k)
 
   def prefix(self, q, k, v, count, sizes=None):
     """The first `count` (b,) tokens of every image attend to each other."""
     if sizes is not None:
       sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
-    return self._with_cache(self.attention.prefix(q, k, v, count, _bias(sizes)), k)
+    bias = _bias(sizes)
+    return self._with_cache(self.attention.prefix(q, k, v, count, bias, **self._asked), k)
+
+  @property
+  def _asked(self):
+    """Keywords for the attention; none for what every attention returns."""
+    return {"received": True} if self.received else {}
 
   def among(self, keep, sizes=None):
     """The attention function of kept tokens: `masked`, for a (b, n) mask of the patches."""
@@ -143,6 +153,8 @@ class Pruning:
     more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
     compared = self._compared(self.score, stage, similarity)
     scores = self.score(attention_score, compared, present > 0, self.exponents, **more)
+    if not self.prefix_tokens:
+      return scores[:, 1:]
     scores = jnp.where(jnp.arange(scores.shape[1]) == 0, jnp.inf, scores)
     if self.prefix_tokens == 1:
       return scores
@@ -204,7 +216,9 @@ class Pruning:
     n, hidden = keep.shape[1], self.prefix_tokens - 1
     compared = self._compared(self.reduction, stage, similarity)
     seen = self.reduction.destinations(self._seen(keep), compared)  # indices among the seen tokens
-    if hidden:
+    if hidden < 0:  # no token before the patches
+      seen = seen[:, 1:] - 1
+    elif hidden:
       seen = jnp.where(seen > 0, seen + hidden, seen)
       itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (seen.shape[0], hidden))
       seen = jnp.concatenate([seen[:, :1], itself, seen[:, 1:]], axis=1)
@@ -217,16 +231,20 @@ class Pruning:
     return self._seen(stage.cache.keys)
 
   def _seen(self, tree):
-    """Arrays (b, n, …) without the tokens between the class token and the patches."""
+    """Arrays (b, n, …) with one token before the patches, see `prefix_tokens`."""
     if self.prefix_tokens == 1:
       return tree
     n = self.prefix_tokens
+    if not n:
+      return jax.tree.map(lambda a: jnp.concatenate([jnp.ones_like(a[:, :1]), a], axis=1), tree)
     return jax.tree.map(lambda a: jnp.concatenate([a[:, :1], a[:, n:]], axis=1), tree)
 
   def _put_back(self, seen, all_):
     """The inverse of `_seen`; takes the tokens that it left out from `all_`."""
     if self.prefix_tokens == 1:
       return seen
+    if not self.prefix_tokens:
+      return seen[:, 1:]
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
   def _with_cache(self, attended, k):

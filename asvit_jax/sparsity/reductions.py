@@ -7,7 +7,8 @@ A reduction is an object with
   __call__(x, sizes, present, keep, keys): returns the (b, n, d) tokens and their (b, n) sizes after
     the stage, from those before it. The size of a token is the number of patches that it stands
     for, and its weight in attention. `present` and `keep` are (b, n) masks of the tokens before and
-    after the stage; the class token, which is the first, is in both. `keys` are (b, n, c), the mean
+    after the stage; the class token, which is the first, is in both (a row of ones, if the network
+    has no token before the patches). `keys` are (b, n, c), the mean
     over the heads (None unless `uses_keys`). It is not called if `changes_tokens` is false.
     Gradients reach `keep`.
 

@@ -22,6 +22,10 @@ A score may also have
     GMACs, used if the architecture sets none.
 
 n includes the class token, which is the first; its score is ignored.
+
+In a network whose prediction does not read the class token (`Architecture.pool`), the class token's
+attention is replaced by the attention that a token receives: the mean over all tokens left. In one
+without tokens before the patches, a row of ones stands for the class token.
 """
 
 import sys

@@ -10,7 +10,11 @@ from asvit_jax.core.parts import check_from_file
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.vit import fields
 
-_LATER = ("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple")
+_LATER = (
+  *("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple"),
+  *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
+  *("activation", "patch_bias", "head"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +28,23 @@ class Architecture:
     mlp_ratio: width of a block's hidden layer ÷ d.
     image_size: side of the images, pixels; (height, width) if they are not square.
     patch_size: side of a patch, pixels.
-    classes: number of classes.
+    classes: number of classes; without a classifier, the width of the features, see `head`.
     stem: a name of `stems.STEMS`.
     norm_epsilon: epsilon of the layer norms.
     qkv_bias: whether queries, keys and values have biases.
     residual_divisor: divisor of both residual branches of a block.
     layer_scale: whether both residual branches are scaled by a learned factor per channel.
+    class_token: whether there is a class token before the patches.
+    registers: number of register tokens (arXiv:2309.16588) between the class token and the patches.
+    pool: what the prediction reads: "token", the class token; "avg", the mean of the patches, each
+      with the weight of the number of patches that it stands for; "map", an attention pooling of
+      the patches, as in SigLIP.
+    norm_after_pool: whether the final norm follows the mean of "avg" instead of preceding it.
+    norm_pre: whether tokens are normalised before the first block, as in CLIP.
+    activation: of the MLPs, a name of `layers.ACTIVATIONS`.
+    patch_bias: whether the convolution that cuts patches has a bias.
+    head: "classifier"; "projection", a linear layer without bias, as in CLIP; or "none". Without a
+      classifier, the network's logits are the features of the image.
     dist_token: whether there is DeiT's distillation token beside the class token.
     dist_head: whether that token has a head, whose logits are averaged with the class token's.
     aux_head: whether a second head, for patch tokens, contributes to the prediction.
@@ -72,6 +87,14 @@ class Architecture:
   reduction: str = "drop"
   score_exponents: tuple[float, ...] = (1.0, 1.0)
   stage_weights: tuple[float, ...] = ()
+  class_token: bool = True
+  registers: int = 0
+  pool: str = "token"
+  norm_after_pool: bool = False
+  norm_pre: bool = False
+  activation: str = "gelu"
+  patch_bias: bool = True
+  head: str = "classifier"
 
   def __post_init__(self):
     """Raises InputError for invalid values, and for dimensions that do not match each other."""
@@ -104,6 +127,7 @@ class Architecture:
         "model.dist_head: expected model.dist_token with it, and no model.aux_head: it reads that "
         "token"
       )
+    self._check_prediction()
     stages = (0, *self.prune_before, self.depth)
     if any(a >= b for a, b in itertools.pairwise(stages)):
       raise InputError(
@@ -117,6 +141,31 @@ class Architecture:
       raise InputError(
         f"stage_weights {weights}: expected a number above 0 for each of the {self.stages} stages "
         f"of prune_before {self.prune_before}, or none"
+      )
+
+  def _check_prediction(self):
+    """Raises InputError for tokens, a pooling and a head that do not go together."""
+    if self.registers < 0:
+      raise InputError(f"model.registers {self.registers} is not valid: expected at least 0")
+    if not self.class_token and (self.pool == "token" or self.dist_token):
+      what = "model.dist_token" if self.dist_token else 'model.pool "token", which reads it'
+      raise InputError(
+        f'no class token, with {what}: set model.class_token, or model.pool to "avg" or "map"'
+      )
+    if self.norm_after_pool and self.pool != "avg":
+      raise InputError(
+        f'model.norm_after_pool with model.pool "{self.pool}": expected "avg", whose mean it '
+        "normalises"
+      )
+    if (self.dist_head or self.aux_head) and (self.pool != "token" or self.head != "classifier"):
+      raise InputError(
+        f'model.{"dist_head" if self.dist_head else "aux_head"} with model.pool "{self.pool}" and '
+        f'model.head "{self.head}": expected "token" and "classifier", beside which it predicts'
+      )
+    if self.head == "none" and self.classes != self.width:
+      raise InputError(
+        f'model.head "none" with model.num_classes {self.classes}: expected {self.width}, the '
+        "width of the features, which are then the network's output"
       )
 
   @property
@@ -142,13 +191,26 @@ class Architecture:
 
   @property
   def prefix_tokens(self):
-    """Number of tokens before the patches, which are never pruned: the class token is the first."""
-    return 1 + self.dist_token
+    """Number of tokens before the patches, which are never pruned.
+
+    In this order: the class token, the distillation token, the registers; there may be none.
+    """
+    return self.class_token + self.dist_token + self.registers
 
   @property
   def read_tokens(self):
-    """Number of prefix tokens that the prediction reads."""
+    """Number of prefix tokens that the prediction reads, if it reads no patches."""
     return 1 + self.dist_head
+
+  @property
+  def reads_patches(self):
+    """Whether the prediction reads patch tokens, so that the last block runs for all tokens."""
+    return self.aux_head or self.pool != "token"
+
+  @property
+  def least_patches(self):
+    """Number of patches that every stage keeps at least: 1 if these alone are pooled."""
+    return int(self.pool != "token")
 
   @property
   def hidden(self):

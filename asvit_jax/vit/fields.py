@@ -22,6 +22,7 @@ WHOLE = {
   "patch_size": 1 << 12,
   "classes": 1 << 20,
   "count_multiple": 1 << 12,
+  "registers": 1 << 10,
 }
 # Representable in float32 and safe to divide by: below it, a constant token would become NaN.
 LEAST_EPSILON = 1e-30
@@ -37,8 +38,13 @@ LISTS = {
 }
 FLAGS = (
   *("qkv_bias", "layer_scale", "dist_token", "dist_head", "aux_head", "count_elementwise"),
-  "prune_inside",
+  *("prune_inside", "class_token", "norm_after_pool", "norm_pre", "patch_bias"),
 )
+CHOICES = {
+  "pool": ("token", "avg", "map"),
+  "activation": ("gelu", "gelu_tanh", "quick_gelu"),
+  "head": ("classifier", "projection", "none"),
+}
 NAMES = ("stem", "attention", "score", "reduction")
 _KEYS = {"classes": "num_classes"}
 _MOST_NAME, _MOST_TEXT = 200, 40  # characters
@@ -67,6 +73,10 @@ def plain(values):
       if type(value).__name__ not in ("bool", "bool_"):  # bool_ is NumPy's
         raise _refused(name, value, "True or False")
       found[name] = bool(value)
+    elif name in CHOICES:
+      if not isinstance(value, str) or value not in CHOICES[name]:
+        raise _refused(name, value, f"one of {', '.join(CHOICES[name])}")
+      found[name] = value
     elif name in NAMES:
       if not isinstance(value, str) or not 0 < len(value) <= _MOST_NAME:
         raise _refused(name, value, "the name of a part")

@@ -49,16 +49,17 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-  """Two linear layers with a GELU between them."""
+  """Two linear layers with the architecture's activation between them."""
 
   def __init__(self, arch: Architecture, *, dtype, rngs):
     linear = dict(kernel_init=truncated_normal, dtype=dtype, rngs=rngs)
     self.fc1 = nnx.Linear(arch.width, arch.hidden, **linear)
     self.fc2 = nnx.Linear(arch.hidden, arch.width, **linear)
+    self.activation = arch.activation
 
   def __call__(self, x):
     """(..., d) -> (..., d)."""
-    return self.fc2(gelu(self.fc1(x)))
+    return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
 
 
 class Block(nnx.Module):
@@ -117,6 +118,45 @@ class Block(nnx.Module):
     return y if self.drop_path is None else self.drop_path(y, index)
 
 
+class AttentionPool(nnx.Module):
+  """SigLIP's pooling (arXiv:2303.15343): a learned query attends to the patches, then an MLP.
+
+  It belongs to the head, and computes in float32 like it. Names are timm's.
+  """
+
+  def __init__(self, arch: Architecture, *, rngs):
+    linear = dict(kernel_init=truncated_normal, dtype=jnp.float32, rngs=rngs)
+    width = arch.width
+    self.latent = nnx.Param(truncated_normal(rngs.params(), (1, 1, width), jnp.float32))
+    self.q = nnx.Linear(width, width, **linear)
+    self.kv = nnx.Linear(width, 2 * width, **linear)
+    self.proj = nnx.Linear(width, width, **linear)
+    self.norm = layer_norm(arch, dtype=jnp.float32, rngs=rngs)
+    self.mlp = Mlp(arch, dtype=jnp.float32, rngs=rngs)
+    self.heads = arch.heads
+
+  def __call__(self, x, weights):
+    """Pools tokens.
+
+    Args:
+      x: (b, n, d) float32 tokens.
+      weights: (b, n), the number of patches that each token stands for, 0 for tokens that are not
+        there; at least one is above 0. Gradients reach them.
+
+    Returns:
+      (b, 1, d) float32.
+    """
+    k, v = (part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.kv(x), 2, -1))
+    q = self.q(self.latent[0, 0]).reshape(self.heads, -1)
+    logits = jnp.einsum("hc,bnhc->bnh", q * q.shape[-1] ** -0.5, k)
+    peak = jnp.where(weights[..., None] > 0, logits, -jnp.inf).max(axis=1, keepdims=True)
+    # A weight multiplies its token's share, which is adding its logarithm to the logit.
+    share = jnp.exp(jnp.minimum(logits - jax.lax.stop_gradient(peak), 0.0)) * weights[..., None]
+    share /= share.sum(axis=1, keepdims=True)
+    y = self.proj(jnp.einsum("bnh,bnhc->bhc", share, v).reshape(len(x), 1, -1))
+    return y + self.mlp(self.norm(y))
+
+
 class LayerScale(nnx.Module):
   """A learned factor per channel, initially 1e-6 as in DeiT-III (arXiv:2103.17239)."""
 
@@ -139,6 +179,20 @@ def gelu(x):
     return nnx.gelu(x, approximate=False)
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
+def gelu_tanh(x):
+  """GELU's approximation by tanh, `gelu_pytorch_tanh` and Flax's default, rounded once."""
+  return nnx.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
+
+
+def quick_gelu(x):
+  """The GELU of OpenAI's CLIP, x · σ(1.702 x), rounded once."""
+  wide = x.astype(jnp.float32)
+  return (wide * jax.nn.sigmoid(1.702 * wide)).astype(x.dtype)
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
 def _part(linear, x, begin, end):

@@ -21,7 +21,14 @@ class Stem(nnx.Module):
   def __init__(self, arch, inputs, patch, *, dtype, rngs):
     self.check(arch)
     self.proj = nnx.Conv(
-      inputs, arch.width, (patch, patch), patch, padding="VALID", dtype=dtype, rngs=rngs
+      inputs,
+      arch.width,
+      (patch, patch),
+      patch,
+      padding="VALID",
+      use_bias=arch.patch_bias,
+      dtype=dtype,
+      rngs=rngs,
     )
 
   @staticmethod

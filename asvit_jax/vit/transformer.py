@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from asvit_jax.vit.architecture import Architecture
-from asvit_jax.vit.layers import Block, layer_norm, truncated_normal
+from asvit_jax.vit.layers import AttentionPool, Block, layer_norm, truncated_normal
 from asvit_jax.vit.stems import STEMS
 
 
@@ -35,23 +35,38 @@ class VisionTransformer(nnx.Module):
     self.dtype = jnp.dtype(dtype)
     self.counts = ()
     self.patch_embed = STEMS[arch.stem](arch, dtype=dtype, rngs=rngs)
-    self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
+    if arch.class_token:
+      self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
     tokens = arch.prefix_tokens + arch.patches
     self.pos_embed = nnx.Param(
       truncated_normal(rngs.params(), (1, tokens, arch.width), jnp.float32)
     )
     self.blocks = nnx.List([Block(arch, dtype=dtype, rngs=rngs) for _ in range(arch.depth)])
     # Heads always compute in float32: in bfloat16, the logits of many classes tie.
-    self.norm = layer_norm(arch, dtype=jnp.float32, rngs=rngs)
+    norm = functools.partial(layer_norm, arch, dtype=jnp.float32, rngs=rngs)
+    if arch.norm_after_pool:
+      self.fc_norm = norm()
+    else:
+      self.norm = norm()
+    if arch.pool == "map":
+      self.attn_pool = AttentionPool(arch, rngs=rngs)
     head = functools.partial(
       nnx.Linear,
       arch.width,
       arch.classes,
+      use_bias=arch.head == "classifier",
       kernel_init=truncated_normal,
       dtype=jnp.float32,
       rngs=rngs,
     )
-    self.head = head()
+    if arch.head != "none":
+      self.head = head()
+    if arch.norm_pre:
+      self.norm_pre = layer_norm(arch, dtype=dtype, rngs=rngs)
+    if arch.registers:
+      self.reg_token = nnx.Param(
+        truncated_normal(rngs.params(), (1, arch.registers, arch.width), jnp.float32)
+      )
     if arch.dist_token:
       self.dist_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, arch.width), jnp.float32))
     if arch.dist_head:
@@ -64,26 +79,66 @@ class VisionTransformer(nnx.Module):
   def embed(self, images):
     """Normalised images (b, height, width, 3) -> (b, prefix + n, d) tokens.
 
-    The class token comes first, then the distillation token, if any, then the patches.
+    The class token comes first, then the distillation token and the registers, if any, then the
+    patches.
     """
-    x = self.patch_embed(images.astype(self.dtype))
-    prefix = self.cls_token[...]
-    if self.arch.dist_token:
-      prefix = jnp.concatenate([prefix, self.dist_token[...]], axis=1)
-    prefix = jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:]))
-    x = jnp.concatenate([prefix.astype(self.dtype), x], axis=1)
-    return x + self.pos_embed[...].astype(self.dtype)
+    x, arch = self.patch_embed(images.astype(self.dtype)), self.arch
+    prefix = [self.cls_token[...]] if arch.class_token else []
+    prefix += [self.dist_token[...]] if arch.dist_token else []
+    prefix += [self.reg_token[...]] if arch.registers else []
+    if prefix:
+      prefix = jnp.concatenate(prefix, axis=1) if len(prefix) > 1 else prefix[0]
+      prefix = jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:]))
+      x = jnp.concatenate([prefix.astype(self.dtype), x], axis=1)
+    x = x + self.pos_embed[...].astype(self.dtype)
+    return self.norm_pre(x) if arch.norm_pre else x
 
-  def classify(self, read):
-    """The float32 logits from the tokens that the prediction reads.
+  def normed(self, tokens):
+    """(..., d) tokens after the last block -> float32, after the final norm if they have one."""
+    return tokens.astype(jnp.float32) if self.arch.norm_after_pool else self.norm(tokens)
+
+  def pool(self, tokens, sizes=None, present=None):
+    """The values that `classify` reads, from the tokens after the last block.
 
     Args:
-      read: (b, read, d), the first `Architecture.read_tokens` tokens after the last block.
+      tokens: (b, n, d), all tokens; for pool "token" at least the first `Architecture.read_tokens`.
+      sizes: (b, n) number of patches that each token stands for; None if all are 1.
+      present: (b, n) mask of the tokens that are there, None for all; gradients reach it.
 
     Returns:
-      (b, classes) logits of the class token, or the mean of both heads if there are two.
+      (b, read, d): the tokens themselves for pool "token", else one float32 row.
     """
-    x = self.norm(read)
+    if self.arch.pool == "token":
+      return tokens
+    x = self.normed(tokens)
+    weights = jnp.ones(x.shape[:2], jnp.float32)
+    if present is not None:
+      weights = present.astype(jnp.float32)
+      sizes = sizes if sizes is None else jnp.where(present > 0, sizes, 1.0)
+    weights = weights if sizes is None else weights * sizes
+    prefix = self.arch.prefix_tokens
+    x, weights = x[:, prefix:], weights[:, prefix:]
+    if self.arch.pool == "map":
+      return self.attn_pool(x, weights)
+    total = jnp.einsum("bn,bnd->bd", weights, x, precision="highest")
+    return (total / weights.sum(axis=1, keepdims=True))[:, None]
+
+  def classify(self, read):
+    """The float32 logits from what the prediction reads.
+
+    Args:
+      read: (b, read, d), the result of `pool`.
+
+    Returns:
+      (b, classes) logits, the mean of both heads if there are two; without a classifier the
+      features of the image, see `Architecture.head`.
+    """
+    if self.arch.pool == "token":
+      x = self.norm(read)
+    else:
+      x = self.fc_norm(read) if self.arch.norm_after_pool else read
+    if self.arch.head == "none":
+      return x[:, 0]
     logits = self.head(x[:, 0])
     return (logits + self.head_dist(x[:, 1])) / 2 if self.arch.dist_head else logits
 

@@ -32,6 +32,8 @@ def adapt(arch, stored, resize, new_head, source):
   if "pos_embed" in tensors and tensors["pos_embed"].ndim == 3:
     tensors["pos_embed"] = _positions(arch, stored, resize, source)
   bias = tensors.get("head.bias")
+  if arch.head != "classifier":
+    return tensors
   if new_head and (bias is None or bias.shape != (arch.classes,)):
     tensors = {k: v for k, v in tensors.items() if not k.startswith(HEADS)}
     weight = 0.02 * np.random.default_rng(0).standard_normal((arch.classes, arch.width))
@@ -58,17 +60,19 @@ def grid_of(position, prefix, patch_size=None, facts=None):
     facts: `Stored.facts`, which may have the image size.
 
   Returns:
-    Rows and columns of patches, and whether the tokens before them have positions, too; None if
+    Rows and columns of patches, and how many of the tokens before them have positions, too; None if
     unknown: the image is not square, and the source does not state its size.
   """
   n, size = position.shape[1], (facts or {}).get("image_size")
+  # DeiT-III has no position for its class token, and DINOv2 has none for its registers.
+  numbers = dict.fromkeys((prefix, 0, min(prefix, 1)))
   if size is not None and patch_size:
     rows, columns = (side // patch_size for side in sizes.height_width(size))
-    if rows * columns in (n, n - prefix):
-      return rows, columns, rows * columns != n
-  for of_prefix in (True, False):  # DeiT-III has no position for its class token
-    side = math.isqrt(max(0, n - prefix * of_prefix))
-    if side and side**2 == n - prefix * of_prefix:
+    if n - rows * columns in numbers:
+      return rows, columns, n - rows * columns
+  for of_prefix in numbers:
+    side = math.isqrt(max(0, n - of_prefix))
+    if side and side**2 == n - of_prefix:
       return side, side, of_prefix
   return None
 
@@ -77,15 +81,15 @@ def _positions(arch, stored, resize, source):
   """The (1, prefix + patches, d) position embedding at the image size of `arch`."""
   position, prefix = stored.tensors["pos_embed"], arch.prefix_tokens
   found = grid_of(position, prefix, arch.patch_size, stored.facts)
-  if found is None and position.shape[1] in (arch.patches, prefix + arch.patches):
+  if found is None and position.shape[1] - arch.patches in (0, min(prefix, 1), prefix):
     # Probably a rectangle, with the grid of `arch`.
-    found = (*arch.grid, position.shape[1] != arch.patches)
+    found = (*arch.grid, position.shape[1] - arch.patches)
   if found is None:
     return position  # the strict check reports it
   *grid, of_prefix = found
-  if not of_prefix:
-    none = np.zeros((1, prefix, position.shape[2]), position.dtype)
-    position = np.concatenate([none, position], axis=1)
+  if of_prefix < prefix:
+    none = np.zeros((1, prefix - of_prefix, position.shape[2]), position.dtype)
+    position = np.concatenate([position[:, :of_prefix], none, position[:, of_prefix:]], axis=1)
   if tuple(grid) == arch.grid:
     return position
   if resize:

@@ -11,6 +11,11 @@ from asvit_jax.weights.names import numbers_of_blocks
 
 # Fields that identify a published network; the weights may differ from it in the others.
 _APART = ("width", "depth", "stem", "aux_head")
+# Fields that the facts of a family state: `families` finds them in the tensors.
+_STATED = (
+  *("norm_epsilon", "activation", "class_token", "registers", "pool", "norm_after_pool"),
+  *("norm_pre", "patch_bias", "head"),
+)
 # {tensor: number of axes}, for the tensors whose shapes determine the architecture.
 _AXES = {
   "patch_embed.proj.weight": 4,
@@ -84,19 +89,25 @@ def _dimensions(stored, source, classes):
     stem = "lv" if "patch_embed.bn1.weight" in tensors else "conv"
   patch_size = kernel if stem == "patch" else 2 * kernel  # other stems halve the image first
   dist_token = "dist_token" in tensors
-  grid = grid_of(tensors["pos_embed"], 1 + dist_token, patch_size, facts)
+  class_token, registers = facts.get("class_token", True), facts.get("registers", 0)
+  prefix = class_token + dist_token + registers
+  grid = grid_of(tensors["pos_embed"], prefix, patch_size, facts)
   if grid is None:
     raise InputError(
       f"{source}: its {tensors['pos_embed'].shape[1]} positions are of no square image: give its "
       "architecture with the image_size that it is for, (height, width)"
     )
-  if classes is None and "head.weight" not in tensors:
+  if classes is not None:
+    facts = facts | {"head": "classifier"}
+  width = tensors["pos_embed"].shape[-1]
+  featured = facts.get("head") == "none"
+  if classes is None and "head.weight" not in tensors and not featured:
     raise InputError(
       f"{source} has no head, and so no number of classes (it was trained without labels, or its "
       "head was taken off): give the number, `classes`, and `new_head`"
     )
   found = {
-    "width": tensors["cls_token"].shape[-1],
+    "width": width,
     "depth": len(blocks),
     "hidden": tensors["blocks.0.mlp.fc1.weight"].shape[0],
     "stem": stem,
@@ -107,6 +118,6 @@ def _dimensions(stored, source, classes):
     "aux_head": "aux_head.weight" in tensors,
     "image_size": (grid[0] * patch_size, grid[1] * patch_size),
     "patch_size": patch_size,
-    "classes": classes or tensors["head.weight"].shape[0],
+    "classes": classes or (width if featured else tensors["head.weight"].shape[0]),
   }
-  return found | {k: v for k, v in facts.items() if k == "norm_epsilon"}
+  return found | {k: v for k, v in facts.items() if k in _STATED}

@@ -16,6 +16,7 @@ class Stored:
     description: the source's description of the network, `Network.describe()` or a part of it; {}
       if there is none.
     facts: {field of `Architecture`: value} from the source or its family, beyond the description.
+    stated: those of `facts` that a config beside the file states.
     family: the family of its tensor names, for display; "" if unknown.
     assumes: whether its preprocessing is the family's default, as the source states none.
     key: the unresolved remainder of the requested key, which selects one of several networks.
@@ -24,6 +25,7 @@ class Stored:
   tensors: dict[str, np.ndarray]
   description: dict[str, Any] = dataclasses.field(default_factory=dict)
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+  stated: dict[str, Any] = dataclasses.field(default_factory=dict)
   family: str = ""
   assumes: bool = False
   key: str = ""

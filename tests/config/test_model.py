@@ -26,6 +26,14 @@ OTHERS = {
   "layer_scale": True,
   "dist_token": True,
   "dist_head": True,
+  "class_token": False,
+  "registers": 2,
+  "pool": "avg",
+  "norm_after_pool": True,
+  "norm_pre": True,
+  "activation": "quick_gelu",
+  "patch_bias": False,
+  "head": "projection",
   "aux_head": True,
   "count_elementwise": True,
   "prune_before": (1, 3),
@@ -41,7 +49,12 @@ OTHERS = {
 
 @pytest.mark.parametrize("key", OVERRIDES)
 def test_a_key_of_the_model_overrides_the_variants_value_and_no_other(key):
-  given = {key: OTHERS[key]} | ({"dist_token": True} if key == "dist_head" else {})
+  with_it = {
+    "dist_head": {"dist_token": True},
+    "class_token": {"pool": "map"},
+    "norm_after_pool": {"pool": "avg"},
+  }
+  given = with_it.get(key, {}) | {key: OTHERS[key]}
   config = tiny.config("", **{f"model.{k}": v for k, v in given.items()})
   expected = dataclasses.replace(tiny.TRAINED, **given)
   assert tiny.architecture(config) == expected != tiny.TRAINED

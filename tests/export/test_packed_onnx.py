@@ -127,10 +127,11 @@ def test_a_dense_network_has_nothing_to_pack(tmp_path):
 
 
 @needs_onnx
-def test_a_distillation_token_is_refused(tmp_path):
+@pytest.mark.parametrize("changes", [{"dist_token": True}, {"class_token": False, "pool": "avg"}])
+def test_other_tokens_than_a_class_token_are_refused(tmp_path, changes):
   for library in FORMATS["onnx"].needs:
     pytest.importorskip(library)
-  network = tiny.network(tiny.arch(dist_token=True))
-  with pytest.raises(InputError, match="distillation token: not possible yet; leave --execution"):
+  network = tiny.network(tiny.arch(**changes))
+  with pytest.raises(InputError, match=r"no registers\): not possible yet; leave --execution"):
     network.export(tmp_path / "net", "onnx", execution="packed")
   assert list(tmp_path.iterdir()) == []

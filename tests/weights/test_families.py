@@ -232,12 +232,69 @@ def test_a_representation_layer_goes_with_the_head_that_reads_it(tmp_path):
   assert load(tmp_path / "in21k.npz", new_head=True, classes=7).params["head"]["bias"].shape == (7,)
 
 
+CLIP = dataclasses.replace(
+  ARCH, norm_pre=True, patch_bias=False, head="projection", classes=6, norm_epsilon=1e-5
+)
+SIGLIP = dataclasses.replace(
+  ARCH, class_token=False, pool="map", head="none", classes=24, activation="gelu_tanh"
+)
+QUICK = {"width": 24, "head_width": 8, "layers": 3, "image_size": 32, "patch_size": 8}
+QUICK = {"model_cfg": {"embed_dim": 6, "quick_gelu": True, "vision_cfg": QUICK}}
+
+
+def test_openclip_s_image_tower_and_its_activation(tmp_path, capsys):
+  params, tensors = tensors_of(CLIP)
+  place = save(tmp_path / "w" / "open_clip_model.safetensors", namings.openclip(tensors)).parent
+  network = load(place / "open_clip_model.safetensors", CLIP)  # no config: OpenCLIP's default
+  assert_identical(network.params, params)
+  assert network.preprocessing.mean == (0.48145466, 0.4578275, 0.40821073)
+  (place / "open_clip_config.json").write_text(json.dumps(QUICK))
+  network = load(place)
+  assert_identical(network.params, params)
+  assert network.arch == dataclasses.replace(CLIP, activation="quick_gelu")
+  with pytest.raises(InputError, match="it has activation 'quick_gelu', not 'gelu', as the config"):
+    load(place, CLIP)
+  started = load(place, new_head=True, classes=7)
+  assert (started.arch.head, started.params["head"]["bias"].shape) == ("classifier", (7,))
+  # OpenAI's own files have a resolution among their tensors.
+  (place / "open_clip_config.json").unlink()
+  theirs = namings.openclip(tensors) | {"input_resolution": np.float32(32)}
+  config = tiny.config("", **OWN | {"model.num_classes": 6})
+  loaded = load_configured(save(place / "a.safetensors", theirs), tiny.plan(config))
+  assert loaded.arch.activation == "quick_gelu"
+  assert "activation quick_gelu, as no config states it" in capsys.readouterr().err
+  del theirs["visual.ln_pre.bias"]
+  with pytest.raises(InputError, match=r"missing norm_pre\.bias"):
+    load(save(place / "a.safetensors", theirs), CLIP)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_big_vision_s_siglip_beside_its_text_tower(tmp_path, stacked, capsys):
+  params, tensors = tensors_of(SIGLIP)
+  np.savez(tmp_path / "w.npz", **namings.big_vision(tensors, 3, stacked))
+  network = load(tmp_path / "w.npz")
+  assert_identical(network.params, params)
+  assert network.arch == SIGLIP
+  assert network.preprocessing == Preprocessing(1.0, (0.5,) * 3, (0.5,) * 3, "bicubic", "squash")
+  assert "activation gelu_tanh, as no config states it" in capsys.readouterr().err
+  with pytest.raises(InputError, match=r"(?s)missing cls_token.*unexpected attn_pool\.latent"):
+    load(tmp_path / "w.npz", dataclasses.replace(ARCH, head="none", classes=24))
+
+
+def test_dinov2_s_registers_have_no_positions(tmp_path):
+  arch = dataclasses.replace(ARCH, registers=4, layer_scale=True)
+  params, tensors = tensors_of(arch)
+  position = np.array(tensors.pop("pos_embed"))
+  tensors["register_tokens"] = tensors.pop("reg_token")
+  theirs = tensors | {"pos_embed": np.delete(position, range(1, 5), axis=1)}
+  network = load(save(tmp_path / "w.safetensors", theirs), arch)
+  position[:, 1:5] = 0
+  np.testing.assert_array_equal(network.params["pos_embed"], position)
+  np.testing.assert_array_equal(network.params["reg_token"], params["reg_token"])
+
+
 OTHERS = {
-  "CLIP or SigLIP": "vision_model.embeddings.patch_embedding.weight",
-  "CLIP tower": "norm_pre.weight",
-  "attention pooling": "attn_pool.q.weight",
-  "register tokens": "reg_token",
-  "pools all tokens": "fc_norm.weight",
+  "CoCa": "visual.attn_pool.query",
   "BEiT": "blocks.0.attn.relative_position_bias_table",
   "SwiGLU": "blocks.0.mlp.w12.weight",
   "Swin": "layers.0.blocks.0.attn.qkv.weight",
@@ -262,7 +319,9 @@ def test_networks_of_other_blocks_are_refused_by_name(tmp_path, what, inside):
   [
     ({"model_type": "swin"}, "looks like a network of model_type 'swin'"),
     ({"model_type": "vit", "hidden_act": "quick_gelu"}, "activation 'quick_gelu'"),
-    ({"architecture": "vit", "num_features": 24, "global_pool": "avg"}, "global_pool is 'avg'"),
+    ({"architecture": "vit", "num_features": 24, "global_pool": "avg"}, "it has pool 'avg', not"),
+    ({"architecture": "vit", "num_features": 24, "global_pool": "max"}, "global_pool is 'max'"),
+    ({"model_type": "vit", "hidden_act": "relu"}, "activation 'relu'"),
     ({"pretrained_cfg": {"interpolation": "random"}}, "interpolation 'random' of its config"),
   ],
 )

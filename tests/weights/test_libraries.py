@@ -213,9 +213,6 @@ def test_torchvision_s_networks(tmp_path):
 
 
 REFUSED = {
-  "vit_base_patch16_clip_224": "a CLIP tower",
-  "vit_base_patch16_siglip_224": "attention pooling",
-  "vit_small_patch14_reg4_dinov2": "register tokens",
   "beit_base_patch16_224": "BEiT",
   "swin_tiny_patch4_window7_224": "Swin",
   "resnet18": "a ResNet",

@@ -93,7 +93,7 @@ def test_other_forms_of_the_same_config_are_understood(place, config, processor)
   [
     ({}, {"size": 16.5}, "size"),
     ({}, {"resample": 2.5}, "resample"),
-    ({"hidden_act": "gelu_new"}, {}, "gelu_new"),
+    ({"hidden_act": "relu"}, {}, "relu"),
     ({"image_size": {"height": 16}}, {}, "image_size"),
   ],
 )

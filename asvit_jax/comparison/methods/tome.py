@@ -24,8 +24,8 @@ class ToMe(FixedCount):
   r, or all pairs if fewer are left.
 
   The merge in the last block cannot change the prediction, which reads the class token; it is not
-  computed, but the paper's count includes it. A network with a second head, which classifies patch
-  tokens, merges nothing there.
+  computed, but the paper's count includes it. A network whose prediction reads patch tokens merges
+  nothing there.
   """
 
   def choices(self, arch):
@@ -54,7 +54,7 @@ class ToMe(FixedCount):
       x, cache = block.attended(x, functools.partial(pruning.dense, sizes=sizes))
       x, sizes = merge_pairs(x, sizes, cache.keys, r, arch.prefix_tokens)
       x = block.fed_forward(x)
-    return predict_from_tokens(model, x, functools.partial(pruning.dense, sizes=sizes))
+    return predict_from_tokens(model, x, functools.partial(pruning.dense, sizes=sizes), sizes)
 
 
 tome = ToMe()
@@ -66,7 +66,7 @@ def pairs(arch, r):
   for _ in range(arch.depth):
     counts.append(min(r, (n - arch.prefix_tokens) // 2))
     n -= counts[-1]
-  if arch.aux_head:
+  if arch.reads_patches:
     counts[-1] = 0
   return tuple(counts)
 
@@ -79,8 +79,8 @@ def merge_pairs(x, sizes, keys, r, prefix=1):
     sizes: (b, n) number of patches that each token stands for.
     keys: (b, n, c) keys, the mean over the heads.
     r: static number of links to merge, at most (n - prefix) // 2.
-    prefix: number of tokens before the patches: the class token, the first of the first set, and
-      perhaps the distillation token, the first of the second set. Neither is merged with any token.
+    prefix: number of tokens before the patches, the first ones of both sets. None of them is merged
+      with any token.
 
   Returns:
     (b, n - r, d) tokens and (b, n - r) sizes: the tokens before the patches in their places, the
@@ -91,9 +91,11 @@ def merge_pairs(x, sizes, keys, r, prefix=1):
     return x, sizes
   keys = jax.lax.stop_gradient(keys)
   similarity = cosine_similarity(keys[:, ::2], keys[:, 1::2])  # (b, first, second)
-  if prefix == 2:
-    similarity = similarity.at[:, :, 0].set(-jnp.inf)
-  strength = similarity.max(axis=-1).at[:, 0].set(-jnp.inf)  # the class token is not merged
+  if prefix > 1:
+    similarity = similarity.at[:, :, : prefix // 2].set(-jnp.inf)
+  strength = similarity.max(axis=-1)
+  if prefix:
+    strength = strength.at[:, : (prefix + 1) // 2].set(-jnp.inf)
   order = jnp.argsort(-strength, axis=-1)
   merged, left = order[:, :r], jnp.sort(order[:, r:], axis=-1)
   into = take(similarity.argmax(axis=-1), merged)  # (b, r)
@@ -114,5 +116,6 @@ def merge_pairs(x, sizes, keys, r, prefix=1):
 
 def _joined(first, second, prefix):
   """Joins the rest of both sets, (b, m, ...) each; the tokens before the patches come first."""
-  own = prefix - 1  # of these, the ones in the second set
-  return jnp.concatenate([first[:, :1], second[:, :own], first[:, 1:], second[:, own:]], axis=1)
+  sets, own = (first, second), (prefix + 1) // 2  # of these, the ones in the first set
+  before = [sets[i % 2][:, i // 2 : i // 2 + 1] for i in range(prefix)]
+  return jnp.concatenate([*before, first[:, own:], second[:, prefix // 2 :]], axis=1)

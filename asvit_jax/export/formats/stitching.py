@@ -25,15 +25,17 @@ def packed_model(network, tokens, opset):
     opset: version of the operators, at least 13.
 
   Raises:
-    InputError: the network has a token between the class token and the patches.
+    InputError: the network has not exactly one token before the patches.
   """
   import onnx
 
-  if network.arch.prefix_tokens > 1:
-    # It takes the first of the tokens and those from the third on, and the converter cannot express
-    # that for a symbolic number of tokens.
+  if (before := network.arch.prefix_tokens) != 1:
+    # Scores and reductions see one token before the patches: with more it would take the first of
+    # the tokens and those behind, with none put one before and take it off again, and the converter
+    # cannot express that for a symbolic number of tokens.
     raise InputError(
-      "packed execution in ONNX of a network with a distillation token: not possible yet; leave "
+      f"packed execution in ONNX of a network with {before} tokens before the patches, expected a "
+      "class token alone (no distillation token, no registers): not possible yet; leave "
       "--execution out for a masked program, or give --execution fixed"
     )
   pieces = pieces_for_one_image(network, tokens)

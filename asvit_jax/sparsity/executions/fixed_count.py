@@ -68,11 +68,11 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     keeps.append(_scatter(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
     attend = functools.partial(pruning.dense, sizes=sizes)
     x, cache = run_to_stage(model, index + 1, x, attend)
-  logits, after = _predict_unpadded(model, x, attend)
+  logits, after = _predict_unpadded(model, x, attend, sizes)
   more = {}
   if tokens:
     missing = n - x.shape[1]
-    more["tokens"] = jnp.pad(model.norm(after), ((0, 0), (0, missing), (0, 0)))
+    more["tokens"] = jnp.pad(model.normed(after), ((0, 0), (0, missing), (0, 0)))
     more["positions"] = jnp.pad(position, ((0, 0), (0, missing)), constant_values=-1)
   # A network without stages has no masks and no scores.
   nothing = jnp.zeros((x.shape[0], 0, model.arch.patches), jnp.float32)
@@ -82,21 +82,22 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
 
 
 @usual
-def predict_from_tokens(model, x, attend):
+def predict_from_tokens(model, x, attend, sizes=None):
   """The prediction from the tokens before the last block, none of which is padding.
 
   Args:
     model: a `VisionTransformer`.
     x: (b, n, d), the class token first.
     attend: attention function for `Block`.
+    sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
 
   Returns:
     `Outputs` with logits only.
   """
-  return Outputs(_predict_unpadded(model, x, attend)[0])
+  return Outputs(_predict_unpadded(model, x, attend, sizes)[0])
 
 
-def _predict_unpadded(model, x, attend):
+def _predict_unpadded(model, x, attend, sizes):
   """The logits, and all (b, n, d) tokens after the last block."""
   read, x = run_last_block(model, x, attend)
   patches = x[:, model.arch.prefix_tokens :]
@@ -104,7 +105,7 @@ def _predict_unpadded(model, x, attend):
   def best():
     return model.classify_patches(patches).max(axis=1, initial=-jnp.inf)
 
-  return model.predict(model.classify(read), best), x
+  return model.predict(model.classify(model.pool(read, sizes)), best), x
 
 
 def rows_of_mask(keep, count):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.gates import keep_above, straight_through_gate
+from asvit_jax.sparsity.gates import best, keep_above, straight_through_gate
 from asvit_jax.sparsity.pruning import Pruning, Stage
 
 
@@ -17,14 +17,15 @@ class Outputs:
   """The result of a forward pass; `jit` computes only the fields that are read.
 
   Attributes:
-    logits: (b, classes) float32, the prediction.
-    class_logits: (b, classes) float32 of the class token alone, which differ from `logits` if there
-      is an auxiliary head; None for packed and fixed.
+    logits: (b, classes) float32, the prediction; the features of the image if the network has no
+      classifier, see `Architecture.head`.
+    class_logits: (b, classes) float32 without the auxiliary head, from which `logits` differ if
+      there is one; None for packed and fixed.
     aux_logits: (b, n, classes) float32 of the patch tokens; None without an auxiliary head, and for
       packed and fixed.
-    tokens: (b, prefix + n, d) float32 tokens after the last block and the final norm, the class
-      token first; rows of pruned tokens are meaningless. Packed and fixed return them only on
-      request, the kept ones first.
+    tokens: (b, prefix + n, d) float32 tokens after the last block and the final norm (unless
+      `Architecture.norm_after_pool`), the class token first; rows of pruned tokens are meaningless.
+      Packed and fixed return them only on request, the kept ones first.
     positions: (b, prefix + n) int32, the token in each row of `tokens`: 0 the class token, from
       `Architecture.prefix_tokens` on the patches, row by row; -1 for a meaningless row. None if
       `tokens` is None.
@@ -86,15 +87,25 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     scores = pruning.scores(stage, similarity)
     gated = gate(scores[:, prefix:], model.thresholds[i])
     if model.arch.count_multiple > 1:  # rounding up needs all scores of an image
-      wide = keep_above(scores, stage.present, model.thresholds[i], model.arch.count_multiple)
+      wide = keep_above(
+        scores,
+        stage.present,
+        model.thresholds[i],
+        model.arch.count_multiple,
+        model.arch.least_patches,
+      )
       gated = wide[:, prefix:] + gated - jax.lax.stop_gradient(gated)
+    if model.arch.least_patches:
+      least = best(scores[:, prefix:], keep)
+      gated += jax.lax.stop_gradient(jnp.maximum(least - gated, 0.0))
     # Each threshold answers for its own stage only, as in the authors' code: no gradient reaches
     # an earlier one through this product.
     keep = jax.lax.stop_gradient(keep) * gated
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
     stage = after_stage(model, i, stage, keep, remat, similarity)
-  return finish(model, stage.x, pruning.among(keep, stage.sizes), keeps, all_scores, remat)
+  attend = pruning.among(keep, stage.sizes)
+  return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes)
 
 
 def before_first_stage(model, images, remat=False):
@@ -113,8 +124,9 @@ def tokens_above(model, index, stage):
   pruning = Pruning.of(model.arch)
   similarity = pruning.similarity(stage)
   scores = pruning.scores(stage, similarity)
-  threshold, multiple = model.thresholds[index], model.arch.count_multiple
-  return keep_above(scores, stage.present, threshold, multiple), similarity
+  threshold, arch = model.thresholds[index], model.arch
+  keep = keep_above(scores, stage.present, threshold, arch.count_multiple, arch.least_patches)
+  return keep, similarity
 
 
 def after_stage(model, index, stage, keep, remat=False, similarity=None):
@@ -181,7 +193,7 @@ def _checkpointed(function, remat):
 
 
 def run_last_block(model, x, attend, remat=False):
-  """The last block. The prediction reads only the class token, or all tokens with an aux head.
+  """The last block. The prediction reads the class token only, or `reads_patches`, too.
 
   Args:
     model: a `VisionTransformer`.
@@ -190,13 +202,13 @@ def run_last_block(model, x, attend, remat=False):
     remat: as for `dense`.
 
   Returns:
-    The tokens after the block: (b, read, d), those that the prediction reads, and (b, n, d), all of
-    them. If the second array is not used, `jit` does not compute it.
+    The tokens after the block: (b, read, d), those that `VisionTransformer.pool` takes, and
+    (b, n, d), all of them. If the second array is not used, `jit` does not compute it.
   """
   block = model.blocks[-1]
   tokens, _ = _run_block(block, x, attend, remat)
-  if model.arch.aux_head:
-    return tokens[:, :1], tokens
+  if model.arch.reads_patches:
+    return tokens[:, :1] if model.arch.aux_head else tokens, tokens
 
   def read_rows(x):
     return block.rows(x, x[:, : model.arch.read_tokens], attend)
@@ -222,7 +234,7 @@ def finish_dense(model, first, x, remat=False):
   return finish(model, x, attend, remat=remat)
 
 
-def finish(model, x, attend, keeps=(), scores=(), remat=False):
+def finish(model, x, attend, keeps=(), scores=(), remat=False, sizes=None):
   """Runs the last block, and predicts: the end of every forward that keeps tokens in place.
 
   Args:
@@ -232,6 +244,7 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False):
     keeps: the mask of each stage, (b, n) of the patches; only the last one matters to `logits`.
     scores: the scores of each stage, (b, n) of the patches.
     remat: as for `dense`.
+    sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
 
   Returns:
     `Outputs`.
@@ -240,7 +253,8 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False):
   keep = jnp.stack(keeps, axis=1) if keeps else jnp.zeros((b, 0, n), jnp.float32)
   scores = jnp.stack(scores, axis=1) if scores else jnp.zeros((b, 0, n), jnp.float32)
   read, x = run_last_block(model, x, attend, remat)
-  class_logits = model.classify(read)
+  present = Pruning.of(model.arch).with_prefix(keeps[-1]) if keeps else None
+  class_logits = model.classify(model.pool(read, sizes, present))
   aux_logits = model.classify_patches(x[:, prefix:]) if model.arch.aux_head else None
   left = keeps[-1] > 0 if keeps else jnp.ones((b, n), bool)
   logits = model.predict(
@@ -249,5 +263,5 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False):
   present = Pruning.of(model.arch).with_prefix(left)
   positions = jnp.where(present, jnp.arange(prefix + n), -1)
   return Outputs(
-    logits, class_logits, aux_logits, model.norm(x), positions, keep, scores, keep.sum(axis=-1)
+    logits, class_logits, aux_logits, model.normed(x), positions, keep, scores, keep.sum(axis=-1)
   )

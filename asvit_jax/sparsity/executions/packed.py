@@ -57,13 +57,13 @@ class HeadInputs(NamedTuple):
   """The values of the last block that the heads and the outputs need.
 
   Attributes:
-    class_tokens: (b, read, d), the tokens that the prediction reads.
+    read: (b, read, d), what the prediction reads, see `VisionTransformer.pool`.
     best: (b, classes), the maximum over the patches' logits; None without an auxiliary head.
     tokens: (b, n, d), see `Outputs`; None unless requested.
     positions: (b, n), see `Outputs`; None unless requested.
   """
 
-  class_tokens: jax.Array
+  read: jax.Array
   best: jax.Array | None
   tokens: jax.Array | None
   positions: jax.Array | None
@@ -135,7 +135,7 @@ def finish_packed(model, packed_tokens, group=None, step=None, tokens=False):
     at_stage, order = run_in_groups(run_group, group or b, by_count), order[by_count]
   head_inputs = jax.tree.map(lambda a: a[jnp.argsort(order)], at_stage)
   keep = jnp.stack(keeps, axis=1).astype(jnp.float32)
-  logits = model.predict(model.classify(head_inputs.class_tokens), lambda: head_inputs.best)
+  logits = model.predict(model.classify(head_inputs.read), lambda: head_inputs.best)
   return Outputs(
     logits,
     tokens=head_inputs.tokens,
@@ -274,7 +274,7 @@ def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
   x, sizes, position = _gather(packed_tokens, images, source, width)
   attend, present = _attention_of_first(model, width, sizes, count)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
-  head_inputs = _run_last_block(model, x, attend, present, tokens)
+  head_inputs = _run_last_block(model, x, attend, present, sizes, tokens)
   if not tokens:
     return head_inputs
   positions = _pad_rows(jnp.where(present, position, -1), n, -1)
@@ -312,13 +312,15 @@ def _pad_rows(a, n, value=0):
   return jnp.pad(a, more, constant_values=value)
 
 
-def _run_last_block(model, x, attend, present, tokens):
+def _run_last_block(model, x, attend, present, sizes, tokens):
   """Runs the last block on (g, width, d) tokens; returns `HeadInputs` without positions."""
   last = model.blocks[-1]
-  aux_head, prefix = model.arch.aux_head, model.arch.prefix_tokens
-  after = last(x, attend)[0] if aux_head or tokens else None
-  normed = model.norm(after) if tokens else None
-  if not aux_head:
+  arch, prefix = model.arch, model.arch.prefix_tokens
+  after = last(x, attend)[0] if arch.reads_patches or tokens else None
+  normed = model.normed(after) if tokens else None
+  if arch.reads_patches and not arch.aux_head:
+    return HeadInputs(model.pool(after, sizes, present), None, normed, None)
+  if not arch.aux_head:
     return HeadInputs(last.rows(x, x[:, : model.arch.read_tokens], attend), None, normed, None)
   of_patches = model.classify_patches(after[:, prefix:])
   of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)

@@ -103,11 +103,11 @@ def finish(model, scored, rows, tokens=False):
     patches = (jnp.arange(x.shape[1]) >= prefix)[None, :, None]
     return jnp.where(patches, model.classify_patches(x), -jnp.inf).max(axis=1)
 
-  logits, more = model.predict(model.classify(read), best), {}
+  logits, more = model.predict(model.classify(model.pool(read, sizes)), best), {}
   if tokens:
     n = prefix + model.arch.patches
     at = position[0][None, :] == jnp.arange(n)[:, None]  # (n, m)
-    more["tokens"] = jnp.matmul(at.astype(jnp.float32), model.norm(x), precision="highest")
+    more["tokens"] = jnp.matmul(at.astype(jnp.float32), model.normed(x), precision="highest")
     there = at.astype(jnp.int32).sum(axis=1) > 0
     more["positions"] = jnp.where(there, jnp.arange(n, dtype=jnp.int32), -1)[None]
   return Outputs(logits, kept=_counted(model, model.arch.stages - 1, scored), **more)

@@ -4,6 +4,8 @@
 |---|---|---|
 | timm, DeiT, DeiT-III, DINO, MAE, LV-ViT, ours | `patch_embed.proj.weight` | `timm` |
 | transformers: ViT, DeiT, ViTMAE, DINOv2 | `embeddings.patch_embeddings.…` | `transformers` |
+| transformers: CLIP, SigLIP | `embeddings.patch_embedding.weight` | `clip` |
+| OpenCLIP | `visual.conv1.weight` | `clip` |
 | torchvision | `conv_proj.weight` | `torchvision` |
 | Google's vision_transformer, AugReg, big_vision | `Transformer/encoderblock_0/…` | `google` |
 | networks with other blocks, refused by name | | `refused` |
@@ -21,11 +23,14 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.weights.checks import check_numbers
-from asvit_jax.weights.families import base, google, refused, timm, torchvision, transformers
+from asvit_jax.weights.families import base, clip, google, refused, timm, torchvision, transformers
 
 _MOST_NETWORKS = 16  # in a file
 
-FAMILIES = (transformers.FAMILY, torchvision.FAMILY, google.FAMILY, timm.FAMILY)
+FAMILIES = (
+  *(transformers.FAMILY, clip.FAMILY, clip.OPENCLIP, torchvision.FAMILY, google.FAMILY),
+  timm.FAMILY,
+)
 
 
 def in_timms_names(stored, source):
@@ -50,7 +55,7 @@ def in_timms_names(stored, source):
     prefix = _chosen(prefixes, source, stored.key)
     chosen = _without_others(stored.tensors, prefix, prefixes)
     if "architecture" not in stored.description:  # files of this package have supported blocks
-      refused.check(chosen, source, prefix)
+      refused.check(family.needed(chosen, prefix), source, prefix)
     tensors, left_out = family.translate(chosen, prefix)
     unneeded = set(left_out)  # not checked
     check_numbers({k: v for k, v in chosen.items() if k not in unneeded}, source)
@@ -62,14 +67,18 @@ def in_timms_names(stored, source):
       log(f"{source}: skipped its head, which reads more than the class token")
       tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
     # The source's own values, from a config beside the file, override the family's defaults.
-    preprocessing = family.preprocessing | stored.description.get("preprocessing", {})
+    stated = stored.description.get("preprocessing", {})
+    preprocessing = {**family.preprocessing, **family.prepares(chosen, prefix), **stated}
     description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
     facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
+    if facts.get("activation", "gelu") != "gelu" and "activation" not in stored.facts:
+      log(f"{source}: activation {facts['activation']}, as no config states it")
     return dataclasses.replace(
       stored,
       tensors=tensors,
       description=description,
       facts=facts,
+      stated=stored.facts,
       family=family.title,
       assumes="mean" not in stored.description.get("preprocessing", {}),
     )
@@ -141,11 +150,35 @@ def _shown(tensors):
     "layer_scale": "blocks.0.ls1.gamma" in tensors,
     "dist_token": "dist_token" in tensors,
     "dist_head": "dist_token" in tensors and "head_dist.weight" in tensors,
+    **_pooling(tensors),
+  }
+
+
+def _pooling(tensors):
+  """The fields of `Architecture` for tokens before the patches, pooling and head."""
+  registers = np.shape(tensors.get("reg_token", ()))
+  pooled = "fc_norm.weight" in tensors or "cls_token" not in tensors
+  maps, pre = "attn_pool.latent" in tensors, "norm_pre.weight" in tensors
+  head = "classifier"
+  if "head.weight" in tensors:
+    head = "classifier" if "head.bias" in tensors else "projection"
+  elif maps or pre:
+    head = "none"
+  return {
+    "class_token": "cls_token" in tensors,
+    "registers": registers[1] if len(registers) == 3 else 0,
+    "pool": "map" if maps else "avg" if pooled else "token",
+    "norm_after_pool": "fc_norm.weight" in tensors,
+    "norm_pre": pre,
+    "patch_bias": "patch_embed.proj.bias" in tensors,
+    "head": head,
   }
 
 
 def _reads_more(tensors):
-  head, token = (np.shape(tensors.get(name, ())) for name in ("head.weight", "cls_token"))
+  if not {"head.weight", "cls_token"} <= tensors.keys():
+    return False
+  head, token = (np.shape(tensors[name]) for name in ("head.weight", "cls_token"))
   return bool(head and token) and head[-1] == 2 * token[-1]
 
 

@@ -30,15 +30,18 @@ class Family:
     title: name of the family, for display.
     marker: the tensor name that identifies the family; every file of it has it once per network.
     table: {module or tensor: timm's}, `{}` for the number of a block. Three entries whose timm
-      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`.
+      names end in `.q`, `.k` and `.v` are joined to one, `.qkv`. Those of the attention pooling
+      become `attn_pool.q` and `attn_pool.kv`, and so does `attn_pool.in_proj`.
     unneeded: regular expressions that match the full names of tensors a classifier does not need:
       decoders, mask tokens, projection heads. These are dropped, and the log lists them.
     leaves: {last part of a name: timm's}.
     separator: separator between the parts of a name.
     layout: function of (timm's name, array) that returns the array in timm's layout.
     preprocessing: default preprocessing if a file states none; {} for the package's defaults.
+    prepares: function of (tensors, prefix) that returns more defaults of the preprocessing.
     facts: {field of `Architecture`: value} that hold for the whole family, and no tensor shows.
     seen: function of (tensors, prefix) that returns more facts.
+    spread: function of tensors that returns them with one tensor per block if a file stacks them.
     ours: whether the names are timm's already: names missing in the table then pass through, as
       they may belong to another stem.
   """
@@ -53,6 +56,8 @@ class Family:
   preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seen: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  prepares: Callable[[Mapping[str, Any], str], dict[str, Any]] = _nothing_more
+  spread: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
   ours: bool = False
 
   def prefixes(self, tensors):
@@ -68,6 +73,7 @@ class Family:
     the network's prefix, such as those of a loss or a metric beside `model.`, are dropped.
     """
     found, origin, left_out = {}, {}, []
+    tensors = self.spread(tensors)
     before = _beginnings(prefix)
     beside = self._beside(tensors, before)
     for name, value in tensors.items():
@@ -84,7 +90,16 @@ class Family:
         new = f"{name} beside {origin[new]}"
       found[new] = value if theirs is None else self.layout(theirs, value)
       origin[new] = name
-    return _joined(found, origin), left_out
+    return _pooling(_joined(found, origin)), left_out
+
+  def needed(self, tensors, prefix):
+    """The tensors without those of `unneeded`."""
+    before = _beginnings(prefix)
+    return {
+      name: value
+      for name, value in tensors.items()
+      if not any(re.fullmatch(pattern, _short(name, before)) for pattern in self.unneeded)
+    }
 
   def _beside(self, tensors, before):
     """The names outside the network's prefix, if all of the network's names have the prefix.
@@ -140,6 +155,22 @@ def _joined(tensors, origin):
     elif whole not in joined:
       joined[whole] = np.concatenate(three)
   return joined
+
+
+def _pooling(tensors):
+  """Splits and joins the projections of an attention pooling to timm's; others stay."""
+  found = dict(tensors)
+  for leaf in ("weight", "bias"):
+    whole = found.get(f"attn_pool.in_proj.{leaf}")
+    if whole is not None and whole.ndim in (1, 2) and len(whole) % 3 == 0:
+      del found[f"attn_pool.in_proj.{leaf}"]
+      width = len(whole) // 3
+      found |= {f"attn_pool.q.{leaf}": whole[:width], f"attn_pool.kv.{leaf}": whole[width:]}
+    two = [found.get(f"attn_pool.{part}.{leaf}") for part in "kv"]
+    if all(tensor is not None for tensor in two) and _alike(two):
+      del found[f"attn_pool.k.{leaf}"], found[f"attn_pool.v.{leaf}"]
+      found[f"attn_pool.kv.{leaf}"] = np.concatenate(two)
+  return found
 
 
 def _alike(tensors):

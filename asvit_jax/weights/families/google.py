@@ -1,10 +1,14 @@
-"""Google's names for JAX: vision_transformer, AugReg, and big_vision with a class token."""
+"""Google's names for JAX: vision_transformer, AugReg, and big_vision, also SigLIP's image tower."""
 
 import numpy as np
 
+from asvit_jax.weights.checks import MOST_BLOCKS
 from asvit_jax.weights.families.base import Family
+from asvit_jax.weights.families.clip import SIGLIP_PREPROCESSING
 
-_BLOCK = "Transformer/encoderblock_{}"
+_STACK = "encoderblock"
+_BLOCK = f"Transformer/{_STACK}_{{}}"
+_POOL = "MAPHead_0"
 
 
 def _block(first_norm, attention, second_norm, mlp):
@@ -22,7 +26,7 @@ def _block(first_norm, attention, second_norm, mlp):
 
 def _layout(name, value):
   """Converts Flax kernels, (…in, …out) with separate axes for heads, to PyTorch's layout."""
-  if name.endswith(("attn.q.bias", "attn.k.bias", "attn.v.bias")):
+  if name.endswith((".q.bias", ".k.bias", ".v.bias")):
     return value.reshape(-1)  # (h, c)
   if not name.endswith(".weight") or value.ndim == 1:
     return value
@@ -35,12 +39,37 @@ def _layout(name, value):
   return value.T
 
 
-def _seen(tensors, prefix):
-  """The fact `heads`, which only this family's tensors show."""
+def _spread(tensors):
+  """The blocks that big_vision stacks along a first axis, as tensors of their own."""
+  found = {}
   for name, value in tensors.items():
-    if name.endswith("/query/kernel") and np.ndim(value) == 3:
-      return {"heads": value.shape[1]}
-  return {}
+    before, stack, after = name.partition(f"{_STACK}/")
+    if stack and np.ndim(value) > 0 and len(value) <= MOST_BLOCKS:
+      found |= {f"{before}{_STACK}_{i}/{after}": part for i, part in enumerate(value)}
+    else:
+      found[name] = value
+  return found
+
+
+def _seen(tensors, prefix):
+  """The fact `heads`, which only this family's tensors show, and those of big_vision's networks."""
+  found = {}
+  for name, value in tensors.items():
+    stacked = f"/{_STACK}/" in name
+    if name.endswith("/query/kernel") and np.ndim(value) == 3 + stacked:
+      found["heads"] = value.shape[1 + stacked]
+      break
+  if f"{prefix}cls" not in tensors or _pools(tensors, prefix):
+    found["activation"] = "gelu_tanh"  # what big_vision computes; timm has its own for the others
+  return found
+
+
+def _pools(tensors, prefix):
+  return f"{prefix}{_POOL}/probe" in tensors
+
+
+def _prepares(tensors, prefix):
+  return SIGLIP_PREPROCESSING if _pools(tensors, prefix) else {}
 
 
 FAMILY = Family(
@@ -54,6 +83,14 @@ FAMILY = Family(
     **_block("LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
     **_block("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
     "Transformer/encoder_norm": "norm",
+    f"{_POOL}/probe": "attn_pool.latent",
+    f"{_POOL}/MultiHeadDotProductAttention_0/query": "attn_pool.q",
+    f"{_POOL}/MultiHeadDotProductAttention_0/key": "attn_pool.k",
+    f"{_POOL}/MultiHeadDotProductAttention_0/value": "attn_pool.v",
+    f"{_POOL}/MultiHeadDotProductAttention_0/out": "attn_pool.proj",
+    f"{_POOL}/LayerNorm_0": "attn_pool.norm",
+    f"{_POOL}/MlpBlock_0/Dense_0": "attn_pool.mlp.fc1",
+    f"{_POOL}/MlpBlock_0/Dense_1": "attn_pool.mlp.fc2",
     "head": "head",
   },
   leaves={"kernel": "weight", "scale": "weight"},
@@ -66,5 +103,10 @@ FAMILY = Family(
     "crop_ratio": 0.9,
     "interpolation": "bicubic",
   },
+  unneeded=(
+    r"(params/)?(txt/.*|[tb])",
+  ),  # the text tower, temperature and bias beside `params/img`
   seen=_seen,
+  prepares=_prepares,
+  spread=_spread,
 )

@@ -7,25 +7,14 @@ from asvit_jax.core.errors import InputError
 # (regular expression of a tensor's name, the network it belongs to, why that is not supported).
 _OTHERS = (
   (
-    r"(^|\.)(embeddings\.patch_embedding|visual\.conv1|visual\.class_embedding|class_embedding)"
-    r"(\.weight)?$",
-    "a CLIP or SigLIP tower",
-    "CLIP normalises its tokens before the first block, and SigLIP has no class token",
+    r"(^|\.)(visual\.attn_pool|attention_pool|visual\.attnpool)[./]",
+    "a network with another attention pooling, such as CoCa's or that of CLIP's ResNets",
+    "its prediction comes from another attention over all tokens than SigLIP's",
   ),
   (
-    r"(^|\.)norm_pre\.weight$",
-    "a CLIP tower",
-    "it normalises its tokens before the first block",
-  ),
-  (
-    r"(^|\.)(attn_pool|attention_pool|MAPHead_0)[./]",
-    "a network with attention pooling, such as SigLIP's",
-    "its prediction comes from an attention over all tokens, not from a class token",
-  ),
-  (
-    r"(^|\.)(reg_token|register_tokens|storage_tokens)$",
-    "a network with register tokens, such as DINOv2's with registers",
-    "these tokens are not supported",
+    r"(^|\.)storage_tokens$",
+    "DINOv3",
+    "its positions are rotations",
   ),
   (
     r"(^|\.)layers\.\d+\.blocks\.\d+\.attn\.",
@@ -46,11 +35,6 @@ _OTHERS = (
     r"\.attn\.(q_norm|k_norm)\.",
     "a network that normalises queries and keys",
     "its attention normalises them",
-  ),
-  (
-    r"(^|\.)(fc_norm|encoder\.fc_norm)\.weight$",
-    "a network that pools all tokens (global_pool avg), such as fine-tuned MAE",
-    "its head reads the mean of the patches, not the class token",
   ),
   (r"(^|\.)blocks_token_only\.", "CaiT", "its last blocks attend from the class token alone"),
   (
@@ -86,21 +70,14 @@ def check(tensors, source, prefix=""):
     for name in tensors:
       if re.search(pattern, name.removeprefix(prefix)):
         refuse(source, f"{what} (it has {name})", why)
-  if prefix.endswith("/") or "embedding/kernel" in {n.removeprefix(prefix) for n in tensors}:
-    _check_google({name.removeprefix(prefix) for name in tensors}, source)
+  names = {name.removeprefix(prefix) for name in tensors}
+  if "classifier.weight" in tensors and "embeddings.class_embedding" in names:
+    refuse(source, "CLIPForImageClassification", "its head reads patches without the final norm")
 
 
 def refuse(source, what, why):
   """Raises InputError for weights of a known network with unsupported blocks."""
   raise InputError(
     f"{source} looks like {what}, whose blocks are not supported: {why}; give weights of a "
-    "plain ViT with a class token, see docs/weights.md"
+    "plain ViT, see docs/weights.md"
   )
-
-
-def _check_google(names, source):
-  if "cls" not in names:
-    raise InputError(
-      f"{source} looks like Google's ViT, but has no class token (cls): its head reads the mean of "
-      "the patches; give weights that were trained with a class token (classifier 'token')"
-    )

@@ -1,4 +1,4 @@
-"""Hugging Face transformers' names: ViT, DeiT, ViTMAE, DINOv2."""
+"""Hugging Face transformers' names: ViT, DeiT, ViTMAE, DINOv2, also with registers."""
 
 from asvit_jax.weights.families.base import Family
 
@@ -41,6 +41,7 @@ FAMILY = Family(
   table={
     "embeddings.cls_token": "cls_token",
     "embeddings.distillation_token": "dist_token",
+    "embeddings.register_tokens": "reg_token",
     "embeddings.position_embeddings": "pos_embed",
     "embeddings.patch_embeddings.projection": "patch_embed.proj",
     "layernorm": "norm",

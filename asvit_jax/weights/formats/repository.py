@@ -12,6 +12,7 @@ from asvit_jax.weights.stored import Stored
 
 # In the order of preference.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS += ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Shards are beside their index, with plain names: other paths could lead anywhere.
 _SHARD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.(safetensors|bin)\Z"}
