@@ -48,8 +48,8 @@ def evaluate(
     also the keys of `divergence.summarize`.
 
   Raises:
-    InputError: an image is unreadable, a prediction is not finite, or `per_image` cannot be
-      written.
+    InputError: an image is unreadable, a prediction is not finite, `per_image` cannot be written,
+      or the network has no classifier.
   """
   found = evaluate_each(
     [network], plan, source, execution, per_image, stopped, confusion, against_dense, finite=True
@@ -88,6 +88,7 @@ def evaluate_each(
   Raises:
     InputError: as `evaluate`.
   """
+  networks[0].arch.check_classifies("accuracy of")
   if per_image is not None and hosts.is_first():
     storage.check_file(per_image, _PER_IMAGE)
   execution = execution or networks[0].default_execution()

@@ -70,7 +70,8 @@ def _predict(run, paths, network, size):
 
   Returns:
     For each image a dictionary: `file`; `top5`, a list of {`label`, `class` (if known),
-    `probability`}, best first; `kept`, the number of patches that each stage keeps; `gmacs`.
+    `probability`}, best first, empty if the network has no classifier; `kept`, the number of
+    patches that each stage keeps; `gmacs`.
 
   Raises:
     InputError: an image cannot be read, or a prediction is not finite.
@@ -89,7 +90,7 @@ def _predict(run, paths, network, size):
     results += [
       {
         "file": str(path),
-        "top5": _top5(row, network.classes),
+        "top5": _top5(row, network.classes) if arch.classifies else [],
         "kept": k.astype(int).tolist(),
         "gmacs": float(g),
       }

@@ -39,6 +39,8 @@ def without_key_biases():
     if name.endswith("qkv.bias"):
       third = grad.shape[0] // 3  # query, key and value biases
       return grad.at[third : 2 * third].set(0)
+    if name == "attn_pool.kv.bias":
+      return grad.at[: grad.shape[0] // 2].set(0)
     return grad
 
   return optax.stateless(lambda updates, _: leaves.map_named(still, updates))
@@ -103,16 +105,17 @@ def scaled(thresholds, freeze, layer_decay=1.0):
 def layers_below_head(name, depth):
   """The number of layers between a parameter and the head, as in timm's layer-wise decay.
 
-  It is 0 for heads, 1 for the final norm and the last block, and `depth` + 1 for the stem, the
-  class token and the position embedding, one more than for the first of the `depth` blocks.
+  It is 0 for heads and an attention pooling, 1 for the final norm and the last block, and `depth` +
+  1 for the stem, the class token and the position embedding, one more than for the first of the
+  `depth` blocks.
   """
   block = block_of(name)
   if block >= 0:
     return depth - block
   section = name.partition(".")[0]
-  if "head" in section:
+  if "head" in section or section == "attn_pool":
     return 0
-  return 1 if section == "norm" else depth + 1
+  return 1 if section in ("norm", "fc_norm") else depth + 1
 
 
 def block_of(name):

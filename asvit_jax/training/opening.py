@@ -111,6 +111,7 @@ def _first_network(plan, classes, source):
       plan.arch, plan.model.dtype, plan.preprocessing, plan.model.variant
     )
   arch = network.arch
+  arch.check_classifies("training of")
   if plan.budget is not None:
     check_budget(arch, plan.budget)  # the weights may have other stages than the config's variant
   elif network.prunes:

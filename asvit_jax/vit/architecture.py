@@ -208,6 +208,20 @@ class Architecture:
     return self.aux_head or self.pool != "token"
 
   @property
+  def classifies(self):
+    """Whether the network's logits are those of classes, not features of the image."""
+    return self.head == "classifier"
+
+  def check_classifies(self, what):
+    """Raises InputError, saying `what` needs it, unless the network has a classifier."""
+    if not self.classifies:
+      raise InputError(
+        f"{what} a network whose output is {self.classes} features, as its model.head is "
+        f"{self.head!r}: start a classifier with init_new_head=True (`load(…, new_head=True, "
+        "classes=…)`) and train it, or read the features (`Network`, predict.py --features)"
+      )
+
+  @property
   def least_patches(self):
     """Number of patches that every stage keeps at least: 1 if these alone are pooled."""
     return int(self.pool != "token")
