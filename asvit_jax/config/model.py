@@ -34,7 +34,7 @@ PRUNING = (
 TRAITS = (
   *("norm_epsilon", "qkv_bias", "layer_scale", "dist_token", "dist_head"),
   *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
-  *("activation", "patch_bias", "head"),
+  *("activation", "patch_bias", "head", "text_width"),
 )
 
 

@@ -34,6 +34,7 @@ OTHERS = {
   "activation": "quick_gelu",
   "patch_bias": False,
   "head": "projection",
+  "text_width": 8,
   "aux_head": True,
   "count_elementwise": True,
   "prune_before": (1, 3),
@@ -53,6 +54,7 @@ def test_a_key_of_the_model_overrides_the_variants_value_and_no_other(key):
     "dist_head": {"dist_token": True},
     "class_token": {"pool": "map"},
     "norm_after_pool": {"pool": "avg"},
+    "text_width": {"head": "projection"},
   }
   given = with_it.get(key, {}) | {key: OTHERS[key]}
   config = tiny.config("", **{f"model.{k}": v for k, v in given.items()})
