@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tiny
-from test_libraries import randomized
+from torch_models import randomized
 
 from asvit_jax.network import load
 
