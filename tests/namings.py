@@ -87,6 +87,18 @@ def google(tensors, heads):
   return out
 
 
+def scenic(tensors, heads):
+  """The parameters of Scenic's ViT (projects/baselines/vit.py), of a class token or of the mean."""
+  out = google({"cls_token": 0} | tensors, heads)
+  if "cls_token" not in tensors:
+    del out["cls"]
+  names = {"LayerNorm_2": "LayerNorm_1", "MlpBlock_3": "MlpBlock_0", "head/": "output_projection/"}
+  names |= {"MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0"}
+  for ours, theirs in names.items():
+    out = {name.replace(ours, theirs): value for name, value in out.items()}
+  return out
+
+
 def torchvision(tensors):
   """As torchvision's VisionTransformer names them."""
   block = {

@@ -93,8 +93,15 @@ def define_source(what):
     "",
     "Which of several networks in that file: model_ema, state_dict_ema, teacher, …",
   )
+  flags.DEFINE_string(
+    "zero-shot",
+    None,
+    "For an image tower of CLIP or SigLIP: an .npz file of text features, one for each class, "
+    "which it then classifies by: names, features, scale, and perhaps bias.",
+  )
   for name in ("workdir", "weights"):
     outputs.keep(name, kept.of_source)
+  outputs.keep("zero-shot", lambda path: kept.of_file(path, "--zero-shot"))
   define_choice()
   define_parts()
 
@@ -259,6 +266,9 @@ def config(trains=False):
     given = of_run if given is None else given
   elif given is None:
     given = _config_of_weights(where, flags.FLAGS["weights-key"].value, parts())
+  if (texts := _texts()) is not None:
+    given.model.num_classes = len(texts.names)
+    given.model.head = given.model.text_width = None  # the weights state them
   rules.check_evaluation(given)
   outputs.check_kept(kept.of_config(given))  # also if it is the run's own config
   choice()
@@ -270,6 +280,30 @@ def plan(trains=False):
   from asvit_jax.config.plan import unchecked
 
   return unchecked(config(trains))
+
+
+def _texts():
+  """The `Texts` of --zero-shot, or None; raises InputError for a file of another form."""
+  path = flags.FLAGS["zero-shot"].value
+  if path is None:
+    return None
+  from asvit_jax.weights import texts
+
+  return texts.of(path)
+
+
+def check_classes(plan, source):
+  """As `data.loader.check_classes`; the error names the file of --zero-shot, if that is given."""
+  from asvit_jax.data import loader
+
+  plan.arch.check_classifies("accuracy of")
+  texts = _texts()
+  if texts is not None and len(texts.names) != len(source.classes):
+    raise InputError(
+      f"{texts.source} has {len(texts.names)} classes, but data set {plan.data.name!r} has "
+      f"{len(source.classes)}: give a text for each of its classes, in the order of their labels"
+    )
+  loader.check_classes(plan, source)
 
 
 def network(plan, budget=None, images=None, speedup=None):
@@ -296,7 +330,7 @@ def network(plan, budget=None, images=None, speedup=None):
   given = {"key": flags.FLAGS["weights-key"].value, "parts": parts()} | choice()
   if flags.FLAGS.workdir is not None:
     given["form"] = "workdir"  # whatever else the directory contains
-  loaded = load_configured(source(), plan, resize=plan.init_resize, **given)
+  loaded = load_configured(source(), plan, resize=plan.init_resize, texts=_texts(), **given)
   if budget is not None:
     loaded = loaded.at(budget)
   if speedup is not None:

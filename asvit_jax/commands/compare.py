@@ -72,7 +72,7 @@ def main(_):
   if given.finetune:
     _check_recipe(config)
   source = sources.open_source(plan.data, plan.data.eval_split, allow_flat=True)
-  loader.check_classes(plan, source)
+  arguments.check_classes(plan, source)
   network = arguments.network(plan, images=source)
   compared = contenders(network, methods, budgets)
   fast = searched(network, methods) if speedups else []

@@ -107,7 +107,7 @@ def main(_):
 def _evaluate():
   """Evaluates; each host evaluates its part of the images, and host 0 writes files."""
   from asvit_jax.core import exchange, hosts, leaves
-  from asvit_jax.data import loader, sources
+  from asvit_jax.data import sources
   from asvit_jax.pacing import speeds
   from asvit_jax.run import ranking
   from asvit_jax.sparsity import complexity
@@ -124,7 +124,7 @@ def _evaluate():
     speeds.check_prunes(plan.arch)
     paced.check_target()
   source = sources.open_source(plan.data, plan.data.eval_split, allow_flat=True)
-  loader.check_classes(plan, source)
+  arguments.check_classes(plan, source)
   network = arguments.network(plan, images=source)
   sources.check_images(source, plan.data.check_images, plan.data.max_bad_images)
   exchange.check_same(

@@ -32,6 +32,11 @@ def of_artifact(artifact):
   return [Kept(artifact, "--artifact", lambda path: True), Kept(note, "the note of --artifact")]
 
 
+def of_file(path, what):
+  """Protected by a flag that names a file to read."""
+  return [Kept(path, what)]
+
+
 def of_images(directory, what="--images", only_images=True):
   """Protected by a directory of images: the images in it; other files are never read."""
   from asvit_jax.data import files

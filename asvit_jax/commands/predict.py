@@ -76,10 +76,11 @@ def _with_artifact(paths, features):
 
   given = flags.FLAGS
   others = ("workdir", "weights", "picture", "execution", "budget", "speedup", "step", "weights-of")
+  others += ("zero-shot",)
   if any(given[name].value for name in others):
     raise InputError(
-      "--artifact excludes other inputs: --picture, --execution, --budget, --speedup, --step and "
-      "--weights-of need the network, with --workdir or --weights"
+      "--artifact excludes other inputs: --picture, --execution, --budget, --speedup, --step, "
+      "--weights-of and --zero-shot need the network, with --workdir or --weights"
     )
   artifact = load_artifact(given.artifact, parts=arguments.parts())
   if features is not None:

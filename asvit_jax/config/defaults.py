@@ -213,6 +213,7 @@ def base():
   config.model.activation = config_dict.placeholder(str)  # "gelu", "gelu_tanh", "quick_gelu"
   config.model.patch_bias = config_dict.placeholder(bool)
   config.model.head = config_dict.placeholder(str)  # "classifier", "projection", "none"
+  config.model.text_width = config_dict.placeholder(int)  # of zero-shot classification
   config.model.aux_head = config_dict.placeholder(bool)
   config.model.count_elementwise = config_dict.placeholder(bool)
   config.model.prune_before = config_dict.placeholder(tuple)

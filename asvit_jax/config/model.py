@@ -36,7 +36,7 @@ TRAITS = (
   *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
   *("swiglu", "mlp_norm", "qk_norm"),
   *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
-  *("activation", "patch_bias", "head"),
+  *("activation", "patch_bias", "head", "text_width"),
 )
 
 

@@ -234,6 +234,7 @@ RANGES = {
   "model.activation": one_of(*fields.CHOICES["activation"]).or_none(),
   "model.patch_bias": _switch.or_none(),
   "model.head": one_of(*fields.CHOICES["head"]).or_none(),
+  "model.text_width": whole(0, fields.WHOLE["text_width"]).or_none(),
   "model.aux_head": _switch.or_none(),
   "model.count_elementwise": _switch.or_none(),
   "model.prune_before": numbers_(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from asvit_jax import vit
 from asvit_jax.config import options
@@ -10,6 +11,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.network import calibrating, checking
 from asvit_jax.pacing import speeds
 from asvit_jax.sparsity import complexity, schedule
+from asvit_jax.weights import texts as weights_texts
 
 
 class Changing:
@@ -151,6 +153,30 @@ class Changing:
     if (self.counts, self.speedups) == (counts, ()):
       return self
     return dataclasses.replace(self, counts=counts, speedups=())
+
+  def zero_shot(self, texts):
+    """The same network with classes that are described by texts, as CLIP and SigLIP classify.
+
+    Its head gives features of the image, whose cosines with the features of the texts become the
+    logits. Other texts can replace them.
+
+    Args:
+      texts: path of an .npz file, or a dictionary of arrays, see `weights.texts.of`.
+
+    Raises:
+      InputError: a file or arrays of another form, features of another width than this network's,
+        or a network with a classifier.
+    """
+    texts = weights_texts.of(texts)
+    weights_texts.check_features(self.arch.head, "the network")
+    if texts.width != self.arch.features:
+      raise InputError(
+        f"{texts.source} has features of width {texts.width}, but the network's have width "
+        f"{self.arch.features}: make them with the text tower of the same model"
+      )
+    arch = dataclasses.replace(self.arch, classes=len(texts.names), text_width=texts.width)
+    params = self.params | {"text_head": jax.tree.map(jnp.asarray, texts.params)}
+    return dataclasses.replace(self, arch=arch, params=params, classes=texts.names)
 
   def merging(self):
     """The same network, configured to merge tokens, with the recipes' stages and score.

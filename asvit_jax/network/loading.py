@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from asvit_jax import vit
 from asvit_jax.config import parts as config_parts
 from asvit_jax.config.model import PRUNING, architecture, preprocessing
@@ -21,7 +23,8 @@ from asvit_jax.vit.stems import STEMS
 from asvit_jax.weights import formats
 from asvit_jax.weights.adapting import HEADS, adapt
 from asvit_jax.weights.names import check_fits, from_timm
-from asvit_jax.weights.recognition import recognize
+from asvit_jax.weights.recognition import outputs_of, recognize
+from asvit_jax.weights.texts import check_features
 
 
 def create(arch, *, seed=0, **fields):
@@ -94,8 +97,8 @@ def load(
   elif arch is None:
     arch, variant = recognize(stored, f"weights {source}", classes if new_head else None)
   if classes is not None:
-    head = "classifier" if new_head else arch.head
-    arch = dataclasses.replace(arch, classes=classes, head=head)
+    own = {"head": "classifier", "text_width": 0} if new_head else {}
+    arch = dataclasses.replace(arch, classes=classes, **own)
   if image_size is not None:
     arch, resize = dataclasses.replace(arch, image_size=image_size), True
   network = Network.without_params(arch, dtype, _preprocessing(stored, source), variant)
@@ -113,6 +116,7 @@ def load_configured(
   weights_of="",
   parts=(),
   form=None,
+  texts=None,
 ):
   """Loads the `Network` that a plan describes from a source.
 
@@ -129,6 +133,7 @@ def load_configured(
     weights_of: as in `load`.
     parts: as in `load`, in addition to those of the plan.
     form: a name of `weights.formats.FORMATS`, if the user gave the source's format.
+    texts: as for `Network.zero_shot`, or None; the plan's classes are then those of the texts.
 
   Raises:
     InputError: as in `load`; or the plan and the source contradict each other.
@@ -137,10 +142,25 @@ def load_configured(
   stored = formats.read(source, key, step, weights_of, parts, form)
   described = _described(stored, source, parts)
   facts = stored.usual | stored.facts if described is None else vars(described)
-  arch = architecture(plan.model, facts | ({"head": "classifier"} if new_head else {}))
+  facts = facts | ({"head": "classifier", "text_width": 0} if new_head else {})
+  model = plan.model if texts is None else _of_images(plan.model, stored, facts, source)
+  arch = architecture(model, facts)
   expected = preprocessing(plan.data, _preprocessing(stored, source, plan))
-  network = Network.without_params(arch, plan.model.dtype, expected, plan.model.variant)
-  return _filled(network, stored, described, source, resize, new_head)
+  network = Network.without_params(arch, model.dtype, expected, model.variant)
+  network = _filled(network, stored, described, source, resize, new_head)
+  return network if texts is None else network.zero_shot(texts)
+
+
+def _of_images(model, stored, facts, source):
+  """The `config.model.Model` with the number of classes, or of features, that the source has.
+
+  Raises:
+    InputError: the source is a classifier.
+  """
+  check_features(facts.get("head", "none"), f"weights {source}")
+  width = np.shape(stored.tensors.get("patch_embed.proj.weight", ()))[:1]
+  count = facts.get("classes") or outputs_of(stored.tensors) or sum(width)
+  return dataclasses.replace(model, given={**model.given, "classes": count})
 
 
 def _published(name):
@@ -266,7 +286,7 @@ def _check_same(arch, described, source, prunes, resize, new_head):
   The shapes of tensors show neither the number of heads nor the blocks of the thresholds.
   """
   free = {"image_size"} if resize else set()
-  free |= {"classes", "head"} if new_head else set()
+  free |= {"classes", "head", "text_width"} if new_head else set()
   free |= set() if prunes else set(PRUNING)
   fields = [field.name for field in dataclasses.fields(arch) if field.name not in free]
   differ = [f for f in fields if getattr(arch, f) != getattr(described, f)]

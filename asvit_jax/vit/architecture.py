@@ -16,7 +16,7 @@ _LATER = (
   *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
   *("swiglu", "mlp_norm", "qk_norm"),
   *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
-  *("activation", "patch_bias", "head"),
+  *("activation", "patch_bias", "head", "text_width"),
 )
 
 
@@ -57,7 +57,9 @@ class Architecture:
     activation: of the MLPs, a name of `layers.ACTIVATIONS`.
     patch_bias: whether the convolution that cuts patches has a bias.
     head: "classifier"; "projection", a linear layer without bias, as in CLIP; or "none". Without a
-      classifier, the network's logits are the features of the image.
+      classifier, the network's logits are the features of the image, or follow from `text_width`.
+    text_width: width of the text features, one for each class, whose cosine with the features of
+      the image gives the logits, as in CLIP (`Network.zero_shot`); 0 if there are none.
     dist_token: whether there is DeiT's distillation token beside the class token.
     dist_head: whether that token has a head, whose logits are averaged with the class token's.
     aux_head: whether a second head, for patch tokens, contributes to the prediction.
@@ -116,6 +118,7 @@ class Architecture:
   activation: str = "gelu"
   patch_bias: bool = True
   head: str = "classifier"
+  text_width: int = 0
 
   def __post_init__(self):
     """Raises InputError for invalid values, and for dimensions that do not match each other."""
@@ -210,9 +213,15 @@ class Architecture:
         f'model.{"dist_head" if self.dist_head else "aux_head"} with model.pool "{self.pool}" and '
         f'model.head "{self.head}": expected "token" and "classifier", beside which it predicts'
       )
-    if self.head == "none" and self.classes != self.width:
+    if self.text_width < 0 or (self.text_width and self.head == "classifier"):
       raise InputError(
-        f'model.head "none" with model.num_classes {self.classes}: expected {self.width}, the '
+        f'model.text_width {self.text_width} with model.head "{self.head}": expected 0, or the '
+        'width of the features of "projection" or "none", which are compared with those of texts'
+      )
+    if self.head == "none" and self.features != self.width:
+      name = "text_width" if self.text_width else "num_classes"
+      raise InputError(
+        f'model.head "none" with model.{name} {self.features}: expected {self.width}, the '
         "width of the features, which are then the network's output"
       )
 
@@ -258,21 +267,27 @@ class Architecture:
   @property
   def classifies(self):
     """Whether the network's logits are those of classes, not features of the image."""
-    return self.head == "classifier"
+    return self.head == "classifier" or self.text_width > 0
 
   def check_classifies(self, what):
-    """Raises InputError, saying `what` needs it, unless the network has a classifier."""
+    """Raises InputError, saying `what` needs it, unless the network `classifies`."""
     if not self.classifies:
       raise InputError(
         f"{what} a network whose output is {self.classes} features, as its model.head is "
-        f"{self.head!r}: start a classifier with init_new_head=True (`load(…, new_head=True, "
-        "classes=…)`) and train it, or read the features (`Network`, predict.py --features)"
+        f"{self.head!r}: give text features of the classes (--zero-shot, `Network.zero_shot`), or "
+        "start a classifier with init_new_head=True (`load(…, new_head=True, classes=…)`) and "
+        "train it, or read the features (`Network`, predict.py --features)"
       )
 
   @property
   def least_patches(self):
     """Number of patches that every stage keeps at least: 1 if these alone are pooled."""
     return int(self.pool != "token")
+
+  @property
+  def features(self):
+    """Width of the output of `head`: the number of classes, or the width of the features."""
+    return self.text_width or self.classes
 
   @property
   def hidden(self):

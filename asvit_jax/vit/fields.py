@@ -23,6 +23,7 @@ WHOLE = {
   "classes": 1 << 20,
   "count_multiple": 1 << 12,
   "registers": 1 << 10,
+  "text_width": 1 << 14,
 }
 # Representable in float32 and safe to divide by: below it, a constant token would become NaN.
 LEAST_EPSILON = 1e-30

@@ -51,17 +51,14 @@ class VisionTransformer(nnx.Module):
       self.norm = norm()
     if arch.pool == "map":
       self.attn_pool = AttentionPool(arch, rngs=rngs)
-    head = functools.partial(
-      nnx.Linear,
-      arch.width,
-      arch.classes,
-      use_bias=arch.head == "classifier",
-      kernel_init=truncated_normal,
-      dtype=jnp.float32,
-      rngs=rngs,
+    linear = functools.partial(
+      nnx.Linear, kernel_init=truncated_normal, dtype=jnp.float32, rngs=rngs
     )
+    head = functools.partial(linear, arch.width, arch.features, use_bias=arch.head == "classifier")
     if arch.head != "none":
       self.head = head()
+    if arch.text_width:
+      self.text_head = linear(arch.text_width, arch.classes)
     if arch.norm_pre:
       self.norm_pre = layer_norm(arch, dtype=dtype, rngs=rngs)
     if arch.registers:
@@ -139,9 +136,16 @@ class VisionTransformer(nnx.Module):
     else:
       x = self.fc_norm(read) if self.arch.norm_after_pool else read
     if self.arch.head == "none":
-      return x[:, 0]
-    logits = self.head(x[:, 0])
+      return self._compared(x[:, 0])
+    logits = self._compared(self.head(x[:, 0]))
     return (logits + self.head_dist(x[:, 1])) / 2 if self.arch.dist_head else logits
+
+  def _compared(self, features):
+    """(b, features), the output of `head` -> (b, classes): compared with the texts if there are."""
+    if not self.arch.text_width:
+      return features
+    length = jnp.sqrt(jnp.square(features).sum(axis=-1, keepdims=True))
+    return self.text_head(features / jnp.maximum(length, 1e-12))
 
   def classify_patches(self, tokens):
     """(..., d) patch tokens after the last block -> (..., classes) auxiliary logits."""

@@ -9,7 +9,7 @@ from asvit_jax.core import sizes
 from asvit_jax.core.errors import InputError
 
 # Prefixes of a head's tensors, which a new head replaces.
-HEADS = ("head.", "head_dist.", "aux_head.", "pre_logits")
+HEADS = ("head.", "head_dist.", "aux_head.", "text_head.", "pre_logits")
 
 
 def adapt(arch, stored, resize, new_head, source):

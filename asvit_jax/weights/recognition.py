@@ -16,8 +16,8 @@ _APART = ("width", "depth", "stem", "aux_head")
 # Fields that the facts of a family state: `families` finds them in the tensors.
 _STATED = (
   *("norm_epsilon", "activation", "class_token", "registers", "pool", "norm_after_pool"),
-  *("norm_pre", "patch_bias", "head", "pos_embed", "rope", "rope_base", "rope_grid"),
-  *("swiglu", "mlp_norm", "qk_norm"),
+  *("norm_pre", "patch_bias", "head", "text_width", "pos_embed", "rope", "rope_base"),
+  *("rope_grid", "swiglu", "mlp_norm", "qk_norm"),
 )
 # {tensor: number of axes}, for the tensors whose shapes determine the architecture.
 _AXES = {
@@ -26,6 +26,7 @@ _AXES = {
   "cls_token": 3,
   "blocks.0.mlp.fc1.weight": 2,
   "head.weight": 2,
+  "text_head.weight": 2,
 }
 
 
@@ -72,6 +73,12 @@ def recognize(stored, source, classes=None):
   )
 
 
+def outputs_of(tensors):
+  """The number of classes, or of features, that the head's tensors show; None without a head."""
+  weight = tensors.get("text_head.weight", tensors.get("head.weight"))
+  return None if weight is None else weight.shape[0]
+
+
 def _dimensions(stored, source, classes):
   tensors, facts = stored.tensors, stored.usual | stored.facts
   for name, axes in _AXES.items():
@@ -105,10 +112,11 @@ def _dimensions(stored, source, classes):
       "architecture with the image_size that it is for, (height, width)"
     )
   if classes is not None:
-    facts = facts | {"head": "classifier"}
+    facts = facts | {"head": "classifier", "text_width": 0}
   width = tensors["patch_embed.proj.weight"].shape[0]
   featured = facts.get("head") == "none"
-  if classes is None and "head.weight" not in tensors and not featured:
+  outputs = outputs_of(tensors)
+  if classes is None and outputs is None and not featured:
     raise InputError(
       f"{source} has no head, and so no number of classes (it was trained without labels, or its "
       "head was taken off): give the number, `classes`, and `new_head`"
@@ -125,7 +133,7 @@ def _dimensions(stored, source, classes):
     "aux_head": "aux_head.weight" in tensors,
     "image_size": (grid[0] * patch_size, grid[1] * patch_size),
     "patch_size": patch_size,
-    "classes": classes or (width if featured else tensors["head.weight"].shape[0]),
+    "classes": classes or outputs or width,
   }
   assumed = {name: value for name, value in stored.usual.items() if name not in stored.facts}
   if assumed:

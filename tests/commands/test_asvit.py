@@ -20,6 +20,7 @@ FLAGS = {
       "workdir",
       "weights",
       "weights-key",
+      "zero-shot",
       "execution",
       "per-image",
       "calibrate",
@@ -33,16 +34,16 @@ FLAGS = {
   "compare": {
     *("config", "workdir", "weights", "weights-key", "budgets", "methods", "out", "[no]finetune"),
     *("rounds", "speed-batch", "speedups", "report", "report-images", "step", "weights-of"),
-    "parts",
+    *("parts", "zero-shot"),
   },
   "predict": {
     *("config", "workdir", "weights", "weights-key", "artifact", "execution", "picture", "budget"),
-    *("step", "weights-of", "features", "parts", "speedup"),
+    *("step", "weights-of", "features", "parts", "speedup", "zero-shot"),
   },
   "export": {
     *("config", "workdir", "weights", "weights-key", "format", "out", "batch", "budget"),
     *("step", "weights-of", "[no]tokens", "opset", "push-to-hub", "results", "[no]private"),
-    *("parts", "execution", "speedup"),
+    *("parts", "execution", "speedup", "zero-shot"),
   },
   "benchmark": {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
@@ -50,7 +51,7 @@ FLAGS = {
   },
   "visualize": {
     *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),
-    *("step", "weights-of", "parts", "[no]scores"),
+    *("step", "weights-of", "parts", "[no]scores", "zero-shot"),
   },
   "parity": set(),
   "quickstart": set(),

@@ -62,7 +62,7 @@ OTHERS = {
   *("budget", "budgets", "calibrate", "calibrate-split", "execution", "dtype", "variant", "format"),
   "speedups",
   *("reduction", "image-size", "methods", "push-to-hub", "target", "name", "data-dir", "only"),
-  "counts",
+  *("counts", "zero-shot"),
   "workdir",  # of the tools, which read it
 }
 

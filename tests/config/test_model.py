@@ -42,6 +42,7 @@ OTHERS = {
   "activation": "quick_gelu",
   "patch_bias": False,
   "head": "projection",
+  "text_width": 8,
   "aux_head": True,
   "count_elementwise": True,
   "prune_before": (1, 3),
@@ -59,6 +60,7 @@ NEEDED = {
   "dist_head": {"dist_token": True},
   "class_token": {"pool": "map"},
   "norm_after_pool": {"pool": "avg"},
+  "text_width": {"head": "projection"},
   "rope_base": {"rope": "dinov3"},
   "rope_grid": {"rope": "eva02"},
 }

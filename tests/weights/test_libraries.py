@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from torch_models import randomized
 
 from asvit_jax.network import load
 from asvit_jax.vit import Architecture
@@ -30,21 +31,6 @@ def timm():
 @pytest.fixture(scope="module")
 def transformers():
   return pytest.importorskip("transformers")
-
-
-def randomized(model):
-  """With parameters none of which is zero, or one: as if trained."""
-  import torch
-
-  generator = torch.Generator().manual_seed(0)
-  with torch.no_grad():
-    for name, parameter in model.named_parameters():
-      noise = torch.randn(parameter.shape, generator=generator)
-      if parameter.ndim < 2:  # biases, norms, layer scale
-        parameter.copy_(float("norm" in name and "weight" in name) + 0.1 * noise)
-      else:
-        parameter.copy_(noise * (0.5 if "embed" in name else parameter[0].numel() ** -0.5))
-  return model.eval()
 
 
 def logits_of(model, images=IMAGES):

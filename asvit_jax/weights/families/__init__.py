@@ -174,12 +174,13 @@ def _shown(tensors):
 def _pooling(tensors):
   """The fields of `Architecture` for tokens before the patches, pooling and head."""
   registers = np.shape(tensors.get("reg_token", ()))
+  texts = np.shape(tensors.get("text_head.weight", ()))
   pooled = "fc_norm.weight" in tensors or "cls_token" not in tensors
   maps, pre = "attn_pool.latent" in tensors, "norm_pre.weight" in tensors
   head = "classifier"
   if "head.weight" in tensors:
     head = "classifier" if "head.bias" in tensors else "projection"
-  elif maps or pre:
+  elif maps or pre or len(texts) == 2:
     head = "none"
   return {
     "class_token": "cls_token" in tensors,
@@ -189,6 +190,7 @@ def _pooling(tensors):
     "norm_pre": pre,
     "patch_bias": "patch_embed.proj.bias" in tensors,
     "head": head,
+    "text_width": texts[1] if len(texts) == 2 else 0,
   }
 
 

@@ -1,4 +1,4 @@
-"""Google's names for JAX: vision_transformer, AugReg, and big_vision, also SigLIP's image tower."""
+"""Google's names for JAX: vision_transformer, AugReg, Scenic, and big_vision, SigLIP too."""
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from asvit_jax.weights.families.clip import SIGLIP_PREPROCESSING
 _STACK = "encoderblock"
 _BLOCK = f"Transformer/{_STACK}_{{}}"
 _POOL = "MAPHead_0"
+_SCENICS_HEAD = "output_projection"
 
 
 def _block(first_norm, attention, second_norm, mlp):
@@ -59,8 +60,10 @@ def _seen(tensors, prefix):
     if name.endswith("/query/kernel") and np.ndim(value) == 3 + stacked:
       found["heads"] = value.shape[1 + stacked]
       break
-  if f"{prefix}cls" not in tensors or _pools(tensors, prefix):
-    found["activation"] = "gelu_tanh"  # what big_vision computes; timm has its own for the others
+  scenic = f"{prefix}{_SCENICS_HEAD}/kernel" in tensors
+  if scenic or f"{prefix}cls" not in tensors or _pools(tensors, prefix):
+    # What Scenic and big_vision compute; timm has its own for the others.
+    found["activation"] = "gelu_tanh"
   return found
 
 
@@ -92,6 +95,7 @@ FAMILY = Family(
     f"{_POOL}/MlpBlock_0/Dense_0": "attn_pool.mlp.fc1",
     f"{_POOL}/MlpBlock_0/Dense_1": "attn_pool.mlp.fc2",
     "head": "head",
+    _SCENICS_HEAD: "head",
   },
   leaves={"kernel": "weight", "scale": "weight"},
   separator="/",

@@ -1,4 +1,4 @@
-"""NumPy archives: Google's weights for JAX."""
+"""NumPy archives: Google's weights for JAX, and other arrays."""
 
 import math
 import zipfile
@@ -8,6 +8,7 @@ import numpy as np
 
 from asvit_jax.core import storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.printable import on_a_line
 from asvit_jax.weights import checks
 from asvit_jax.weights.formats import contents, zipped
 from asvit_jax.weights.stored import Stored, cleaned
@@ -30,52 +31,65 @@ class Npz:
 
   def read(self, source, key=""):
     """The `Stored` of a file; arrays of Python objects are refused; see `formats`."""
-    try:
-      with storage.local(source) as path:
-        contents.check_no_pointer(path, f"weights {source}")
-        listed = zipped.members(path, f"weights {source}")
-        with zipfile.ZipFile(path) as archive:
-          tensors = _arrays(archive, listed, f"weights {source}")
-    except InputError:
-      raise
-    # A damaged header or an encrypted archive can raise any error of the readers.
-    except (OSError, ValueError, RuntimeError, EOFError, TypeError, MemoryError) as error:
-      raise _unreadable(source, error) from error
-    except (zipfile.BadZipFile, zlib.error, OverflowError, SyntaxError, KeyError) as error:
-      raise _unreadable(source, error) from error
-    return Stored(cleaned(tensors), key=key)
+    return Stored(cleaned(arrays(source, f"weights {source}")), key=key)
 
 
 npz = Npz()
 
 
-def _unreadable(source, error):
+def arrays(source, what, texts=False):
+  """{name: array} of a file; arrays of Python objects are refused.
+
+  Args:
+    source: path of the file.
+    what: its description, for errors.
+    texts: whether arrays of texts are allowed, too.
+
+  Raises:
+    InputError: the file is damaged, no .npz file, or has other arrays.
+  """
+  try:
+    with storage.local(source) as path:
+      contents.check_no_pointer(path, what)
+      listed = zipped.members(path, what)
+      with zipfile.ZipFile(path) as archive:
+        return _arrays(archive, listed, what, "fiubU" if texts else "fiub")
+  except InputError:
+    raise
+  # A damaged header or an encrypted archive can raise any error of the readers.
+  except (OSError, ValueError, RuntimeError, EOFError, TypeError, MemoryError) as error:
+    raise _unreadable(what, error) from error
+  except (zipfile.BadZipFile, zlib.error, OverflowError, SyntaxError, KeyError) as error:
+    raise _unreadable(what, error) from error
+
+
+def _unreadable(what, error):
   return InputError(
-    f"weights {source}: not a readable .npz file of arrays ({str(error)[:200]}); it may be "
+    f"{what}: not a readable .npz file of arrays ({on_a_line(str(error)[:200])}); it may be "
     "truncated: fetch it again"
   )
 
 
-def _arrays(archive, listed, source):
+def _arrays(archive, listed, source, kinds):
   """{name: array} of the members of an archive; all headers are read and checked first."""
   # The file may also contain the optimizer's state.
   names = {member: member.filename.removesuffix(".npy") for member in listed}
   names = {k: name for k, name in names.items() if not name.startswith(("opt/state", "opt/0"))}
-  headers = {name: _header(archive, member, name) for member, name in names.items()}
+  headers = {name: _header(archive, member, name, kinds) for member, name in names.items()}
   if len(headers) < len(names):
     raise ValueError("two arrays have one name")
   checks.check_listed(headers, source)
   return {name: _numbers(archive, member) for member, name in names.items()}
 
 
-def _header(archive, member, name):
+def _header(archive, member, name, kinds):
   """The shape and type name of an array; the member's size must match them."""
   with archive.open(member) as file:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
       raise ValueError(f"{name} is of version {version} of .npy")
     shape, _, kind = _HEADERS[version](file)
-    if not (kind.kind in "fiub" or _is_bfloat16(kind)):
+    if not (kind.kind in kinds or _is_bfloat16(kind)):
       raise ValueError(f"{name} is of type {kind}")
     if (
       min(shape, default=0) < 0
