@@ -23,7 +23,7 @@ KINDS = {
 
 def run(model, image, tokens=False):
   """`Outputs` of one normalised image, (1, h, w, 3), the runtime's part done by NumPy."""
-  scored = pieces.start(model, image)
+  scored = pieces.start(model, image, tokens)
   for index in range(model.arch.stages - 1):
     scored = pieces.go_on(model, index, scored, _rows(scored))
   return pieces.finish(model, scored, _rows(scored), tokens)
@@ -51,6 +51,7 @@ def test_equals_masked(kind, shares):
     np.testing.assert_array_equal(found.kept[0], expected.kept[i])
     np.testing.assert_allclose(found.logits[0], expected.logits[i], atol=2e-5)
     np.testing.assert_array_equal(found.positions[0], expected.positions[i])
+    np.testing.assert_array_equal(found.sources[0], expected.sources[i])
     there = np.asarray(found.positions[0]) >= 0
     np.testing.assert_allclose(found.tokens[0][there], expected.tokens[i][there], atol=1e-4)
     assert not np.any(found.tokens[0][~there])

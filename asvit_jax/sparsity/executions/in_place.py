@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.gates import keep_above, straight_through_gate
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources, follow
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +32,9 @@ class Outputs:
     keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
     scores: (b, stages, n) float32 scores of the patch tokens; None for packed.
     kept: (b, stages) float32 number of kept patch tokens, differentiable like `keep`.
+    sources: (b, n) int32, the token that each patch is part of after the last stage, by the numbers
+      of `positions`; -1 for a dropped patch. See `sparsity.sources`. None if `tokens` is None, and
+      if the reduction does not say where tokens go.
   """
 
   logits: jax.Array
@@ -41,6 +45,7 @@ class Outputs:
   keep: jax.Array | None = None
   scores: jax.Array | None = None
   kept: jax.Array | None = None
+  sources: jax.Array | None = None
 
 
 @usual
@@ -80,6 +85,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   pruning, prefix = Pruning.of(model.arch), model.arch.prefix_tokens
   stage = before_first_stage(model, images, remat)
   keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
+  sources = first_sources(images.shape[0], prefix, model.arch.patches)
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
     similarity = pruning.similarity(stage)
@@ -93,8 +99,10 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     keep = jax.lax.stop_gradient(keep) * gated
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
+    sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
     stage = after_stage(model, i, stage, keep, remat, similarity)
-  return finish(model, stage.x, pruning.among(keep, stage.sizes), keeps, all_scores, remat)
+  attend = pruning.among(keep, stage.sizes)
+  return finish(model, stage.x, attend, keeps, all_scores, remat, sources)
 
 
 def before_first_stage(model, images, remat=False):
@@ -219,10 +227,11 @@ def finish_dense(model, first, x, remat=False):
   attend = Pruning.of(model.arch).dense
   for block in model.blocks[first:-1]:
     x, _ = _run_block(block, x, attend, remat)
-  return finish(model, x, attend, remat=remat)
+  sources = first_sources(len(x), model.arch.prefix_tokens, model.arch.patches)
+  return finish(model, x, attend, remat=remat, sources=sources)
 
 
-def finish(model, x, attend, keeps=(), scores=(), remat=False):
+def finish(model, x, attend, keeps=(), scores=(), remat=False, sources=None):
   """Runs the last block, and predicts: the end of every forward that keeps tokens in place.
 
   Args:
@@ -232,6 +241,7 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False):
     keeps: the mask of each stage, (b, n) of the patches; only the last one matters to `logits`.
     scores: the scores of each stage, (b, n) of the patches.
     remat: as for `dense`.
+    sources: see `Outputs`.
 
   Returns:
     `Outputs`.
@@ -248,6 +258,7 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False):
   )
   present = Pruning.of(model.arch).with_prefix(left)
   positions = jnp.where(present, jnp.arange(prefix + n), -1)
+  kept = keep.sum(axis=-1)
   return Outputs(
-    logits, class_logits, aux_logits, model.norm(x), positions, keep, scores, keep.sum(axis=-1)
+    logits, class_logits, aux_logits, model.norm(x), positions, keep, scores, kept, sources
   )
