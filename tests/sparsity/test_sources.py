@@ -1,4 +1,4 @@
-"""Where every patch went: `Outputs.sources` of every execution, and the grid that they give back."""
+"""Where every patch went: `Outputs.sources` of every execution, and the grid they give back."""
 
 import functools
 from unittest import mock
@@ -182,7 +182,7 @@ def test_a_reduction_that_does_not_say_where_tokens_go_gives_none():
     run_fixed(arch, params, images, (9, 5, 2)),
   ):
     assert outputs.sources is None
-    with pytest.raises(InputError, match="sources are unknown: .* no `destinations`"):
+    with pytest.raises(InputError, match=r"sources are unknown: .* no `destinations`"):
       grid(outputs)
   model, rows = vit.model(arch, params), jnp.arange(5)
   scored = jax.eval_shape(lambda x: pieces.start(model, x, tokens=True), images[:1])
@@ -193,7 +193,7 @@ def test_a_reduction_that_does_not_say_where_tokens_go_gives_none():
 
 
 def test_arrays_that_do_not_fit_are_refused(kind):
-  arch, params, images, masked = kind
+  *_, masked = kind
   tokens, positions, sources = masked.tokens, masked.positions, masked.sources
   with pytest.raises(InputError, match="no tokens: call the network with tokens=True"):
     asvit_jax.unmerge(None, None, None)

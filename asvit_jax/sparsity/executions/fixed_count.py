@@ -53,7 +53,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
   pruning = pruning or Pruning.of(model.arch)
   sizes = pruning.first_sizes(*x.shape[:2])
   position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
-  sources = first_sources(len(x), prefix, model.arch.patches) if tokens else None
+  sources = first_sources(x.shape[0], prefix, model.arch.patches) if tokens else None
   attend, keeps, all_scores = pruning.dense, [], []
   x, cache = run_to_stage(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):

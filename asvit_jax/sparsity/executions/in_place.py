@@ -227,7 +227,7 @@ def finish_dense(model, first, x, remat=False):
   attend = Pruning.of(model.arch).dense
   for block in model.blocks[first:-1]:
     x, _ = _run_block(block, x, attend, remat)
-  sources = first_sources(len(x), model.arch.prefix_tokens, model.arch.patches)
+  sources = first_sources(x.shape[0], model.arch.prefix_tokens, model.arch.patches)
   return finish(model, x, attend, remat=remat, sources=sources)
 
 

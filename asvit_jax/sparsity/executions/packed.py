@@ -107,7 +107,7 @@ def start_packed(model, images, tokens=False):
   Returns:
     The `PackedTokens` of the first stage.
   """
-  sources = first_sources(len(images), model.arch.prefix_tokens, model.arch.patches)
+  sources = first_sources(images.shape[0], model.arch.prefix_tokens, model.arch.patches)
   stage = before_first_stage(model, images)
   return apply_stage(model, 0, stage, sources=sources if tokens else None)
 

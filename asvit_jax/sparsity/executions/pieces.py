@@ -136,8 +136,6 @@ def _compact(model, scored, rows):
   """The tokens, sizes (None if nothing is merged), positions and sources that a stage leaves."""
   rows = rows[None]
   pruning, keep = Pruning.of(model.arch), scored.keep.astype(jnp.float32)
-  sources = follow(
-    scored.sources, pruning, scored.stage, keep, scored.similarity, scored.position
-  )
+  sources = follow(scored.sources, pruning, scored.stage, keep, scored.similarity, scored.position)
   x, sizes = pruning.compact(scored.stage, keep, rows, scored.similarity)
   return x, sizes, jnp.take_along_axis(scored.position, rows, axis=1, mode="clip"), sources
