@@ -32,6 +32,7 @@ _PLACES = {
   "open_images": "asvit_jax.api",
   "recipe": "asvit_jax.api",
   "train": "asvit_jax.training.train",
+  "unmerge": "asvit_jax.sparsity.sources",
 }
 
 __all__ = sorted(_PLACES)

@@ -38,7 +38,9 @@ def define_flags():
     "every image, those of highest score, with actually fewer operations; there are then no packed "
     "programs. Packed, for ONNX only, takes one image at a time and computes only what it keeps.",
   )
-  flags.DEFINE_boolean("tokens", False, "Also return the tokens and their positions.")
+  flags.DEFINE_boolean(
+    "tokens", False, "Also return the tokens, their positions, and where each patch went."
+  )
   flags.DEFINE_integer("opset", None, "Version of ONNX's operators.", lower_bound=1)
   flags.DEFINE_string(
     "push-to-hub", None, "OWNER/NAME on the Hugging Face hub to push the artifact to."

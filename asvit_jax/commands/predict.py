@@ -26,7 +26,7 @@ def define_flags():
   arguments.define_budget()
   paced.define()
   outputs.define("picture", None, "PNG file to draw the kept tokens of each image to.")
-  outputs.define("features", None, ".npz file for tokens, positions and scores of each image.")
+  outputs.define("features", None, ".npz file for tokens, positions, sources and scores.")
 
 
 def main(paths):

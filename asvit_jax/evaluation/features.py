@@ -7,7 +7,7 @@ from asvit_jax.export.programs import meaningful
 
 
 class Features:
-  """Collects tokens, positions and scores image by image, in the order of the files.
+  """Collects tokens, positions, sources and scores image by image, in the order of the files.
 
   Args:
     paths: paths of the images.
@@ -20,6 +20,8 @@ class Features:
       positions: (images, prefix + n) int32 index of each row's token: 0 is the class token; the
         patches, row by row, start at prefix (`Architecture.prefix_tokens`, 1 except for distilled
         networks); -1 is a pruned token.
+      sources: (images, n) int32 index of the token that each patch is part of, by the same numbers;
+        -1 if it was dropped. Missing if the network's reduction does not say where tokens go.
       kept: (images, stages) int32 number of patches that each stage keeps.
       scores: (images, stages, n) float32 scores that the stages compared, NaN for patches that an
         earlier stage pruned; missing for packed execution, which returns none.
@@ -49,7 +51,8 @@ class Features:
     positions = np.asarray(outputs.positions[:count])
     tokens = np.asarray(meaningful(outputs)[:count])
     kept = np.asarray(outputs.kept[:count]).astype(np.int32)
-    self.add(tokens=tokens, positions=positions, kept=kept, scores=scores)
+    sources = None if outputs.sources is None else outputs.sources[:count]
+    self.add(tokens=tokens, positions=positions, kept=kept, scores=scores, sources=sources)
 
   def save(self, path):
     """Writes an .npz file; raises InputError if it cannot be written."""

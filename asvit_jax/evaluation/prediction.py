@@ -50,8 +50,10 @@ def predict_by_artifact(artifact, paths, features=None):
   def run(images, count):
     if features is None:
       return artifact(images[:count])
-    logits, kept, tokens, positions = artifact(images[:count], tokens=True)
-    features.add(tokens=tokens, positions=positions, kept=kept.astype(np.int32))
+    found = artifact(images[:count], tokens=True, sources=artifact.has_sources)
+    logits, kept, tokens, positions, *sources = found
+    more = {"sources": sources[0]} if sources else {}
+    features.add(tokens=tokens, positions=positions, kept=kept.astype(np.int32), **more)
     return logits, kept
 
   # An artifact itself pads batches to its sizes.

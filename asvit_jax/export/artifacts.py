@@ -52,27 +52,40 @@ class Artifact:
     """The execution of the program for any number of images; None in notes of older versions."""
     return self.note.get("execution")
 
-  def __call__(self, images, tokens=False):
+  def __call__(self, images, tokens=False, sources=False):
     """Runs the artifact at the batch sizes of its programs; pads or splits the images to fit.
 
     Args:
       images: (b, s, s, 3) uint8, any number of images; or a list of images, see `vit.images`.
       tokens: whether to return tokens; needs an artifact that was exported with `tokens=True`.
+      sources: whether to return where every patch went, for `unmerge`; needs the same.
 
     Returns:
       (b, classes) logits and (b, stages) kept patches, NumPy arrays of float32; with `tokens` also
-      (b, 1 + n, d) float32 tokens and their (b, 1 + n) int32 positions, as in `Outputs`.
+      (b, 1 + n, d) float32 tokens and their (b, 1 + n) int32 positions, as in `Outputs`; with
+      `sources` also (b, n) int32 sources.
 
     Raises:
       InputError: the images have another shape or type, or there are none, or the artifact returns
-        no tokens.
+        no tokens or no sources.
     """
     images = checked(images, self.arch, self.preprocessing, pixels_only=True)
-    if tokens:
+    if tokens or sources:
       self.check_tokens()
-    found = self.programs(images)
-    self.check_outputs(dict(zip(self.note.get("outputs", OUTPUTS), found, strict=False)))
-    return found if tokens else found[: len(OUTPUTS)]
+    if sources and not self.has_sources:
+      raise InputError(
+        "this artifact returns no sources: it was written by an earlier version, or its network's "
+        "reduction does not say where tokens go; export it again with --tokens"
+      )
+    found = dict(zip(self.note.get("outputs", OUTPUTS), self.programs(images), strict=False))
+    self.check_outputs(found)
+    more = [*(("tokens", "positions") if tokens else ()), *(("sources",) if sources else ())]
+    return tuple(found[name] for name in (*OUTPUTS, *more))
+
+  @property
+  def has_sources(self):
+    """Whether it can return sources, see `__call__`."""
+    return "sources" in self.note.get("outputs", OUTPUTS)
 
   def check_outputs(self, found):
     """Raises InputError if the programs' outputs do not match the network of the note.

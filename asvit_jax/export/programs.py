@@ -9,11 +9,13 @@ import numpy as np
 from asvit_jax.core import leaves
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions import EXECUTIONS, fixed_count, in_place, pieces
+from asvit_jax.sparsity.pruning import Pruning
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZES = (1, 32)
 OUTPUTS = ("logits", "kept")
-FEATURES = ("tokens", "positions")  # further outputs, with `tokens`
+# Further outputs, with `tokens`; sources only where they are known, see `Outputs`.
+FEATURES = ("tokens", "positions", "sources")
 _PACKED = "packed_"
 # Not split to fit a cache: the number of images is unknown when the program is written.
 _UNCUT = {"dense": in_place.dense, "masked": in_place.masked, "fixed": fixed_count.fixed}
@@ -32,8 +34,9 @@ def programs(network, batch_sizes, tokens=False, execution=None):
   Returns:
     {name: (program, its batch size or None for any)}. A program is a function of {flat name:
     parameter}, see `flat_params`, and (b, s, s, 3) uint8 images. It returns a dictionary of
-    `logits` (b, classes) and `kept` (b, stages), with `tokens` also of `tokens` (b, 1 + n, d) and
-    `positions` (b, 1 + n); a token is 0 where its position is -1. See `Outputs`.
+    `logits` (b, classes) and `kept` (b, stages), with `tokens` also of `tokens` (b, 1 + n, d),
+    `positions` (b, 1 + n) and, if known, `sources` (b, n); a token is 0 where its position is -1.
+    See `Outputs`.
   """
   name, any_number = program_for_any_number(network, tokens, execution)
   found = {name: (any_number, None)}
@@ -89,7 +92,7 @@ def pieces_for_one_image(network, tokens=False):
 
   @usual
   def first(images):
-    return pieces.start(network.model, network.preprocessing.normalize(images))
+    return pieces.start(network.model, network.preprocessing.normalize(images), tokens)
 
   def between(index):
     return lambda scored, rows: pieces.go_on(network.model, index, scored, rows)
@@ -101,9 +104,16 @@ def pieces_for_one_image(network, tokens=False):
   return [first, *map(between, range(last)), final]
 
 
-def output_names(tokens):
-  """The names of a program's outputs, in order."""
-  return (*OUTPUTS, *FEATURES) if tokens else OUTPUTS
+def output_names(network, tokens):
+  """The names of the outputs of a `Network`'s programs, in order; `tokens` as for `programs`."""
+  known = not network.prunes or Pruning.of(network.arch).traces
+  features = FEATURES if known else tuple(name for name in FEATURES if name != "sources")
+  return (*OUTPUTS, *features) if tokens else OUTPUTS
+
+
+def names_among(found):
+  """The names of outputs that are in a container, in order."""
+  return tuple(name for name in (*OUTPUTS, *FEATURES) if name in found)
 
 
 def meaningful(outputs):
@@ -138,4 +148,5 @@ def _results(outputs, tokens):
   results = {"logits": outputs.logits, "kept": outputs.kept}
   if tokens:
     results |= {"tokens": meaningful(outputs), "positions": outputs.positions}
+    results |= {} if outputs.sources is None else {"sources": outputs.sources}
   return results

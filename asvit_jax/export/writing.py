@@ -34,10 +34,11 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
     form: a name of `FORMATS`.
     batch_sizes: batch sizes of the packed programs.
     budget: share of the dense GMACs for which the thresholds are, if known.
-    **options: options of the format, see `Format`. `tokens=True`: programs also return the tokens
-      and their positions. `opset=N`: version of ONNX's operators. `execution="fixed"`: programs
-      keep the network's `counts` of every image, with actually fewer operations, instead of masked
-      and packed ones; the default of a network that reached its calibrated speed that way.
+    **options: options of the format, see `Format`. `tokens=True`: programs also return the tokens,
+      their positions and the sources of the patches. `opset=N`: version of ONNX's operators.
+      `execution="fixed"`: programs keep the network's `counts` of every image, with actually fewer
+      operations, instead of masked and packed ones; the default of a network that reached its
+      calibrated speed that way.
       `execution="packed"`, ONNX only: one program, for one image at a time, that computes only the
       tokens that the image keeps.
 
@@ -68,7 +69,7 @@ def export(network, path, form, batch_sizes=BATCH_SIZES, budget=None, **options)
     content = _describe(network, budget) | {
       "format": form,
       "prune_before": list(network.arch.prune_before) if network.prunes else [],
-      "outputs": list(output_names("tokens" in options)),
+      "outputs": list(output_names(network, "tokens" in options)),
       "versions": _versions(form),
       "least_versions": FORMATS[form].least_versions(artifact),
       "sha256": notes.checksums(artifact),

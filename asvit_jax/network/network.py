@@ -178,7 +178,8 @@ class Network(Changing):
       execution: a name of `EXECUTIONS`; by default `default_execution`: that of its speed-up if it
         was calibrated for one, else packed if it prunes, else dense.
       tokens: whether packed and fixed return the kept tokens, `Outputs.tokens` and `positions`, for
-        heads of other tasks; dense and masked always do.
+        heads of other tasks, and `sources`, from which `asvit_jax.unmerge` makes the grid of
+        patches; dense and masked always do.
 
     Returns:
       `Outputs`.

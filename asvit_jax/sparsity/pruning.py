@@ -167,6 +167,11 @@ class Pruning:
     """Whether `compact` merges and compacts in one product; see `reductions`."""
     return self.merges and hasattr(self.reduction, "destinations")
 
+  @property
+  def traces(self):
+    """Whether it is known where removed tokens go: `destinations` may be called."""
+    return self.compacts or not self.merges
+
   def similarity(self, stage):
     """The similarities of a `Stage`'s tokens, computed once for the score and the reduction.
 
@@ -233,7 +238,7 @@ class Pruning:
       x = jnp.where(there[..., None], _take(x, source), 0)
       return x, None if sizes is None else jnp.where(there, _take(sizes, source), 1.0)
     tokens = (
-      self._destinations(stage, keep, similarity),
+      self.destinations(stage, keep, similarity),
       jnp.where(stage.present > 0, stage.sizes, 0.0),
       stage.x.astype(jnp.float32),
     )
@@ -246,9 +251,20 @@ class Pruning:
     sizes = jnp.where(sizes > 0, sizes, 1.0)
     return (mass / sizes[..., None]).astype(stage.x.dtype), sizes
 
-  def _destinations(self, stage, keep, similarity):
-    """(b, n) int, the token into which each one is merged: itself if it is kept, n for none."""
+  def destinations(self, stage, keep, similarity=None):
+    """The token of which each one is part after a `Stage`; only if it `traces`.
+
+    Args:
+      stage: the `Stage`.
+      keep: (b, n) mask.
+      similarity: as for `scores`.
+
+    Returns:
+      (b, n) int, the index of the token itself if it is kept, n for none.
+    """
     n, hidden = keep.shape[1], self.prefix_tokens - 1
+    if not self.merges:
+      return jnp.where(keep > 0, jnp.arange(n), n)
     compared = self._compared(self.reduction, stage, similarity)
     seen = self.reduction.destinations(self._seen(keep), compared)  # indices among the seen tokens
     if hidden < 0:  # no token before the patches

@@ -162,6 +162,7 @@ def test_features_are_the_tokens_their_places_and_what_decided(
     assert sorted(positions[there]) == places.tolist()
     np.testing.assert_allclose(tokens[there], expected.tokens[i][positions[there]], atol=1e-4)
     assert not tokens[~there].any()
+  np.testing.assert_array_equal(found["sources"], expected.sources)
   if execution == "packed":
     assert "scores" not in found
     return

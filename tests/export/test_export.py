@@ -131,10 +131,13 @@ def test_tokens_and_their_positions_are_returned_where_asked_for(
     without(images, tokens=True)
   path = tmp_path / NAMES[form]
   note = network.export(path, form, (3,), tokens=True)
-  assert note["outputs"] == ["logits", "kept", "tokens", "positions"]
+  assert note["outputs"] == ["logits", "kept", "tokens", "positions", "sources"]
   artifact = load_artifact(path)
   expected = tiny.run_masked(ARCH, network.params, network.preprocessing.normalize(images))
-  logits, kept, tokens, positions = artifact(images[:4], tokens=True)
+  assert len(artifact(images[:4], tokens=True)) == 4
+  logits, kept, tokens, positions, sources = artifact(images[:4], tokens=True, sources=True)
+  assert sources.dtype == np.int32
+  np.testing.assert_array_equal(sources, expected.sources[:4])
   np.testing.assert_allclose(logits, expected.logits[:4], atol=1e-4)
   np.testing.assert_array_equal(kept, expected.kept[:4])
   assert (tokens.dtype, positions.dtype) == (np.float32, np.int32)
@@ -146,14 +149,19 @@ def test_tokens_and_their_positions_are_returned_where_asked_for(
   assert len(artifact(images[:4])) == 2  # and nobody else sees them
   monkeypatch.setattr(verification, "TOLERANCE", 1e-4)
   run = artifact.programs.by_size[next(iter(artifact.programs.by_size))]
-  for wrong in (lambda t, p: (t + 0.01, p), lambda t, p: (t, p.clip(min=0))):
+  for wrong, said in (
+    (lambda t, p, s: (t + 0.01, p, s), r"tokens by 0\.0"),
+    (lambda t, p, s: (t, p.clip(min=0), s), "tokens by inf"),
+    (lambda t, p, s: (t, p, s.clip(min=1)), "inf of the patches have other sources"),
+    (lambda t, p, s: (t, p, np.where(s == s.max(1, keepdims=True), -1, s)), "inf of the patches"),
+  ):
 
     def other(images, wrong=wrong):
-      logits, kept, tokens, positions = map(np.asarray, run(images))
-      return logits, kept, *wrong(tokens, positions)
+      logits, kept, tokens, positions, sources = map(np.asarray, run(images))
+      return logits, kept, *wrong(tokens, positions, sources)
 
     size = next(iter(artifact.programs.by_size))
-    with pytest.raises(InputError, match=r"tokens by (0\.0|inf)"):
+    with pytest.raises(InputError, match=said):
       verification.largest_difference(network, Programs({size: other}), form)
 
 

@@ -31,11 +31,12 @@ def test_artifacts_do_what_the_network_does(tmp_path, form):
   assert len(artifact.programs.by_size) == 1
   expected = NETWORK(IMAGES, "fixed", tokens=True)
   for count in (3, 8):
-    logits, kept, tokens, positions = artifact(IMAGES[:count], tokens=True)
+    logits, kept, tokens, positions, sources = artifact(IMAGES[:count], True, sources=True)
     np.testing.assert_allclose(logits, expected.logits[:count], atol=1e-4)
     np.testing.assert_array_equal(kept, [[11, 6, 3]] * count)
     np.testing.assert_array_equal(positions, expected.positions[:count])
     np.testing.assert_allclose(tokens, expected.tokens[:count], atol=1e-3)
+    np.testing.assert_array_equal(sources, expected.sources[:count])
 
 
 @pytest.fixture(scope="module")

@@ -46,11 +46,12 @@ def test_equals_masked_image_by_image(exported):
   artifact = load_artifact(path)
   assert (artifact.execution, artifact.programs.sizes) == ("packed", (1,))
   expected = network(images, "masked")
-  logits, kept, tokens, positions = artifact(images, tokens=True)
+  logits, kept, tokens, positions, sources = artifact(images, tokens=True, sources=True)
   np.testing.assert_array_equal(kept, expected.kept)
   assert len({tuple(row) for row in kept.tolist()}) > 3  # adaptive
   np.testing.assert_allclose(logits, expected.logits, atol=2e-5)
   np.testing.assert_array_equal(positions, expected.positions)
+  np.testing.assert_array_equal(sources, expected.sources)
   there = positions >= 0
   np.testing.assert_allclose(tokens[there], np.asarray(expected.tokens)[there], atol=1e-4)
 

@@ -62,9 +62,9 @@ def assert_packed_at(pruned, monkeypatch, platform, first, group, step):
   arch, params, images = pruned
   began, ran = [], []
 
-  def start_packed(model, images):
+  def start_packed(model, images, tokens):
     began.append(len(images))
-    return packed.start_packed(model, images)
+    return packed.start_packed(model, images, tokens)
 
   def finish_packed(model, tokens_at_stage, group, step=None, tokens=False):
     ran.append((group, step))

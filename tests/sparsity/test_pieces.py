@@ -39,7 +39,7 @@ def piece(arch, name, index=None):
     model = vit.model(arch, params)
     if name == "go_on":
       return pieces.go_on(model, index, *tokens)
-    return pieces.start(model, *tokens) if name == "start" else pieces.finish(model, *tokens, True)
+    return getattr(pieces, name)(model, *tokens, True)
 
   return jax.jit(program)
 
@@ -67,6 +67,7 @@ def test_equals_masked(kind, shares):
     np.testing.assert_array_equal(found.kept[0], expected.kept[i])
     np.testing.assert_allclose(found.logits[0], expected.logits[i], atol=2e-5)
     np.testing.assert_array_equal(found.positions[0], expected.positions[i])
+    np.testing.assert_array_equal(found.sources[0], expected.sources[i])
     there = np.asarray(found.positions[0]) >= 0
     np.testing.assert_allclose(found.tokens[0][there], expected.tokens[i][there], atol=1e-4)
     assert not np.any(found.tokens[0][~there])
@@ -79,4 +80,6 @@ def test_a_piece_computes_what_is_kept_alone():
   rows = jnp.asarray([0, 3, 5], jnp.int32)
   scored = scored._replace(keep=jnp.isin(jnp.arange(17), rows)[None])
   after = piece(arch, "go_on", 0)(params, scored, rows)
-  assert {leaf.shape[:2] for leaf in jax.tree.leaves(after)} == {(1, 3)}  # also of `kept`, 3 stages
+  assert {leaf.shape[:2] for leaf in jax.tree.leaves(after._replace(sources=None))} == {
+    (1, 3)
+  }  # also of `kept`, 3 stages

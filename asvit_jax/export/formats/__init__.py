@@ -5,9 +5,9 @@ A format is a `base.Format`, an object with
   name: its name in the table below.
   needs: {library to import: package to install}, beyond this package's own dependencies.
   directory: what to call an artifact that is a directory, "a SavedModel"; None for a file.
-  options: supported keywords of `write`: "tokens", whether programs also return the tokens and
-    their positions; "opset", the version of the operators; "execution", the execution of the
-    program for any number of images, "fixed" instead of "masked".
+  options: supported keywords of `write`: "tokens", whether programs also return the tokens, their
+    positions and the sources of the patches; "opset", the version of the operators; "execution",
+    the execution of the program for any number of images, "fixed" instead of "masked".
   executions: the executions that this option may name.
   write(network, path, batch_sizes, **options): writes a `Network` that computes in float32 to a
     path that does not exist; `batch_sizes` are those of the packed programs. Raises OSError or

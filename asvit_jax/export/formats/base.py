@@ -89,7 +89,8 @@ class ProgramFormat(Format):
 
   The programs of an artifact take (b, s, s, 3) uint8 images and return `logits` (b, classes) and
   `kept` (b, stages) float32, the number of patches that each stage keeps; if written with `tokens`,
-  also `tokens` (b, 1 + n, d) float32 and their `positions` (b, 1 + n) int32, see `Outputs`.
+  also `tokens` (b, 1 + n, d) float32, their `positions` (b, 1 + n) int32 and, where known,
+  `sources` (b, n) int32, see `Outputs`.
 
   Attributes:
     compiles: whether a program for any number of images compiles again for each number.
@@ -105,9 +106,9 @@ class ProgramFormat(Format):
 
     Returns:
       {batch size, or None for any: function of images that returns (logits, kept), followed by
-      tokens and positions if the artifact has them}. A function may have an attribute `shapes`,
-      {name of an output: its shape}, if the format stores shapes; they are compared with the
-      note.
+      tokens, positions and sources if the artifact has them}. A function may have an attribute
+      `shapes`, {name of an output: its shape}, if the format stores shapes; they are compared with
+      the note.
     """
     raise NotImplementedError
 

@@ -9,7 +9,12 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.export.formats.base import ProgramFormat
 from asvit_jax.export.formats.stitching import packed_model
-from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
+from asvit_jax.export.programs import (
+  flat_params,
+  names_among,
+  output_names,
+  program_for_any_number,
+)
 
 _OPSET, _LEAST_OPSET = 23, 13
 # {opset: oldest ONNX Runtime that ran artifacts of this or an older opset}; tested with 1.15.1,
@@ -62,7 +67,7 @@ class Onnx(ProgramFormat):
     from jax import export
 
     _, program = program_for_any_number(network, tokens, execution)
-    flat, names = flat_params(network), output_names(tokens)
+    flat, names = flat_params(network), output_names(network, tokens)
 
     def forward(images):
       outputs = program(flat, images)
@@ -87,7 +92,7 @@ class Onnx(ProgramFormat):
     providers = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(str(path), providers=providers)
     found = {output.name for output in session.get_outputs()}
-    names = list(output_names("tokens" in found))
+    names = list(names_among(found))
 
     def run(images):
       return session.run(names, {"images": images})

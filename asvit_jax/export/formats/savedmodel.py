@@ -4,7 +4,7 @@ import functools
 from typing import ClassVar
 
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
+from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, names_among, programs
 
 
 class SavedModel(ProgramFormat):
@@ -61,7 +61,7 @@ class SavedModel(ProgramFormat):
 
     def run(signature, images):
       outputs = signature(images=tf.constant(images))
-      return [outputs[name].numpy() for name in output_names("tokens" in outputs)]
+      return [outputs[name].numpy() for name in names_among(outputs)]
 
     found = {}
     for name, signature in module.signatures.items():

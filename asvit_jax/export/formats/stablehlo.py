@@ -13,7 +13,7 @@ import numpy as np
 from asvit_jax.core.errors import InputError
 from asvit_jax.export import archives
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, output_names, programs
+from asvit_jax.export.programs import PLATFORMS, batch_size, flat_params, names_among, programs
 
 _WEIGHTS, _SUFFIX = "weights.npz", ".stablehlo"
 # {version of StableHLO: oldest jax that ran it in a test}; 1.15 is the version of jax 0.10.2.
@@ -76,7 +76,7 @@ class StableHLO(ProgramFormat):
 
     def run(program, images):
       outputs = program(weights, images)
-      return [outputs[name] for name in output_names("tokens" in outputs)]
+      return [outputs[name] for name in names_among(outputs)]
 
     programs = {}
     for name, program in exported.items():

@@ -48,7 +48,7 @@ def packed_model(network, tokens, opset):
     leaves, found = jax.tree.flatten(jax.eval_shape(piece, *given))
     outputs = [f"stage_{index}_{i}" for i in range(len(leaves))]
     if index == len(counts):
-      outputs = list(output_names(tokens))
+      outputs = list(output_names(network, tokens))
       piece = _in_order(piece, outputs)
     models.append(_converted(piece, given, names, outputs, opset, f"piece_{index}/"))
     if index == len(counts):

@@ -9,7 +9,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.export.formats.base import ProgramFormat
-from asvit_jax.export.programs import flat_params, output_names, program_for_any_number
+from asvit_jax.export.programs import flat_params, names_among, program_for_any_number
 
 _SIGNATURE = "serving_default"
 
@@ -76,7 +76,7 @@ class TFLite(ProgramFormat):
       with lock:  # an interpreter has one set of tensors
         outputs = runner(images=images)
       outputs.setdefault("kept", np.zeros((len(images), 0), np.float32))
-      return [outputs[name] for name in output_names("tokens" in found)]
+      return [outputs[name] for name in names_among(outputs)]
 
     run.shapes = {name: tuple(map(int, details["shape"])) for name, details in found.items()}
     return {1: run}

@@ -13,6 +13,7 @@ from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions.in_place import Outputs, run_last_block, run_to_stage
 from asvit_jax.sparsity.gates import keep_best
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources, follow
 
 
 def fixed(model, images, tokens=False):
@@ -42,7 +43,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
 
   Returns:
     `Outputs` without class_logits and aux_logits, and with `tokens` and `positions`, the kept ones
-    first, if `tokens`. Scores of tokens removed by an earlier stage are 0.
+    first, and `sources`, if `tokens`. Scores of tokens removed by an earlier stage are 0.
 
   Raises:
     ValueError: another number of counts than of stages.
@@ -52,6 +53,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
   pruning = pruning or Pruning.of(model.arch)
   sizes = pruning.first_sizes(*x.shape[:2])
   position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
+  sources = first_sources(x.shape[0], prefix, model.arch.patches) if tokens else None
   attend, keeps, all_scores = pruning.dense, [], []
   x, cache = run_to_stage(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
@@ -63,7 +65,9 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     all_scores.append(_scatter(position, scores, n)[:, prefix:])
     rows = rows_of_mask(keep, prefix + count)
     gone = rows_of_mask(~keep, x.shape[1] - prefix - count)
-    x, sizes = pruning.compact(stage, keep.astype(jnp.float32), rows, similarity, gone)
+    keep = keep.astype(jnp.float32)
+    sources = follow(sources, pruning, stage, keep, similarity, position)
+    x, sizes = pruning.compact(stage, keep, rows, similarity, gone)
     position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
     keeps.append(_scatter(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
     attend = functools.partial(pruning.dense, sizes=sizes, rotation=pruning.rotation(position))
@@ -74,6 +78,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     missing = n - x.shape[1]
     more["tokens"] = jnp.pad(model.normed(after), ((0, 0), (0, missing), (0, 0)))
     more["positions"] = jnp.pad(position, ((0, 0), (0, missing)), constant_values=-1)
+    more["sources"] = sources
   # A network without stages has no masks and no scores.
   nothing = jnp.zeros((x.shape[0], 0, model.arch.patches), jnp.float32)
   keep = jnp.stack(keeps, axis=1) if keeps else nothing

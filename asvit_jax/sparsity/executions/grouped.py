@@ -51,7 +51,7 @@ def in_groups(execution, cached=CACHED):
 def packed_in_groups(model, images, tokens=False):
   """`packed.packed`, in groups whose size suits the device."""
   arch, b = model.arch, len(images)
-  start = functools.partial(start_packed, model)
+  start = functools.partial(start_packed, model, tokens=tokens)
   packed_tokens = _run_few_at_once(start, arch, images, CACHED)
   on_cpu, elsewhere = (
     functools.partial(finish_packed, model, group=group, step=step, tokens=tokens)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.gates import best, keep_above, straight_through_gate
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources, follow
 
 
 @jax.tree_util.register_dataclass
@@ -32,6 +33,9 @@ class Outputs:
     keep: (b, stages, n) float32, 1 for the patch tokens that each stage keeps.
     scores: (b, stages, n) float32 scores of the patch tokens; None for packed.
     kept: (b, stages) float32 number of kept patch tokens, differentiable like `keep`.
+    sources: (b, n) int32, the token that each patch is part of after the last stage, by the numbers
+      of `positions`; -1 for a dropped patch. See `sparsity.sources`. None if `tokens` is None, and
+      if the reduction does not say where tokens go.
   """
 
   logits: jax.Array
@@ -42,6 +46,7 @@ class Outputs:
   keep: jax.Array | None = None
   scores: jax.Array | None = None
   kept: jax.Array | None = None
+  sources: jax.Array | None = None
 
 
 @usual
@@ -81,6 +86,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   pruning, prefix = Pruning.of(model.arch), model.arch.prefix_tokens
   stage = before_first_stage(model, images, remat)
   keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
+  sources = first_sources(images.shape[0], prefix, model.arch.patches)
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
     similarity = pruning.similarity(stage)
@@ -103,9 +109,10 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     keep = jax.lax.stop_gradient(keep) * gated
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
+    sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
     stage = after_stage(model, i, stage, keep, remat, similarity)
   attend = pruning.among(keep, stage.sizes)
-  return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes)
+  return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes, sources)
 
 
 def before_first_stage(model, images, remat=False):
@@ -231,10 +238,11 @@ def finish_dense(model, first, x, remat=False):
   attend = Pruning.of(model.arch).dense
   for block in model.blocks[first:-1]:
     x, _ = _run_block(block, x, attend, remat)
-  return finish(model, x, attend, remat=remat)
+  sources = first_sources(x.shape[0], model.arch.prefix_tokens, model.arch.patches)
+  return finish(model, x, attend, remat=remat, sources=sources)
 
 
-def finish(model, x, attend, keeps=(), scores=(), remat=False, sizes=None):
+def finish(model, x, attend, keeps=(), scores=(), remat=False, sizes=None, sources=None):
   """Runs the last block, and predicts: the end of every forward that keeps tokens in place.
 
   Args:
@@ -245,6 +253,7 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False, sizes=None):
     scores: the scores of each stage, (b, n) of the patches.
     remat: as for `dense`.
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
+    sources: see `Outputs`.
 
   Returns:
     `Outputs`.
@@ -263,5 +272,13 @@ def finish(model, x, attend, keeps=(), scores=(), remat=False, sizes=None):
   present = Pruning.of(model.arch).with_prefix(left)
   positions = jnp.where(present, jnp.arange(prefix + n), -1)
   return Outputs(
-    logits, class_logits, aux_logits, model.normed(x), positions, keep, scores, keep.sum(axis=-1)
+    logits,
+    class_logits,
+    aux_logits,
+    model.normed(x),
+    positions,
+    keep,
+    scores,
+    keep.sum(axis=-1),
+    sources,
   )

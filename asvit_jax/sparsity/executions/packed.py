@@ -28,6 +28,7 @@ from asvit_jax.sparsity.executions.in_place import (
   tokens_above,
 )
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources, follow
 
 # Tokens between two widths. A smaller step leaves less padding and takes longer to compile.
 STEP = 16
@@ -45,12 +46,14 @@ class PackedTokens(NamedTuple):
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     position: (b, n) int, the original index of each token in its image.
     keep: (b, n) bool, the tokens that the stage keeps: the first ones if `Pruning.compacts`.
+    sources: (b, patches), see `Outputs`, after the stage; None unless requested.
   """
 
   x: jax.Array
   sizes: jax.Array | None
   position: jax.Array
   keep: jax.Array
+  sources: jax.Array | None = None
 
 
 class HeadInputs(NamedTuple):
@@ -61,12 +64,14 @@ class HeadInputs(NamedTuple):
     best: (b, classes), the maximum over the patches' logits; None without an auxiliary head.
     tokens: (b, n, d), see `Outputs`; None unless requested.
     positions: (b, n), see `Outputs`; None unless requested.
+    sources: (b, patches), see `Outputs`; None unless requested.
   """
 
   read: jax.Array
   best: jax.Array | None
   tokens: jax.Array | None
   positions: jax.Array | None
+  sources: jax.Array | None = None
 
 
 @usual
@@ -82,26 +87,29 @@ def packed(model, images, first=None, group=None, step=None, tokens=False):
     tokens: whether to return the kept tokens; the last block then runs for all of them.
 
   Returns:
-    `Outputs` without scores, and with `tokens` and `positions` if `tokens`.
+    `Outputs` without scores, and with `tokens`, `positions` and `sources` if `tokens`.
   """
-  start = functools.partial(start_packed, model)
+  start = functools.partial(start_packed, model, tokens=tokens)
   return finish_packed(
     model, run_in_groups(start, first or len(images), images), group, step, tokens
   )
 
 
 @usual
-def start_packed(model, images):
+def start_packed(model, images, tokens=False):
   """Runs `packed` up to the first stage, and applies that stage.
 
   Args:
     model: a `VisionTransformer` with thresholds.
     images: (b, height, width, 3) normalised images.
+    tokens: see `packed`.
 
   Returns:
     The `PackedTokens` of the first stage.
   """
-  return apply_stage(model, 0, before_first_stage(model, images))
+  sources = first_sources(images.shape[0], model.arch.prefix_tokens, model.arch.patches)
+  stage = before_first_stage(model, images)
+  return apply_stage(model, 0, stage, sources=sources if tokens else None)
 
 
 @usual
@@ -110,7 +118,7 @@ def finish_packed(model, packed_tokens, group=None, step=None, tokens=False):
 
   Args:
     model: a `VisionTransformer` with thresholds.
-    packed_tokens: the `PackedTokens` that `start_packed` returns, (b, n, …).
+    packed_tokens: the `PackedTokens` that `start_packed` returns, (b, n, …), for the same `tokens`.
     group: see `packed`.
     step: see `packed`.
     tokens: see `packed`.
@@ -140,6 +148,7 @@ def finish_packed(model, packed_tokens, group=None, step=None, tokens=False):
     logits,
     tokens=head_inputs.tokens,
     positions=head_inputs.positions,
+    sources=head_inputs.sources,
     keep=keep,
     kept=keep.sum(axis=-1),
   )
@@ -178,7 +187,7 @@ def choose_widths(top, step, mean=None):
   return sorted({*widths[first : last + 1], top})
 
 
-def apply_stage(model, index, stage, position=None):
+def apply_stage(model, index, stage, position=None, sources=None):
   """Scores the tokens at a stage, chooses those to keep, and reduces the others.
 
   Args:
@@ -186,6 +195,7 @@ def apply_stage(model, index, stage, position=None):
     index: index of the stage.
     stage: the `Stage`, (b, n, …).
     position: (b, n), see `PackedTokens`; by default the tokens are in their original order.
+    sources: (b, patches) sources before the stage, None unless requested.
 
   Returns:
     The `PackedTokens`, (b, n, …).
@@ -195,12 +205,13 @@ def apply_stage(model, index, stage, position=None):
   n = keep.shape[1]
   if position is None:
     position = jnp.broadcast_to(jnp.arange(n), keep.shape)
+  sources = follow(sources, pruning, stage, keep, similarity, position)
   if not pruning.compacts:
-    return PackedTokens(*pruning.reduce(stage, keep, similarity), position, keep)
+    return PackedTokens(*pruning.reduce(stage, keep, similarity), position, keep, sources)
   source = _kept_first(keep)
   x, sizes = pruning.compact(stage, keep, source, similarity)
   position = jnp.take_along_axis(position, jnp.minimum(source, n - 1), axis=1)
-  return PackedTokens(x, sizes, position, source < n)
+  return PackedTokens(x, sizes, position, source < n, sources)
 
 
 def _run_group(model, run_width, widths, packed_tokens, images):
@@ -246,13 +257,16 @@ def _run_to_next_stage(model, index, width, packed_tokens, images, source, count
   x, sizes, position = _gather(packed_tokens, images, source, width)
   attend, present = _attention_of_first(model, width, sizes, count, position)
   x, cache = run_to_stage(model, index + 1, x, attend)
-  following = apply_stage(model, index + 1, Stage(x, sizes, present, cache), position)
+  sources = packed_tokens.sources
+  if sources is not None:
+    sources = sources[images]
+  following = apply_stage(model, index + 1, Stage(x, sizes, present, cache), position, sources)
   sizes = None
   if following.sizes is not None:
     # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
     sizes = _pad_rows(following.sizes, n, 1)
-  padded = jax.tree.map(lambda a: _pad_rows(a, n), following._replace(sizes=None))
-  return padded._replace(sizes=sizes)
+  padded = jax.tree.map(lambda a: _pad_rows(a, n), following._replace(sizes=None, sources=None))
+  return padded._replace(sizes=sizes, sources=following.sources)
 
 
 def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
@@ -278,7 +292,12 @@ def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
   if not tokens:
     return head_inputs
   positions = _pad_rows(jnp.where(present, position, -1), n, -1)
-  return head_inputs._replace(tokens=_pad_rows(head_inputs.tokens, n), positions=positions)
+  sources = packed_tokens.sources
+  return head_inputs._replace(
+    tokens=_pad_rows(head_inputs.tokens, n),
+    positions=positions,
+    sources=None if sources is None else sources[images],
+  )
 
 
 def _gather(packed_tokens, images, source, width):

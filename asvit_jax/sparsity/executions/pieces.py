@@ -22,6 +22,7 @@ from asvit_jax.sparsity.executions.in_place import (
   tokens_above,
 )
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources, follow
 
 
 class Scored(NamedTuple):
@@ -33,6 +34,7 @@ class Scored(NamedTuple):
     similarity: (1, n, n), see `Pruning.similarity`; None if not used.
     position: (1, n) int32, the original index of each token in its image.
     kept: (1, stages) float32, the number of patch tokens that each earlier stage kept, then 0.
+    sources: (1, patches), see `Outputs`, before the stage; None unless requested.
   """
 
   keep: jax.Array
@@ -40,22 +42,26 @@ class Scored(NamedTuple):
   similarity: jax.Array | None
   position: jax.Array
   kept: jax.Array
+  sources: jax.Array | None = None
 
 
 @usual
-def start(model, images):
+def start(model, images, tokens=False):
   """Runs the network up to its first stage.
 
   Args:
     model: a `VisionTransformer` with thresholds.
     images: (1, height, width, 3) normalised image.
+    tokens: as for `finish`.
 
   Returns:
     `Scored`.
   """
   stage = before_first_stage(model, images)
   position = jnp.arange(stage.x.shape[1], dtype=jnp.int32)[None]
-  return _scored(model, 0, stage, position, jnp.zeros((1, model.arch.stages), jnp.float32))
+  kept = jnp.zeros((1, model.arch.stages), jnp.float32)
+  sources = first_sources(1, model.arch.prefix_tokens, model.arch.patches) if tokens else None
+  return _scored(model, 0, stage, position, kept, sources)
 
 
 @usual
@@ -71,11 +77,11 @@ def go_on(model, index, scored, rows):
   Returns:
     `Scored` at stage `index + 1`, with m tokens.
   """
-  x, sizes, position = _compact(model, scored, rows)
+  x, sizes, position, sources = _compact(model, scored, rows)
   attend = _attention(model, sizes, position)
   x, cache = run_to_stage(model, index + 1, x, attend)
   stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache)
-  return _scored(model, index + 1, stage, position, _counted(model, index, scored))
+  return _scored(model, index + 1, stage, position, _counted(model, index, scored), sources)
 
 
 @usual
@@ -86,13 +92,14 @@ def finish(model, scored, rows, tokens=False):
     model: as for `start`.
     scored: `Scored` at the last stage.
     rows: as for `go_on`.
-    tokens: whether to return the kept tokens; the last block then runs for all of them.
+    tokens: whether to return the kept tokens; the last block then runs for all of them. If so,
+      `start` was called with it, too.
 
   Returns:
     `Outputs` with logits and kept, and with `tokens` and `positions`, in their original places and
-    0 and -1 elsewhere, if `tokens`.
+    0 and -1 elsewhere, and `sources`, if `tokens`.
   """
-  x, sizes, position = _compact(model, scored, rows)
+  x, sizes, position, sources = _compact(model, scored, rows)
   prefix = model.arch.prefix_tokens
   attend = _attention(model, sizes, position)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
@@ -110,12 +117,13 @@ def finish(model, scored, rows, tokens=False):
     more["tokens"] = jnp.matmul(at.astype(jnp.float32), model.normed(x), precision="highest")
     there = at.astype(jnp.int32).sum(axis=1) > 0
     more["positions"] = jnp.where(there, jnp.arange(n, dtype=jnp.int32), -1)[None]
+    more["sources"] = sources
   return Outputs(logits, kept=_counted(model, model.arch.stages - 1, scored), **more)
 
 
-def _scored(model, index, stage, position, kept):
+def _scored(model, index, stage, position, kept, sources):
   keep, similarity = tokens_above(model, index, stage)
-  return Scored(keep, stage, similarity, position, kept)
+  return Scored(keep, stage, similarity, position, kept, sources)
 
 
 def _counted(model, index, scored):
@@ -130,8 +138,9 @@ def _attention(model, sizes, position):
 
 
 def _compact(model, scored, rows):
-  """The tokens, sizes (None if nothing is merged) and positions that a stage leaves."""
+  """The tokens, sizes (None if nothing is merged), positions and sources that a stage leaves."""
   rows = rows[None]
   pruning, keep = Pruning.of(model.arch), scored.keep.astype(jnp.float32)
+  sources = follow(scored.sources, pruning, scored.stage, keep, scored.similarity, scored.position)
   x, sizes = pruning.compact(scored.stage, keep, rows, scored.similarity)
-  return x, sizes, jnp.take_along_axis(scored.position, rows, axis=1, mode="clip")
+  return x, sizes, jnp.take_along_axis(scored.position, rows, axis=1, mode="clip"), sources
