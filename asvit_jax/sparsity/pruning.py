@@ -35,12 +35,14 @@ class Stage:
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     present: (b, n) mask, 1 for the tokens left; the values of other tokens are meaningless.
     cache: `AttentionCache` of the block before, (b, n, …).
+    places: (b, n, 2), see `Pruning.first_places`; None unless merging moves them.
   """
 
   x: jax.Array
   sizes: jax.Array | None
   present: jax.Array
   cache: AttentionCache
+  places: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Pruning:
     received: whether tokens are scored by the attention that they receive from all tokens, instead
       of that of the class token: the prediction does not read it.
     rope: the rotary positions, a `vit.rope.Rope`; None for none.
+    moves: whether a merged token is at the mean place of its patches, with rotary positions; see
+      `Architecture.rope_merged`.
   """
 
   attention: Any
@@ -75,6 +79,7 @@ class Pruning:
   prefix_tokens: int = 1
   received: bool = False
   rope: Rope | None = None
+  moves: bool = True
 
   @classmethod
   def of(cls, arch, score=None, reduction=None):
@@ -93,6 +98,7 @@ class Pruning:
       arch.prefix_tokens,
       arch.pool != "token",
       Rope.of(arch),
+      arch.rope_merged == "mean",
     )
 
   @property
@@ -104,17 +110,34 @@ class Pruning:
     """(b, n) sizes before the first stage, all 1; None if nothing is merged."""
     return jnp.ones((b, n), jnp.float32) if self.merges else None
 
-  def rotation(self, position):
+  def first_places(self, b):
+    """(b, n, 2) places of all tokens before the first stage, see `Rope.places`.
+
+    Stages merge them like the tokens. None if a token's position tells its place: nothing is
+    merged, or a merged token keeps the place of the token that it was merged into.
+    """
+    if self.rope is None or not (self.moves and self.merges):
+      return None
+    places = jnp.asarray(self.rope.places(), jnp.float32)
+    return jnp.broadcast_to(places, (b, *places.shape))
+
+  def rotation(self, position=None, places=None):
     """The rotation of tokens for the attention functions; None without rotary positions.
 
     Args:
-      position: (b, n) int, the original index of each token in its image. A merged token keeps the
-        position of the token that it was merged into.
+      position: (b, n) int, the original index of each token in its image; None for all tokens, in
+        their places.
+      places: (b, n, 2) places of the tokens, see `first_places`; they take precedence.
 
     Returns:
-      The cosines and sines of `Rope.rotate`, (b, n, c/2) each.
+      The cosines and sines of `Rope.rotate`, (b, n, c/2) each; None for those of all tokens.
     """
     if self.rope is None:
+      return None
+    if places is not None:
+      angles = self.rope.angles(places)
+      return jnp.cos(angles), jnp.sin(angles)
+    if position is None:
       return None
     return tuple(_take(jnp.asarray(table)[None], position) for table in self.rope.table())
 
@@ -152,9 +175,10 @@ class Pruning:
     """Keywords for the attention; none for what every attention returns."""
     return {"received": True} if self.received else {}
 
-  def among(self, keep, sizes=None):
+  def among(self, keep, sizes=None, places=None):
     """The attention function of kept tokens: `masked`, for a (b, n) mask of the patches."""
-    return functools.partial(self.masked, keep=self.with_prefix(keep), sizes=sizes)
+    keep, rotation = self.with_prefix(keep), self.rotation(places=places)
+    return functools.partial(self.masked, keep=keep, sizes=sizes, rotation=rotation)
 
   def with_prefix(self, keep):
     """(b, n) mask of the patches -> (b, prefix + n); the tokens before the patches are kept."""
@@ -207,6 +231,19 @@ class Pruning:
     compared = self._compared(self.reduction, stage, similarity)
     reduced = self.reduction(x, sizes, present, keep, compared)
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
+
+  def moved(self, stage, keep, similarity=None, source=None, gone=None):
+    """The places of a `Stage`'s tokens after `reduce`, or after `compact` if `source` is given.
+
+    Returns:
+      (b, n or width, 2), or None if positions tell them.
+    """
+    if stage.places is None:
+      return None
+    places = dataclasses.replace(stage, x=stage.places)
+    if source is None:
+      return self.reduce(places, keep, similarity)[0]
+    return self.compact(places, keep, source, similarity, gone)[0]
 
   def compact(self, stage, keep, source, similarity=None, gone=None):
     """As `reduce`, but moves the kept tokens to the front.

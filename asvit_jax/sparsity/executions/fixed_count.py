@@ -52,10 +52,11 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
   pruning = pruning or Pruning.of(model.arch)
   sizes = pruning.first_sizes(*x.shape[:2])
   position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
+  places = pruning.first_places(len(x))
   attend, keeps, all_scores = pruning.dense, [], []
   x, cache = run_to_stage(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
-    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache)
+    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache, places)
     similarity = pruning.similarity(stage)
     scores = pruning.scores(stage, similarity)
     # The scores of the tokens before the patches are infinite.
@@ -63,10 +64,13 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     all_scores.append(_scatter(position, scores, n)[:, prefix:])
     rows = rows_of_mask(keep, prefix + count)
     gone = rows_of_mask(~keep, x.shape[1] - prefix - count)
-    x, sizes = pruning.compact(stage, keep.astype(jnp.float32), rows, similarity, gone)
+    keep = keep.astype(jnp.float32)
+    x, sizes = pruning.compact(stage, keep, rows, similarity, gone)
+    places = pruning.moved(stage, keep, similarity, rows, gone)
     position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
     keeps.append(_scatter(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
-    attend = functools.partial(pruning.dense, sizes=sizes, rotation=pruning.rotation(position))
+    rotation = pruning.rotation(position, places)
+    attend = functools.partial(pruning.dense, sizes=sizes, rotation=rotation)
     x, cache = run_to_stage(model, index + 1, x, attend)
   logits, after = _predict_unpadded(model, x, attend, sizes)
   more = {}

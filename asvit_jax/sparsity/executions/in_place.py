@@ -104,7 +104,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
     stage = after_stage(model, i, stage, keep, remat, similarity)
-  attend = pruning.among(keep, stage.sizes)
+  attend = pruning.among(keep, stage.sizes, stage.places)
   return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes)
 
 
@@ -112,7 +112,8 @@ def before_first_stage(model, images, remat=False):
   """The first `Stage` of normalised images (b, height, width, 3); nothing is pruned yet."""
   x, pruning = model.embed(images), Pruning.of(model.arch)
   x, cache = run_to_stage(model, 0, x, pruning.dense, remat)
-  return Stage(x, pruning.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), cache)
+  sizes, present = pruning.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32)
+  return Stage(x, sizes, present, cache, pruning.first_places(len(x)))
 
 
 def tokens_above(model, index, stage):
@@ -146,8 +147,9 @@ def after_stage(model, index, stage, keep, remat=False, similarity=None):
   pruning = Pruning.of(model.arch)
   mask = pruning.with_prefix(keep)
   x, sizes = pruning.reduce(stage, mask, similarity)
-  x, cache = run_to_stage(model, index + 1, x, pruning.among(keep, sizes), remat)
-  return Stage(x, sizes, jax.lax.stop_gradient(mask), cache)
+  places = pruning.moved(stage, mask, similarity)
+  x, cache = run_to_stage(model, index + 1, x, pruning.among(keep, sizes, places), remat)
+  return Stage(x, sizes, jax.lax.stop_gradient(mask), cache, places)
 
 
 def run_to_stage(model, index, x, attend, remat=False):
