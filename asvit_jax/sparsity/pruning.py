@@ -35,7 +35,8 @@ class Stage:
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     present: (b, n) mask, 1 for the tokens left; the values of other tokens are meaningless.
     cache: `AttentionCache` of the block before, (b, n, …).
-    places: (b, n, 2), see `Pruning.first_places`; None unless merging moves them.
+    places: (b, n, 2), see `Rope.places`, of tokens that merging has moved; None if their positions
+      tell them: before the first stage, and if nothing moves.
   """
 
   x: jax.Array
@@ -110,24 +111,13 @@ class Pruning:
     """(b, n) sizes before the first stage, all 1; None if nothing is merged."""
     return jnp.ones((b, n), jnp.float32) if self.merges else None
 
-  def first_places(self, b):
-    """(b, n, 2) places of all tokens before the first stage, see `Rope.places`.
-
-    Stages merge them like the tokens. None if a token's position tells its place: nothing is
-    merged, or a merged token keeps the place of the token that it was merged into.
-    """
-    if self.rope is None or not (self.moves and self.merges):
-      return None
-    places = jnp.asarray(self.rope.places(), jnp.float32)
-    return jnp.broadcast_to(places, (b, *places.shape))
-
   def rotation(self, position=None, places=None):
     """The rotation of tokens for the attention functions; None without rotary positions.
 
     Args:
       position: (b, n) int, the original index of each token in its image; None for all tokens, in
         their places.
-      places: (b, n, 2) places of the tokens, see `first_places`; they take precedence.
+      places: (b, n, 2) places of the tokens, if merging moved them; they take precedence.
 
     Returns:
       The cosines and sines of `Rope.rotate`, (b, n, c/2) each; None for those of all tokens.
@@ -235,12 +225,19 @@ class Pruning:
   def moved(self, stage, keep, similarity=None, source=None, gone=None):
     """The places of a `Stage`'s tokens after `reduce`, or after `compact` if `source` is given.
 
+    Places are merged like the tokens themselves.
+
     Returns:
-      (b, n or width, 2), or None if positions tell them.
+      (b, n or width, 2); None if positions tell them: nothing is merged, or a merged token keeps
+      the place of the token that it was merged into.
     """
-    if stage.places is None:
+    if self.rope is None or not (self.moves and self.merges):
       return None
-    places = dataclasses.replace(stage, x=stage.places)
+    places = stage.places
+    if places is None:  # of all tokens, at the first stage
+      places = jnp.asarray(self.rope.places(), jnp.float32)
+      places = jnp.broadcast_to(places, (*stage.x.shape[:2], 2))
+    places = dataclasses.replace(stage, x=places)
     if source is None:
       return self.reduce(places, keep, similarity)[0]
     return self.compact(places, keep, source, similarity, gone)[0]

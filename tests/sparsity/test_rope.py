@@ -133,7 +133,8 @@ def test_a_merged_token_is_at_the_mean_place_of_its_patches(network):
   assert (np.abs(moved - places)[keep > 0] > 0.1).any()
   # "kept", and dropping, need no places: the position tells them.
   for other in (dict(rope_merged="kept"), dict(reduction="drop")):
-    assert packed.Pruning.of(dataclasses.replace(arch, **other)).first_places(1) is None
+    other = packed.Pruning.of(dataclasses.replace(arch, **other))
+    assert other.moved(stage, keep, similarity) is None
 
 
 def test_the_place_of_a_token_is_that_of_its_position():

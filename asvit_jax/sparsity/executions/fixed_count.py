@@ -52,8 +52,7 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
   pruning = pruning or Pruning.of(model.arch)
   sizes = pruning.first_sizes(*x.shape[:2])
   position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
-  places = pruning.first_places(len(x))
-  attend, keeps, all_scores = pruning.dense, [], []
+  attend, keeps, all_scores, places = pruning.dense, [], [], None
   x, cache = run_to_stage(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
     stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache, places)

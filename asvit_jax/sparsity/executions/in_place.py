@@ -112,8 +112,7 @@ def before_first_stage(model, images, remat=False):
   """The first `Stage` of normalised images (b, height, width, 3); nothing is pruned yet."""
   x, pruning = model.embed(images), Pruning.of(model.arch)
   x, cache = run_to_stage(model, 0, x, pruning.dense, remat)
-  sizes, present = pruning.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32)
-  return Stage(x, sizes, present, cache, pruning.first_places(len(x)))
+  return Stage(x, pruning.first_sizes(*x.shape[:2]), jnp.ones(x.shape[:2], jnp.float32), cache)
 
 
 def tokens_above(model, index, stage):

@@ -45,7 +45,7 @@ class PackedTokens(NamedTuple):
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     position: (b, n) int, the original index of each token in its image.
     keep: (b, n) bool, the tokens that the stage keeps: the first ones if `Pruning.compacts`.
-    places: (b, n, 2), see `Pruning.first_places`; None if positions tell them.
+    places: (b, n, 2), see `Stage`.
   """
 
   x: jax.Array
