@@ -200,6 +200,7 @@ def base():
   config.model.rope = config_dict.placeholder(str)  # "dinov3", "eva02"; "": none
   config.model.rope_base = config_dict.placeholder(float)  # 0.0: as published
   config.model.rope_grid = config_dict.placeholder(tuple)
+  config.model.rope_merged = config_dict.placeholder(str)  # "mean", "kept"
   config.model.swiglu = config_dict.placeholder(bool)  # SwiGLU
   config.model.mlp_norm = config_dict.placeholder(bool)
   config.model.qk_norm = config_dict.placeholder(bool)

@@ -29,6 +29,7 @@ PRUNING = (
   "reduction",
   "score_exponents",
   "stage_weights",
+  "rope_merged",
 )
 # Fields for which the weights take precedence over the variant.
 TRAITS = (

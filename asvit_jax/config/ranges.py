@@ -221,6 +221,7 @@ RANGES = {
   "model.rope_grid": numbers_(
     "rows and columns of patches, or ()", lambda v: len(v) in (0, 2) and all(v), _is_whole
   ).or_none(),
+  "model.rope_merged": one_of(*fields.CHOICES["rope_merged"]).or_none(),
   "model.swiglu": _switch.or_none(),
   "model.mlp_norm": _switch.or_none(),
   "model.qk_norm": _switch.or_none(),

@@ -32,7 +32,8 @@ def without_key_biases():
 
   A key bias shifts all attention logits of a query equally, which the softmax cancels. Its gradient
   is only rounding error, which Adam would scale up to full steps that depend on the number of
-  devices.
+  devices. It does not cancel where keys are rotated or normalised; networks with rotary positions
+  have no bias of keys, and so keep none.
   """
 
   def still(name, grad):

@@ -246,7 +246,7 @@ def _logits(network, stage, limit, index, fixed=False):
   """(b, classes) logits of images whose last stage, `index`, is at `stage`; see `_after_stage`."""
   last = _after_stage(network, stage, limit, index, fixed)
   keep = last.present[:, network.arch.prefix_tokens :]
-  attend = Pruning.of(network.arch).among(keep, last.sizes)
+  attend = Pruning.of(network.arch).among(keep, last.sizes, last.places)
   return in_place.finish(network.model, last.x, attend, [keep], sizes=last.sizes).logits
 
 

@@ -35,12 +35,15 @@ class Stage:
     sizes: (b, n) number of patches that each token stands for; None if nothing is merged.
     present: (b, n) mask, 1 for the tokens left; the values of other tokens are meaningless.
     cache: `AttentionCache` of the block before, (b, n, …).
+    places: (b, n, 2), see `Rope.places`, of tokens that merging has moved; None if their positions
+      tell them: before the first stage, and if nothing moves.
   """
 
   x: jax.Array
   sizes: jax.Array | None
   present: jax.Array
   cache: AttentionCache
+  places: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Pruning:
     received: whether tokens are scored by the attention that they receive from all tokens, instead
       of that of the class token: the prediction does not read it.
     rope: the rotary positions, a `vit.rope.Rope`; None for none.
+    moves: whether a merged token is at the mean place of its patches, with rotary positions; see
+      `Architecture.rope_merged`.
   """
 
   attention: Any
@@ -75,6 +80,7 @@ class Pruning:
   prefix_tokens: int = 1
   received: bool = False
   rope: Rope | None = None
+  moves: bool = True
 
   @classmethod
   def of(cls, arch, score=None, reduction=None):
@@ -93,6 +99,7 @@ class Pruning:
       arch.prefix_tokens,
       arch.pool != "token",
       Rope.of(arch),
+      arch.rope_merged == "mean",
     )
 
   @property
@@ -104,17 +111,23 @@ class Pruning:
     """(b, n) sizes before the first stage, all 1; None if nothing is merged."""
     return jnp.ones((b, n), jnp.float32) if self.merges else None
 
-  def rotation(self, position):
+  def rotation(self, position=None, places=None):
     """The rotation of tokens for the attention functions; None without rotary positions.
 
     Args:
-      position: (b, n) int, the original index of each token in its image. A merged token keeps the
-        position of the token that it was merged into.
+      position: (b, n) int, the original index of each token in its image; None for all tokens, in
+        their places.
+      places: (b, n, 2) places of the tokens, if merging moved them; they take precedence.
 
     Returns:
-      The cosines and sines of `Rope.rotate`, (b, n, c/2) each.
+      The cosines and sines of `Rope.rotate`, (b, n, c/2) each; None for those of all tokens.
     """
     if self.rope is None:
+      return None
+    if places is not None:
+      angles = self.rope.angles(places)
+      return jnp.cos(angles), jnp.sin(angles)
+    if position is None:
       return None
     return tuple(_take(jnp.asarray(table)[None], position) for table in self.rope.table())
 
@@ -152,9 +165,10 @@ class Pruning:
     """Keywords for the attention; none for what every attention returns."""
     return {"received": True} if self.received else {}
 
-  def among(self, keep, sizes=None):
+  def among(self, keep, sizes=None, places=None):
     """The attention function of kept tokens: `masked`, for a (b, n) mask of the patches."""
-    return functools.partial(self.masked, keep=self.with_prefix(keep), sizes=sizes)
+    keep, rotation = self.with_prefix(keep), self.rotation(places=places)
+    return functools.partial(self.masked, keep=keep, sizes=sizes, rotation=rotation)
 
   def with_prefix(self, keep):
     """(b, n) mask of the patches -> (b, prefix + n); the tokens before the patches are kept."""
@@ -194,7 +208,7 @@ class Pruning:
     compared = self._compared(self.score, stage, similarity)
     scores = self.score(attention_score, compared, present > 0, self.exponents, **more)
     if not self.prefix_tokens:
-      return scores[:, 1:]
+      return _from(scores, 1)
     scores = jnp.where(jnp.arange(scores.shape[1]) == 0, jnp.inf, scores)
     if self.prefix_tokens == 1:
       return scores
@@ -212,6 +226,26 @@ class Pruning:
     compared = self._compared(self.reduction, stage, similarity)
     reduced = self.reduction(x, sizes, present, keep, compared)
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
+
+  def moved(self, stage, keep, similarity=None, source=None, gone=None):
+    """The places of a `Stage`'s tokens after `reduce`, or after `compact` if `source` is given.
+
+    Places are merged like the tokens themselves.
+
+    Returns:
+      (b, n or width, 2); None if positions tell them: nothing is merged, or a merged token keeps
+      the place of the token that it was merged into.
+    """
+    if self.rope is None or not (self.moves and self.merges):
+      return None
+    places = stage.places
+    if places is None:  # of all tokens, at the first stage
+      places = jnp.asarray(self.rope.places(), jnp.float32)
+      places = jnp.broadcast_to(places, (*stage.x.shape[:2], 2))
+    places = dataclasses.replace(stage, x=places)
+    if source is None:
+      return self.reduce(places, keep, similarity)[0]
+    return self.compact(places, keep, source, similarity, gone)[0]
 
   def compact(self, stage, keep, source, similarity=None, gone=None):
     """As `reduce`, but moves the kept tokens to the front.
@@ -268,7 +302,7 @@ class Pruning:
     compared = self._compared(self.reduction, stage, similarity)
     seen = self.reduction.destinations(self._seen(keep), compared)  # indices among the seen tokens
     if hidden < 0:  # no token before the patches
-      seen = seen[:, 1:] - 1
+      seen = _from(seen, 1) - 1
     elif hidden:
       seen = jnp.where(seen > 0, seen + hidden, seen)
       itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (seen.shape[0], hidden))
@@ -295,7 +329,7 @@ class Pruning:
     if self.prefix_tokens == 1:
       return seen
     if not self.prefix_tokens:
-      return seen[:, 1:]
+      return _from(seen, 1)
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
   def _with_cache(self, attended, k):
@@ -328,6 +362,17 @@ def _take(tokens, rows):
   """Gathers (b, m) rows from (b, n, …) arrays of tokens -> (b, m, …)."""
   rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
   return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
+
+
+def _from(tokens, first):
+  """Tokens (b, n, …) without the `first` ones.
+
+  A gather if the number of tokens is symbolic: converters do not express slices of that.
+  """
+  b, n = tokens.shape[:2]
+  if isinstance(n, int):
+    return tokens[:, first:]
+  return _take(tokens, jnp.broadcast_to(first + jnp.arange(n - first), (b, n - first)))
 
 
 def _bias(sizes):

@@ -14,6 +14,7 @@ from asvit_jax.vit.rope import BASES
 _LATER = (
   *("layer_scale", "dist_token", "dist_head", "prune_inside", "count_multiple"),
   *("layer_scale_init", "pos_embed", "rope", "rope_base", "rope_grid"),
+  "rope_merged",
   *("swiglu", "mlp_norm", "qk_norm"),
   *("class_token", "registers", "pool", "norm_after_pool", "norm_pre"),
   *("activation", "patch_bias", "head", "text_width"),
@@ -43,6 +44,8 @@ class Architecture:
     rope_base: base of their frequencies; 0 becomes the kind's published one.
     rope_grid: (rows, columns) of patches in pretraining, over which `eva02` scales the patches'
       places; () for the network's own grid.
+    rope_merged: the place of a merged token: "mean", that of its patches, or "kept", that of the
+      token that it was merged into.
     swiglu: whether the MLPs are SwiGLUs (arXiv:2002.05202): two layers side by side to the hidden
       width, of which the first, after a SiLU, multiplies the second.
     mlp_norm: whether the hidden layer of an MLP is normalised, as in EVA-02.
@@ -95,6 +98,7 @@ class Architecture:
   rope: str = ""
   rope_base: float = 0.0
   rope_grid: tuple[int, ...] = ()
+  rope_merged: str = "mean"
   swiglu: bool = False
   mlp_norm: bool = False
   qk_norm: bool = False

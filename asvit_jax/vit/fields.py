@@ -50,6 +50,7 @@ CHOICES = {
   "activation": ("gelu", "gelu_tanh", "quick_gelu"),
   "head": ("classifier", "projection", "none"),
   "rope": ("", "dinov3", "eva02"),
+  "rope_merged": ("mean", "kept"),
 }
 NAMES = ("stem", "attention", "score", "reduction")
 _KEYS = {"classes": "num_classes"}

@@ -29,6 +29,7 @@ OTHERS = {
   "rope": "dinov3",
   "rope_base": 50.0,
   "rope_grid": (4, 4),
+  "rope_merged": "kept",
   "swiglu": True,
   "mlp_norm": True,
   "qk_norm": True,

@@ -90,9 +90,10 @@ def test_packed_gives_what_masked_gives_whatever_the_batch(network):
   np.testing.assert_allclose(run(others).logits[0], ours.logits[0], atol=1e-6)
 
 
-def test_another_reduction_packs_the_same_too(network):
+@pytest.mark.parametrize("changes", [dict(rope_merged="kept"), dict(reduction="merge_tokens")])
+def test_another_reduction_packs_the_same_too(network, changes):
   arch, params, images, _ = network
-  arch = dataclasses.replace(arch, reduction="drop" if arch.reduction == "merge" else "merge")
+  arch = dataclasses.replace(arch, **dict(reduction="merge") | changes)
   masked = tiny.run_masked(arch, params, images)
   ours = jax.jit(lambda x: packed.packed(vit.model(arch, params), x, step=8))(images)
   np.testing.assert_array_equal(ours.keep, masked.keep)
@@ -114,8 +115,30 @@ def test_pieces_and_fixed_give_what_masked_gives(network):
   np.testing.assert_allclose(fixed.logits[0], masked.logits[0], atol=1e-5)
 
 
-def test_a_merged_token_keeps_the_place_of_the_one_that_took_it():
-  """Attention of a merged token is that of its content, at the kept token's place."""
+def test_a_merged_token_is_at_the_mean_place_of_its_patches(network):
+  arch, params, images, _ = network
+  arch = dataclasses.replace(arch, reduction="merge")
+  pruning, model = packed.Pruning.of(arch), vit.model(arch, params)
+  stage = jax.jit(lambda x: in_place.before_first_stage(model, x))(images)
+  keep, similarity = in_place.tokens_above(model, 0, stage)
+  keep, prefix = np.asarray(keep, np.float32), arch.prefix_tokens
+  into = np.asarray(pruning._destinations(stage, keep, similarity))
+  moved = np.asarray(pruning.moved(stage, keep, similarity))
+  places = Rope.of(arch).places()
+  for i in range(len(images)):
+    np.testing.assert_array_equal(moved[i, :prefix], 0)
+    for token in np.flatnonzero(keep[i, prefix:]) + prefix:
+      expected = places[into[i] == token].mean(axis=0)
+      np.testing.assert_allclose(moved[i, token], expected, atol=1e-6)
+  assert (np.abs(moved - places)[keep > 0] > 0.1).any()
+  # "kept", and dropping, need no places: the position tells them.
+  for other in (dict(rope_merged="kept"), dict(reduction="drop")):
+    other = packed.Pruning.of(dataclasses.replace(arch, **other))
+    assert other.moved(stage, keep, similarity) is None
+
+
+def test_the_place_of_a_token_is_that_of_its_position():
+  """Queries and keys are rotated by it; keys are compared as they are."""
   pruning, rope = packed.Pruning.of(EVA), Rope.of(EVA)
   q, k, v = np.random.default_rng(0).standard_normal((3, 2, 5, 3, 8)).astype(np.float32)
   position = np.array([[0, 3, 7, 8, 15], [0, 1, 2, 3, 4]])

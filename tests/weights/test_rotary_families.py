@@ -131,6 +131,9 @@ def test_dinov3_of_transformers_takes_the_base_of_its_config(tmp_path):
     load(place, DINO)
   network.save(tmp_path / "again.safetensors")
   assert load(tmp_path / "again.safetensors") == network
+  wide = load(place, image_size=(32, 48))
+  assert wide.arch.grid == (2, 3)
+  assert np.isfinite(wide(tiny.images(wide.arch, 1), "dense").logits).all()
   config = tiny.config("", **OWN)
   assert load_configured(place, tiny.plan(config)).arch == network.arch
   place = namings.write_repository(

@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 import test_libraries
+import test_towers_and_pools as towers
 import tiny
 
 from asvit_jax.core.errors import InputError
@@ -53,36 +53,10 @@ def features_of(model, images):
   return np.asarray(getattr(found, "last_hidden_state", found))
 
 
-def assert_same_features(network, model, record, name):
-  """Dense tokens are the library's; packed ones are the masked ones, row by row."""
-  images = tiny.images(network.arch, 3)
-  expected = features_of(model, images)
-  assert np.abs(expected).max() > 0.5
-  tokens = jax.jit(lambda n, x: n.apply(x, "dense").tokens)(network, images)
-  np.testing.assert_allclose(tokens, expected, atol=2e-5)
-  arch = dataclasses.replace(network.arch, prune_before=(1, 2))
-  params = tiny.with_thresholds(arch, dict(network.params), images, (0.7, 0.5))
-  masked = tiny.run_masked(arch, params, images)
-  pruned = dataclasses.replace(network, arch=arch, params=params)
-  packed = jax.jit(lambda n, x: n.apply(x, "packed", tokens=True))(pruned, images)
-  np.testing.assert_array_equal(packed.keep, masked.keep)
-  np.testing.assert_allclose(packed.logits, masked.logits, atol=2e-5)
-  image, row = np.nonzero(np.asarray(packed.positions) >= 0)
-  ours, theirs = packed.tokens[image, row], masked.tokens[image, packed.positions[image, row]]
-  np.testing.assert_allclose(ours, theirs, atol=2e-5)
-  dense, moved = np.abs(tokens - expected).max(), np.abs(ours - theirs).max()
-  record(name, f"dense {dense:.1e}, packed to masked {moved:.1e}")
-
-
-@pytest.fixture
-def record(record_property):
-  """Keeps a figure of docs/weights.md in the test's report; `-s` shows it."""
-
-  def keep(name, value):
-    record_property(name, value)
-    print(f"{name}: {value}")
-
-  return keep
+def hold(network, model, family):
+  """As `test_towers_and_pools.hold`, of all tokens."""
+  images = tiny.images(network.arch, 4)
+  towers.hold(network, features_of(model, images), family, "tokens", images)
 
 
 DINO = dict(
@@ -140,7 +114,7 @@ TIMM = {
 
 
 @pytest.mark.parametrize("kind", TIMM)
-def test_timm_s_networks(tmp_path, eva, kind, record):
+def test_timm_s_networks(tmp_path, eva, kind):
   from timm.layers import LayerNorm
 
   base, changes = TIMM[kind]
@@ -169,13 +143,13 @@ def test_timm_s_networks(tmp_path, eva, kind, record):
     norm_after_pool=given["global_pool"] == "avg",
   )
   network = load(tmp_path / "w.safetensors", arch)
-  assert_same_features(network, model, record, f"timm {kind}")
+  hold(network, model, f"timm {kind}")
   test_libraries.assert_same_logits(network, model, tiny.images(arch, 3))
 
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("image_size", [32, (24, 40)])
-def test_dinov3_of_transformers(tmp_path, dinov3, gated, image_size, record):
+def test_dinov3_of_transformers(tmp_path, dinov3, gated, image_size):
   config = dinov3.DINOv3ViTConfig(
     hidden_size=24,
     intermediate_size=48,
@@ -193,7 +167,7 @@ def test_dinov3_of_transformers(tmp_path, dinov3, gated, image_size, record):
   network = load(tmp_path, new_head=True, classes=4)
   arch = network.arch
   assert (arch.rope, arch.rope_base, arch.swiglu, arch.pos_embed) == ("dinov3", 50, gated, False)
-  assert_same_features(network, model, record, f"transformers DINOv3, gated {gated}")
+  hold(network, model, f"transformers DINOv3, gated {gated}")
   with pytest.raises(
     InputError, match=r"its rope_base is 50\.0, not 100\.0; leave model\.rope_base"
   ):
@@ -203,7 +177,7 @@ def test_dinov3_of_transformers(tmp_path, dinov3, gated, image_size, record):
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_dinov3_qkvb", "eva02_tiny_patch14_224"])
-def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, name, record):
+def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, name):
   timm = pytest.importorskip("timm")
   from timm.models import _hub
 
@@ -213,11 +187,11 @@ def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, name, re
   _hub.save_for_hf(model, tmp_path, model_args=dict(img_size=3 * patch))
   network = load(tmp_path)
   assert (network.arch.heads, network.arch.classes) == (3, 7)
-  assert_same_features(network, model, record, name)
+  hold(network, model, name)
   assert network.preprocessing.crop_ratio == model.pretrained_cfg["crop_pct"]
 
 
-def test_dinov2_g_of_transformers_has_gated_mlps(tmp_path, record):
+def test_dinov2_g_of_transformers_has_gated_mlps(tmp_path):
   transformers = pytest.importorskip("transformers")
   config = transformers.Dinov2Config(
     hidden_size=24,
@@ -231,4 +205,4 @@ def test_dinov2_g_of_transformers_has_gated_mlps(tmp_path, record):
   model.save_pretrained(tmp_path)
   network = load(tmp_path, new_head=True, classes=4)
   assert network.arch.swiglu
-  assert_same_features(network, model, record, "transformers DINOv2 with SwiGLU")
+  hold(network, model, "transformers DINOv2 with SwiGLU")

@@ -53,9 +53,9 @@ def run(network, images=IMAGES):
   return tiny.run_dense(arch.dense, params, images), both(every), both(pruned)
 
 
-def hold(network, expected, family, of="logits"):
+def hold(network, expected, family, of="logits", images=IMAGES):
   """Asserts that all executions give the library's features; notes the largest differences."""
-  dense, every, (masked, ours) = run(network)
+  dense, every, (masked, ours) = run(network, images)
   take = (lambda outputs: outputs.tokens) if of == "tokens" else (lambda outputs: outputs.logits)
   assert np.abs(expected).max() > 0.1
   found = [np.abs(take(outputs) - expected).max() for outputs in (dense, *every)]

@@ -54,10 +54,10 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
   sizes = pruning.first_sizes(*x.shape[:2])
   position = jnp.broadcast_to(jnp.arange(n), x.shape[:2])
   sources = first_sources(x.shape[0], prefix, model.arch.patches) if tokens else None
-  attend, keeps, all_scores = pruning.dense, [], []
+  attend, keeps, all_scores, places = pruning.dense, [], [], None
   x, cache = run_to_stage(model, 0, x, attend)
   for index, count in zip(range(model.arch.stages), counts, strict=True):
-    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache)
+    stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache, places)
     similarity = pruning.similarity(stage)
     scores = pruning.scores(stage, similarity)
     # The scores of the tokens before the patches are infinite.
@@ -68,9 +68,11 @@ def fixed_count(model, images, counts, pruning=None, tokens=False):
     keep = keep.astype(jnp.float32)
     sources = follow(sources, pruning, stage, keep, similarity, position)
     x, sizes = pruning.compact(stage, keep, rows, similarity, gone)
+    places = pruning.moved(stage, keep, similarity, rows, gone)
     position = jnp.take_along_axis(position, rows, axis=1, mode="clip")
     keeps.append(_scatter(position, jnp.ones(position.shape, jnp.float32), n)[:, prefix:])
-    attend = functools.partial(pruning.dense, sizes=sizes, rotation=pruning.rotation(position))
+    rotation = pruning.rotation(position, places)
+    attend = functools.partial(pruning.dense, sizes=sizes, rotation=rotation)
     x, cache = run_to_stage(model, index + 1, x, attend)
   logits, after = _predict_unpadded(model, x, attend, sizes)
   more = {}

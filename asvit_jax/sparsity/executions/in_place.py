@@ -111,7 +111,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     all_scores.append(scores[:, prefix:])
     sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
     stage = after_stage(model, i, stage, keep, remat, similarity)
-  attend = pruning.among(keep, stage.sizes)
+  attend = pruning.among(keep, stage.sizes, stage.places)
   return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes, sources)
 
 
@@ -153,8 +153,9 @@ def after_stage(model, index, stage, keep, remat=False, similarity=None):
   pruning = Pruning.of(model.arch)
   mask = pruning.with_prefix(keep)
   x, sizes = pruning.reduce(stage, mask, similarity)
-  x, cache = run_to_stage(model, index + 1, x, pruning.among(keep, sizes), remat)
-  return Stage(x, sizes, jax.lax.stop_gradient(mask), cache)
+  places = pruning.moved(stage, mask, similarity)
+  x, cache = run_to_stage(model, index + 1, x, pruning.among(keep, sizes, places), remat)
+  return Stage(x, sizes, jax.lax.stop_gradient(mask), cache, places)
 
 
 def run_to_stage(model, index, x, attend, remat=False):

@@ -47,6 +47,7 @@ class PackedTokens(NamedTuple):
     position: (b, n) int, the original index of each token in its image.
     keep: (b, n) bool, the tokens that the stage keeps: the first ones if `Pruning.compacts`.
     sources: (b, patches), see `Outputs`, after the stage; None unless requested.
+    places: (b, n, 2), see `Stage`.
   """
 
   x: jax.Array
@@ -54,6 +55,7 @@ class PackedTokens(NamedTuple):
   position: jax.Array
   keep: jax.Array
   sources: jax.Array | None = None
+  places: jax.Array | None = None
 
 
 class HeadInputs(NamedTuple):
@@ -207,11 +209,14 @@ def apply_stage(model, index, stage, position=None, sources=None):
     position = jnp.broadcast_to(jnp.arange(n), keep.shape)
   sources = follow(sources, pruning, stage, keep, similarity, position)
   if not pruning.compacts:
-    return PackedTokens(*pruning.reduce(stage, keep, similarity), position, keep, sources)
+    places = pruning.moved(stage, keep, similarity)
+    x, sizes = pruning.reduce(stage, keep, similarity)
+    return PackedTokens(x, sizes, position, keep, sources, places)
   source = _kept_first(keep)
   x, sizes = pruning.compact(stage, keep, source, similarity)
   position = jnp.take_along_axis(position, jnp.minimum(source, n - 1), axis=1)
-  return PackedTokens(x, sizes, position, source < n, sources)
+  places = pruning.moved(stage, keep, similarity, source)
+  return PackedTokens(x, sizes, position, source < n, sources, places)
 
 
 def _run_group(model, run_width, widths, packed_tokens, images):
@@ -254,13 +259,14 @@ def _run_to_next_stage(model, index, width, packed_tokens, images, source, count
     The group's `PackedTokens` at the next stage, (g, n, …).
   """
   n = packed_tokens.keep.shape[1]
-  x, sizes, position = _gather(packed_tokens, images, source, width)
-  attend, present = _attention_of_first(model, width, sizes, count, position)
+  x, sizes, position, places = _gather(packed_tokens, images, source, width)
+  attend, present = _attention_of_first(model, width, sizes, count, position, places)
   x, cache = run_to_stage(model, index + 1, x, attend)
   sources = packed_tokens.sources
   if sources is not None:
     sources = sources[images]
-  following = apply_stage(model, index + 1, Stage(x, sizes, present, cache), position, sources)
+  stage = Stage(x, sizes, present, cache, places)
+  following = apply_stage(model, index + 1, stage, position, sources)
   sizes = None
   if following.sizes is not None:
     # Reductions divide by sizes, and a row that is not finite would spoil the rest of its image.
@@ -285,8 +291,8 @@ def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
     The group's `HeadInputs`, (g, …).
   """
   n = packed_tokens.keep.shape[1]
-  x, sizes, position = _gather(packed_tokens, images, source, width)
-  attend, present = _attention_of_first(model, width, sizes, count, position)
+  x, sizes, position, places = _gather(packed_tokens, images, source, width)
+  attend, present = _attention_of_first(model, width, sizes, count, position, places)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
   head_inputs = _run_last_block(model, x, attend, present, sizes, tokens)
   if not tokens:
@@ -311,18 +317,19 @@ def _gather(packed_tokens, images, source, width):
     width: number of rows to copy.
 
   Returns:
-    (g, width, d) tokens, (g, width) sizes, or None, and (g, width) positions.
+    (g, width, d) tokens, (g, width) sizes, or None, (g, width) positions, and (g, width, 2) places,
+    or None.
   """
   return jax.tree.map(
     lambda a: a[images, :width] if source is None else a[images[:, None], source[:, :width]],
-    (packed_tokens.x, packed_tokens.sizes, packed_tokens.position),
+    (packed_tokens.x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places),
   )
 
 
-def _attention_of_first(model, width, sizes, count, position):
+def _attention_of_first(model, width, sizes, count, position, places):
   """The attention function of the first `count` (g,) rows, and the (g, width) mask of these."""
   pruning = Pruning.of(model.arch)
-  rotation = pruning.rotation(position)
+  rotation = pruning.rotation(position, places)
   attend = functools.partial(pruning.prefix, count=count, sizes=sizes, rotation=rotation)
   return attend, jnp.arange(width) < count[:, None]
 

@@ -77,10 +77,10 @@ def go_on(model, index, scored, rows):
   Returns:
     `Scored` at stage `index + 1`, with m tokens.
   """
-  x, sizes, position, sources = _compact(model, scored, rows)
-  attend = _attention(model, sizes, position)
+  x, sizes, position, places, sources = _compact(model, scored, rows)
+  attend = _attention(model, sizes, position, places)
   x, cache = run_to_stage(model, index + 1, x, attend)
-  stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache)
+  stage = Stage(x, sizes, jnp.ones(x.shape[:2], jnp.float32), cache, places)
   return _scored(model, index + 1, stage, position, _counted(model, index, scored), sources)
 
 
@@ -99,9 +99,9 @@ def finish(model, scored, rows, tokens=False):
     `Outputs` with logits and kept, and with `tokens` and `positions`, in their original places and
     0 and -1 elsewhere, and `sources`, if `tokens`.
   """
-  x, sizes, position, sources = _compact(model, scored, rows)
+  x, sizes, position, places, sources = _compact(model, scored, rows)
   prefix = model.arch.prefix_tokens
-  attend = _attention(model, sizes, position)
+  attend = _attention(model, sizes, position, places)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
   read, x = run_last_block(model, x, attend)
 
@@ -132,15 +132,18 @@ def _counted(model, index, scored):
   return jnp.where(jnp.arange(model.arch.stages) == index, count, scored.kept)
 
 
-def _attention(model, sizes, position):
+def _attention(model, sizes, position, places):
   pruning = Pruning.of(model.arch)
-  return functools.partial(pruning.dense, sizes=sizes, rotation=pruning.rotation(position))
+  rotation = pruning.rotation(position, places)
+  return functools.partial(pruning.dense, sizes=sizes, rotation=rotation)
 
 
 def _compact(model, scored, rows):
-  """The tokens, sizes (None if nothing is merged), positions and sources that a stage leaves."""
+  """The tokens, sizes (None if nothing is merged), positions, places and sources of a stage."""
   rows = rows[None]
   pruning, keep = Pruning.of(model.arch), scored.keep.astype(jnp.float32)
   sources = follow(scored.sources, pruning, scored.stage, keep, scored.similarity, scored.position)
   x, sizes = pruning.compact(scored.stage, keep, rows, scored.similarity)
-  return x, sizes, jnp.take_along_axis(scored.position, rows, axis=1, mode="clip"), sources
+  places = pruning.moved(scored.stage, keep, scored.similarity, rows)
+  position = jnp.take_along_axis(scored.position, rows, axis=1, mode="clip")
+  return x, sizes, position, places, sources
