@@ -48,10 +48,11 @@ def _predict(paths):
   run = _with_network if flags.FLAGS.artifact is None else _with_artifact
   results, patches = run(paths, features)
   for result in results:
-    best = result["top5"][0]
+    answer = ""  # of a network of features
+    for best in result["top5"][:1]:
+      answer = f"{best.get('class', best['label'])} {100 * best['probability']:.1f} %, "
     log(
-      f"{result['file']}: {best.get('class', best['label'])} {100 * best['probability']:.1f} %, "
-      f"kept {result['kept']} of {patches}, {result['gmacs']:.3f} GMACs"
+      f"{result['file']}: {answer}kept {result['kept']} of {patches}, {result['gmacs']:.3f} GMACs"
     )
   if features is None:
     return {"predictions": results}

@@ -59,6 +59,7 @@ class Comparison:
       they are timed, those without fine-tuning also have `images_per_s`, `ms`, `spread_ms` and
       `speedup`: contenders at the same budget, or for the same speed-up, are timed in turn.
     """
+    self.network.arch.check_classifies("comparison of")
     dense = self._dense()
     results = {"dense": dense, "results": []}
     timer = Timer(self.network, self.plan, self.source, speed_batch)

@@ -106,6 +106,7 @@ def _for_speedups(network, images, speedup, batch, seed, times):
   asked = speeds.asked(speedup)
   speeds.check_seed(seed)
   speeds.check_prunes(network.arch)
+  network.arch.check_classifies("calibration for a speed-up, which compares predictions, of")
   found = reaching.reach(network, images, asked, batch, seed, times)
   if len({reached.weights for reached in found}) == 1:
     arch = dataclasses.replace(network.arch, stage_weights=found[0].weights)
@@ -142,6 +143,7 @@ def search_weights(network, images, budget, trials, seed):
   budget = complexity.share(budget)
   complexity.check_budget(network.arch, budget)  # before images run
   search.check_arguments(trials, seed)
+  network.arch.check_classifies("a search, which compares predictions, of")
   found = search.search(network.calibrator(images), budget, trials, seed)
   arch = dataclasses.replace(network.arch, stage_weights=found.stage_weights)
   reached = Reached(

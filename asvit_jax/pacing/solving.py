@@ -233,7 +233,8 @@ def _exponents(arch, weights):
 
 def _counts(arch, ratio, exponents):
   """(stages,) int patches that each stage keeps of every image at a keep ratio."""
-  return np.round(arch.patches * ratio ** np.array(exponents)).astype(int)
+  counts = np.round(arch.patches * ratio ** np.array(exponents)).astype(int)
+  return np.maximum(counts, arch.least_patches)
 
 
 def _largest(ms, target):

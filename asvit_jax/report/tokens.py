@@ -121,7 +121,7 @@ def draw_tokens(network, plan, source, execution="masked", count=None):
   outputs = classify(network, batch["image"], execution)
   rows = {k: np.asarray(v)[batch["valid"]] for k, v in (batch | outputs).items()}
   captions = [
-    _captions(source.classes, *values, network.dense_gmacs)
+    _captions(source.classes if network.arch.classifies else None, *values, network.dense_gmacs)
     for values in zip(
       rows["top5"][:, 0],
       rows["probability"],
@@ -168,11 +168,16 @@ def save(figure, path):
 
 
 def _captions(classes, prediction, probability, label, keep, gmacs, dense_gmacs):
-  """The texts of a row: the prediction, and the label if it differs; the kept patches; the cost."""
-  mark = "" if label < 0 else "✓ " if prediction == label else "✗ "
-  answer = f"{mark}{naming.name(classes[prediction], _NAME)}  {100 * probability:.0f} %"
-  if mark == "✗ ":
-    answer += f"\nlabel {naming.name(classes[label], _NAME)}"
+  """The texts of a row: the prediction, and the label if it differs; the kept patches; the cost.
+
+  Without classes there is no prediction.
+  """
+  answer = ""
+  if classes is not None:
+    mark = "" if label < 0 else "✓ " if prediction == label else "✗ "
+    answer = f"{mark}{naming.name(classes[prediction], _NAME)}  {100 * probability:.0f} %"
+    if mark == "✗ ":
+      answer += f"\nlabel {naming.name(classes[label], _NAME)}"
   kept = [f"{stage.sum()} of {stage.size} patches" for stage in keep]
   kept[-1] += f"\n{gmacs:.3g} GMACs, {100 * gmacs / dense_gmacs:.0f} % of dense"
   return [answer, *kept]

@@ -154,7 +154,7 @@ class Pruning:
     compared = self._compared(self.score, stage, similarity)
     scores = self.score(attention_score, compared, present > 0, self.exponents, **more)
     if not self.prefix_tokens:
-      return scores[:, 1:]
+      return _from(scores, 1)
     scores = jnp.where(jnp.arange(scores.shape[1]) == 0, jnp.inf, scores)
     if self.prefix_tokens == 1:
       return scores
@@ -217,7 +217,7 @@ class Pruning:
     compared = self._compared(self.reduction, stage, similarity)
     seen = self.reduction.destinations(self._seen(keep), compared)  # indices among the seen tokens
     if hidden < 0:  # no token before the patches
-      seen = seen[:, 1:] - 1
+      seen = _from(seen, 1) - 1
     elif hidden:
       seen = jnp.where(seen > 0, seen + hidden, seen)
       itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (seen.shape[0], hidden))
@@ -244,7 +244,7 @@ class Pruning:
     if self.prefix_tokens == 1:
       return seen
     if not self.prefix_tokens:
-      return seen[:, 1:]
+      return _from(seen, 1)
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
   def _with_cache(self, attended, k):
@@ -277,6 +277,17 @@ def _take(tokens, rows):
   """Gathers (b, m) rows from (b, n, …) arrays of tokens -> (b, m, …)."""
   rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
   return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
+
+
+def _from(tokens, first):
+  """Tokens (b, n, …) without the `first` ones.
+
+  A gather if the number of tokens is symbolic: converters do not express slices of that.
+  """
+  b, n = tokens.shape[:2]
+  if isinstance(n, int):
+    return tokens[:, first:]
+  return _take(tokens, jnp.broadcast_to(first + jnp.arange(n - first), (b, n - first)))
 
 
 def _bias(sizes):

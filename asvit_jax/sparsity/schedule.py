@@ -94,7 +94,8 @@ def uniform_counts(arch, ratio):
     arch: an `Architecture`, which gives the exponents.
     ratio: the keep ratio.
   """
-  return tuple(round(arch.patches * ratio**exponent) for exponent in arch.stage_exponents)
+  shares = (ratio**exponent for exponent in arch.stage_exponents)
+  return tuple(max(arch.least_patches, round(arch.patches * share)) for share in shares)
 
 
 def check_in_range(budgets, budget):

@@ -147,7 +147,7 @@ class AttentionPool(nnx.Module):
       (b, 1, d) float32.
     """
     k, v = (part.reshape(*x.shape[:2], self.heads, -1) for part in jnp.split(self.kv(x), 2, -1))
-    q = self.q(self.latent[0, 0]).reshape(self.heads, -1)
+    q = self.q(self.latent[0]).reshape(self.heads, -1)
     logits = jnp.einsum("hc,bnhc->bnh", q * q.shape[-1] ** -0.5, k)
     peak = jnp.where(weights[..., None] > 0, logits, -jnp.inf).max(axis=1, keepdims=True)
     # A weight multiplies its token's share, which is adding its logarithm to the logit.

@@ -113,8 +113,8 @@ class VisionTransformer(nnx.Module):
       weights = present.astype(jnp.float32)
       sizes = sizes if sizes is None else jnp.where(present > 0, sizes, 1.0)
     weights = weights if sizes is None else weights * sizes
-    prefix = self.arch.prefix_tokens
-    x, weights = x[:, prefix:], weights[:, prefix:]
+    if prefix := self.arch.prefix_tokens:
+      weights = jnp.where(jnp.arange(x.shape[1]) < prefix, 0.0, weights)
     if self.arch.pool == "map":
       return self.attn_pool(x, weights)
     total = jnp.einsum("bn,bnd->bd", weights, x, precision="highest")

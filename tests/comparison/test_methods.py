@@ -114,6 +114,18 @@ def test_pairs_are_merged_by_size_and_nothing_is_lost(n):
     np.testing.assert_array_equal(total[i], expected[1])
 
 
+@pytest.mark.parametrize("prefix", [0, 1, 2, 3, 4])
+def test_tokens_before_the_patches_are_never_merged(prefix):
+  rng = np.random.default_rng(0)
+  x, keys = (rng.standard_normal((2, prefix + 7, 4)).astype(np.float32) for _ in range(2))
+  ones = jnp.ones(x.shape[:2])
+  found, sizes = merge_pairs(jnp.asarray(x), ones, jnp.asarray(keys), 3, prefix)
+  assert found.shape == (2, prefix + 4, 4)
+  np.testing.assert_array_equal(found[:, :prefix], x[:, :prefix])
+  np.testing.assert_array_equal(sizes[:, :prefix], 1)
+  np.testing.assert_allclose((sizes[..., None] * found).sum(axis=1), x.sum(axis=1), atol=1e-5)
+
+
 @pytest.mark.parametrize("counts", [(12, 9, 4), (16, 7, 8), (0, 0, 1), (5, 6, 0)])
 def test_evit_equals_its_definition(images, counts):
   method, arch, params, _ = prepared("evit")

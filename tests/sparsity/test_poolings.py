@@ -183,6 +183,15 @@ def test_a_pooled_network_is_exported(tmp_path):
   assert load(tmp_path / "w.safetensors") == network
 
 
+def test_features_are_not_taken_for_classes():
+  network = tiny.network(tiny.arch(**KINDS["map, merged"]))
+  images = np.zeros((2, 32, 32, 3), np.uint8)
+  with pytest.raises(InputError, match=r"output is 24 features.*init_new_head"):
+    network.search(images, 0.8, trials=1)
+  with pytest.raises(InputError, match="a network whose output is 24 features"):
+    network.calibrate(images, speedup=1.2)
+
+
 @pytest.mark.parametrize(
   ("changes", "said"),
   [

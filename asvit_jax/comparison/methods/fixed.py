@@ -34,8 +34,7 @@ class FixedCount:
 
   def counts(self, arch, ratio):
     """Patches that each stage keeps if a stage of weight 1 keeps the share `ratio`, a tuple."""
-    shares = (ratio**exponent for exponent in arch.stage_exponents)
-    return tuple(max(arch.least_patches, round(arch.patches * share)) for share in shares)
+    return schedule.uniform_counts(arch, ratio)
 
   def choices(self, arch):
     """All counts that `solve` may choose, a list of tuples; the first removes no token."""

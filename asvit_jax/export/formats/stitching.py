@@ -25,18 +25,17 @@ def packed_model(network, tokens, opset):
     opset: version of the operators, at least 13.
 
   Raises:
-    InputError: the network has not exactly one token before the patches.
+    InputError: the network has more than one token before the patches.
   """
   import onnx
 
-  if (before := network.arch.prefix_tokens) != 1:
-    # Scores and reductions see one token before the patches: with more it would take the first of
-    # the tokens and those behind, with none put one before and take it off again, and the converter
-    # cannot express that for a symbolic number of tokens.
+  if (before := network.arch.prefix_tokens) > 1:
+    # It takes the first of the tokens and those behind these, and the converter cannot express that
+    # for a symbolic number of tokens.
     raise InputError(
-      f"packed execution in ONNX of a network with {before} tokens before the patches, expected a "
-      "class token alone (no distillation token, no registers): not possible yet; leave "
-      "--execution out for a masked program, or give --execution fixed"
+      f"packed execution in ONNX of a network with {before} tokens before the patches (a "
+      "distillation token, registers): not possible yet; leave --execution out for a masked "
+      "program, or give --execution fixed"
     )
   pieces = pieces_for_one_image(network, tokens)
   counts = [f"tokens_{index}" for index in range(1, len(pieces))]
@@ -88,11 +87,11 @@ def _converted(piece, given, names, outputs, opset, prefix):
   import onnx
 
   specs, structure = jax.tree.flatten(tuple(given))
-  arange = jnp.arange
+  own = {name: getattr(jnp, name) for name in ("arange", "concatenate")}
 
   def flat(*arrays):
-    # The converter's own version takes no symbolic sizes.
-    with mock.patch.object(jnp, "arange", arange):
+    # The converter's own versions take no symbolic sizes.
+    with mock.patch.multiple(jnp, **own):
       return tuple(jax.tree.leaves(piece(*jax.tree.unflatten(structure, arrays))))
 
   with _quiet("onnx_ir.serde"):  # it warns of each size computed by the model

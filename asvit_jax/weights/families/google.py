@@ -7,6 +7,7 @@ from asvit_jax.weights.families.base import Family
 from asvit_jax.weights.families.clip import SIGLIP_PREPROCESSING
 
 _STACK = "encoderblock"
+_MOST_STACKS = 64  # a block has 16 tensors
 _BLOCK = f"Transformer/{_STACK}_{{}}"
 _POOL = "MAPHead_0"
 _SCENICS_HEAD = "output_projection"
@@ -43,6 +44,8 @@ def _layout(name, value):
 def _spread(tensors):
   """The blocks that big_vision stacks along a first axis, as tensors of their own."""
   found = {}
+  if sum(f"{_STACK}/" in name for name in tensors) > _MOST_STACKS:
+    return tensors
   for name, value in tensors.items():
     before, stack, after = name.partition(f"{_STACK}/")
     if stack and np.ndim(value) > 0 and len(value) <= MOST_BLOCKS:
