@@ -161,7 +161,7 @@ def test_zero_shot_with_transformers(page, kind):
     return {"input_ids": tokens}
 
   _, block, write = examples(page["Zero-shot: classes from texts"])
-  follow(block + write, model=model, processor=processor, names=CLASSES, torch=torch)
+  follow(block + write, model=model, processor=processor, names=CLASSES)
   if kind == "CLIP":
     result = evaluated(page["Zero-shot: classes from texts"])
     assert {row["class"] for row in result["predict"]["predictions"][0]["top5"]} == set(CLASSES)
@@ -244,6 +244,20 @@ def test_big_vision_s_siglip(page):
   features = np.asarray(tiny.run_dense(arch, params, IMAGES).logits)
   cosines = features[:, :3] / np.linalg.norm(features, axis=1, keepdims=True)
   assert_gives(load("webli_en_b16.npz").zero_shot("texts.npz"), 10 * cosines - 5)
+  np.savez("tree.npz", **{k.removeprefix("params/"): v for k, v in file.items()})  # load_params
+  assert load("tree.npz") == load("webli_en_b16.npz")
+
+
+@pytest.mark.parametrize("kind", ["google", "big_vision"])
+def test_classifiers_of_google_and_big_vision(kind):
+  changes = dict(class_token=False, pool="avg", activation="gelu_tanh")
+  arch = tiny.arch(depth=3, prune_before=(), **({} if kind == "google" else changes))
+  tensors = weights.to_timm(tiny.params(arch))
+  stacked = () if kind == "google" else (True,)
+  np.savez("w.npz", **getattr(namings, kind)(tensors, arch.heads, *stacked))
+  network = load("w.npz")
+  assert network.preprocessing.mean == (0.5,) * 3
+  assert_gives(network, tiny.run_dense(arch, tiny.params(arch), IMAGES).logits)
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
@@ -259,7 +273,7 @@ def test_scenic_s_checkpoint(page, pool):
   state = {"params": traverse_util.unflatten_dict(flat, sep="/"), "global_step": 1000}
   Path("checkpoint_1000").write_bytes(serialization.msgpack_serialize(state))
   (block,) = examples(page["Scenic"])
-  follow(block, Path=Path, np=np)
+  follow(block)
   if pool == "token":
     evaluated(page["Scenic"])
   network = load("scenic.npz")

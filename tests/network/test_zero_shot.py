@@ -137,6 +137,67 @@ def test_the_tools_take_a_file_of_texts(tmp_path, file):
     run("predict", "--weights", tmp_path / "classifier", "--zero-shot", file, image)
 
 
+CONFIG = '''"""Nothing but defaults."""
+
+from asvit_jax.config import base
+
+
+def get_config():
+  """Them."""
+  return base()
+'''
+
+
+@pytest.mark.slow
+def test_texts_go_with_a_config_are_replaced_compared_and_trained(tmp_path, file, short_ladders):
+  weights, other, saved = tmp_path / "w", tmp_path / "other.npz", tmp_path / "saved"
+  dataclasses.replace(NETWORK, arch=ARCH).save(weights)
+  np.savez(other, **TEXTS | {"features": TEXTS["features"][::-1]})
+  (tmp_path / "c.py").write_text(CONFIG)
+  data = (f"--config.data.dir={tiny.write_folder(tmp_path / 'images')}", "--config.batch_size=8")
+  sizes = dict(width=24, heads=3, depth=3, image_size=16, patch_size=4, prune_before="1,")
+  keys = (f"--config.model.{key}={value}" for key, value in sizes.items())
+  config = ("--config", tmp_path / "c.py", "--config.model.variant=own", *keys, *data)
+  by_config = run("evaluate", *config, "--weights", weights, "--zero-shot", file)
+  alone = run("evaluate", *data, "--weights", weights, "--zero-shot", file, "--save-weights", saved)
+  assert by_config["top1"] == alone["top1"]
+  replaced = tmp_path / "replaced"
+  run("evaluate", *data, "--weights", saved, "--zero-shot", other, "--save-weights", replaced)
+  assert load(replaced) == load(weights).zero_shot(other)
+  saving.save(tmp_path / "bare", load(saved).params)  # recognized by its tensors
+  bare = run(
+    *("evaluate", *config, "--weights", tmp_path / "bare"),
+    *("--config.model.num_classes=3", "--config.data.mean=0.485,0.456,0.406"),
+    *("--config.data.std=0.229,0.224,0.225", "--config.data.crop_ratio=0.875"),
+  )
+  assert bare["top1"] == alone["top1"]
+  found = run(
+    *("compare", *config, "--weights", weights, "--zero-shot", file, "--budgets", 0.8),
+    *("--methods", "drop", "--rounds", 0, "--out", tmp_path / "compared"),
+  )
+  assert found["dense"]["top1"] == alone["top1"]
+  workdir = ("--workdir", tmp_path / "run")
+  start = (f"--config.init_from={saved}", "--config.model.num_classes=3", "--config.total_steps=2")
+  run("train", *config, *start, *workdir)
+  network = load(tmp_path / "run")
+  assert (network.arch.text_width, network.arch.head) == (WIDTH, "projection")
+  moved = np.asarray(
+    network.params["text_head"]["kernel"] - load(saved).params["text_head"]["kernel"]
+  )
+  assert np.abs(moved).max() > 0
+  assert run("evaluate", *workdir, *data, "--zero-shot", other)["images"] == 10
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("form", ["onnx", "tflite", "savedmodel"])
+def test_other_formats_compute_it_too(tmp_path, form):
+  for library in FORMATS[form].needs:
+    pytest.importorskip(library)
+  network = NETWORK.zero_shot(TEXTS)
+  FORMATS[form].write(network, tmp_path / "net", ())
+  assert 0 <= FORMATS[form].verify(network, tmp_path / "net") < 1e-4
+
+
 REFUSED = {
   "without features": r"without features: expected names \(classes,\)",
   "unknown": r"with 'what': expected .* and nothing else",
