@@ -56,7 +56,8 @@ def program_for_any_number(network, tokens=False, execution=None):
       dense.
   """
   name = execution or execution_for_any_number(network)
-  more = {"tokens": tokens} if name == "fixed" else {}  # the others always return tokens
+  # Dense and masked always return tokens.
+  more = {"fixed": {"tokens": tokens}, "masked": {"follows": tokens}}.get(name, {})
   return name, _program(network, functools.partial(_UNCUT[name], **more), tokens)
 
 

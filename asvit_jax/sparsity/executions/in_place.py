@@ -65,7 +65,7 @@ def dense(model, images, remat=False):
 
 
 @usual
-def masked(model, images, gate=straight_through_gate, remat=False):
+def masked(model, images, gate=straight_through_gate, remat=False, follows=True):
   """Pruned tokens stay in place, but no token attends to them: fixed shapes, dynamic masks.
 
   A stage is before each block of `arch.prune_before`, or inside the block before it if
@@ -78,6 +78,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     images: (b, height, width, 3) normalised images.
     gate: function of scores (b, n) and a threshold () that returns the keep mask (b, n).
     remat: as for `dense`.
+    follows: whether to return `sources`. `jit` drops what is not read; some converters do not.
 
   Returns:
     `Outputs`; gradients reach the thresholds through `keep`. Its values for pruned tokens are
@@ -86,7 +87,7 @@ def masked(model, images, gate=straight_through_gate, remat=False):
   pruning, prefix = Pruning.of(model.arch), model.arch.prefix_tokens
   stage = before_first_stage(model, images, remat)
   keep = jnp.ones((images.shape[0], model.arch.patches), jnp.float32)
-  sources = first_sources(images.shape[0], prefix, model.arch.patches)
+  sources = first_sources(images.shape[0], prefix, model.arch.patches) if follows else None
   keeps, all_scores = [], []
   for i in range(model.arch.stages):
     similarity = pruning.similarity(stage)
@@ -109,7 +110,8 @@ def masked(model, images, gate=straight_through_gate, remat=False):
     keep = jax.lax.stop_gradient(keep) * gated
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
-    sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
+    if follows:
+      sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
     stage = after_stage(model, i, stage, keep, remat, similarity)
   attend = pruning.among(keep, stage.sizes, stage.places)
   return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes, sources)
