@@ -197,11 +197,11 @@ def test_features_are_not_taken_for_classes():
   [
     (dict(class_token=False), 'no class token, with model.pool "token", which reads it'),
     (dict(class_token=False, pool="avg", dist_token=True), "no class token, with model.dist_token"),
-    (dict(pool="max"), "model.pool 'max' is not valid: expected one of token, avg, map"),
+    (dict(pool="max"), "model.pool 'max' is not valid: expected one of 'token', 'avg'"),
     (dict(pool="map", norm_after_pool=True), 'norm_after_pool with model.pool "map"'),
     (dict(pool="avg", aux_head=True), 'model.aux_head with model.pool "avg"'),
     (dict(head="none"), r'model.head "none" with model.num_classes 5: expected 24'),
-    (dict(activation="relu"), "model.activation 'relu' is not valid: expected one of gelu,"),
+    (dict(activation="relu"), "model.activation 'relu' is not valid: expected one of 'gelu',"),
     (dict(registers=-1), "model.registers -1 is not valid"),
   ],
   ids=str,

@@ -122,7 +122,7 @@ def test_a_merged_token_is_at_the_mean_place_of_its_patches(network):
   stage = jax.jit(lambda x: in_place.before_first_stage(model, x))(images)
   keep, similarity = in_place.tokens_above(model, 0, stage)
   keep, prefix = np.asarray(keep, np.float32), arch.prefix_tokens
-  into = np.asarray(pruning._destinations(stage, keep, similarity))
+  into = np.asarray(pruning.destinations(stage, keep, similarity))
   moved = np.asarray(pruning.moved(stage, keep, similarity))
   places = Rope.of(arch).places()
   for i in range(len(images)):
