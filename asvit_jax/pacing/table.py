@@ -231,7 +231,11 @@ def _before_stage(network, x):
   pruning = Pruning.of(network.arch)
   x, cache = network.model.blocks[0].attended(x, _attend(network.arch, x))
   present = jnp.ones(x.shape[:2], jnp.float32)
-  return Stage(x, pruning.first_sizes(*x.shape[:2]), present, cache)
+  places = None
+  if pruning.rope is not None:  # of the first tokens, see `_attend`
+    places = jnp.asarray(pruning.rope.places()[: x.shape[1]], jnp.float32)
+    places = jnp.broadcast_to(places, (len(x), *places.shape))
+  return Stage(x, pruning.first_sizes(*x.shape[:2]), present, cache, places)
 
 
 @usual
@@ -242,7 +246,11 @@ def _stage(network, stage):
   similarity = pruning.similarity(stage)
   keep = keep_best(pruning.scores(stage, similarity), stage.present, count)
   rows, gone = rows_of_mask(keep, count), rows_of_mask(~keep, keep.shape[1] - count)
-  return pruning.compact(stage, keep.astype(jnp.float32), rows, similarity, gone)
+  keep = keep.astype(jnp.float32)
+  return (
+    *pruning.compact(stage, keep, rows, similarity, gone),
+    pruning.moved(stage, keep, similarity, rows, gone),
+  )
 
 
 @usual

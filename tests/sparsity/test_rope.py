@@ -11,6 +11,7 @@ import tiny
 from asvit_jax import vit
 from asvit_jax.comparison.methods import METHODS
 from asvit_jax.core.errors import InputError
+from asvit_jax.pacing import table
 from asvit_jax.sparsity import complexity
 from asvit_jax.sparsity.executions import fixed_count, in_place, packed, pieces
 from asvit_jax.vit.rope import Rope
@@ -158,6 +159,12 @@ def test_gradients_are_finite_and_reach_every_parameter(network):
 
   grads = jax.jit(jax.grad(loss))(params)
   assert all(bool(jnp.isfinite(g).all()) and bool(jnp.any(g)) for g in jax.tree.leaves(grads))
+
+
+def test_parts_are_timed_at_any_number_of_tokens():
+  network = tiny.network(dataclasses.replace(EVA, reduction="merge_tokens", score="merge_cost"))
+  for part, (function, arguments) in table.programs(network, 4, "cpu").items():
+    assert jax.tree.leaves(jax.eval_shape(function, *arguments)), part
 
 
 def test_bfloat16_rotates_in_float32():
