@@ -6,6 +6,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image
 
 from asvit_jax import config as config_lib
@@ -42,6 +43,19 @@ LV = dict(
 )
 
 normalize = Preprocessing().normalize
+
+
+def few(values, *here):
+  """The values to parametrize with; those that are not among `here` for `make test-all` alone.
+
+  A tuple is the values of several arguments.
+  """
+
+  def rare(value):
+    values = value if isinstance(value, tuple) else (value,)
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+  return [value if value in here else rare(value) for value in values]
 
 
 def arch(**changes):

@@ -111,7 +111,7 @@ def test_speed_ups_are_timed_on_a_real_clock(tmp_path, given):
   ("flags", "budgets"),
   [
     ((), {0.65, 0.5}),
-    (("--config.budget=0.7",), {0.7}),
+    slow(("--config.budget=0.7",), {0.7}),
     slow(("--config.budget=0.7", "--budgets", "0.8,0.6"), {0.8, 0.6}),
     slow(("--config.budget=0.7", "--speedups", "1.5"), set()),
     (("--config.budget=0.7", "--speedups", "1.5", "--budgets", "0.8"), {0.8}),

@@ -34,11 +34,7 @@ MERGING = tiny.arch(
 )
 SHARES = (0.7, 0.5, 0.3)
 
-# In `make test`, of methods alike, one; `make test-all` has them all.
-SOME = [
-  name if name in ("merge", "tome", "evit") else pytest.param(name, marks=pytest.mark.slow)
-  for name in DISTINCT
-]
+SOME = tiny.few(DISTINCT, "merge", "tome", "evit")  # of methods alike, one
 
 pytestmark = pytest.mark.usefixtures("short_ladders")
 

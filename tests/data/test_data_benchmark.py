@@ -20,7 +20,7 @@ def test_the_benchmark_accounts_for_all_the_time_of_a_core(folder):
 @pytest.mark.parametrize(
   ("key", "message"),
   [
-    ("dir=", "data.dir is not set"),
+    ("dir=", "--config.data.dir is not set"),
     pytest.param("crop_ratio=1.5", "data.crop_ratio 1.5 is not valid", marks=pytest.mark.slow),
   ],
 )

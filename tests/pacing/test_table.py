@@ -25,7 +25,7 @@ def test_the_parts_in_a_row_are_the_dense_network(changes):
   @jax.jit
   def in_halves(network, x, sizes):
     for block in network.model.blocks[:4]:
-      x, _ = block.attended(x, table._attend(network.arch, sizes))
+      x, _ = block.attended(x, table._attend(network.arch, x, sizes))
       x = block.fed_forward(x)
     return x
 
@@ -72,7 +72,7 @@ def test_a_stage_leaves_two_thirds_of_the_patches(changes):
   network = tiny.network(tiny.arch(depth=5, **changes)).dense
   x = np.random.default_rng(0).standard_normal((2, 13, 24)).astype(np.float32)
   stage = jax.jit(table._before_stage)(network, x)
-  left, sizes = jax.jit(table._stage)(network, stage)
+  left, sizes, _ = jax.jit(table._stage)(network, stage)
   assert left.shape == (2, 9, 24)
   # A threshold that leaves as many makes packed's the same.
   scores = np.asarray(jax.jit(Pruning.of(network.arch).scores)(stage))

@@ -30,7 +30,9 @@ def program(arch, params, images, counts):
 run = jax.jit(program, static_argnums=(0, 3))
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+  scope="module", params=tiny.few(KINDS, "drop", "two class tokens", "auxiliary head")
+)
 def kind(request):
   """(architecture, parameters with thresholds, images) of a kind of network."""
   arch = tiny.arch(**KINDS[request.param])

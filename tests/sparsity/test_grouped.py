@@ -45,7 +45,7 @@ def test_packed_runs_in_groups_that_the_cache_holds(pruned, monkeypatch, changes
   assert_packed_at(pruned, monkeypatch, "cpu", *sizes, step=None)
 
 
-@pytest.mark.parametrize(("platform", "first"), [("tpu", 2), ("default", 6)])
+@pytest.mark.parametrize(("platform", "first"), tiny.few([("tpu", 2), ("default", 6)], ("tpu", 2)))
 def test_packed_runs_in_a_few_groups_on_an_accelerator(pruned, monkeypatch, platform, first):
   for name, value in {"GROUPS": 2, "LEAST": 1, "WIDE_STEP": 5, "CACHED": IMAGE}.items():
     monkeypatch.setattr(grouped, name, value)

@@ -11,7 +11,7 @@ import tiny
 from asvit_jax import vit
 from asvit_jax.sparsity.executions import pieces
 
-COUNT = 2
+COUNT, SHARES = 2, (0.8, 0.6, 0.4)
 KINDS = {
   "drop": {},
   "merge": dict(reduction="merge", score="attention_novelty"),
@@ -51,7 +51,10 @@ def _rows(scored):
 
 @pytest.mark.parametrize(
   ("kind", "shares"),
-  [(kind, (0.8, 0.6, 0.4)) for kind in KINDS] + [(kind, None) for kind in ("merge", "lv")],
+  tiny.few(
+    [*((kind, SHARES) for kind in KINDS), ("merge", None), ("lv", None)],
+    *(("drop", SHARES), ("two heads", SHARES), ("inside", SHARES), ("merge", None), ("lv", None)),
+  ),
 )
 def test_equals_masked(kind, shares):
   arch = tiny.arch(**KINDS[kind])

@@ -34,7 +34,7 @@ SOFTMAX, CLASS_ATTENTION = ATTENTIONS["softmax"], SCORES["class_attention"]
 NAMES = [*REDUCTIONS, "test_reductions:share"]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=tiny.few(NAMES, "merge", "test_reductions:share"))
 def network(request, pruned):
   """(arch, params, images) of the network of `pruned`, with every reduction."""
   arch, params, images = pruned
@@ -49,7 +49,7 @@ def run_packed(arch, params, images):
   return packed.packed(vit.model(arch, params), images, group=group, step=6)
 
 
-@pytest.mark.parametrize("images_in_batch", [1, 6])
+@pytest.mark.parametrize("images_in_batch", tiny.few((1, 6), 6))
 def test_packed_equals_masked(network, images_in_batch):
   arch, params, images = network
   masked = tiny.run_masked(arch, params, images)
@@ -93,7 +93,7 @@ COST = {
   [
     pytest.param(NOVELTY, marks=pytest.mark.slow),
     COST | {"prune_inside": True},
-    COST | {"count_multiple": 4},
+    pytest.param(COST | {"count_multiple": 4}, marks=pytest.mark.slow),
     {"count_multiple": 5, "dist_token": True},
     pytest.param(COST | {"dist_token": True}, marks=pytest.mark.slow),
     pytest.param(NOVELTY | {"count_multiple": 3}, marks=pytest.mark.slow),
@@ -269,6 +269,7 @@ def test_rows_without_a_token_stay_finite_beside_images_with_more(network):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(rows))
 
 
+@pytest.mark.slow
 def test_a_stage_inside_a_block_spares_its_mlp_and_nothing_else(pruned):
   """Tokens go after the attention of the block before: as if its two halves were called by hand."""
   arch, params, images = pruned

@@ -91,6 +91,7 @@ def test_packed_gives_what_masked_gives_whatever_the_batch(network):
   np.testing.assert_allclose(run(others).logits[0], ours.logits[0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [dict(rope_merged="kept"), dict(reduction="merge_tokens")])
 def test_another_reduction_packs_the_same_too(network, changes):
   arch, params, images, _ = network

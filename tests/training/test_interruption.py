@@ -59,6 +59,7 @@ def trained(workdir):
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_the_same_command_goes_on_to_the_bit(
   tmp_path, config, monkeypatch
 ):

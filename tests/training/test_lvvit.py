@@ -68,6 +68,7 @@ def trained(lvvit):
   return jax.tree.map(np.array, (params, *parallel.unreplicate((after, values))))
 
 
+@pytest.mark.slow
 def test_a_step_moves_statistics_by_the_batch_and_not_by_the_optimizer(trained):
   params, state, _ = trained
   before, after = leaves(params, True), leaves(state.params, True)

@@ -85,6 +85,7 @@ def teachers(monkeypatch):
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_equals_an_uninterrupted_one_to_the_bit(
   tmp_path, folder, dense_weights, monkeypatch, teachers
 ):

@@ -42,12 +42,12 @@ def test_an_architecture_without_qkv_bias_is_saved_and_loaded(tmp_path):
 def test_names_and_shapes_of_the_file_are_timms_and_the_authors():
   tensors = weights.to_timm(tiny.params(tiny.arch()))
   assert tensors["patch_embed.proj.weight"].shape == (24, 3, 8, 8)
-  assert tensors["blocks.5.attn.qkv.weight"].shape == (72, 24)
+  assert tensors["blocks.4.attn.qkv.weight"].shape == (72, 24)
   assert tensors["blocks.0.mlp.fc1.weight"].shape == (96, 24)
   assert tensors["blocks.0.norm1.weight"].shape == (24,)
   assert tensors["head.weight"].shape == (5, 24)
   assert [tensors[f"score_predictor.{i}.keep_threshold"].shape for i in range(3)] == [()] * 3
-  assert len(tensors) == 4 + 6 * 12 + 4 + 3
+  assert len(tensors) == 4 + 5 * 12 + 4 + 3
 
 
 def test_every_published_deit_t_tensor_has_its_place(shared):
@@ -124,7 +124,7 @@ def test_a_transposed_kernel_is_refused():
   "other",
   [
     dict(width=48),
-    dict(depth=5),
+    dict(depth=6),
     dict(classes=7),
     dict(patch_size=16),
     dict(image_size=64),
@@ -140,7 +140,7 @@ def test_weights_of_another_network_are_refused(tmp_path, other):
     load(tmp_path / "w.safetensors", tiny.arch())
   said = str(refused.value)
   assert len(said.splitlines()) < 10
-  differ = {"width": "width 48, not 24", "depth": "5 blocks, not 6", "classes": "classes: 7, not 5"}
+  differ = {"width": "width 48, not 24", "depth": "6 blocks, not 5", "classes": "classes: 7, not 5"}
   differ |= {"patch_size": "patch size 16, not 8"}
   assert {k for k, v in differ.items() if v in said} == set(differ) & set(other)
 
