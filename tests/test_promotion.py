@@ -71,6 +71,7 @@ def test_the_modes_find_what_they_are_for_and_the_package_does_not_mind(mode):
       mixed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["dense", "masked", "packed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_network_is_traced_in_every_execution(kind, execution, short_ladders):
@@ -158,6 +159,7 @@ def test_artifacts_are_written_and_run(tmp_path):
   np.testing.assert_allclose(logits, ours(SMALL).logits, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(METHODS))
 def test_methods_to_compare_are_traced(name):
   dense = tiny.network(tiny.TRAINED).dense

@@ -53,6 +53,7 @@ def test_unknown_names_are_refused():
       run("benchmark", *flags)
 
 
+@pytest.mark.slow
 def test_weights_for_several_budgets_are_timed_at_the_one_asked_for(tmp_path):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (32, 48, 48, 3), dtype=np.uint8)

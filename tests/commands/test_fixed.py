@@ -31,6 +31,7 @@ def weights(folder, tiny_variant, short_ladders):
   return ("--weights", path, *data)
 
 
+@pytest.mark.slow
 def test_evaluate_counts_the_mean_and_saves_it(weights, folder, tmp_path):
   out = tmp_path / "fixed.safetensors"
   given = ("--execution", "fixed", "--counts", "mean", "--save-weights", out)
@@ -71,6 +72,7 @@ def test_evaluate_takes_counts_and_predict_and_export_use_them(weights, folder, 
   assert [p["kept"] for p in by_artifact] == [[9, 5, 2]] * 2
 
 
+@pytest.mark.slow
 def test_several_budgets_have_a_row_each(weights, tmp_path):
   out = tmp_path / "dial.safetensors"
   given = ("--calibrate", "0.8,0.6", "--execution", "fixed", "--save-weights", out)

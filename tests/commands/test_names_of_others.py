@@ -111,6 +111,7 @@ def test_what_libraries_say_of_a_name_is_plain(repository, tmp_path):
   assert process.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["a\nb\x1b\udcff", "x" * 5000, "雪 $\\frac$"])
 def test_titles_and_legends_are_drawn_as_text(title, tmp_path, recwarn):
   from pictures import metrics_lines

@@ -43,6 +43,7 @@ def write_weights(path, params):
   return path
 
 
+@pytest.mark.slow
 def test_what_export_writes_predict_reads(tmp_path, images, digits_weights):
   out = tmp_path / "digits.zip"
   source = (*CONFIG, "--weights", digits_weights[0])

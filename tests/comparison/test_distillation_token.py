@@ -62,6 +62,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "heads"), CASES)
 def test_the_prediction_reads_the_tokens_before_the_patches_whatever_goes(images, name, heads):
   """In a network whose tokens stay by themselves, these alone decide: all must be as in dense."""
@@ -79,6 +80,7 @@ def test_with_nothing_taken_away_it_is_the_dense_network(images, name):
   assert_dense_with_nothing_taken_away(method, arch, params, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tome", "evit", "top_k", "dynamicvit"])
 def test_it_equals_its_definition(images, name):
   """The oracles protect both tokens, as the authors' code of each does."""

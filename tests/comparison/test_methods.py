@@ -161,6 +161,7 @@ def test_dropping_a_fixed_count_equals_its_definition(images, name, blocks, scor
   np.testing.assert_allclose(ours, by_oracle(arch, params, images, before=rule), atol=3e-5)
 
 
+@pytest.mark.slow
 def test_no_two_methods_that_are_compared_by_default_do_the_same(images):
   """Every other name is of one of these, which is measured once."""
   assert {*DEFAULT, *ALIASES} == {*NAMES} and len(DEFAULT) + len(ALIASES) == len(NAMES)
@@ -179,6 +180,7 @@ def test_counts_follow_the_powers_of_one_ratio():
     assert METHODS[name].counts(arch, 0.7) == (137, 96, 67)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adaptive", "fixed"), [("drop", "drop_fixed"), ("merge", "merge_fixed")])
 def test_the_fixed_count_has_the_criterion_of_the_adaptive_method(images, adaptive, fixed):
   """Given as many tokens as thresholds leave of an image, it does what they do."""

@@ -228,6 +228,7 @@ def test_fine_tuning_brings_a_method_nearer_to_the_dense_network(network, data, 
   )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_fine_tuning(network, data):
   plan = tiny.plan_of(data, total_steps=3, **{"optimizer.lr": 1e30})
   first = prepare("tome", 0.6, network, Prunings.of(network))

@@ -135,6 +135,7 @@ def test_a_search_that_was_interrupted_goes_on(network, data, tmp_path, clock, c
   assert len(clock.timed) == 2 * timings  # of other rounds nothing is known
 
 
+@pytest.mark.slow
 def test_budgets_and_speed_ups_stand_beside_each_other(network, data, tmp_path, clock):
   ours = at_speedups(network, data, tmp_path, ["tome", "random"], (1.4,), [0.7])
   results = ours.run(rounds=3)
@@ -176,6 +177,7 @@ def test_a_batch_to_time_on_is_as_dear_as_the_images(network, data):
   )
 
 
+@pytest.mark.slow
 def test_what_is_compiled_for_one_timing_serves_the_next(network, data):
   plan = tiny.plan_of(data)
   source = sources.open_source(plan.data, "val")

@@ -38,6 +38,7 @@ def rewritten(path, directory, change):
   return copy
 
 
+@pytest.mark.slow
 def test_own_architectures_are_loaded_where_no_variant_is_known(written, repository, tmp_path):
   network, path = written
   images = verification.sample_images(network.arch.image_size)

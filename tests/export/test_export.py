@@ -75,6 +75,7 @@ def in_memory(network, images):
   return np.asarray(outputs.logits), np.asarray(outputs.kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", PROGRAMS)
 def test_an_artifact_agrees_with_memory_at_any_number_of_images(exported, network, images, form):
   path, note = exported(form)
@@ -278,6 +279,7 @@ def test_safetensors_are_the_weights_to_the_bit_under_timms_names(exported, netw
     load_artifact(path)
 
 
+@pytest.mark.slow
 def test_stablehlo_runs_with_jax_alone(exported, network, images, tmp_path):
   path, _ = exported("stablehlo")
   np.save(tmp_path / "images.npy", images[:3])

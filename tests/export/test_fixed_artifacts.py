@@ -46,6 +46,7 @@ def artifact(tmp_path_factory):
   return path, NETWORK.export(path, "stablehlo", execution="fixed")
 
 
+@pytest.mark.slow
 def test_predictions_say_what_was_kept(artifact, tmp_path):
   tiny.write_folder(tmp_path, train=1, val=(1, 1, 1))
   files = sorted(tmp_path.glob("val/*/*"))

@@ -26,6 +26,7 @@ PROGRAMS = [("onnx", "masked"), ("onnx", "packed"), ("tflite", "fixed")]
 EXTERNAL = [(kind, *program) for program in PROGRAMS for kind in KINDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("kind", "form", "execution"),
   [

@@ -140,6 +140,7 @@ def test_threads_share_a_network(network, expected):
       np.testing.assert_array_equal(logits, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "mode",
   [jax.debug_nans, jax.enable_x64, jax.disable_jit, jax.check_tracer_leaks],

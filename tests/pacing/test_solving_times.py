@@ -62,6 +62,7 @@ def kl_of(network, pixels, counts):
   return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes", [{}, {"prune_inside": True}, {"reduction": "merge"}, COST, {"count_multiple": 4}]
 )

@@ -12,6 +12,7 @@ from asvit_jax.sparsity.pruning import Pruning
 BATCH = 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes", [{}, {"dist_token": True}, {"reduction": "merge"}, {**tiny.LV, "image_size": 64}]
 )

@@ -35,6 +35,7 @@ def drawn(network):
   return first, stages, np.asarray(outputs.scores[0]), keep
 
 
+@pytest.mark.slow
 def test_a_stage_has_three_axes_and_the_image_its_own(drawn):
   first, stages, scores, _ = drawn
   np.testing.assert_array_equal(shown(first), IMAGE)

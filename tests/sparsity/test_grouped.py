@@ -6,7 +6,7 @@ import tiny
 from asvit_jax import vit
 from asvit_jax.sparsity.executions import grouped, in_place, packed
 
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.optimized, pytest.mark.slow]
 
 IMAGE = 4 * 17 * 4 * 24  # bytes of the hidden tokens of an image in the tiny network
 

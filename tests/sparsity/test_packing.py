@@ -214,6 +214,7 @@ def multiplied(program):
         yield from multiplied(inner if hasattr(inner, "eqns") else inner.jaxpr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["drop", "merge"])
 def test_bfloat16_keeps_what_masked_keeps(pruned, reduction):
   arch, params, images = pruned

@@ -83,6 +83,7 @@ def test_with_every_token_all_are_dense_and_fixed_keeps_the_best(pruned):
   np.testing.assert_allclose(ours.logits[0], masked.logits[0], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_reach_thresholds_and_the_head(pruned):
   arch, params, images, _, _ = pruned
 
@@ -172,6 +173,7 @@ def test_gmacs_count_all_rows_of_the_last_block_and_the_pooling():
     tiny.network(arch, counts=(0,))
 
 
+@pytest.mark.slow
 def test_a_pooled_network_is_exported(tmp_path):
   arch = tiny.arch(depth=2, prune_before=(1,), **KINDS["avg, merged"])
   network = tiny.network(arch)

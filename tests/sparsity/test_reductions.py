@@ -14,8 +14,6 @@ from asvit_jax.sparsity.pruning import AttentionCache, Pruning, Stage
 from asvit_jax.sparsity.reductions import REDUCTIONS
 from asvit_jax.sparsity.scores import SCORES, cosine_similarity, uses_similarity
 
-pytestmark = pytest.mark.optimized
-
 
 class Share:
   """A reduction for tests: every kept token takes over the mean of those that go."""
@@ -49,6 +47,7 @@ def run_packed(arch, params, images):
   return packed.packed(vit.model(arch, params), images, group=group, step=6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("images_in_batch", tiny.few((1, 6), 6))
 def test_packed_equals_masked(network, images_in_batch):
   arch, params, images = network

@@ -66,6 +66,7 @@ def test_rotating_is_a_product_of_complex_numbers(kind):
       np.testing.assert_allclose(ours[i], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_prediction_depends_on_where_patches_are(network):
   """Without a position embedding, only the rotations tell one order of the patches from another."""
   arch, params, images, _ = network

@@ -33,6 +33,7 @@ def divergence(network, images):
   return (np.exp(dense) * (dense - pruned)).sum(axis=-1).mean()
 
 
+@pytest.mark.slow
 def test_what_it_finds_is_nearer_to_the_dense_network_than_where_it_began(images):
   network, found = tiny.network(ARCH).search(images, 0.5, trials=12)
   assert found.divergence < found.divergence_before

@@ -63,6 +63,7 @@ def test_a_run_is_accounted_for_with_neither_data_nor_weights(monkeypatch, confi
   assert memory_mb + (memory_mb - step["memory_mb"]) / (images - 4) > 0.95 * 8
 
 
+@pytest.mark.slow
 def test_the_formula_agrees_with_the_compiler_on_what_products_cost():
   """Of a network wide enough for products to be most of it."""
   arch = tiny.arch(width=192, depth=3, prune_before=(1,), image_size=64)

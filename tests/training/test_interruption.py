@@ -225,6 +225,7 @@ def test_a_run_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path, 
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing_and_counts_everything(tmp_path, config, capsys):
   config.optimizer.warmup = 0.5
   (pathlib.Path(config.data.dir) / "val" / "ant" / "x.heic").touch()

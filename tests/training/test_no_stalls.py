@@ -74,6 +74,7 @@ def test_devices_hold_one_state_and_steps_are_reported_while_the_next_one_runs(
     assert more < 2 * batch + params / 2, held
 
 
+@pytest.mark.slow
 def test_nothing_goes_to_the_devices_unasked_once_steps_run(tmp_path, config, monkeypatch):
   seen = []
   with spied(monkeypatch, lambda number, args: seen.append(number)) as patched:

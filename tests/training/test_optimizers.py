@@ -99,6 +99,7 @@ def test_weight_decay_changes_the_step_of_kernels_and_of_nothing_else(name):
   assert {k for k in weak if (weak[k] != strong[k]).any()} == linear_kernels(ARCH)
 
 
+@pytest.mark.slow
 def test_clipping_is_to_the_norm_of_what_is_not_frozen():
   params = tiny.params(ARCH)
   grads = random_grads(params)

@@ -123,6 +123,7 @@ def test_a_step_being_saved_is_there_before_the_error_is_said(tmp_path, config, 
   assert order[-1] == 2
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_its_first_save_where_that_cannot_be_read(tmp_path, config, monkeypatch):
   config.checkpoint_every = 2
 
