@@ -130,7 +130,8 @@ def test_predictions_are_held_against_the_dense_network_s(options, one_folder, t
   assert result["kl_error"] == pytest.approx(kl.std(ddof=1) / len(kl) ** 0.5, rel=1e-3)
   assert result["agreement"] == pytest.approx(100 * same.mean())
   per_image = [json.loads(line) for line in lines.read_text().splitlines()]
-  np.testing.assert_allclose(sorted(line["kl"] for line in per_image), np.sort(kl), rtol=1e-3)
+  each = sorted(line["kl"] for line in per_image)
+  np.testing.assert_allclose(each, np.sort(kl), rtol=1e-3, atol=1e-6)  # float32 logits
   assert sum(line["agrees"] for line in per_image) == same.sum()
   assert kl.min() > 1e-6
   dense = run("evaluate", *options[:2], "--weights", path, "--execution=dense", "--compare-dense")

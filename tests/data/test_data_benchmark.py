@@ -21,7 +21,9 @@ def test_the_benchmark_accounts_for_all_the_time_of_a_core(folder):
   ("key", "message"),
   [
     ("dir=", "--config.data.dir is not set"),
-    pytest.param("crop_ratio=1.5", "data.crop_ratio 1.5 is not valid", marks=pytest.mark.slow),
+    pytest.param(
+      "crop_ratio=1.5", "--config.data.crop_ratio 1.5 is not valid", marks=pytest.mark.slow
+    ),
   ],
 )
 def test_the_command_says_what_it_needs(repository, key, message):

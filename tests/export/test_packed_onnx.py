@@ -82,7 +82,7 @@ def test_blocks_run_for_kept_tokens_alone(exported):
       onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None)
     )
   session = onnxruntime.InferenceSession(model.SerializeToString())
-  for i in (0, 5):
+  for i in range(len(images)):
     found = session.run(["kept", *names, *(n.input[0] for n in fed)], {"images": images[i : i + 1]})
     kept, rows, inputs = found[0][0], found[1:4], found[4:]
     assert [len(r) - prefix for r in rows] == kept.tolist()
@@ -90,7 +90,7 @@ def test_blocks_run_for_kept_tokens_alone(exported):
     expected = {prefix + network.arch.patches, *(prefix + kept).astype(int).tolist()}
     # The last block also runs for the class token alone, which the prediction reads.
     assert set(rows_of[i]) - {1} == expected
-  assert rows_of[0] != rows_of[5]
+  assert len({tuple(rows) for rows in rows_of.values()}) > 1
 
 
 @needs_onnx

@@ -215,7 +215,7 @@ def test_any_json_in_a_workdir_is_a_run_or_a_line(tmp_path, change):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, **SETTINGS)
+@settings(max_examples=800, **SETTINGS)
 @given(change=changes)
 def test_any_json_at_all(tmp_path, change):
   check_weights(tmp_path, change)

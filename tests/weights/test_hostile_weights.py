@@ -111,7 +111,7 @@ def test_any_list_of_tensors_ends_in_a_network_or_an_error(tmp_path_factory, lis
 
 
 @pytest.mark.slow
-@settings(QUICK, max_examples=1500, derandomize=False)
+@settings(QUICK, max_examples=600, derandomize=False)
 @given(listings(), st.booleans(), BYTE)
 def test_many_lists_of_tensors_do_so(tmp_path_factory, listed, wanted, byte):
   fuzz_lists(tmp_path_factory.getbasetemp(), listed, wanted, byte)

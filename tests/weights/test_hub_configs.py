@@ -351,7 +351,7 @@ def test_any_value_in_any_field_ends_in_a_network_or_a_line(place, changes):
 
 
 @pytest.mark.slow
-@settings(QUICK, max_examples=3000, derandomize=False)
+@settings(QUICK, max_examples=1000, derandomize=False)
 @given(SEVERAL)
 def test_many_values_in_any_field_do_so(place, changes):
   fuzz(place, changes)
