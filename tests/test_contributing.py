@@ -65,6 +65,7 @@ def test_a_part_of_the_network_runs_packed_as_masked_and_travels_with_it(
   assert load(tmp_path / "w.safetensors", parts=part.values()).arch == arch
 
 
+@pytest.mark.slow
 def test_a_run_takes_an_optimizer_a_source_and_an_architecture_of_its_own(tmp_path):
   config = tiny.config(
     "",

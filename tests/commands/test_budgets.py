@@ -31,6 +31,7 @@ def dial(options, place, tiny_variant, short_ladders):
   return (*options[:2], "--weights", path), run("evaluate", *options, *given)
 
 
+@pytest.mark.slow
 def test_calibrating_for_several_evaluates_and_keeps_them_all(dial):
   flags, result = dial
   assert [point["budget"] for point in result["curve"]] == [0.7, 0.5, 0.9]

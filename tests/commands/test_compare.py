@@ -107,6 +107,7 @@ def test_speed_ups_are_timed_on_a_real_clock(tmp_path, given):
   assert all(row["speedup"] > 0 and row["asked_speedup"] == 1.02 for row in result["results"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("flags", "budgets"),
   [

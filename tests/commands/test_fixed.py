@@ -51,6 +51,7 @@ def test_evaluate_counts_the_mean_and_saves_it(weights, folder, tmp_path):
   assert on_train["counts"] == [list(expected[0])]
 
 
+@pytest.mark.slow
 def test_evaluate_takes_counts_and_predict_and_export_use_them(weights, folder, tmp_path):
   out = tmp_path / "fixed.safetensors"
   result = run("evaluate", *weights, "--counts", "9,5,2", "--save-weights", out)

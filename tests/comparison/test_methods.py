@@ -237,6 +237,7 @@ def assert_dense_with_nothing_taken_away(method, arch, params, images):
     np.testing.assert_allclose(logits_of(arch, params, images, function), dense, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_in_training_it_predicts_as_in_inference_and_all_weights_learn(images, name):
   method, arch, params, counts = prepared(name)

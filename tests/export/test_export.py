@@ -123,6 +123,7 @@ def test_any_number_of_images_runs_at_the_sizes_there_are(sizes, count, ran):
   assert programs.packed_sizes == sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", PROGRAMS)
 def test_tokens_and_their_positions_are_returned_where_asked_for(
   exported, network, images, form, tmp_path, monkeypatch

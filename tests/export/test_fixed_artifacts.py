@@ -19,6 +19,7 @@ NETWORK = tiny.network(ARCH, variant="tiny").with_counts((11, 6, 3))
 IMAGES = verification.sample_images(ARCH.image_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["stablehlo", "savedmodel", "onnx", "tflite"])
 def test_artifacts_do_what_the_network_does(tmp_path, form):
   for library in FORMATS[form].needs:

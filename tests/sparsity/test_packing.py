@@ -58,6 +58,7 @@ def test_groups_of_images_give_what_masked_gives(pruned, reduction, first, group
   assert len(np.unique(np.asarray(masked.kept), axis=0)) > 2  # images keep different numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", tiny.few(("drop", "merge"), "merge"))
 def test_the_kept_tokens_come_with_the_places_they_had(pruned, reduction):
   arch, params, images = pruned

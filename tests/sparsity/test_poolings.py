@@ -112,6 +112,7 @@ def test_calibration_reaches_a_budget(pruned):
   assert network.reached[0].share == pytest.approx(0.75, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["avg", "map"])
 def test_a_token_of_size_two_is_pooled_as_two_tokens(pool):
   arch = tiny.arch(pool=pool, class_token=False, prune_before=())

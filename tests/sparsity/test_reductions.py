@@ -93,7 +93,7 @@ COST = {
     pytest.param(NOVELTY, marks=pytest.mark.slow),
     COST | {"prune_inside": True},
     pytest.param(COST | {"count_multiple": 4}, marks=pytest.mark.slow),
-    {"count_multiple": 5, "dist_token": True},
+    pytest.param({"count_multiple": 5, "dist_token": True}, marks=pytest.mark.slow),
     pytest.param(COST | {"dist_token": True}, marks=pytest.mark.slow),
     pytest.param(NOVELTY | {"count_multiple": 3}, marks=pytest.mark.slow),
     pytest.param(COST, marks=pytest.mark.slow),
@@ -200,7 +200,7 @@ def test_merging_by_hand(seed, name):
 
 @pytest.mark.parametrize("name", ["drop", "merge", "merge_tokens", "test_reductions:share"])
 @pytest.mark.parametrize("prefix", [1, 2])
-@pytest.mark.parametrize("gone", [None, 5])
+@pytest.mark.parametrize("gone", tiny.few((None, 5), 5))
 def test_compacted_tokens_are_the_reduced_ones_that_are_kept(name, prefix, gone):
   x, sizes, present, keep, keys = tokens()
   if gone:  # as many of every image

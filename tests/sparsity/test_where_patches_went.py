@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=tiny.few(KINDS, "merge", "inside"))
 def kind(request):
   """(architecture, parameters with thresholds, images, masked `Outputs`) of a kind of network."""
   arch = tiny.arch(**DIMENSIONS, **KINDS[request.param])

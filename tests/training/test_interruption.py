@@ -173,6 +173,7 @@ def test_a_run_goes_on_only_with_the_images_and_the_teacher_it_began_with(tmp_pa
     train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "damage",
   [damages.ALL[0], *(pytest.param(d, marks=pytest.mark.slow) for d in damages.ALL[1:])],
