@@ -168,8 +168,9 @@ def test_tokens_and_their_positions_are_returned_where_asked_for(
 
 
 def test_no_call_compiles_after_a_warm_up(exported, network, images):
+  path = exported("stablehlo")[0]
   with compilations() as compiled:
-    artifact = load_artifact(exported("stablehlo")[0])
+    artifact = load_artifact(path)
     artifact.warm_up()
     assert len(compiled) == 2  # its packed programs
     for count in (1, 2, 3, 4, 8):
