@@ -19,7 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # Programs here run for milliseconds and compile for seconds. What must hold for the programs that
-# users run is marked `optimized`, and runs by itself: XLA's flags are those of a process.
+# users run is marked `optimized`, and runs again by itself: XLA's flags are those of a process.
 _FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
@@ -113,6 +113,18 @@ def pruned():
   arch = tiny.arch()
   images = tiny.images(arch, 6)
   return arch, tiny.with_thresholds(arch, tiny.params(arch), images, (0.7, 0.5, 0.3)), images
+
+
+@pytest.fixture(scope="session")
+def timm():
+  """The library, of the extra `test-all`."""
+  return pytest.importorskip("timm")
+
+
+@pytest.fixture(scope="session")
+def transformers():
+  """The library, of the extra `test-all`."""
+  return pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="session")

@@ -83,8 +83,7 @@ def assert_gives(network, expected):
   np.testing.assert_allclose(network(IMAGES, "dense").logits, expected, atol=2e-5)
 
 
-def test_timm(page):
-  timm = pytest.importorskip("timm")
+def test_timm(page, timm):
   import torch
 
   arguments = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3)
@@ -108,8 +107,7 @@ def transformers_vit(name, **changes):
 
 
 @pytest.mark.parametrize("kind", ["ViT", "DeiT"])
-def test_transformers(page, kind):
-  transformers = pytest.importorskip("transformers")
+def test_transformers(page, transformers, kind):
   import torch
 
   names = {"id2label": dict(enumerate(CLASSES)), "label2id": {c: i for i, c in enumerate(CLASSES)}}
@@ -142,8 +140,7 @@ def test_encoders_of_transformers(page, name):
 
 
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
-def test_zero_shot_with_transformers(page, kind):
-  transformers = pytest.importorskip("transformers")
+def test_zero_shot_with_transformers(page, transformers, kind):
   import torch
 
   text = TOWER | dict(vocab_size=50, bos_token_id=1, eos_token_id=2, pad_token_id=0)

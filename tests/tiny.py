@@ -42,6 +42,17 @@ LV = dict(
   count_elementwise=True,
 )
 
+# What makes an `arch` one of DINOv3's family, and of EVA-02's, which merges here.
+DINOV3 = dict(rope="dinov3", pos_embed=False, layer_scale=True)
+EVA02 = dict(
+  rope="eva02",
+  swiglu=True,
+  mlp_norm=True,
+  qk_norm=True,
+  reduction="merge",
+  score="attention_novelty",
+)
+
 normalize = Preprocessing().normalize
 
 

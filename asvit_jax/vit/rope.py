@@ -14,6 +14,7 @@ rows and columns of that grid, the one of pretraining. See arXiv:2508.10104 and 
 """
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -70,6 +71,7 @@ class Rope:
     angles = places[..., None] * frequencies.astype(places.dtype)  # (..., 2, c/4)
     return angles.reshape(*places.shape[:-1], 2 * count)
 
+  @functools.lru_cache(8)  # noqa: B019 - of a frozen value, and asked for by every block
   def table(self):
     """The cosines and sines of every token's angles, two (prefix + n, c/2) float32 arrays."""
     angles = self.angles(self.places())

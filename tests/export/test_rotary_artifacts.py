@@ -8,19 +8,7 @@ from asvit_jax.export import verification
 from asvit_jax.export.artifacts import load_artifact
 from asvit_jax.export.formats import FORMATS
 
-KINDS = {
-  "dinov3": dict(rope="dinov3", pos_embed=False, layer_scale=True),
-  "eva02": dict(
-    rope="eva02",
-    rope_grid=(3, 3),
-    swiglu=True,
-    mlp_norm=True,
-    qk_norm=True,
-    reduction="merge",
-    score="attention_novelty",
-  ),
-}
-
+KINDS = {"dinov3": tiny.DINOV3, "eva02": tiny.EVA02 | dict(rope_grid=(3, 3))}
 
 PROGRAMS = [("onnx", "masked"), ("onnx", "packed"), ("tflite", "fixed")]
 EXTERNAL = [(kind, *program) for program in PROGRAMS for kind in KINDS]

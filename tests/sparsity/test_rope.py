@@ -18,20 +18,8 @@ from asvit_jax.vit.rope import Rope
 
 # 3 x 5 patches, heads of 8 channels.
 SHAPE = dict(image_size=(24, 40), depth=4, prune_before=(1, 3))
-DINO = tiny.arch(
-  **SHAPE, rope="dinov3", pos_embed=False, layer_scale=True, dist_token=True, dist_head=True
-)
-EVA = tiny.arch(
-  **SHAPE,
-  mlp_ratio=2,
-  rope="eva02",
-  rope_grid=(4, 4),
-  swiglu=True,
-  mlp_norm=True,
-  qk_norm=True,
-  score="attention_novelty",
-  reduction="merge",
-)
+DINO = tiny.arch(**SHAPE, **tiny.DINOV3, dist_token=True, dist_head=True)
+EVA = tiny.arch(**SHAPE, **tiny.EVA02, mlp_ratio=2, rope_grid=(4, 4))
 
 
 @pytest.fixture(scope="module", params=[DINO, EVA], ids=["dinov3", "eva02"])

@@ -23,16 +23,6 @@ IMAGES = tiny.images(tiny.arch(), 2)
 DIMENSIONS = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=5)
 
 
-@pytest.fixture(scope="module")
-def timm():
-  return pytest.importorskip("timm")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-  return pytest.importorskip("transformers")
-
-
 def logits_of(model, images=IMAGES):
   import torch
 

@@ -1,22 +1,18 @@
 """DINOv3, EVA-02 and others with rotary positions or gated MLPs, as their libraries run them."""
 
-import contextlib
 import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import safetensors.numpy
-import test_libraries
 import test_towers_and_pools as towers
 import tiny
+import torch_models
+from test_libraries import DIMENSIONS, assert_same_logits
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.network import load
-
-with contextlib.suppress(ImportError):
-  # Before any test runs: imported after TensorFlow 2.21, torchvision 0.29 ends the process.
-  import torchvision  # noqa: F401
 
 pytestmark = pytest.mark.external
 
@@ -32,10 +28,10 @@ def dinov3():
 
 
 def randomized(model):
-  """As `test_libraries.randomized`, with layer scales near 1: blocks then matter."""
+  """As `torch_models.randomized`, with layer scales near 1: blocks then matter."""
   import torch
 
-  model = test_libraries.randomized(model)
+  model = torch_models.randomized(model)
   with torch.no_grad():
     for name, parameter in model.named_parameters():
       if "gamma" in name or "lambda1" in name:
@@ -59,13 +55,8 @@ def hold(network, model, family):
   towers.hold(network, features_of(model, images), family, "tokens", images)
 
 
-DINO = dict(
+DINO = DIMENSIONS | dict(
   img_size=(16, 48),
-  patch_size=8,
-  embed_dim=24,
-  depth=3,
-  num_heads=3,
-  num_classes=5,
   global_pool="token",
   init_values=1e-5,
   rope_type="dinov3",
@@ -76,13 +67,7 @@ DINO = dict(
   num_reg_tokens=2,
   use_fc_norm=False,
 )
-EVA = dict(
-  img_size=32,
-  patch_size=8,
-  embed_dim=24,
-  depth=3,
-  num_heads=3,
-  num_classes=5,
+EVA = DIMENSIONS | dict(
   global_pool="token",
   mlp_ratio=4 * 2 / 3,
   swiglu_mlp=True,
@@ -144,7 +129,7 @@ def test_timm_s_networks(tmp_path, eva, kind):
   )
   network = load(tmp_path / "w.safetensors", arch)
   hold(network, model, f"timm {kind}")
-  test_libraries.assert_same_logits(network, model, tiny.images(arch, 3))
+  assert_same_logits(network, model, tiny.images(arch, 3))
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -177,8 +162,7 @@ def test_dinov3_of_transformers(tmp_path, dinov3, gated, image_size):
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_dinov3_qkvb", "eva02_tiny_patch14_224"])
-def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, name):
-  timm = pytest.importorskip("timm")
+def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, timm, name):
   from timm.models import _hub
 
   patch = 14 if "14" in name else 16
@@ -191,8 +175,7 @@ def test_a_repository_as_timm_pushes_it_needs_no_architecture(tmp_path, name):
   assert network.preprocessing.crop_ratio == model.pretrained_cfg["crop_pct"]
 
 
-def test_dinov2_g_of_transformers_has_gated_mlps(tmp_path):
-  transformers = pytest.importorskip("transformers")
+def test_dinov2_g_of_transformers_has_gated_mlps(tmp_path, transformers):
   config = transformers.Dinov2Config(
     hidden_size=24,
     num_hidden_layers=3,

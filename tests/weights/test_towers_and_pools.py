@@ -12,7 +12,7 @@ import namings
 import numpy as np
 import pytest
 import tiny
-from test_libraries import randomized
+from torch_models import randomized
 
 from asvit_jax import vit, weights
 from asvit_jax.data.preprocessing import Preprocessing
@@ -27,16 +27,6 @@ CLIP = Preprocessing(
 SIGLIP = Preprocessing(1.0, (0.5,) * 3, (0.5,) * 3, "bicubic", "squash")
 IMAGES = tiny.images(tiny.arch(), 4)
 BOUND = 2e-5
-
-
-@pytest.fixture(scope="module")
-def timm():
-  return pytest.importorskip("timm")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-  return pytest.importorskip("transformers")
 
 
 def run(network, images=IMAGES):

@@ -13,8 +13,7 @@ TOKENS = [[1, 7, 9, 2], [1, 30, 31, 2], [1, 8, 3, 2]]
 
 
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
-def test_logits_are_those_of_transformers(tmp_path, kind):
-  transformers = pytest.importorskip("transformers")
+def test_logits_are_those_of_transformers(tmp_path, transformers, kind):
   import torch
 
   tower = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=48)

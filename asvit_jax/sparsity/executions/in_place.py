@@ -110,8 +110,7 @@ def masked(model, images, gate=straight_through_gate, remat=False, follows=True)
     keep = jax.lax.stop_gradient(keep) * gated
     keeps.append(keep)
     all_scores.append(scores[:, prefix:])
-    if follows:
-      sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
+    sources = follow(sources, pruning, stage, pruning.with_prefix(keep), similarity)
     stage = after_stage(model, i, stage, keep, remat, similarity)
   attend = pruning.among(keep, stage.sizes, stage.places)
   return finish(model, stage.x, attend, keeps, all_scores, remat, stage.sizes, sources)

@@ -84,7 +84,7 @@ class Family:
     beside = self._beside(tensors, before)
     for name, value in tensors.items():
       short = _short(name, before)
-      if any(re.fullmatch(pattern, short) for pattern in self.unneeded):
+      if self._is_unneeded(short):
         left_out.append(name)
         continue
       theirs = self._timms(short)
@@ -101,11 +101,11 @@ class Family:
   def needed(self, tensors, prefix):
     """The tensors without those of `unneeded`."""
     before = _beginnings(prefix)
-    return {
-      name: value
-      for name, value in tensors.items()
-      if not any(re.fullmatch(pattern, _short(name, before)) for pattern in self.unneeded)
-    }
+    return {k: v for k, v in tensors.items() if not self._is_unneeded(_short(k, before))}
+
+  def _is_unneeded(self, short):
+    """Whether a name without its prefix is that of a tensor that a classifier does not need."""
+    return any(re.fullmatch(pattern, short) for pattern in self.unneeded)
 
   def _beside(self, tensors, before):
     """The names outside the network's prefix, if all of the network's names have the prefix.
