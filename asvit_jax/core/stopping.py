@@ -4,6 +4,7 @@ Python runs signal handlers between two instructions of the main thread, so not 
 waits for a device or a hanging disk. Reactions needed at such times run here, on a separate thread.
 """
 
+import _thread
 import contextlib
 import os
 import signal
@@ -17,6 +18,7 @@ from asvit_jax.core.progress import log
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Launchers signal both a process and its group: signals within this many seconds count as one.
 _TOGETHER = 0.3
+_SECONDS_TO_RAISE_AGAIN = 0.05  # when the callback that lost a KeyboardInterrupt has ended
 _SECONDS_TO_END = 10.0  # for hanging work to end after a stop signal
 
 
@@ -104,7 +106,7 @@ def interruptible():
   """A context in which Ctrl-C ends the process with one line and status 130, without a traceback.
 
   Unfinished outputs are cleaned up first, as after any error. Hanging work is abandoned after 10 s,
-  or at the second Ctrl-C.
+  or at the second Ctrl-C. A Ctrl-C that arrives while Python collects garbage is delivered again.
   """
   watched = signal.getsignal(signal.SIGINT) is signal.default_int_handler
   count = Count(
@@ -113,11 +115,52 @@ def interruptible():
     end_at_once,
   )
   try:
-    with Watch(count):
+    with _DeliveredAgain() as again, Watch(again.unless_again(count)):
       yield
   except KeyboardInterrupt:
     log("interrupted")
     leave(signal.SIGINT)
+
+
+class _DeliveredAgain:
+  """A context in which a KeyboardInterrupt that Python had to ignore is raised again.
+
+  Python ignores exceptions of finalizers and of callbacks of its garbage collector. JAX has such a
+  callback: the work would go on as if nobody had pressed Ctrl-C.
+  """
+
+  def __init__(self):
+    self._sent = []  # an item a signal of our own that `unless_again` has not met yet
+
+  def __enter__(self):
+    self._before, self._ours = sys.unraisablehook, self._hook
+    sys.unraisablehook = self._ours
+    return self
+
+  def __exit__(self, *_):
+    if sys.unraisablehook is self._ours:
+      sys.unraisablehook = self._before
+
+  def unless_again(self, function):
+    """A function for `Watch` that leaves out the signals that are only sent again."""
+
+    def called(number, now):
+      if number == signal.SIGINT and self._sent:
+        self._sent.pop()
+      else:
+        function(number, now)
+
+    return called
+
+  def _hook(self, unraisable):
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+      self._before(unraisable)
+    elif threading.current_thread() is threading.main_thread():
+      threading.Timer(_SECONDS_TO_RAISE_AGAIN, self._send).start()
+
+  def _send(self):
+    self._sent.append(True)
+    _thread.interrupt_main()
 
 
 def _end_within(seconds, number):

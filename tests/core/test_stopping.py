@@ -88,6 +88,32 @@ def test_ctrl_c_ends_a_command_in_a_line_and_cleans_up():
   assert (process.returncode, out, said) == (130, "cleaned up\n", "interrupted\n")
 
 
+COLLECTING = """
+import gc, signal, time
+from asvit_jax.core import stopping
+
+def collecting(phase, info):
+  if phase == "start" and not sent:
+    sent.append(True)
+    try:
+      signal.raise_signal(signal.SIGINT)
+    finally:
+      time.sleep(0.5)  # so long ago that another signal counts as a second Ctrl-C
+
+sent = []
+gc.callbacks.append(collecting)
+with stopping.interruptible():
+  gc.collect()
+  time.sleep(5)
+  print("went on")
+"""
+
+
+def test_a_ctrl_c_while_python_collects_garbage_is_not_lost():
+  process = processes.run("-c", COLLECTING)
+  assert (process.returncode, process.stdout, process.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_second_signal_ends_a_run_that_hangs(number):
   process = start("run")
