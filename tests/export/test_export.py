@@ -367,6 +367,20 @@ def test_an_artifact_that_keeps_other_tokens_does_not_verify(network, images):
     verification.largest_difference(network, programs, "onnx")
 
 
+def test_images_of_which_rounding_decides_are_not_compared(network, monkeypatch, capsys):
+  def wrong(images):
+    outputs = verification.reference(network, images)
+    return outputs["logits"] + 1, outputs["kept"]
+
+  programs = Programs({None: wrong})
+  monkeypatch.setattr(verification, "_ROUNDING", 1.0)  # then it decides everywhere
+  assert verification.largest_difference(network, programs, "onnx") == 0
+  assert "onnx: not compared" in capsys.readouterr().err
+  monkeypatch.undo()
+  with pytest.raises(InputError, match="onnx artifact differs"):
+    verification.largest_difference(network, programs, "onnx")
+
+
 def test_equal_scores_where_a_multiple_is_made_up_are_not_certain():
   arch = tiny.arch(count_multiple=5)
   network = tiny.network(arch).with_thresholds([1.0] * 3)  # above all: 4 of equals make up 5
