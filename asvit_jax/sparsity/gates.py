@@ -6,6 +6,8 @@ The gates are those of arXiv:2209.13802, section 3.
 import jax
 import jax.numpy as jnp
 
+from asvit_jax.core.finite import finite
+
 # Temperature of the sigmoid whose gradient replaces that of the hard decision, as published.
 TEMPERATURE = 1e-4
 
@@ -53,8 +55,8 @@ def keep_above(scores, present, threshold, multiple=1, least=0):
 def best(scores, present):
   """(b, n) mask of the highest finite score among the tokens of `present`, the first of equals."""
   n = scores.shape[1]
-  scores = jnp.where((present > 0) & jnp.isfinite(scores), scores, -jnp.inf)
-  highest = (scores >= scores.max(axis=1, keepdims=True)) & jnp.isfinite(scores)
+  scores = jnp.where((present > 0) & finite(scores), scores, -jnp.inf)
+  highest = (scores >= scores.max(axis=1, keepdims=True)) & finite(scores)
   index = jnp.arange(n)
   return index == jnp.where(highest, index, n).min(axis=1, keepdims=True)
 

@@ -33,6 +33,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 
+from asvit_jax.core.finite import finite
 from asvit_jax.core.parts import Table
 
 _LEAST = 1e-12  # powers and logarithms have no finite slope at 0
@@ -135,7 +136,7 @@ class MergeCost(ClassAttention):
     more = (attention_score[:, :, None] > attention_score[:, None, :]) & patches[:, :, None]
     nearest = jnp.where(more, similarity, -jnp.inf).max(axis=1)
     # The token with the most attention is like none before it.
-    alike = jnp.where(jnp.isfinite(nearest), nearest, 0.0)
+    alike = jnp.where(finite(nearest), nearest, 0.0)
     cost = _power(jnp.maximum(attention_score, _LEAST), attention)
     cost *= _power(jnp.maximum(1.0 - alike, 1e-6), novelty)
     if sizes is not None and size:

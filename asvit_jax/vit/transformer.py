@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from asvit_jax.core.finite import finite
 from asvit_jax.vit.architecture import Architecture
 from asvit_jax.vit.layers import AttentionPool, Block, layer_norm, truncated_normal
 from asvit_jax.vit.stems import STEMS
@@ -165,7 +166,7 @@ class VisionTransformer(nnx.Module):
     if not self.arch.aux_head:
       return class_logits
     best = best_patch_logits()
-    return class_logits + 0.5 * jnp.where(jnp.isfinite(best), best, 0.0)
+    return class_logits + 0.5 * jnp.where(finite(best), best, 0.0)
 
 
 def initial_thresholds(stages):
