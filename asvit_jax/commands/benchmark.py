@@ -91,7 +91,7 @@ def main(_):
     network = network.calibrate([{"image": image[None]} for image in images], given.budget)
   pool = images
   images, kept = speed.representative(network, pool, given.batch)
-  results = speed.run(network, images, kept, given.execution or speed.TIMED, given.rounds)
+  results = speed.run(network, images, kept, given.execution or speed.USUAL, given.rounds)
 
   device = jax.devices()[0]
   title = f"{network.variant} at {budget:.3g}, batch {given.batch}, {given.dtype}"

@@ -95,7 +95,7 @@ def _with_network(paths, features):
   plan = arguments.plan()
   budget = arguments.share("budget")
   network = arguments.network(plan, budget, speedup=paced.speedup(budget))
-  if not network.prunes and (given.picture or given.execution in ("masked", "packed", "fixed")):
+  if not network.prunes and (given.picture or given.execution not in (None, "dense")):
     raise InputError(
       "the weights have no thresholds, so nothing is pruned: see evaluate.py --calibrate"
     )
@@ -105,7 +105,7 @@ def _with_network(paths, features):
   if given.picture is not None:
     from asvit_jax.report.tokens import draw_files
 
-    # Masked and packed execution keep the same tokens.
+    # Masked, packed and flat execution keep the same tokens.
     drawn = "fixed" if execution == "fixed" else "masked"
     draw_files(network, plan, paths, given.picture, drawn)
   return results, network.arch.patches

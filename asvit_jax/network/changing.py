@@ -146,10 +146,10 @@ class Changing:
 
     Networks that differ only in these fields then share compiled programs. Calls apply this method
     themselves; for your own functions under `jax.jit`, pass its result. Fixed execution runs with
-    the counts, and packed compiles the widths near them, so both compile again `at` another budget;
-    packed does not for networks `with_counts(())`, which compile all widths.
+    the counts, and packed and flat compile widths near them, so all three compile again `at`
+    another budget; packed and flat do not for networks `with_counts(())`.
     """
-    counts = self.counts if execution in ("fixed", "packed") else ()
+    counts = self.counts if execution in ("fixed", "packed", "flat") else ()
     if (self.counts, self.speedups) == (counts, ()):
       return self
     return dataclasses.replace(self, counts=counts, speedups=())

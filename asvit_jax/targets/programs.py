@@ -131,7 +131,7 @@ def compile_inference(target, arch, variant, dtype, budget, batch, executions):
     arch: an `Architecture` that prunes.
     variant: name of the architecture.
     dtype: compute type, "float32" or "bfloat16".
-    budget: share of the dense GMACs that packed and fixed execution compute.
+    budget: share of the dense GMACs that packed, flat and fixed execution compute.
     batch: number of images.
     executions: names in `EXECUTIONS`.
 
@@ -233,7 +233,7 @@ def evaluation_program(plan, network, execution, devices):
     (network, _image_shape(network.arch, plan.eval.batch_size)),
     images,
     images * forward_flops(network.arch, execution, plan.budget),
-    loops=execution == "packed",
+    loops=execution in ("packed", "flat"),
   )
 
 
@@ -244,7 +244,7 @@ def inference_program(network, execution, batch, budget, device):
     network: a `Network`; its parameters may be shapes.
     execution: name in `EXECUTIONS`.
     batch: number of images.
-    budget: share of the dense GMACs that the formula counts for packed and fixed execution.
+    budget: share of the dense GMACs that the formula counts for packed, flat and fixed.
     device: one of `compiling.devices`.
   """
 
@@ -257,12 +257,12 @@ def inference_program(network, execution, batch, budget, device):
     (network, _image_shape(network.arch, batch)),
   )
   flops = batch * forward_flops(network.arch, execution, budget)
-  return Program(jax.jit(forward), arguments, batch, flops, loops=execution == "packed")
+  return Program(jax.jit(forward), arguments, batch, flops, loops=execution in ("packed", "flat"))
 
 
 def forward_flops(arch, execution, budget):
-  """FLOPs per image by the formula: of all tokens, or, for packed and fixed, a share `budget`."""
-  return _flops(arch) * (budget if execution in ("packed", "fixed") else 1.0)
+  """FLOPs per image by the formula: of all tokens, or of a share `budget` if tokens are removed."""
+  return _flops(arch) * (budget if execution in ("packed", "flat", "fixed") else 1.0)
 
 
 def _flops(arch):

@@ -43,7 +43,7 @@ def in_groups(execution, cached=CACHED):
 
   def run_grouped(model, images, tokens=False):
     del tokens  # always among the outputs, and not computed unless they are read
-    return _run_few_at_once(functools.partial(execution, model), model.arch, images, cached)
+    return run_few_at_once(functools.partial(execution, model), model.arch, images, cached)
 
   return run_grouped
 
@@ -52,7 +52,7 @@ def packed_in_groups(model, images, tokens=False):
   """`packed.packed`, in groups whose size suits the device."""
   arch, b = model.arch, len(images)
   start = functools.partial(start_packed, model, tokens=tokens)
-  packed_tokens = _run_few_at_once(start, arch, images, CACHED)
+  packed_tokens = run_few_at_once(start, arch, images, CACHED)
   on_cpu, elsewhere = (
     functools.partial(finish_packed, model, group=group, step=step, tokens=tokens)
     for group, step in (
@@ -66,7 +66,7 @@ def packed_in_groups(model, images, tokens=False):
 def fixed_in_groups(model, images, tokens=False):
   """`fixed_count.fixed`, on as many images at a time as fit the cache, see `in_groups`."""
   few = functools.partial(fixed_count.fixed, model, tokens=tokens)
-  return _run_few_at_once(few, model.arch, images, CACHED_PACKED)
+  return run_few_at_once(few, model.arch, images, CACHED_PACKED)
 
 
 dense_in_groups = in_groups(in_place.dense)
@@ -93,7 +93,7 @@ def images_at_once(arch, batch, cached):
   return _divisor(batch, cached // image)
 
 
-def _run_few_at_once(function, arch, images, cached):
+def run_few_at_once(function, arch, images, cached):
   """Calls a function of images on as many at a time as a CPU's or a TPU's cache holds."""
   if _group_size(arch, len(images), cached, "cpu") == len(images):  # then a TPU's cache holds them
     return function(images)

@@ -159,7 +159,7 @@ def after_stage(model, index, stage, keep, remat=False, similarity=None):
   return Stage(x, sizes, jax.lax.stop_gradient(mask), cache, places)
 
 
-def run_to_stage(model, index, x, attend, remat=False):
+def run_to_stage(model, index, x, attend, remat=False, halves=None):
   """Runs the blocks from one stage to the next, or up to the last block.
 
   Args:
@@ -169,20 +169,32 @@ def run_to_stage(model, index, x, attend, remat=False):
     x: (..., n, d) tokens left after the previous stage.
     attend: attention function for `Block`.
     remat: as for `dense`.
+    halves: two functions of (block, x) that run the halves of a block, in place of its own
+      `attended`, with `attend`, and `fed_forward`.
 
   Returns:
     The (..., n, d) tokens, and the `AttentionCache` of the last attention; None if none ran.
   """
   arch, cache = model.arch, None
+  attended, fed_forward = halves or (
+    lambda block, x: block.attended(x, attend),
+    lambda block, x: block.fed_forward(x),
+  )
+
+  def whole(block, x):
+    x, cache = attended(block, x)
+    return fed_forward(block, x), cache
+
+  def run(function, block, x):
+    return _checkpointed(functools.partial(function, block), remat)(x)
+
   bounds = (0, *arch.prune_before, arch.depth - 1)
   first, last = bounds[index], bounds[index + 1]
   if arch.prune_inside and index:
-    x = _checkpointed(model.blocks[first - 1].fed_forward, remat)(x)
+    x = run(fed_forward, model.blocks[first - 1], x)
   for i, block in enumerate(model.blocks[first:last], first):
-    if arch.prune_inside and index < arch.stages and i == last - 1:
-      x, cache = _checkpointed(functools.partial(block.attended, attend=attend), remat)(x)
-    else:
-      x, cache = _run_block(block, x, attend, remat)
+    inside = arch.prune_inside and index < arch.stages and i == last - 1
+    x, cache = run(attended if inside else whole, block, x)
   return x, cache
 
 

@@ -132,7 +132,7 @@ def finish_packed(model, packed_tokens, group=None, step=None, tokens=False):
   prefix, stages = model.arch.prefix_tokens, model.arch.stages
   order, keeps, at_stage = jnp.arange(b), [], packed_tokens
   for index in range(stages):
-    keeps.append(_kept_positions(at_stage.position, at_stage.keep)[jnp.argsort(order), prefix:])
+    keeps.append(kept_positions(at_stage.position, at_stage.keep)[jnp.argsort(order), prefix:])
     by_count = jnp.argsort(at_stage.keep.sum(axis=1))
     mean = prefix + model.counts[index] if model.counts else None
     widths = choose_widths(n, step or STEP, mean)
@@ -144,6 +144,11 @@ def finish_packed(model, packed_tokens, group=None, step=None, tokens=False):
     run_group = functools.partial(_run_group, model, run_width, widths, at_stage)
     at_stage, order = run_in_groups(run_group, group or b, by_count), order[by_count]
   head_inputs = jax.tree.map(lambda a: a[jnp.argsort(order)], at_stage)
+  return predict_from(model, head_inputs, keeps)
+
+
+def predict_from(model, head_inputs, keeps):
+  """The `Outputs` of `packed`, from `HeadInputs` and a list of the stages' (b, patches) masks."""
   keep = jnp.stack(keeps, axis=1).astype(jnp.float32)
   logits = model.predict(model.classify(head_inputs.read), lambda: head_inputs.best)
   return Outputs(
@@ -212,7 +217,7 @@ def apply_stage(model, index, stage, position=None, sources=None):
     places = pruning.moved(stage, keep, similarity)
     x, sizes = pruning.reduce(stage, keep, similarity)
     return PackedTokens(x, sizes, position, keep, sources, places)
-  source = _kept_first(keep)
+  source = kept_first(keep)
   x, sizes = pruning.compact(stage, keep, source, similarity)
   position = jnp.take_along_axis(position, jnp.minimum(source, n - 1), axis=1)
   places = pruning.moved(stage, keep, similarity, source)
@@ -236,7 +241,7 @@ def _run_group(model, run_width, widths, packed_tokens, images):
   # If tokens are compact already, rows of images are copied whole.
   source = None
   if not Pruning.of(model.arch).compacts:
-    source = jnp.minimum(_kept_first(keep), keep.shape[1] - 1)
+    source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
   count = keep.sum(axis=1)
   chosen = jnp.searchsorted(jnp.array(widths), count.max())
   branches = [functools.partial(run_width, width) for width in widths]
@@ -294,7 +299,15 @@ def _run_to_heads(model, tokens, width, packed_tokens, images, source, count):
   x, sizes, position, places = _gather(packed_tokens, images, source, width)
   attend, present = _attention_of_first(model, width, sizes, count, position, places)
   x, _ = run_to_stage(model, model.arch.stages, x, attend)
-  head_inputs = _run_last_block(model, x, attend, present, sizes, tokens)
+  last, read_tokens = model.blocks[-1], model.arch.read_tokens
+  head_inputs = read_last_block(
+    model,
+    lambda: last(x, attend)[0],
+    lambda: last.rows(x, x[:, :read_tokens], attend),
+    present,
+    sizes,
+    tokens,
+  )
   if not tokens:
     return head_inputs
   positions = _pad_rows(jnp.where(present, position, -1), n, -1)
@@ -340,22 +353,30 @@ def _pad_rows(a, n, value=0):
   return jnp.pad(a, more, constant_values=value)
 
 
-def _run_last_block(model, x, attend, present, sizes, tokens):
-  """Runs the last block on (g, width, d) tokens; returns `HeadInputs` without positions."""
-  last = model.blocks[-1]
+def read_last_block(model, run, run_read, present, sizes, tokens):
+  """Runs the last block for the tokens that are read; returns `HeadInputs` without positions.
+
+  Args:
+    model: a `VisionTransformer`.
+    run: function that runs the block for all tokens: () -> (b, n, d).
+    run_read: function that runs it for the tokens that the prediction reads: () -> (b, read, d).
+    present: (b, n) mask of the tokens that there are.
+    sizes: (b, n) sizes of the tokens; None if nothing is merged.
+    tokens: see `packed`.
+  """
   arch, prefix = model.arch, model.arch.prefix_tokens
-  after = last(x, attend)[0] if arch.reads_patches or tokens else None
+  after = run() if arch.reads_patches or tokens else None
   normed = model.normed(after) if tokens else None
   if arch.reads_patches and not arch.aux_head:
     return HeadInputs(model.pool(after, sizes, present), None, normed, None)
   if not arch.aux_head:
-    return HeadInputs(last.rows(x, x[:, : model.arch.read_tokens], attend), None, normed, None)
+    return HeadInputs(run_read(), None, normed, None)
   of_patches = model.classify_patches(after[:, prefix:])
   of_patches = jnp.where(present[:, prefix:, None], of_patches, -jnp.inf)
   return HeadInputs(after[:, :1], of_patches.max(axis=1, initial=-jnp.inf), normed, None)
 
 
-def _kept_first(keep):
+def kept_first(keep):
   """(b, n) bool -> (b, n) indices of the kept tokens, in order, padded with n."""
   n = keep.shape[1]
 
@@ -369,7 +390,7 @@ def _kept_first(keep):
   return jax.lax.platform_dependent(keep, cpu=ordered, default=counted)
 
 
-def _kept_positions(position, keep):
+def kept_positions(position, keep):
   """(b, n) bool mask of the kept tokens, by their original index in the image."""
   at = position[..., None] == jnp.arange(position.shape[1])  # (b, of, n)
   return _count(at & keep[..., None]) > 0

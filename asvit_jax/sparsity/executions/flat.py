@@ -1,0 +1,262 @@
+"""Flat execution: the kept tokens of all images lie one after another, (T, d), as rows.
+
+Packed execution pads the images of a group to a common width; flat rounds only each image's number
+of tokens up, to a multiple of `ALIGN` rows:
+
+    image 0   c a b        rows    c a b . c d . . c e f g h . . .      c a class token
+    image 1   c d          start   0       4       8                    . padding
+    image 2   c e f g h    count   3       2       5
+
+Norms, projections and MLPs act on rows, whatever image they belong to. Attention, scores and
+reductions act on windows: (b, n, …), the rows of each image from its start on. A `Backend` says how
+rows become windows and back, and how a block runs on rows; `Reference`, in plain XLA, defines it.
+The executions for devices are those of `flat_backends`.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from asvit_jax.core.promotion import usual
+from asvit_jax.sparsity.executions.in_place import run_to_stage
+from asvit_jax.sparsity.executions.packed import (
+  apply_stage,
+  kept_first,
+  kept_positions,
+  predict_from,
+  read_last_block,
+  start_packed,
+)
+from asvit_jax.sparsity.pruning import Pruning, Stage
+
+# Rows between two starts: the tile of bfloat16 on a TPU, and two of float32.
+ALIGN = 16
+
+
+class Layout(NamedTuple):
+  """Which rows belong to which image, and what is known of their tokens.
+
+  Attributes:
+    start: (b,) int32, the first row of each image, a multiple of `ALIGN`, ascending.
+    count: (b,) int32, the number of its tokens.
+    sizes: (b, n) float32, see `Stage`, of the first `count` tokens; None if nothing is merged.
+    position: (b, n) int32, the original index of each token in its image.
+    places: (b, n, 2), see `Stage`.
+  """
+
+  start: jax.Array
+  count: jax.Array
+  sizes: jax.Array | None
+  position: jax.Array
+  places: jax.Array | None
+
+  @property
+  def width(self):
+    """n, the rows of a window."""
+    return self.position.shape[1]
+
+  @property
+  def present(self):
+    """(b, n) bool, the tokens that there are."""
+    return jnp.arange(self.width) < self.count[:, None]
+
+  @property
+  def total(self):
+    """() int32, the number of rows up to the end of the last image."""
+    return self.start[-1] + aligned(self.count[-1])
+
+
+class Reference:
+  """The backend in plain XLA, for every network, platform and compute type.
+
+  A backend is an object with these methods. Rows that belong to no token may have any value, even
+  one that is not finite, wherever a backend takes or returns rows.
+  """
+
+  def rows(self, windows, layout, length):
+    """(b, n, d) windows -> (length, d) rows; `length` is static, at least `layout.total`."""
+    row = jnp.arange(length)
+    image = (row[:, None] >= layout.start[1:]).sum(axis=1)
+    offset = jnp.minimum(row - layout.start[image], windows.shape[1] - 1)
+    return windows[image, offset]
+
+  def windows(self, rows, layout):
+    """(length, …) rows -> (b, n, …) windows, 0 beyond the tokens that there are."""
+    row = jnp.minimum(layout.start[:, None] + jnp.arange(layout.width), len(rows) - 1)
+    there = layout.present.reshape(*row.shape, *[1] * (rows.ndim - 1))
+    return jnp.where(there, rows[row], 0)
+
+  def attended(self, block, x, layout, pruning):
+    """Attention with its residual, as `Block.attended`, on rows.
+
+    Args:
+      block: a `Block`.
+      x: (length, d) rows.
+      layout: the `Layout`.
+      pruning: the `Pruning`.
+
+    Returns:
+      (length, d) rows, and the `AttentionCache` in windows, (b, n, …).
+    """
+
+    def attend(q, k, v):
+      context, cache = attention(layout, pruning)(*(self.windows(a, layout) for a in (q, k, v)))
+      return self.rows(context, layout, len(x)), cache
+
+    return block.attended(x, attend)
+
+  def fed_forward(self, block, x, layout):
+    """The MLP with its residual, as `Block.fed_forward`: (length, d) -> (length, d)."""
+    del layout
+    return block.fed_forward(x)
+
+
+reference = Reference()
+
+
+@usual
+def flat(model, images, backend=reference, rungs=None, tokens=False):
+  """Runs the kept tokens only; equals `in_place.masked` image by image, whatever the batch.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    images: (b, height, width, 3) normalised images.
+    backend: a backend, see `Reference`.
+    rungs: see `finish_flat`.
+    tokens: whether to return the kept tokens; the last block then runs for all of them.
+
+  Returns:
+    `Outputs` as for `packed.packed`.
+  """
+  return finish_flat(model, start_packed(model, images, tokens), backend, rungs, tokens)
+
+
+@usual
+def finish_flat(model, packed_tokens, backend=reference, rungs=None, tokens=False):
+  """Runs `flat` from the first stage on.
+
+  Args:
+    model: a `VisionTransformer` with thresholds.
+    packed_tokens: the `PackedTokens` of `start_packed`, (b, n, …), for the same `tokens`.
+    backend: a backend, see `Reference`.
+    rungs: for each stage, the numbers of rows to compile for, ascending, the last of which is
+      `most_rows`. The device chooses the smallest that holds all tokens. By default `most_rows`
+      alone, for backends to which rows without a token cost nothing.
+    tokens: see `flat`.
+
+  Returns:
+    `Outputs` as for `flat`.
+  """
+  arch, at_stage, keeps = model.arch, packed_tokens, []
+  b, n = at_stage.keep.shape
+  for index in range(arch.stages):
+    kept = kept_positions(at_stage.position, at_stage.keep)
+    keeps.append(kept[:, arch.prefix_tokens :])
+    windows, layout = _laid_out(at_stage, Pruning.of(arch).compacts)
+    run = functools.partial(
+      _run_to_next_stage if index < arch.stages - 1 else _run_to_heads,
+      *(model, index, backend, windows, layout, at_stage.sources, tokens),
+    )
+    lengths = rungs[index] if rungs else (most_rows(b, n),)
+    if len(lengths) == 1:
+      at_stage = run(lengths[0])
+      continue
+    branches = [functools.partial(run, length) for length in lengths]
+    at_stage = jax.lax.switch(jnp.searchsorted(jnp.array(lengths), layout.total), branches)
+  return predict_from(model, at_stage, keeps)
+
+
+def most_rows(b, n):
+  """The number of rows of b images that keep all of their n tokens."""
+  return b * int(aligned(n))
+
+
+def aligned(count):
+  """A number of tokens, rounded up to a multiple of `ALIGN`."""
+  return -(-count // ALIGN) * ALIGN
+
+
+def attention(layout, pruning):
+  """The attention function of windows, (b, n, h, c), of which the first `count` tokens count."""
+  rotation = pruning.rotation(layout.position, layout.places)
+  return functools.partial(
+    pruning.prefix, count=layout.count, sizes=layout.sizes, rotation=rotation
+  )
+
+
+def _laid_out(packed_tokens, compact):
+  """The (b, n, d) tokens after a stage, the kept ones first, and their `Layout`."""
+  keep = packed_tokens.keep
+  tokens = (packed_tokens.x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places)
+  if not compact:
+    source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
+    tokens = jax.tree.map(lambda a: a[jnp.arange(len(a))[:, None], source], tokens)
+  count = keep.sum(axis=1).astype(jnp.int32)
+  ends = jnp.cumsum(aligned(count)).astype(jnp.int32)
+  start = jnp.concatenate([jnp.zeros(1, jnp.int32), ends[:-1]])
+  x, sizes, position, places = tokens
+  return x, Layout(start, count, sizes, position, places)
+
+
+def _run_blocks(model, index, backend, windows, layout, length):
+  """Runs the blocks from stage `index` to the next one; returns rows and their cache in windows."""
+  pruning = Pruning.of(model.arch)
+  halves = (
+    lambda block, x: backend.attended(block, x, layout, pruning),
+    lambda block, x: backend.fed_forward(block, x, layout),
+  )
+  x = backend.rows(windows, layout, length)
+  return run_to_stage(model, index + 1, x, None, halves=halves)
+
+
+def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, length):
+  """Runs the blocks from stage `index` to the next one, and applies that one.
+
+  Args:
+    model: a `VisionTransformer`.
+    index: index of the stage.
+    backend: see `Reference`.
+    windows: (b, n, d) tokens after the stage, the kept ones first.
+    layout: their `Layout`.
+    sources: (b, patches) sources after the stage; None unless requested.
+    tokens: not used; see `_run_to_heads`.
+    length: number of rows, static.
+
+  Returns:
+    The `PackedTokens` at the next stage.
+  """
+  del tokens
+  x, cache = _run_blocks(model, index, backend, windows, layout, length)
+  present = layout.present.astype(jnp.float32)
+  stage = Stage(backend.windows(x, layout), layout.sizes, present, cache, layout.places)
+  return apply_stage(model, index + 1, stage, layout.position, sources)
+
+
+def _run_to_heads(model, index, backend, windows, layout, sources, tokens, length):
+  """Runs the blocks from the last stage to the end; arguments as for `_run_to_next_stage`.
+
+  Returns:
+    `packed.HeadInputs`.
+  """
+  pruning, last = Pruning.of(model.arch), model.blocks[-1]
+  x, _ = _run_blocks(model, index, backend, windows, layout, length)
+
+  def run():
+    attended, _ = backend.attended(last, x, layout, pruning)
+    return backend.windows(backend.fed_forward(last, attended, layout), layout)
+
+  def run_read():
+    read = x[layout.start[:, None] + jnp.arange(model.arch.read_tokens)]
+
+    def attend(q, k, v):
+      return attention(layout, pruning)(q, backend.windows(k, layout), backend.windows(v, layout))
+
+    return last.rows(x, read, attend)
+
+  head_inputs = read_last_block(model, run, run_read, layout.present, layout.sizes, tokens)
+  if not tokens:
+    return head_inputs
+  positions = jnp.where(layout.present, layout.position, -1)
+  return head_inputs._replace(positions=positions, sources=sources)
