@@ -17,6 +17,8 @@ KINDS = {
   "merge": dict(reduction="merge_tokens", score="merge_cost", layer_scale=True),
   "avg": dict(class_token=False, pool="avg", reduction="merge", score="attention_novelty"),
   "map": dict(class_token=False, pool="map", activation="quick_gelu"),
+  "registers": dict(registers=4, reduction="merge", score="attention_novelty"),
+  "two heads": dict(dist_token=True, dist_head=True),
   "lv": tiny.LV | dict(reduction="merge", score="attention_novelty", count_multiple=4),
 }
 needs_onnx = pytest.mark.external
@@ -88,8 +90,10 @@ def test_blocks_run_for_kept_tokens_alone(exported):
     assert [len(r) - prefix for r in rows] == kept.tolist()
     rows_of[i] = sorted({len(a.reshape(-1, a.shape[-1])) for a in inputs})
     expected = {prefix + network.arch.patches, *(prefix + kept).astype(int).tolist()}
-    # The last block also runs for the class token alone, which the prediction reads.
-    assert {1, *rows_of[i]} == {1, *expected}
+    # The last block also runs for what the prediction reads: the class token, or the tokens of both
+    # heads.
+    read = network.arch.read_tokens
+    assert {read, *rows_of[i]} == {read, *expected}
   assert len({tuple(rows) for rows in rows_of.values()}) > 1
 
 
@@ -127,14 +131,3 @@ def test_a_dense_network_has_nothing_to_pack(tmp_path):
   network, _ = _network("drop")
   with pytest.raises(InputError, match="has no thresholds"):
     network.dense.export(tmp_path / "net", "onnx", execution="packed")
-
-
-@needs_onnx
-@pytest.mark.parametrize("changes", [{"dist_token": True}, {"registers": 2}])
-def test_other_tokens_beside_a_class_token_are_refused(tmp_path, changes):
-  for library in FORMATS["onnx"].needs:
-    pytest.importorskip(library)
-  network = tiny.network(tiny.arch(**changes))
-  with pytest.raises(InputError, match=r"registers\): not possible yet; leave --execution"):
-    network.export(tmp_path / "net", "onnx", execution="packed")
-  assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from asvit_jax.core.errors import InputError
 from asvit_jax.export.programs import output_names, pieces_for_one_image
 
 
@@ -23,20 +22,9 @@ def packed_model(network, tokens, opset):
     network: a `Network` with thresholds that computes in float32.
     tokens: see `programs.programs`.
     opset: version of the operators, at least 13.
-
-  Raises:
-    InputError: the network has more than one token before the patches.
   """
   import onnx
 
-  if (before := network.arch.prefix_tokens) > 1:
-    # It takes the first of the tokens and those behind these, and the converter cannot express that
-    # for a symbolic number of tokens.
-    raise InputError(
-      f"packed execution in ONNX of a network with {before} tokens before the patches (a "
-      "distillation token, registers): not possible yet; leave --execution out for a masked "
-      "program, or give --execution fixed"
-    )
   pieces = pieces_for_one_image(network, tokens)
   counts = [f"tokens_{index}" for index in range(1, len(pieces))]
   # A runtime takes equal names for equal sizes, so each stage has a name of its own.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.gates import best, keep_above, straight_through_gate
-from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.pruning import Pruning, Stage, first_tokens
 from asvit_jax.sparsity.sources import first_sources, follow
 
 
@@ -232,7 +232,7 @@ def run_last_block(model, x, attend, remat=False):
     return tokens[:, :1] if model.arch.aux_head else tokens, tokens
 
   def read_rows(x):
-    return block.rows(x, x[:, : model.arch.read_tokens], attend)
+    return block.rows(x, first_tokens(x, model.arch.read_tokens), attend)
 
   return (jax.checkpoint(read_rows) if remat else read_rows)(x), tokens
 
