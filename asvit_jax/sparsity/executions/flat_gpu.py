@@ -15,14 +15,15 @@ class Triton(flat.Reference):
   """The backend; see `flat_backends`.
 
   Args:
+    lengths: the numbers of rows that it runs at, see `flat_backends`.
     interpret: whether to run the kernel without a GPU, slowly.
   """
 
   name = "Triton"
   dynamic = False
 
-  def __init__(self, interpret=False):
-    self.interpret = interpret
+  def __init__(self, lengths="rungs", interpret=False):
+    self.lengths, self.interpret = lengths, interpret
 
   def refuses(self, arch, dtype):
     """Refuses other attentions than softmax, and heads too wide for the kernel's registers."""

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-# Queries of a program, and keys that it takes at a time: the least rows of a Hopper product. Not
-# tuned on a GPU yet.
-TILE = 64
-# Channels of the widest head: a tile of each of queries, keys, values and context then fills a
-# quarter of an A100's registers.
+# Queries of a program, and keys that it takes at a time, by the compute type. 64 are the rows of a
+# Hopper product. By the compiler's count of registers, 64 of true float32 would not stay in them
+# (for an H100, 13 kB of a thread's values would go to memory and back), 32 do. Not tuned on a GPU.
+TILES = {"bfloat16": 64, "float32": 32}
+# Channels of the widest head: a thread then takes all of its 255 registers on an A100.
 WIDEST = 128
 _LEAST = 16  # channels of the narrowest product of Triton
 
 
 @functools.partial(jax.jit, static_argnames=("heads", "most", "tile", "interpret"))
-def ragged_attention(qkv, start, count, bias, *, heads, most, tile=TILE, interpret=False):
+def ragged_attention(qkv, start, count, bias, *, heads, most, tile=None, interpret=False):
   """Softmax attention of every image's tokens to each other.
 
   Products are those of the compute type; of float32 at the precision that JAX is set to, see
@@ -36,7 +36,7 @@ def ragged_attention(qkv, start, count, bias, *, heads, most, tile=TILE, interpr
     bias: (b, most) float32, added to the logits of every key; None for none.
     heads: h; their channels are at most `WIDEST`.
     most: the largest number of tokens that an image can have.
-    tile: rows of a tile, a power of two, at least 16.
+    tile: rows of a tile, a power of two, at least 16; by default as `TILES` says.
     interpret: whether to run without a GPU, slowly.
 
   Returns:
@@ -44,6 +44,7 @@ def ragged_attention(qkv, start, count, bias, *, heads, most, tile=TILE, interpr
   """
   length, width = qkv.shape
   channels = width // 3 // heads
+  tile = tile or TILES[qkv.dtype.name]
   count = jnp.clip(length - start, 0, count)
   kernel = functools.partial(_attend, heads=heads, channels=channels, tile=tile)
   biases = () if bias is None else (bias,)
