@@ -72,7 +72,8 @@ def flat_in_groups(model, images, tokens=False):
     platform: functools.partial(_finish, model, platform=platform, tokens=tokens)
     for platform in BACKENDS
   }
-  return jax.lax.platform_dependent(packed_tokens, **finish, default=finish["cpu"])
+  default = finish.pop("cpu")
+  return jax.lax.platform_dependent(packed_tokens, **finish, default=default)
 
 
 def _finish(model, packed_tokens, platform, tokens):
