@@ -27,7 +27,7 @@ shapes = jax.tree.map(
   lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here),
   (vit.specs(arch), jax.ShapeDtypeStruct((64, *arch.image_shape), jnp.float32)),
 )
-found = {}
+found, flat_backends.RUNGS = {}, 2
 for lengths in ("rungs", "capacity", "once"):
   flat_backends.BACKENDS["cuda"] = (flat_gpu.Triton(lengths),)
 
