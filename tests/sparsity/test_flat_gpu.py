@@ -1,15 +1,20 @@
 """Flat execution's backend for GPUs, interpreted: it equals masked, as the reference does."""
 
+import types
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from sparsity.test_flat import KINDS, pruned, run
 
+from asvit_jax.sparsity.attentions import Softmax
 from asvit_jax.sparsity.executions import flat, flat_gpu
 from asvit_jax.sparsity.kernels.gpu_attention import ragged_attention
 
 BACKEND = flat_gpu.Triton(interpret=True)
+OWN = Softmax()  # an attention of a user's, which may compute anything
 
 
 class Spoilt(flat_gpu.Triton):
@@ -106,3 +111,12 @@ def test_it_refuses_in_words():
   assert BACKEND.refuses(arch, jnp.dtype("float32")) is None
   wide = tiny.arch(width=258, heads=2)
   assert "129" in BACKEND.refuses(wide, jnp.dtype("float32"))
+  own = tiny.arch(attention=f"{__name__}:OWN")
+  assert own.attention in BACKEND.refuses(own, jnp.dtype("float32"))
+
+
+@pytest.mark.parametrize(("capability", "runs"), [("7.5", False), ("8.0", True), ("12.0", True)])
+def test_it_refuses_gpus_that_triton_does_not_know(capability, runs, monkeypatch):
+  device = types.SimpleNamespace(compute_capability=capability)
+  monkeypatch.setattr(jax, "devices", lambda: [device])
+  assert (BACKEND.refuses(tiny.arch(), jnp.dtype("float32")) is None) == runs

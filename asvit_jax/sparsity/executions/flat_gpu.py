@@ -5,10 +5,13 @@ one of a few that the program has branches for, see `flat_backends`. Attention r
 first row and number of tokens, and computes just these, at any number of rows.
 """
 
+import jax
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.attentions import ATTENTIONS, softmax
 from asvit_jax.sparsity.executions import flat
+
+_OLDEST = 8  # major compute capability; XLA refuses to compile Triton for earlier ones
 
 
 class Triton(flat.Reference):
@@ -26,7 +29,7 @@ class Triton(flat.Reference):
     self.lengths, self.interpret = lengths, interpret
 
   def refuses(self, arch, dtype):
-    """Refuses other attentions than softmax, and heads too wide for the kernel's registers."""
+    """Refuses other attentions than softmax, heads too wide for registers, and old GPUs."""
     del dtype
     from asvit_jax.sparsity.kernels.gpu_attention import WIDEST
 
@@ -35,6 +38,9 @@ class Triton(flat.Reference):
     channels = arch.width // arch.heads
     if channels > WIDEST:
       return f"heads have at most {WIDEST} channels in it, and the network's have {channels}"
+    major = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")[0]
+    if major.isdigit() and int(major) < _OLDEST:
+      return f"XLA's Triton needs compute capability {_OLDEST}.0, an A100's, or a later one"
     return None
 
   def attended(self, block, x, layout, pruning):
