@@ -146,11 +146,25 @@ class Pruning:
 
   def prefix(self, q, k, v, count, sizes=None, rotation=None):
     """The first `count` (b,) tokens of every image attend to each other."""
-    if sizes is not None:
-      sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
     queries, keys = self._rotated(q, k, rotation)
-    attended = self.attention.prefix(queries, keys, v, count, _bias(sizes), **self._asked)
+    bias = self.prefix_bias(count, sizes)
+    attended = self.attention.prefix(queries, keys, v, count, bias, **self._asked)
     return self._with_cache(attended, k)
+
+  def prefix_cache(self, q, k, v, context, count, sizes=None, rotation=None):
+    """The `AttentionCache` of `prefix`, for a (b, n, h, c) context that is known already."""
+    if not self.received:
+      q = q[:, :1]
+    queries, keys = self._rotated(q, k, rotation)
+    bias = self.prefix_bias(count, sizes)
+    _, attention = self.attention.prefix(queries, keys, v, count, bias, **self._asked)
+    return self._with_cache((context, attention), k)[1]
+
+  def prefix_bias(self, count, sizes):
+    """The (b, n) bias of `prefix`, 0 beyond the first `count` (b,) tokens; None for none."""
+    if sizes is None:
+      return None
+    return _bias(jnp.where(jnp.arange(sizes.shape[1]) < count[:, None], sizes, 1.0))
 
   def _rotated(self, q, k, rotation):
     """Queries and keys as they meet in attention; q may be those of the first tokens only."""

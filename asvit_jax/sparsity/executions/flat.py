@@ -164,7 +164,7 @@ def finish_flat(model, packed_tokens, backend=reference, rungs=None, tokens=Fals
       at_stage = run(lengths[0])
       continue
     branches = [functools.partial(run, length) for length in lengths]
-    at_stage = jax.lax.switch(jnp.searchsorted(jnp.array(lengths), layout.total), branches)
+    at_stage = jax.lax.switch((layout.total > jnp.array(lengths)).sum(), branches)
   return predict_from(model, at_stage, keeps)
 
 

@@ -5,18 +5,30 @@ run a network says why, and the next one runs; the last one, the `Reference`, ru
 backend is a `flat.Reference` that also has
 
   name: its name in messages.
-  dynamic: whether rows without a token cost it nothing. The others run at one of a few lengths,
-    see `rungs`.
+  dynamic: whether rows without a token cost it nothing.
+  lengths: the numbers of rows that the others run at, see below.
   refuses(arch, dtype): why it cannot run a network, in words; None if it can.
+
+A device chooses among several numbers of rows, `rungs`, by a conditional at each stage, for which
+the host of a GPU waits. There are three choices, with the same results:
+
+  "rungs": several numbers of rows around the expected total, and the largest one.
+  "capacity": at each stage one number of rows that nearly all batches stay below, or the largest.
+  "once": that number of rows at all stages, without a choice; a single conditional at the end runs
+    the stages again, at the largest number, if they did not suffice.
+
+The last two need the expected total, and fall back to the first without it.
 """
 
 import functools
 import math
 
 import jax
+import jax.numpy as jnp
 
 from asvit_jax.core.progress import log
 from asvit_jax.sparsity.executions import flat as rows
+from asvit_jax.sparsity.executions import flat_gpu
 from asvit_jax.sparsity.executions.grouped import CACHED, run_few_at_once
 from asvit_jax.sparsity.executions.packed import start_packed
 
@@ -26,17 +38,21 @@ class PlainXLA(rows.Reference):
 
   name = "plain XLA"
   dynamic = False
+  lengths = "rungs"
 
   def refuses(self, arch, dtype):
     """Never: it runs every network."""
     del arch, dtype
 
 
-BACKENDS = {"cpu": (PlainXLA(),), "tpu": (PlainXLA(),), "cuda": (PlainXLA(),)}
+BACKENDS = {"cpu": (PlainXLA(),), "tpu": (PlainXLA(),), "cuda": (flat_gpu.Triton(), PlainXLA())}
 # Numbers of rows to compile for, beside the one that holds all tokens, and their widest distance
 # from the mean for a single image, as a share of it; the total of b images is √b times nearer. It
 # is six times the standard deviation of what DeiT-T's first stage keeps, 0.17 of the mean.
 RUNGS, SPREAD = 7, 1.0
+# The capacity is four standard deviations above the mean: of normal totals, one of 30,000 exceeds
+# it.
+CAPACITY = 4 / 6 * SPREAD
 
 
 def flat_in_groups(model, images, tokens=False):
@@ -56,13 +72,41 @@ def flat_in_groups(model, images, tokens=False):
     platform: functools.partial(_finish, model, platform=platform, tokens=tokens)
     for platform in BACKENDS
   }
-  return jax.lax.platform_dependent(packed_tokens, **finish, default=finish["cpu"])
+  default = finish.pop("cpu")
+  return jax.lax.platform_dependent(packed_tokens, **finish, default=default)
 
 
 def _finish(model, packed_tokens, platform, tokens):
   backend = backend_for(model.arch, model.dtype, platform)
-  lengths = None if backend.dynamic else rungs(model, *packed_tokens.keep.shape)
-  return rows.finish_flat(model, packed_tokens, backend, lengths, tokens)
+  finish = functools.partial(rows.finish_flat, model, packed_tokens, backend, tokens=tokens)
+  b, n = packed_tokens.keep.shape
+  if backend.dynamic:
+    return finish()
+  if backend.lengths == "rungs" or not model.counts:
+    return finish(rungs=rungs(model, b, n))
+  most, enough = rows.most_rows(b, n), capacities(model, b, n)
+  if backend.lengths == "capacity":
+    return finish(rungs=[tuple(sorted({length, most})) for length in enough])
+  return run_at_capacity(finish, enough, most, model.arch.prefix_tokens)
+
+
+def run_at_capacity(finish, enough, most, prefix_tokens):
+  """Runs all stages at numbers of rows that suffice for nearly all batches, exactly for the others.
+
+  Args:
+    finish: function of `rungs`, see `flat.finish_flat`, that returns `Outputs`.
+    enough: the number of rows at each stage.
+    most: a number of rows that suffices for every batch.
+    prefix_tokens: number of tokens before the patches.
+
+  Returns:
+    The `Outputs`.
+  """
+  outputs = finish(rungs=[(length,) for length in enough])
+  # Right up to the first stage with too few rows, which is all that this asks.
+  totals = rows.aligned(outputs.kept.astype(jnp.int32) + prefix_tokens).sum(axis=0)
+  fits = (totals <= jnp.array(enough)).all()
+  return jax.lax.cond(fits, lambda: outputs, lambda: finish(rungs=[(most,)] * len(enough)))
 
 
 def backend_for(arch, dtype, platform):
@@ -94,11 +138,25 @@ def rungs(model, b, n):
   for index in range(model.arch.stages):
     low, high = 0.0, float(most)
     if model.counts:
-      # Half a tile an image is padding, on average.
-      mean = b * (model.arch.prefix_tokens + model.counts[index] + rows.ALIGN / 2)
-      spread = min(SPREAD / math.sqrt(b), 1.0) * mean
+      mean, spread = _expected(model, index, b)
       low, high = mean - spread, mean + spread
     steps = (low + (high - low) * (i + 1) / RUNGS for i in range(RUNGS))
     lengths = {rows.aligned(math.ceil(length)) for length in steps}
     found.append(tuple(sorted({*(length for length in lengths if length < most), most})))
   return found
+
+
+def capacities(model, b, n):
+  """For each stage, a number of rows that nearly all batches stay below; arguments as `rungs`."""
+  found = []
+  for index in range(model.arch.stages):
+    mean, spread = _expected(model, index, b)
+    found.append(min(rows.aligned(math.ceil(mean + CAPACITY * spread)), rows.most_rows(b, n)))
+  return found
+
+
+def _expected(model, index, b):
+  """The mean number of rows of b images after a stage, and the widest distance from it."""
+  # Half a tile an image is padding, on average.
+  mean = b * (model.arch.prefix_tokens + model.counts[index] + rows.ALIGN / 2)
+  return mean, min(SPREAD / math.sqrt(b), 1.0) * mean

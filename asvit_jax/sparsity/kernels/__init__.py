@@ -1,0 +1,1 @@
+"""Pallas kernels for accelerators: what the backends of flat execution compute with."""
