@@ -225,18 +225,11 @@ def _with_photographs():
 
 def _with_noise():
   from asvit_jax.evaluation import speed
-  from asvit_jax.network import create
-  from asvit_jax.sparsity import schedule
-  from asvit_jax.sparsity.complexity import target_gmacs, uniform_ratio
   from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
-  arch = _reduced(VARIANTS[given.variant])
-  network = speed.sharpened(create(arch, dtype=given.dtype, variant=given.variant))
-  scheduled = schedule.with_stage_weights(network.arch, given.budget)
-  ratio = uniform_ratio(scheduled, target_gmacs(scheduled, given.budget))
-  first = ratio ** scheduled.stage_exponents[0]
-  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), first)
+  arch, count = _reduced(VARIANTS[given.variant]), max(given.batch, _SAMPLE)
+  return speed.on_noise(arch, given.variant, given.dtype, given.budget, count)
 
 
 def _table(results):

@@ -14,6 +14,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import images as image_files
+from asvit_jax.network import create
 from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.executions import EXECUTIONS, grouped, in_place
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
@@ -51,18 +52,9 @@ def run(network, images, kept, names=USUAL, rounds=7):
   names = [name for name in TIMED if name in names or name == "dense"]
   programs, results = {}, {}
   for name in names:
-    start = time.perf_counter()
-
-    @usual
-    def forward(network, images, name=name):
-      return forwards[name](network.model, network.preprocessing.normalize(images)).logits
-
-    programs[name] = jax.jit(forward).lower(network, images).compile()
-    results[name] = {"compile_s": time.perf_counter() - start, "gmacs": gmacs[name]}
-    if (memory := memory_mb(programs[name])) is not None:
-      results[name]["memory_mb"] = memory
+    programs[name], results[name] = compiled(forwards[name], network, images)
+    results[name]["gmacs"] = gmacs[name]
     log(f"{name}: compiled in {results[name]['compile_s']:.1f} s")
-    jax.block_until_ready(programs[name](network, images))
 
   def call(program):
     jax.block_until_ready(program(network, images))
@@ -70,6 +62,32 @@ def run(network, images, kept, names=USUAL, rounds=7):
   calls = {name: functools.partial(call, program) for name, program in programs.items()}
   timed = summarize(turns.in_turn(calls, rounds), len(images))
   return {name: result | timed[name] for name, result in results.items()}
+
+
+def compiled(execution, network, images):
+  """Compiles an execution of a network for images, and runs it once.
+
+  Args:
+    execution: function of (model, normalised images) that returns `Outputs`.
+    network: a `Network`.
+    images: (b, s, s, 3) uint8.
+
+  Returns:
+    The program, a function of (network, images) that returns logits; and a dictionary of
+    `compile_s` and, if the compiler says it, `memory_mb`.
+  """
+  start = time.perf_counter()
+
+  @usual
+  def forward(network, images):
+    return execution(network.model, network.preprocessing.normalize(images)).logits
+
+  program = jax.jit(forward).lower(network, images).compile()
+  result = {"compile_s": time.perf_counter() - start}
+  if (memory := memory_mb(program)) is not None:
+    result["memory_mb"] = memory
+  jax.block_until_ready(program(network, images))
+  return program, result
 
 
 def summarize(seconds, images):
@@ -129,6 +147,25 @@ def synthetic_images(network, count, share):
     kept = (scores > np.quantile(scores, 1 - share)).sum(axis=1)
     candidates.append((abs(kept.std() / kept.mean() - REAL_SPREAD), width, images))
   return min(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def on_noise(arch, variant, dtype, budget, count):
+  """A random network to calibrate, sharpened, and images for it.
+
+  Args:
+    arch: an `Architecture` that prunes.
+    variant: its name.
+    dtype: compute type.
+    budget: share of the dense GMACs for which the images keep various numbers of patches.
+    count: number of images.
+
+  Returns:
+    A dense `Network`, and (count, s, s, 3) uint8.
+  """
+  network = sharpened(create(arch, dtype=dtype, variant=variant))
+  scheduled = schedule.with_stage_weights(arch, budget)
+  ratio = complexity.uniform_ratio(scheduled, complexity.target_gmacs(scheduled, budget))
+  return network, synthetic_images(network, count, ratio ** scheduled.stage_exponents[0])
 
 
 def sharpened(network):

@@ -1,0 +1,72 @@
+"""What a measurement covers: networks, batches and budgets, in full and in quick."""
+
+import dataclasses
+
+from asvit_jax import vit
+from asvit_jax.config.options import merging
+from asvit_jax.vit.architecture import VARIANTS, Architecture
+
+REDUCTIONS = ("drop", "merge")
+EXECUTIONS = ("flat", "packed", "fixed")  # besides dense
+
+
+def _small(**changes):
+  # The widths of DeiT-T, for which there are kernels; few patches, as kernels may be interpreted.
+  dimensions = dict(width=192, heads=3, depth=5, image_size=96, classes=100)
+  return vit.Architecture(**dimensions | {"prune_before": (2, 3, 4)} | changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is measured.
+
+  Attributes:
+    seconds: seconds that all parts may take together.
+    compared: the `Architecture` on which backends are compared with masked execution.
+    timed: {name: `Architecture`}, the most important one first.
+    batches: numbers of images, the most important one first.
+    shares: shares of the dense GMACs.
+    images: number of images to calibrate and to compare on.
+    trained: images in a training step on each device.
+    least_s: seconds to time each pair of executions for, at least.
+    compares_timed: whether the first network of `timed` is compared, too.
+  """
+
+  seconds: float
+  compared: Architecture
+  timed: dict[str, Architecture]
+  batches: tuple[int, ...]
+  shares: tuple[float, ...]
+  images: int
+  trained: int
+  least_s: float
+  compares_timed: bool = False
+
+
+FULL = Settings(
+  seconds=600,
+  compared=_small(),
+  timed={name: VARIANTS[name] for name in ("deit_s", "deit_t", "deit_b")},
+  batches=(64, 256, 1, 8),
+  shares=(0.65, 0.5),
+  images=32,
+  trained=64,
+  least_s=1.0,
+  compares_timed=True,
+)
+_TINY = _small(depth=4, image_size=64, prune_before=(1, 2, 3))
+QUICK = Settings(
+  seconds=120,
+  compared=_TINY,
+  timed={"tiny": _TINY},
+  batches=(8, 1),
+  shares=(0.65,),
+  images=8,
+  trained=4,
+  least_s=0.2,
+)
+
+
+def reduced(arch, reduction):
+  """The architecture with one of `REDUCTIONS`."""
+  return arch if reduction == "drop" else dataclasses.replace(arch, **merging(arch.depth))
