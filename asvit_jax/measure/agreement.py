@@ -1,11 +1,11 @@
 """Whether an execution decides and predicts as masked execution does, up to rounding.
 
-Rounding flips decisions about tokens whose score is close to the threshold, and such a token changes
-all that comes after it. So each image counts as one of three kinds:
+Rounding flips decisions about tokens whose score is close to the threshold, and such a token
+changes all that comes after it. So each image counts as one of three kinds:
 
   same: all stages keep the same tokens. Its logits are compared.
-  undecided: at the first stage that differs, all tokens that differ have scores within the tolerance
-    of the threshold. Its later stages are not compared.
+  undecided: at the first stage that differs, the scores of all tokens that differ are within the
+    tolerance of the threshold. Its later stages are not compared.
   wrong: another token differs.
 """
 
@@ -68,9 +68,9 @@ class Expected:
 
     Returns:
       Dictionary for JSON: `agrees`; numbers of images that are `same`, `undecided` and `wrong`;
-      `furthest`, the largest distance from the threshold, in standard deviations, of the score of a
-      token that differs first; `logits_error`, the largest difference of logits of those that are the same, in standard
-      deviations; and `correlation`, the least of all images.
+      `furthest`, the largest distance from the threshold of the score of a token that differs
+      first, and `logits_error`, the largest difference of logits of images that are the same, both
+      in standard deviations; and `correlation` of the logits, the least of all images.
     """
     keep, logits = np.asarray(keep) > 0.5, np.asarray(logits, np.float64)
     differs = keep != self.keep  # (b, stages, n)

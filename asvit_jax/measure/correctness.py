@@ -77,7 +77,7 @@ def available(platform):
 
 
 def _caught(compare):
-  """The result of a comparison; an error of any kind is a result, too: kernels are compiled here."""
+  """The result of a comparison; so is an error of any kind, as compilers have their own."""
   try:
     return compare()
   except Exception as error:

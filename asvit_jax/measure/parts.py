@@ -40,12 +40,11 @@ def all_parts(settings, platform):
   dtype = "float32" if platform == "cpu" else "bfloat16"
   first, *others = settings.timed
   largest, *batches = settings.batches
+  whole = {first: settings.timed[first]} if settings.compares_timed else {}
   return [
-    *_correctness("small", settings.compared, settings, True),
+    *_correctness({"small": settings.compared}, settings, True),
     *_throughput([first], [largest], settings, dtype),
-    *(
-      _correctness(first, settings.timed[first], settings, False) if settings.compares_timed else ()
-    ),
+    *_correctness(whole, settings, False),
     *_training(first, settings, dtype),
     *_rivals([first], settings.batches[:2], settings, dtype),
     *_throughput([first], batches, settings, dtype),
@@ -55,14 +54,15 @@ def all_parts(settings, platform):
   ]
 
 
-def _correctness(name, arch, settings, backends):
-  for dtype in ("float32", "bfloat16"):
-    for reduction in REDUCTIONS:
-      run = _later(
-        "correctness", arch, reduction, dtype, settings.shares, settings.images, backends
-      )
-      of = {"network": name, "reduction": reduction, "dtype": dtype}
-      yield Part("correctness", of, run, 10)
+def _correctness(networks, settings, backends):
+  for name, arch in networks.items():
+    for dtype in ("float32", "bfloat16"):
+      for reduction in REDUCTIONS:
+        run = _later(
+          *("correctness", arch, reduction, dtype, settings.shares, settings.images, backends)
+        )
+        of = {"network": name, "reduction": reduction, "dtype": dtype}
+        yield Part("correctness", of, run, 10)
 
 
 def _throughput(names, batches, settings, dtype):

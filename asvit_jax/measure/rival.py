@@ -21,8 +21,8 @@ def run(arch, dtype, batch):
     batch: number of images.
 
   Returns:
-    Dictionary for JSON: `images_per_s`, `ms` (the median), `first_s`, the seconds of the first call,
-    which compiles, and the versions of `torch` and `timm`.
+    Dictionary for JSON: `images_per_s`, `ms` (the median), `first_s`, the seconds of the first
+    call, which compiles, and the versions of `torch` and `timm`.
 
   Raises:
     Skipped: PyTorch or timm is not installed, or PyTorch has not this device.

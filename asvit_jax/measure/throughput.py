@@ -7,7 +7,6 @@ import jax
 
 from asvit_jax.core import turns
 from asvit_jax.evaluation import speed
-from asvit_jax.measure.settings import reduced
 from asvit_jax.measure.subjects import subject
 from asvit_jax.sparsity.executions import EXECUTIONS
 
