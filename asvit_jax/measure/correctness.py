@@ -12,6 +12,7 @@ from asvit_jax.core.promotion import usual
 from asvit_jax.measure.agreement import TOLERANCES, Expected
 from asvit_jax.measure.subjects import subject
 from asvit_jax.sparsity.executions import flat, flat_backends
+from asvit_jax.vit.images import normalized
 
 # Below all scores; thresholds must be finite.
 _LEAST = -1e30
@@ -142,7 +143,8 @@ def _backend(one, backend, interpreted, dtype):
     @jax.jit
     @usual
     def forward(network, images):
-      outputs = flat.flat(network.model, network.preprocessing.normalize(images), backend)
+      images = normalized(images, network.preprocessing)
+      outputs = flat.flat(network.model, images, backend)
       return outputs.keep, outputs.logits
 
     return expected.compare(*forward(network, one.images), TOLERANCES[dtype])
