@@ -1,6 +1,6 @@
 """Measures this machine in ten minutes: every execution's correctness and speed, on any device.
 
-python -m asvit_jax.measure --out runs/measure
+asvit measure --out runs/measure
 python -m asvit_jax.measure --quick
 
 It needs neither data nor weights. Correctness comes first: every execution, and every backend that

@@ -71,7 +71,6 @@ def test_executions_and_backends_of_all_platforms(run):
   assert wrong == []
 
 
-@pytest.mark.slow
 def test_what_is_wrong_refused_or_fails(run):
   class Broken(Elsewhere):
     name = "broken"
