@@ -81,7 +81,7 @@ def _throughput(names, batches, settings, dtype):
 
 
 def _training(name, settings, dtype):
-  for reduction in REDUCTIONS:
+  for reduction in settings.trained_by:
     of = {"network": name, "reduction": reduction, "dtype": dtype}
     run = _later(
       *("training", settings.timed[name], reduction, dtype, settings.shares, settings.images),

@@ -13,6 +13,7 @@ import jax
 import asvit_jax
 from asvit_jax.core import schema, stopping, storage
 from asvit_jax.core.errors import InputError
+from asvit_jax.core.plain import plain
 from asvit_jax.core.progress import log
 from asvit_jax.measure import page
 from asvit_jax.measure.parts import Skipped
@@ -119,7 +120,8 @@ def _write(path, machine, parts, found):
   measured["correct"] = correct(measured)
   if (peak := _peak_memory_mb()) is not None:
     measured["peak_memory_mb"] = peak
-  storage.write(path, json.dumps(measured, indent=1) + "\n", "the measurements")
+  measured = plain(measured)
+  storage.write(path, json.dumps(measured, indent=1, allow_nan=False) + "\n", "the measurements")
   page.write(path.parent, measured)
   return measured
 

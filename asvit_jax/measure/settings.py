@@ -28,6 +28,7 @@ class Settings:
     shares: shares of the dense GMACs.
     images: number of images to calibrate and to compare on.
     trained: images in a training step on each device.
+    trained_by: the reductions of the training steps.
     least_s: seconds to time each pair of executions for, at least.
     compares_timed: whether the first network of `timed` is compared, too.
   """
@@ -39,6 +40,7 @@ class Settings:
   shares: tuple[float, ...]
   images: int
   trained: int
+  trained_by: tuple[str, ...]
   least_s: float
   compares_timed: bool = False
 
@@ -51,18 +53,20 @@ FULL = Settings(
   shares=(0.65, 0.5),
   images=32,
   trained=64,
+  trained_by=REDUCTIONS,
   least_s=1.0,
   compares_timed=True,
 )
-_TINY = _small(depth=4, image_size=64, prune_before=(1, 2, 3))
+_TINY = _small(depth=3, image_size=64, prune_before=(1, 2))
 QUICK = Settings(
   seconds=120,
   compared=_TINY,
   timed={"tiny": _TINY},
-  batches=(8, 1),
+  batches=(4,),
   shares=(0.65,),
-  images=8,
+  images=4,
   trained=4,
+  trained_by=("drop",),
   least_s=0.2,
 )
 

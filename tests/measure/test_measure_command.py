@@ -12,8 +12,8 @@ from asvit_jax.sparsity.executions import flat_backends
 
 SMALL = dataclasses.replace(
   settings.QUICK,
-  compared=tiny.arch(width=24, prune_before=(2, 3, 4)),
-  timed={"tiny": tiny.arch(width=24, prune_before=(2, 3, 4))},
+  compared=tiny.arch(depth=3, prune_before=(1, 2)),
+  timed={"tiny": tiny.arch(depth=3, prune_before=(1, 2))},
   batches=(3,),
   images=5,
   trained=2,
