@@ -45,7 +45,7 @@ def run(directory, parts, seconds, quick):
     The measurements as a dictionary for JSON: `machine`; `parts`, {name: `kind`, what it is of,
     `status` ("done", "skipped", "failed" or "unfinished"), `seconds`, `result` or `reason`};
     `correct`, whether every execution and backend agrees with masked, None where some were not
-    compared; and `peak_memory_mb`, if the device says it.
+    compared; and `peak_memory_mb`, the largest of the parts, if the device says it.
 
   Raises:
     InputError: the file is damaged, or of another machine or version.
@@ -95,7 +95,8 @@ def _run_one(part, end):
   seconds = time.monotonic() - start
   if thread.is_alive():
     return {"status": "unfinished", "reason": f"the time was over after {seconds:.0f} s"}
-  return answer | {"seconds": seconds}
+  peak = _peak_memory_mb()
+  return answer | {"seconds": seconds} | ({} if peak is None else {"peak_memory_mb": peak})
 
 
 def _needs(part, found):
@@ -118,8 +119,9 @@ def _write(path, machine, parts, found):
   }
   measured = {"machine": machine, "parts": {part.name: entries[part.name] for part in parts}}
   measured["correct"] = correct(measured)
-  if (peak := _peak_memory_mb()) is not None:
-    measured["peak_memory_mb"] = peak
+  peaks = [one["peak_memory_mb"] for one in found.values() if "peak_memory_mb" in one]
+  if peaks:
+    measured["peak_memory_mb"] = max(peaks)
   measured = plain(measured)
   storage.write(path, json.dumps(measured, indent=1, allow_nan=False) + "\n", "the measurements")
   page.write(path.parent, measured)
@@ -143,9 +145,13 @@ def _earlier(path, machine):
     return {}
   advice = "give another directory with --out, or remove the file"
   measured = schema.loads(storage.read(path), _MEASURED, f"{path}", advice)
-  differ = [key for key, value in machine.items() if measured["machine"].get(key) != value]
+  before = measured["machine"]
+  differ = [key for key, value in machine.items() if before.get(key) != value]
+  if differ and before.get("quick") is machine["quick"] is True:
+    log(f"{path} is of another machine or version, and of quick settings: beginning anew")
+    return {}
   if differ:
-    was, now = ((one.get(differ[0])) for one in (measured["machine"], machine))
+    was, now = (one.get(differ[0]) for one in (before, machine))
     raise InputError(
       f"{path} has measurements of another machine or version ({differ[0]} {was!r}, here {now!r}): "
       f"{advice}"

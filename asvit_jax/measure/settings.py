@@ -7,7 +7,7 @@ from asvit_jax.config.options import merging
 from asvit_jax.vit.architecture import VARIANTS, Architecture
 
 REDUCTIONS = ("drop", "merge")
-EXECUTIONS = ("flat", "packed", "fixed")  # besides dense
+EXECUTIONS = ("flat", "fixed", "packed")  # besides dense
 
 
 def _small(**changes):

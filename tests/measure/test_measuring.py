@@ -120,9 +120,18 @@ def test_measurements_of_another_machine_are_not_continued(tmp_path):
   running.run(tmp_path, [part(1)], 60, True)
   with pytest.raises(InputError, match=r"of another machine or version \(quick True, here False\)"):
     running.run(tmp_path, [part(1)], 60, False)
+  assert "1.5" in (tmp_path / running.NAME).read_text()
   (tmp_path / running.NAME).write_text('{"machine": 3}')
   with pytest.raises(InputError, match=r"measure\.json: .*expected an object"):
     running.run(tmp_path, [part(1)], 60, True)
+
+
+def test_quick_measurements_of_another_version_begin_anew(tmp_path, monkeypatch):
+  calls = []
+  for version in ("a", "a", "b"):
+    monkeypatch.setattr(running, "_source", lambda version=version: version)
+    running.run(tmp_path, [part(1, calls=calls)], 60, True)
+  assert calls == [1, 1]
 
 
 def test_the_page_has_every_number(tmp_path):
