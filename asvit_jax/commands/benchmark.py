@@ -225,11 +225,13 @@ def _with_photographs():
 
 def _with_noise():
   from asvit_jax.evaluation import speed
+  from asvit_jax.network import create
   from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
-  arch, count = _reduced(VARIANTS[given.variant]), max(given.batch, _SAMPLE)
-  return speed.on_noise(arch, given.variant, given.dtype, given.budget, count)
+  arch = _reduced(VARIANTS[given.variant])
+  network = create(arch, dtype=given.dtype, variant=given.variant)
+  return speed.on_noise(network, given.budget, max(given.batch, _SAMPLE))
 
 
 def _table(results):

@@ -14,7 +14,6 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import images as image_files
-from asvit_jax.network import create
 from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.executions import EXECUTIONS, grouped, in_place
 from asvit_jax.sparsity.executions.fixed_count import fixed_count
@@ -149,21 +148,19 @@ def synthetic_images(network, count, share):
   return min(candidates, key=lambda candidate: candidate[:2])[2]
 
 
-def on_noise(arch, variant, dtype, budget, count):
-  """A random network to calibrate, sharpened, and images for it.
+def on_noise(network, budget, count):
+  """A random network to calibrate, and images for it.
 
   Args:
-    arch: an `Architecture` that prunes.
-    variant: its name.
-    dtype: compute type.
+    network: a `Network` with random parameters, whose architecture prunes.
     budget: share of the dense GMACs for which the images keep various numbers of patches.
     count: number of images.
 
   Returns:
-    A dense `Network`, and (count, s, s, 3) uint8.
+    The network, `sharpened`, and (count, s, s, 3) uint8.
   """
-  network = sharpened(create(arch, dtype=dtype, variant=variant))
-  scheduled = schedule.with_stage_weights(arch, budget)
+  network = sharpened(network)
+  scheduled = schedule.with_stage_weights(network.arch, budget)
   ratio = complexity.uniform_ratio(scheduled, complexity.target_gmacs(scheduled, budget))
   return network, synthetic_images(network, count, ratio ** scheduled.stage_exponents[0])
 

@@ -1,6 +1,8 @@
-"""Correctness: every execution, and every backend of flat that can run here, against masked."""
+"""Correctness: every execution, and every backend of flat that can run here, against masked.
 
-import dataclasses
+Masked runs image by image, the others all images at once: batch-mates must not matter.
+"""
+
 import functools
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 from asvit_jax.core.devices import host_device, precision
 from asvit_jax.core.promotion import usual
 from asvit_jax.measure.agreement import TOLERANCES, Expected
-from asvit_jax.measure.subjects import subject
+from asvit_jax.measure.subjects import one_by_one, subject
 from asvit_jax.sparsity.executions import flat, flat_backends
 from asvit_jax.vit.images import normalized
 
@@ -39,7 +41,6 @@ def run(arch, reduction, dtype, shares, images, backends=True):
     masked, tolerance = _masked(one.network, one.images), TOLERANCES[dtype]
     chosen = _chosen(one.network)
     cases = {
-      "masked, image by image": lambda: masked.compare(*_one_by_one(one), tolerance),
       "packed": lambda: masked.compare(*_run(one, "packed"), tolerance),
       f"flat by {chosen}": lambda: masked.compare(*_run(one, "flat"), tolerance),
       "fixed": lambda: _fixed(one, tolerance),
@@ -85,9 +86,18 @@ def _caught(compare):
     return {"agrees": False, "error": said[:500]}
 
 
-def _masked(network, images):
-  outputs = network(images, "masked")
-  return Expected.of(outputs, network.params["thresholds"])
+def _masked(network, images, thresholds=None):
+  """The `Expected` of masked execution, image by image, with the given thresholds of each."""
+  outputs = (
+    one_by_one(network, images)
+    if thresholds is None
+    else [
+      network.with_thresholds(t)(image[None], "masked")
+      for image, t in zip(images, thresholds, strict=True)
+    ]
+  )
+  found = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+  return Expected.of(found, network.params["thresholds"] if thresholds is None else thresholds)
 
 
 def _run(one, execution):
@@ -95,22 +105,11 @@ def _run(one, execution):
   return outputs.keep, outputs.logits
 
 
-def _one_by_one(one):
-  found = [one.network(image[None], "masked") for image in one.images]
-  return tuple(np.concatenate([getattr(o, name) for o in found]) for name in ("keep", "logits"))
-
-
 def _fixed(one, tolerance):
   """Fixed against masked, with thresholds of each image that keep just as many tokens."""
-  network = one.network
-  thresholds = [_keeping(network, image, network.counts[0]) for image in one.images]
-  masked = [
-    Expected.of(network.with_thresholds(t)(image[None], "masked"), t[None])
-    for image, t in zip(one.images, thresholds, strict=True)
-  ]
-  names = [field.name for field in dataclasses.fields(Expected)]
-  expected = Expected(*(np.concatenate([getattr(m, name) for m in masked]) for name in names))
-  return expected.compare(*_run(one, "fixed"), tolerance)
+  counts = one.network.counts[0]
+  thresholds = np.stack([_keeping(one.network, image, counts) for image in one.images])
+  return _masked(one.network, one.images, thresholds).compare(*_run(one, "fixed"), tolerance)
 
 
 def _keeping(network, image, counts):

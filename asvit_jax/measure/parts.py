@@ -57,13 +57,12 @@ def all_parts(settings, platform):
 
 def _correctness(networks, settings, backends):
   for name, arch in networks.items():
-    for dtype in ("float32", "bfloat16"):
-      for reduction in REDUCTIONS:
-        run = _later(
-          *("correctness", arch, reduction, dtype, settings.shares, settings.images, backends)
-        )
-        of = {"network": name, "reduction": reduction, "dtype": dtype}
-        yield Part("correctness", of, run, 10)
+    for dtype, reduction in settings.compared_in:
+      of = {"network": name, "reduction": reduction, "dtype": dtype}
+      run = _later(
+        *("correctness", arch, reduction, dtype, settings.shares, settings.images, backends)
+      )
+      yield Part("correctness", of, run, 10)
 
 
 def _throughput(names, batches, settings, dtype):

@@ -1,6 +1,7 @@
 """What a measurement covers: networks, batches and budgets, in full and in quick."""
 
 import dataclasses
+import itertools
 
 from asvit_jax import vit
 from asvit_jax.config.options import merging
@@ -23,6 +24,7 @@ class Settings:
   Attributes:
     seconds: seconds that all parts may take together.
     compared: the `Architecture` on which backends are compared with masked execution.
+    compared_in: (compute type, reduction) pairs in which executions are compared.
     timed: {name: `Architecture`}, the most important one first.
     batches: numbers of images, the most important one first.
     shares: shares of the dense GMACs.
@@ -35,6 +37,7 @@ class Settings:
 
   seconds: float
   compared: Architecture
+  compared_in: tuple[tuple[str, str], ...]
   timed: dict[str, Architecture]
   batches: tuple[int, ...]
   shares: tuple[float, ...]
@@ -48,6 +51,7 @@ class Settings:
 FULL = Settings(
   seconds=600,
   compared=_small(),
+  compared_in=tuple(itertools.product(("float32", "bfloat16"), REDUCTIONS)),
   timed={name: VARIANTS[name] for name in ("deit_s", "deit_t", "deit_b")},
   batches=(64, 256, 1, 8),
   shares=(0.65, 0.5),
@@ -61,6 +65,7 @@ _TINY = _small(depth=3, image_size=64, prune_before=(1, 2))
 QUICK = Settings(
   seconds=120,
   compared=_TINY,
+  compared_in=(("float32", "drop"), ("float32", "merge"), ("bfloat16", "merge")),
   timed={"tiny": _TINY},
   batches=(4,),
   shares=(0.65,),

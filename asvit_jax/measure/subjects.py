@@ -9,7 +9,7 @@ import numpy as np
 from asvit_jax.core import turns
 from asvit_jax.evaluation import speed
 from asvit_jax.measure.settings import reduced
-from asvit_jax.network import Network
+from asvit_jax.network import Network, create
 
 
 class Subject(NamedTuple):
@@ -43,14 +43,25 @@ def subject(arch, reduction, shares, share, images, dtype):
     images: number of images.
     dtype: compute type of the network; the thresholds are calibrated in float32.
   """
-  dial, noise = _calibrated(reduced(arch, reduction), shares, images)
+  dial, noise = _calibrated(arch, reduction, shares, images)
   network = dial if len(shares) == 1 else dial.at(share)
   network = dataclasses.replace(network, dtype=dtype)
-  kept = np.asarray(network(noise, "masked").kept)
-  return Subject(network, noise, kept)
+  return Subject(network, noise, np.concatenate([o.kept for o in one_by_one(network, noise)]))
+
+
+def one_by_one(network, images):
+  """The `Outputs` of masked execution of each image alone, a list."""
+  return [network(image[None], "masked") for image in images]
 
 
 @functools.cache
-def _calibrated(arch, shares, images):
-  network, noise = speed.on_noise(arch, "", "float32", max(shares), images)
+def _calibrated(arch, reduction, shares, images):
+  random = dataclasses.replace(_random(arch.dense), arch=reduced(arch, reduction))
+  random = random.with_thresholds(np.zeros(random.arch.stages))
+  network, noise = speed.on_noise(random, max(shares), images)
   return network.calibrate(noise, shares if len(shares) > 1 else shares[0]), noise
+
+
+@functools.cache
+def _random(arch):
+  return create(arch)

@@ -32,7 +32,7 @@ def test_all_parts_have_names_of_their_own_and_correctness_comes_first():
     listed = all_parts(chosen, "tpu")
     assert len({one.name for one in listed}) == len(listed)
     kinds = [one.kind for one in listed]
-    assert kinds[:4] == ["correctness"] * 4
+    assert kinds[:3] == ["correctness"] * 3
     assert set(kinds) == {"correctness", "throughput", "training", "rival"}
     assert {one.of["dtype"] for one in listed if one.kind == "throughput"} == {"bfloat16"}
   first = next(one for one in listed if one.kind == "throughput")
