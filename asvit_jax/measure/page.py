@@ -71,7 +71,7 @@ def page_of(measured):
     summary=tuple(summary),
     tiles=tuple(_tiles(measured, rows)),
     charts=tuple(_charts(rows["throughput"])),
-    tables=tuple(_tables(measured, rows)),
+    tables=tuple(table for table in _tables(measured, rows) if table.rows),
   )
 
 
@@ -89,26 +89,25 @@ def _tiles(measured, rows):
   said = {True: "yes", False: "no", None: "not all compared"}[measured["correct"]]
   yield Tile("Correct", said, f"{len(rows['correctness'])} comparisons with masked")
   for row in rows["throughput"][:3]:
-    label = f"{row['execution']}, {row['network']} at {row['share']:.0%}, batch {row['batch']}"
+    label = "{execution}, {network}, {reduction} {share:.0%}, batch {batch}".format(**row)
     yield Tile(label, f"{row['speedup']:.2f}×", f"dense {row['dense']['images_per_s']:,.0f}/s")
 
 
 def _charts(rows):
-  """Speed-up against the batch for each network, and each share and reduction."""
-  for network in dict.fromkeys(row["network"] for row in rows):
-    ours = [row for row in rows if row["network"] == network]
-    names = dict.fromkeys((r["reduction"], r["share"], r["execution"]) for r in ours)
+  """Speed-up against the batch for each network and reduction."""
+  for network, reduction in dict.fromkeys((r["network"], r["reduction"]) for r in rows):
+    ours = [r for r in rows if (r["network"], r["reduction"]) == (network, reduction)]
     series = []
-    for name in names:
-      found = [r for r in ours if (r["reduction"], r["share"], r["execution"]) == name]
+    for execution, share in dict.fromkeys((r["execution"], r["share"]) for r in ours):
+      found = [r for r in ours if (r["execution"], r["share"]) == (execution, share)]
       points = [
         Point(r["batch"], r["speedup"], f"{r['images_per_s']:,.0f} images/s")
         for r in sorted(found, key=lambda r: r["batch"])
       ]
-      reduction, share, execution = name
-      series.append(Series(f"{execution}, {reduction} {share:.0%}", tuple(points)))
+      series.append(Series(f"{execution}, {share:.0%}", tuple(points)))
     yield Chart(
-      *(f"Speed-up, {network}", "images in a batch", "speed-up over dense", tuple(series)),
+      *(f"Speed-up, {network}, {reduction}", "images in a batch", "speed-up over dense"),
+      tuple(series),
       level=("dense", 1.0),
     )
 
