@@ -3,6 +3,8 @@
 # make test-all     the tests that `make test` leaves out: many processes, much repetition, what runs
 #                   with XLA's optimisations as users run it, and what needs PyTorch, TensorFlow, ONNX
 #                   or an object store, which it installs (gigabytes) in .venv-all
+# make measure-accelerator  measures the device that is here in ten minutes; with QUICK=1 it tries
+#                   everything in two minutes, also on a CPU
 # make check-targets  compiles steps, evaluation and packed inference for TPUs and GPUs that are not
 #                   here: hours on two cores; interrupted, it goes on
 
@@ -12,7 +14,7 @@ ALL := .venv-all/bin
 TARGET := .venv-target/bin
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: quickstart test test-all check-targets format clean
+.PHONY: quickstart test test-all measure-accelerator check-targets format clean
 
 quickstart: .venv/run
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m asvit_jax.quickstart
@@ -25,6 +27,10 @@ test: .venv/dev
 test-all: .venv-all/dev
 	$(ALL)/$(PYTEST) -m "(slow or external) and not optimized"
 	OPTIMIZED=1 $(ALL)/$(PYTEST) -m optimized
+
+# Install the device's JAX into .venv before, as docs/tpu.md and docs/gpu.md say.
+measure-accelerator: .venv/run
+	$(BIN)/python -m asvit_jax.measure $(if $(QUICK),--quick)
 
 check-targets: .venv-target/run
 	$(TARGET)/python -m asvit_jax.targets.check

@@ -26,6 +26,7 @@ LAYERS = (
   "targets",
   "comparison",
   "reference",
+  "measure",
   "commands",
 )
 # `python -m asvit_jax.NAME`.

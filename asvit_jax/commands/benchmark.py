@@ -226,17 +226,12 @@ def _with_photographs():
 def _with_noise():
   from asvit_jax.evaluation import speed
   from asvit_jax.network import create
-  from asvit_jax.sparsity import schedule
-  from asvit_jax.sparsity.complexity import target_gmacs, uniform_ratio
   from asvit_jax.vit.architecture import VARIANTS
 
   given = flags.FLAGS
   arch = _reduced(VARIANTS[given.variant])
-  network = speed.sharpened(create(arch, dtype=given.dtype, variant=given.variant))
-  scheduled = schedule.with_stage_weights(network.arch, given.budget)
-  ratio = uniform_ratio(scheduled, target_gmacs(scheduled, given.budget))
-  first = ratio ** scheduled.stage_exponents[0]
-  return network, speed.synthetic_images(network, max(given.batch, _SAMPLE), first)
+  network = create(arch, dtype=given.dtype, variant=given.variant)
+  return speed.on_noise(network, given.budget, max(given.batch, _SAMPLE))
 
 
 def _table(results):

@@ -5,6 +5,7 @@ waits for a device or a hanging disk. Reactions needed at such times run here, o
 """
 
 import _thread
+import atexit
 import contextlib
 import os
 import signal
@@ -167,3 +168,18 @@ def _end_within(seconds, number):
   timer = threading.Timer(seconds, os._exit, [status(number)])
   timer.daemon = True
   timer.start()
+
+
+def end_at_exit(status):
+  """Lets the process end with a status when it exits, whatever its other threads are doing.
+
+  Libraries would otherwise tear down at exit what a thread in native code still uses.
+  """
+
+  def end():
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(OSError, ValueError, AttributeError):
+        stream.flush()
+    os._exit(status)
+
+  atexit.register(end)

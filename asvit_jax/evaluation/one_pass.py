@@ -1,6 +1,8 @@
 """One pass over a data set: networks run on each image while the next ones are decoded."""
 
+import contextlib
 import functools
+import itertools
 import time
 
 import jax
@@ -15,6 +17,11 @@ from asvit_jax.core.progress import Progress
 from asvit_jax.core.promotion import usual
 from asvit_jax.data import loader
 from asvit_jax.losses.terms import divergence
+from asvit_jax.network import streaming
+
+# Executions that pad less the more images they run at once; and the least number of pools of a data
+# set, as the last one is padded.
+_POOLED, _LEAST_POOLS = ("packed", "flat"), 8
 
 
 def run(networks, plan, source, execution, stopped=None, with_files=False, against_dense=False):
@@ -25,7 +32,8 @@ def run(networks, plan, source, execution, stopped=None, with_files=False, again
 
   Args:
     networks: `Network`s that differ only in their parameters.
-    plan: a `Plan`; `data` and `eval.batch_size` are read.
+    plan: a `Plan`; `data` and `eval.batch_size` are read. On accelerators, packed and flat run
+      several batches at once, as many as make a pool of `Network.stream`.
     source: source of the images.
     execution: a name of `EXECUTIONS`.
     stopped: function, called before every batch, that returns whether to stop; or None.
@@ -41,8 +49,9 @@ def run(networks, plan, source, execution, stopped=None, with_files=False, again
   """
   hosts, first = jax.process_count(), networks[0]
   networks = [on_each_local(network.for_execution(execution)) for network in networks]
+  many = _batches_at_once(first, execution, plan.eval.batch_size, len(source))
   images = plan.eval.batch_size // hosts
-  zeros = np.zeros((images, *first.arch.image_shape), np.uint8)
+  zeros = np.zeros((many * images, *first.arch.image_shape), np.uint8)
   jax.block_until_ready(classify(first, zeros, execution, against_dense))
   start = time.perf_counter()
   batches = loader.eval_batches(plan, source, first.preprocessing, jax.process_index(), hosts)
@@ -50,9 +59,9 @@ def run(networks, plan, source, execution, stopped=None, with_files=False, again
   def put(batch):
     return batch | {"image": split_over_local(batch["image"])}
 
-  with Ahead(batches, put, stopped=stopped) as ready:
+  with Ahead(_joined(batches, many), put, stopped=stopped) as ready:
     run_one = functools.partial(classify, execution=execution, against_dense=against_dense)
-    columns = _columns(networks, ready, plan, len(source), run_one, stopped)
+    columns = _columns(networks, ready, many * plan.eval.batch_size, len(source), run_one, stopped)
   if columns is None:
     return None
   seconds = max(exchange.gather(time.perf_counter() - start))
@@ -60,6 +69,34 @@ def run(networks, plan, source, execution, stopped=None, with_files=False, again
   if hosts > 1:
     every = [_of_all_hosts(rows, images, with_files) for rows in every]
   return [_without_padding(rows) for rows in every], seconds
+
+
+def _batches_at_once(network, execution, batch, count):
+  """The number of batches to run at once: packed and flat run pools on accelerators.
+
+  Args:
+    network: a `Network`.
+    execution: a name of `EXECUTIONS`.
+    batch: number of images of a batch, over all devices of all hosts.
+    count: number of images.
+  """
+  if execution not in _POOLED or jax.default_backend() == "cpu":
+    return 1
+  pool = streaming.pool_of(network) * jax.device_count()
+  return max(1, min(pool, count // _LEAST_POOLS) // batch)
+
+
+def _joined(batches, many):
+  """Yields every `many` batches as one; padding fills the last."""
+  with contextlib.closing(batches):
+    while parts := list(itertools.islice(batches, many)):
+      padding = {k: np.zeros_like(v) for k, v in parts[0].items() if k != "file"}
+      parts += [padding | {"file": [""] * len(parts[0]["file"])}] * (many - len(parts))
+      if many == 1:
+        yield parts[0]
+        continue
+      joined = {k: np.concatenate([part[k] for part in parts]) for k in padding}
+      yield joined | {"file": list(itertools.chain(*(part["file"] for part in parts)))}
 
 
 def classify(network, images, execution, against_dense=False):
@@ -105,7 +142,7 @@ def program(execution, mesh, against_dense=False):
   )
 
 
-def _columns(networks, batches, plan, count, run_one, stopped):
+def _columns(networks, batches, at_once, count, run_one, stopped):
   """For each network, the `rows_of` each batch as a list; None if `stopped` returned True."""
   progress = Progress("evaluating, images", count)
   columns, before = [[] for _ in networks], None
@@ -116,7 +153,7 @@ def _columns(networks, batches, plan, count, run_one, stopped):
     batch, outputs = done
     for column, output in zip(columns, jax.device_get(outputs), strict=True):
       column.append(rows_of(batch | output, networks[0].arch))
-    progress.update(min(len(columns[0]) * plan.eval.batch_size, count))
+    progress.update(min(len(columns[0]) * at_once, count))
 
   for batch in batches:
     if stopped is not None and stopped():

@@ -7,9 +7,10 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import Progress
 from asvit_jax.data.images import load_image
+from asvit_jax.network import streaming
 from asvit_jax.sparsity.complexity import cost
 
-BATCH = 32  # images per batch for a network in memory
+BATCH = 32  # images per batch for a network in memory, on a CPU; else a pool of `Network.stream`
 # Below this many images masked is faster: packed saves milliseconds per image, but takes 10 to 35 s
 # to compile, and masked 3 s.
 FEW = 1000
@@ -35,7 +36,8 @@ def predict(network, paths, execution=None, features=None):
       features.add_outputs(outputs, count)
     return outputs.logits, outputs.kept
 
-  return _predict(run, paths, network, max(1, min(BATCH, len(paths))))
+  most = BATCH if streaming.platform_of(network) == "cpu" else streaming.pool_of(network)
+  return _predict(run, paths, network, max(1, min(most, len(paths))))
 
 
 def predict_by_artifact(artifact, paths, features=None):

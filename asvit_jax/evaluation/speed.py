@@ -51,18 +51,9 @@ def run(network, images, kept, names=USUAL, rounds=7):
   names = [name for name in TIMED if name in names or name == "dense"]
   programs, results = {}, {}
   for name in names:
-    start = time.perf_counter()
-
-    @usual
-    def forward(network, images, name=name):
-      return forwards[name](network.model, network.preprocessing.normalize(images)).logits
-
-    programs[name] = jax.jit(forward).lower(network, images).compile()
-    results[name] = {"compile_s": time.perf_counter() - start, "gmacs": gmacs[name]}
-    if (memory := memory_mb(programs[name])) is not None:
-      results[name]["memory_mb"] = memory
+    programs[name], results[name] = compiled(forwards[name], network, images)
+    results[name]["gmacs"] = gmacs[name]
     log(f"{name}: compiled in {results[name]['compile_s']:.1f} s")
-    jax.block_until_ready(programs[name](network, images))
 
   def call(program):
     jax.block_until_ready(program(network, images))
@@ -70,6 +61,32 @@ def run(network, images, kept, names=USUAL, rounds=7):
   calls = {name: functools.partial(call, program) for name, program in programs.items()}
   timed = summarize(turns.in_turn(calls, rounds), len(images))
   return {name: result | timed[name] for name, result in results.items()}
+
+
+def compiled(execution, network, images):
+  """Compiles an execution of a network for images, and runs it once.
+
+  Args:
+    execution: function of (model, normalised images) that returns `Outputs`.
+    network: a `Network`.
+    images: (b, s, s, 3) uint8.
+
+  Returns:
+    The program, a function of (network, images) that returns logits; and a dictionary of
+    `compile_s` and, if the compiler says it, `memory_mb`.
+  """
+  start = time.perf_counter()
+
+  @usual
+  def forward(network, images):
+    return execution(network.model, network.preprocessing.normalize(images)).logits
+
+  program = jax.jit(forward).lower(network, images).compile()
+  result = {"compile_s": time.perf_counter() - start}
+  if (memory := memory_mb(program)) is not None:
+    result["memory_mb"] = memory
+  jax.block_until_ready(program(network, images))
+  return program, result
 
 
 def summarize(seconds, images):
@@ -129,6 +146,23 @@ def synthetic_images(network, count, share):
     kept = (scores > np.quantile(scores, 1 - share)).sum(axis=1)
     candidates.append((abs(kept.std() / kept.mean() - REAL_SPREAD), width, images))
   return min(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def on_noise(network, budget, count):
+  """A random network to calibrate, and images for it.
+
+  Args:
+    network: a `Network` with random parameters, whose architecture prunes.
+    budget: share of the dense GMACs for which the images keep various numbers of patches.
+    count: number of images.
+
+  Returns:
+    The network, `sharpened`, and (count, s, s, 3) uint8.
+  """
+  network = sharpened(network)
+  scheduled = schedule.with_stage_weights(network.arch, budget)
+  ratio = complexity.uniform_ratio(scheduled, complexity.target_gmacs(scheduled, budget))
+  return network, synthetic_images(network, count, ratio ** scheduled.stage_exponents[0])
 
 
 def sharpened(network):

@@ -14,7 +14,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.export import writing
-from asvit_jax.network import calibrating, checking
+from asvit_jax.network import calibrating, checking, streaming
 from asvit_jax.network.changing import Changing
 from asvit_jax.network.reading import read_images
 from asvit_jax.pacing import speeds
@@ -208,6 +208,32 @@ class Network(Changing):
     images = image_arrays.normalized(images, self.preprocessing)
     return EXECUTIONS[execution](self.model, images, tokens)
 
+  def stream(self, images, execution=None, pool=None, tokens=False):
+    """Runs the network on any number of images, pool by pool; for throughput, not for latency.
+
+    Every image gets the result of a call with that image alone, up to rounding. Images are read as
+    they are needed, and at most three pools are in memory. The next pool is read while one runs.
+
+    Args:
+      images: as for a call; a directory, a file, or paths of files, which threads decode; or any
+        iterable, of any length, of images (h, w, 3), PIL images, batches (b, h, w, 3), batches as
+        `data.loader.eval_batches` yields them, or paths.
+      execution: as for a call.
+      pool: number of images that run at once; by default 1024 on accelerators, less for large
+        networks, and on a CPU 32 groups of as many images as fit its cache. The last pool is padded
+        to this number. If there are fewer images in all, it is the next power of two.
+      tokens: as for a call; if False, dense and masked omit the tokens, too.
+
+    Returns:
+      Iterator of the `Outputs` of each pool, in order, as NumPy arrays without padding.
+
+    Raises:
+      InputError: as for a call, an invalid pool, one that exceeds the device's memory, or no
+        images; and, while iterating, an item that is not an image or cannot be read, after the
+        results of all pools before it.
+    """
+    return streaming.stream(self, images, execution, pool, tokens)
+
   def warm_up(self, batch_sizes=(1, 32), execution=None, tokens=False):
     """Compiles the programs of the given batch sizes, so that later calls need not compile.
 
@@ -220,15 +246,9 @@ class Network(Changing):
       InputError: invalid or too large sizes, or an execution that needs thresholds.
     """
     for size in sizes.check_batches(batch_sizes):
-      try:
-        images = np.zeros((size, *self.arch.image_shape), np.uint8)
+      images = np.zeros((size, *self.arch.image_shape), np.uint8)
+      with streaming.enough_memory("batch size", size):
         jax.block_until_ready(self(images, execution, tokens))
-      except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-          raise
-        raise InputError(
-          f"batch size {size:,}: this machine has too little memory for so many images: give fewer"
-        ) from error
 
   def read(self, images):
     """Reads image files and prepares them for this network.

@@ -26,7 +26,7 @@ def read_images(images, arch, preprocessing):
   Raises:
     InputError: not a path, no images found, or an unreadable image.
   """
-  paths = _paths(images)
+  paths = paths_of(images)
   progress, size = Progress("reading images", len(paths)), arch.image_size
   found = np.empty((len(paths), *arch.image_shape), np.uint8)
   for i, path in enumerate(paths):
@@ -35,9 +35,9 @@ def read_images(images, arch, preprocessing):
   return found
 
 
-def _paths(images):
-  """The list of image files, at least one."""
-  if _is_path(images):
+def paths_of(images):
+  """The list of image files that `read_images` reads, at least one."""
+  if is_path(images):
     place = _path(images, "the path of images")
     paths = [place] if image_files.is_file(place) else image_files.find(place)
     if not paths:
@@ -54,7 +54,7 @@ def _paths(images):
 
 def _path(path, what):
   """The path, as given; raises InputError for an empty one, and for anything else."""
-  if not _is_path(path):
+  if not is_path(path):
     raise InputError(
       f"{what} is {_kind(path)}: {_EXPECTED}; for images that are read already, call "
       "`network(images)`"
@@ -65,7 +65,8 @@ def _path(path, what):
   return path
 
 
-def _is_path(path):
+def is_path(path):
+  """Whether a value is a path, of any of Python's types."""
   return isinstance(path, (str, bytes, os.PathLike))
 
 

@@ -97,7 +97,7 @@ def _each(given, arch, preprocessing):
         f"a batch of images is {_kind(batch)}: expected batches, {{'image': (b, h, w, 3) uint8}}; "
         "single images are to be one array, np.stack(list(images))"
       )
-    yield _batch(batch, arch, preprocessing)
+    yield read_batch(batch, arch, preprocessing)
 
 
 def _is_data(given):
@@ -110,7 +110,8 @@ def _are_batches(first):
   return isinstance(first, dict) or len(getattr(first, "shape", ())) == 4
 
 
-def _batch(batch, arch, preprocessing):
+def read_batch(batch, arch, preprocessing):
+  """One of the batches that `batches` takes, in the form that it yields."""
   if not isinstance(batch, dict):
     batch = {"image": batch}
   if "image" not in batch:

@@ -49,6 +49,7 @@ FLAGS = {
     *("variant", "budget", "batch", "weights", "images", "execution", "rounds", "dtype", "plot"),
     *("reduction", "target", "image-size", "step", "weights-of", "latency", "parts", "speedup"),
   },
+  "measure": {"out", "[no]quick", "seconds"},
   "visualize": {
     *("config", "workdir", "weights", "weights-key", "count", "[no]curves", "out", "budget"),
     *("step", "weights-of", "parts", "[no]scores", "zero-shot"),
@@ -61,7 +62,7 @@ OTHER_WAYS = {
   **{
     f"{n}.py": FLAGS[n] for n in ("train", "evaluate", "predict", "export", "benchmark", "compare")
   },
-  **{f"-m asvit_jax.{n}": FLAGS[n] for n in ("parity", "visualize", "quickstart")},
+  **{f"-m asvit_jax.{n}": FLAGS[n] for n in ("parity", "visualize", "quickstart", "measure")},
   "-m asvit_jax.data.convert": {"name", "data-dir", "out"},
   "-m asvit_jax.data.benchmark": {"config", "batches"},
   "-m asvit_jax.targets.check": {"out", "only"},

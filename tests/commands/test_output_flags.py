@@ -32,6 +32,7 @@ FLAGS = {
   "commands.predict": {"picture": None, "features": None},
   "commands.export": {"out": None},
   "commands.benchmark": {"plot": None},
+  "commands.measure": {"out": ("measure.json", "index.html")},
   "commands.visualize": {"out": None},
   "commands.parity": {},
   "commands.quickstart": {},

@@ -218,3 +218,35 @@ def test_four_devices_give_the_summary_of_one(network):
   )
   theirs = json.loads(processes.succeed("-c", script, devices=4).splitlines()[-1])
   assert theirs == without_speed(evaluate(network, make_config(8), Images(), "masked"))
+
+
+def test_pools_of_batches_change_no_line(tmp_path, network, monkeypatch):
+  monkeypatch.setattr(one_pass, "_LEAST_POOLS", 1)
+  boxes = np.tile(np.float32([[0.1, 0.2, 0.8, 0.9]]), (COUNT, 1))
+  lines, sizes, classify = [], [], one_pass.classify
+  for many in (1, 2, 3):  # ten images in pools of 2, of 4 and of 6
+    monkeypatch.setattr(one_pass, "_batches_at_once", lambda *_, many=many: many)
+    monkeypatch.setattr(
+      one_pass, "classify", lambda n, x, *a, **k: sizes.append(len(x)) or classify(n, x, *a, **k)
+    )
+    file = tmp_path / f"{many}.jsonl"
+    evaluate(network, make_config(2), Images(boxes=boxes), "masked", file)
+    lines.append([json.loads(line) for line in file.read_text().splitlines()])
+  assert set(sizes) == {2, 4, 6}
+  assert len(lines[0]) == COUNT
+  for other in lines[1:]:
+    for line, same in zip(lines[0], other, strict=True):
+      assert {k: v for k, v in line.items() if k != "probability"} == {
+        k: v for k, v in same.items() if k != "probability"
+      }
+
+
+def test_only_accelerators_run_pools_and_only_where_they_help(network, monkeypatch):
+  monkeypatch.setattr(one_pass.streaming, "pool_of", lambda network: 1024)
+  of = one_pass._batches_at_once
+  assert of(network, "packed", 256, 50_000) == 1
+  monkeypatch.setattr(one_pass.jax, "default_backend", lambda: "tpu")
+  monkeypatch.setattr(one_pass.jax, "device_count", lambda: 1)
+  assert of(network, "packed", 256, 50_000) == of(network, "flat", 256, 50_000) == 4
+  assert of(network, "masked", 256, 50_000) == of(network, "packed", 2048, 50_000) == 1
+  assert of(network, "packed", 256, 4096) == 2  # the last pool is padded
