@@ -47,6 +47,8 @@ def _predict(paths):
   features = _features(paths)
   run = _with_network if flags.FLAGS.artifact is None else _with_artifact
   results, patches = run(paths, features)
+  if not any(result["top5"] for result in results):
+    log("the network has no classifier, so no classes are predicted: --zero-shot gives it texts")
   for result in results:
     answer = ""  # of a network of features
     for best in result["top5"][:1]:

@@ -170,7 +170,7 @@ class AttentionPool(nnx.Module):
     # A weight multiplies its token's share, which is adding its logarithm to the logit.
     share = jnp.exp(jnp.minimum(logits - jax.lax.stop_gradient(peak), 0.0)) * weights[..., None]
     share /= share.sum(axis=1, keepdims=True)
-    y = self.proj(jnp.einsum("bnh,bnhc->bhc", share, v).reshape(len(x), 1, -1))
+    y = self.proj(jnp.einsum("bnh,bnhc->bhc", share, v).reshape(x.shape[0], 1, -1))
     return y + self.mlp(self.norm(y))
 
 

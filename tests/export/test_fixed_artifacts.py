@@ -40,6 +40,16 @@ def test_artifacts_do_what_the_network_does(tmp_path, form):
     np.testing.assert_array_equal(sources, expected.sources[:count])
 
 
+@pytest.mark.parametrize("execution", tiny.few((None, "fixed"), "fixed"))
+def test_a_program_of_an_attention_pooling_takes_any_number_of_images(tmp_path, execution):
+  network = tiny.network(tiny.arch(pool="map", class_token=False)).with_counts((11, 6, 3))
+  network.export(tmp_path / "net.zip", "stablehlo", execution=execution, batch_sizes=())
+  artifact = load_artifact(tmp_path / "net.zip")
+  for count in (1, 3):
+    expected = network(IMAGES[:count], execution or "masked")
+    np.testing.assert_allclose(artifact(IMAGES[:count])[0], expected.logits, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
   """(path, note) of a StableHLO artifact."""

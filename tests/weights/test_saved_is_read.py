@@ -62,3 +62,12 @@ def test_many_classes_are_read_again(tmp_path):
   note = json.dumps(content | {"format": "stablehlo"})
   (tmp_path / "a.bin.json").write_text(note)
   assert notes.read_note(tmp_path / "a.bin")["classes"] == list(names)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+def test_a_preprocessing_that_is_not_the_family_s_is_read_as_it_was_saved(tmp_path, crop_mode):
+  network = tiny.network(tiny.arch(pool="map", class_token=False)).dense  # SigLIP's are squashed
+  preprocessing = dataclasses.replace(network.preprocessing, crop_mode=crop_mode)
+  network = dataclasses.replace(network, preprocessing=preprocessing)
+  network.save(tmp_path / "net.safetensors")
+  assert load(tmp_path / "net.safetensors") == network

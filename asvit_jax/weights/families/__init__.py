@@ -80,6 +80,8 @@ def in_timms_names(stored, source):
       tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}
     # The source's own values, from a config beside the file, override the family's defaults.
     stated = stored.description.get("preprocessing", {})
+    if stated.keys() >= {"mean", "std", "crop_ratio", "interpolation"}:  # all but what is usual
+      stated = {"crop_mode": "center"} | stated
     preprocessing = {**family.preprocessing, **family.prepares(chosen, prefix), **stated}
     description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
     facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
