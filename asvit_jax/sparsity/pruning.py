@@ -135,14 +135,14 @@ class Pruning:
     """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
     queries, keys = self._rotated(q, k, rotation)
     attended = self.attention.dense(queries, keys, v, _bias(sizes), **self._asked)
-    return self._with_cache(attended, k)
+    return self.with_cache(attended, k)
 
   def masked(self, q, k, v, keep, sizes=None, rotation=None):
     """The tokens of `keep`, a (b, n) mask, attend to each other."""
     bias = None if sizes is None else _bias(jnp.where(keep > 0, sizes, 1.0))
     queries, keys = self._rotated(q, k, rotation)
     attended = self.attention.masked(queries, keys, v, keep, bias, **self._asked)
-    return self._with_cache(attended, k)
+    return self.with_cache(attended, k)
 
   def prefix(self, q, k, v, count, sizes=None, rotation=None):
     """The first `count` (b,) tokens of every image attend to each other."""
@@ -150,7 +150,15 @@ class Pruning:
       sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
     queries, keys = self._rotated(q, k, rotation)
     attended = self.attention.prefix(queries, keys, v, count, _bias(sizes), **self._asked)
-    return self._with_cache(attended, k)
+    return self.with_cache(attended, k)
+
+  def prefix_cache(self, q, k, v, context, count, sizes=None):
+    """The `AttentionCache` of `prefix`, whose `context` is known; without rotary positions."""
+    if sizes is not None:
+      sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
+    queries = q if self.received else q[:, :1]
+    attended = self.attention.prefix(queries, k, v, count, _bias(sizes), **self._asked)
+    return self.with_cache((context, attended[1]), k)[1]
 
   def _rotated(self, q, k, rotation):
     """Queries and keys as they meet in attention; q may be those of the first tokens only."""
@@ -332,7 +340,8 @@ class Pruning:
       return _from(seen, 1)
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
-  def _with_cache(self, attended, k):
+  def with_cache(self, attended, k):
+    """The context, and the `AttentionCache`, of the result of an attention and its keys."""
     context, class_attention = attended
     if context.shape[1] != k.shape[1]:  # fewer; "<" has no answer for symbolic sizes
       return context, None

@@ -30,6 +30,7 @@ from asvit_jax.sparsity.executions.packed import (
   start_packed,
 )
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources
 
 # Rows between two starts: the tile of bfloat16 on a TPU, and two of float32.
 ALIGN = 16
@@ -73,7 +74,12 @@ class Reference:
 
   A backend is an object with these methods. Rows that belong to no token may have any value, even
   one that is not finite, wherever a backend takes or returns rows.
+
+  Attributes:
+    starts: whether the blocks before the first stage run on rows, too, which have all tokens.
   """
+
+  starts = False
 
   def rows(self, windows, layout, length):
     """(b, n, d) windows -> (length, d) rows; `length` is static, at least `layout.total`."""
@@ -112,6 +118,15 @@ class Reference:
     del layout
     return block.fed_forward(x)
 
+  def read(self, block, x, layout, pruning, count):
+    """The whole block for the first `count` tokens of every image: (length, d) -> (b, count, d)."""
+    read = x[layout.start[:, None] + jnp.arange(count)]
+
+    def attend(q, k, v):
+      return attention(layout, pruning)(q, self.windows(k, layout), self.windows(v, layout))
+
+    return block.rows(x, read, attend)
+
 
 reference = Reference()
 
@@ -130,7 +145,26 @@ def flat(model, images, backend=reference, rungs=None, tokens=False):
   Returns:
     `Outputs` as for `packed.packed`.
   """
-  return finish_flat(model, start_packed(model, images, tokens), backend, rungs, tokens)
+  return finish_flat(model, start_flat(model, images, backend, tokens), backend, rungs, tokens)
+
+
+def start_flat(model, images, backend, tokens=False):
+  """As `start_packed`, by a backend that runs the blocks before the first stage if it `starts`."""
+  if not backend.starts:
+    return start_packed(model, images, tokens)
+  pruning = Pruning.of(model.arch)
+  windows = model.embed(images)
+  b, n, _ = windows.shape
+  position = jnp.broadcast_to(jnp.arange(n), (b, n))
+  start = int(aligned(n)) * jnp.arange(b, dtype=jnp.int32)
+  count = jnp.full(b, n, jnp.int32)
+  layout = Layout(start, count, pruning.first_sizes(b, n), position, None)
+  x = backend.rows(windows, layout, most_rows(b, n))
+  x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
+  present = jnp.ones((b, n), jnp.float32)
+  stage = Stage(backend.windows(x, layout), layout.sizes, present, cache)
+  sources = first_sources(b, model.arch.prefix_tokens, model.arch.patches) if tokens else None
+  return apply_stage(model, 0, stage, sources=sources)
 
 
 @usual
@@ -203,12 +237,16 @@ def _laid_out(packed_tokens, compact):
 def _run_blocks(model, index, backend, windows, layout, length):
   """Runs the blocks from stage `index` to the next one; returns rows and their cache in windows."""
   pruning = Pruning.of(model.arch)
-  halves = (
+  x = backend.rows(windows, layout, length)
+  return run_to_stage(model, index + 1, x, None, halves=_halves(backend, layout, pruning))
+
+
+def _halves(backend, layout, pruning):
+  """The halves of a block for `run_to_stage`."""
+  return (
     lambda block, x: backend.attended(block, x, layout, pruning),
     lambda block, x: backend.fed_forward(block, x, layout),
   )
-  x = backend.rows(windows, layout, length)
-  return run_to_stage(model, index + 1, x, None, halves=halves)
 
 
 def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, length):
@@ -248,12 +286,7 @@ def _run_to_heads(model, index, backend, windows, layout, sources, tokens, lengt
     return backend.windows(backend.fed_forward(last, attended, layout), layout)
 
   def run_read():
-    read = x[layout.start[:, None] + jnp.arange(model.arch.read_tokens)]
-
-    def attend(q, k, v):
-      return attention(layout, pruning)(q, backend.windows(k, layout), backend.windows(v, layout))
-
-    return last.rows(x, read, attend)
+    return backend.read(last, x, layout, pruning, model.arch.read_tokens)
 
   head_inputs = read_last_block(model, run, run_read, layout.present, layout.sizes, tokens)
   if not tokens:

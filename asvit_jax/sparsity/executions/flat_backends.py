@@ -17,6 +17,7 @@ import jax
 
 from asvit_jax.core.progress import log
 from asvit_jax.sparsity.executions import flat as rows
+from asvit_jax.sparsity.executions.flat_tpu import TPU
 from asvit_jax.sparsity.executions.grouped import CACHED, run_few_at_once
 from asvit_jax.sparsity.executions.packed import start_packed
 
@@ -32,7 +33,7 @@ class PlainXLA(rows.Reference):
     del arch, dtype
 
 
-BACKENDS = {"cpu": (PlainXLA(),), "tpu": (PlainXLA(),), "cuda": (PlainXLA(),)}
+BACKENDS = {"cpu": (PlainXLA(),), "tpu": (TPU(), PlainXLA()), "cuda": (PlainXLA(),)}
 # Numbers of rows to compile for, beside the one that holds all tokens, and their widest distance
 # from the mean for a single image, as a share of it; the total of b images is √b times nearer. It
 # is six times the standard deviation of what DeiT-T's first stage keeps, 0.17 of the mean.
@@ -56,11 +57,13 @@ def flat_in_groups(model, images, tokens=False):
     platform: functools.partial(_finish, model, platform=platform, tokens=tokens)
     for platform in BACKENDS
   }
-  return jax.lax.platform_dependent(packed_tokens, **finish, default=finish["cpu"])
+  return jax.lax.platform_dependent(images, packed_tokens, **finish, default=finish["cpu"])
 
 
-def _finish(model, packed_tokens, platform, tokens):
+def _finish(model, images, packed_tokens, platform, tokens):
   backend = backend_for(model.arch, model.dtype, platform)
+  if backend.starts:  # then nothing reads `packed_tokens`, and `jit` drops it
+    packed_tokens = rows.start_flat(model, images, backend, tokens)
   lengths = None if backend.dynamic else rungs(model, *packed_tokens.keep.shape)
   return rows.finish_flat(model, packed_tokens, backend, lengths, tokens)
 
