@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from asvit_jax.sparsity.kernels.tpu_products import LANES, dot
+from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
 
 HEAD = LANES // 2
 TILE = 16  # rows that copies and starts are multiples of
@@ -90,15 +90,15 @@ def _program(
   width = rows.shape[1]
 
   def reads(i, act):
-    image, slot = begin + i, i % 2
-    source, target = qkv.at[:, :], rows.at[slot]
-    _copy(source, start[image], target, 0, _rows(count[image]), width, arrived.at[slot], act)
+    image, slot = begin + i, lax.rem(i, 2)
+    target = rows.at[slot]
+    _copy(qkv, start[image], target, 0, _rows(count[image]), arrived.at[slot], act)
 
   def writes(i, act):
-    image, slot = begin + i, i % 2
+    image, slot = begin + i, lax.rem(i, 2)
     source, semaphore = context.at[slot], left.at[slot]
     if first is None:
-      _copy(source, 0, out, start[image], _rows(count[image]), width, semaphore, act)
+      _copy(source, 0, out, start[image], _rows(count[image]), semaphore, act)
     else:
       act(pltpu.make_async_copy(source, out.at[pl.ds(_tiled(image * first), first)], semaphore))
 
@@ -122,7 +122,13 @@ def _program(
       _rows(count[begin + i]),
       width,
       lambda keys: _attend(
-        rows.at[i % 2], bias, context.at[i % 2], count[begin + i], keys, first or keys, heads
+        rows.at[lax.rem(i, 2)],
+        bias,
+        context.at[lax.rem(i, 2)],
+        count[begin + i],
+        keys,
+        first or keys,
+        heads,
       ),
     )
     writes(i, _start)
@@ -137,7 +143,7 @@ def _program(
 
 
 def _rows(count):
-  return (count + TILE - 1) // TILE * TILE
+  return (count + TILE - 1) & -TILE
 
 
 def _tiled(row):
@@ -152,10 +158,10 @@ def _wait(copy):
   copy.wait()
 
 
-def _copy(source, source_row, target, target_row, rows, most, semaphore, act):
-  """Starts or waits for a copy of `rows` rows, a multiple of 16 up to `most`: in powers of two."""
+def _copy(source, source_row, target, target_row, rows, semaphore, act):
+  """Starts or waits for a copy of `rows` rows, a multiple of 16: in pieces of powers of two."""
   size = TILE
-  while size <= most:
+  while size <= min(source.shape[0], target.shape[0]):
 
     @pl.when((rows & size) > 0)
     def _(size=size):
@@ -203,7 +209,7 @@ def _attend(rows, bias, context, count, keys, queries, heads):
     # One head's lanes hold its context, the others its total.
     low, high = mixed[0], mixed[-1]
     total = pltpu.roll(jnp.where(lane < HEAD, high, low), HEAD, 1)
-    both = jnp.where(lane < HEAD, low, high) / total
+    both = jnp.where(lane < HEAD, low, high) * reciprocal(total)
     if len(mixed) == 1:
       both = jnp.where(lane < HEAD, both, 0.0)
     context[:queries, mine] = both.astype(context.dtype)

@@ -148,6 +148,6 @@ def _by_tiles(kernel, total, rows, weights, width, interpret):
 def _memory(tile, rows, weights, width):
   """Bytes of vector memory: weights once, tiles twice, and room for what is between."""
   widest = max(width, *(a.shape[1] for a in weights))
-  between = 4 * tile * 3 * widest
+  between = 4 * tile * 8 * widest
   tiles = 2 * tile * rows[0].dtype.itemsize * (width + sum(a.shape[1] for a in rows))
   return between + tiles + sum(max(8, a.shape[0]) * a.shape[1] * a.dtype.itemsize for a in weights)
