@@ -68,6 +68,16 @@ def test_one_image_and_only_what_is_read():
   np.testing.assert_allclose(ours.logits, expected.logits, atol=1e-5)
 
 
+def test_a_dense_network_runs_on_rows_too():
+  arch = tiny.arch(width=192, depth=2, prune_before=())
+  images = tiny.images(arch, 2)
+  params = tiny.params(arch)
+  expected = tiny.run_dense(arch, params, images).logits
+  for backend in (flat.reference, Spoilt(interpret=True)):
+    ours = jax.jit(lambda p, i, on=backend: flat.dense(vit.model(arch, p), i, on))(params, images)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_bfloat16_differs_by_its_rounding():
   arch, params, images = pruned(3)

@@ -152,19 +152,29 @@ def start_flat(model, images, backend, tokens=False):
   """As `start_packed`, by a backend that runs the blocks before the first stage if it `starts`."""
   if not backend.starts:
     return start_packed(model, images, tokens)
-  pruning = Pruning.of(model.arch)
-  windows = model.embed(images)
-  b, n, _ = windows.shape
-  position = jnp.broadcast_to(jnp.arange(n), (b, n))
-  start = int(aligned(n)) * jnp.arange(b, dtype=jnp.int32)
-  count = jnp.full(b, n, jnp.int32)
-  layout = Layout(start, count, pruning.first_sizes(b, n), position, None)
-  x = backend.rows(windows, layout, most_rows(b, n))
-  x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
+  x, cache, layout = _run_to_first_stage(model, images, backend)
+  b, n = layout.position.shape
   present = jnp.ones((b, n), jnp.float32)
   stage = Stage(backend.windows(x, layout), layout.sizes, present, cache)
   sources = first_sources(b, model.arch.prefix_tokens, model.arch.patches) if tokens else None
   return apply_stage(model, 0, stage, sources=sources)
+
+
+@usual
+def dense(model, images, backend=reference):
+  """The plain ViT on rows; as `in_place.dense`, but for the logits alone.
+
+  Args:
+    model: a `VisionTransformer` without thresholds.
+    images: (b, height, width, 3) normalised images.
+    backend: a backend, see `Reference`.
+
+  Returns:
+    (b, classes) logits.
+  """
+  x, _, layout = _run_to_first_stage(model, images, backend)
+  heads = _run_heads(model, backend, x, layout, False)
+  return model.predict(model.classify(heads.read), lambda: heads.best)
 
 
 @usual
@@ -234,6 +244,19 @@ def _laid_out(packed_tokens, compact):
   return x, Layout(start, count, sizes, position, places)
 
 
+def _run_to_first_stage(model, images, backend):
+  """Runs the blocks before the first stage, or all but the last one; (rows, cache, `Layout`)."""
+  pruning, windows = Pruning.of(model.arch), model.embed(images)
+  b, n, _ = windows.shape
+  start = int(aligned(n)) * jnp.arange(b, dtype=jnp.int32)
+  position = jnp.broadcast_to(jnp.arange(n), (b, n))
+  sizes = pruning.first_sizes(b, n) if model.arch.stages else None
+  layout = Layout(start, jnp.full(b, n, jnp.int32), sizes, position, None)
+  x = backend.rows(windows, layout, most_rows(b, n))
+  x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
+  return x, cache, layout
+
+
 def _run_blocks(model, index, backend, windows, layout, length):
   """Runs the blocks from stage `index` to the next one; returns rows and their cache in windows."""
   pruning = Pruning.of(model.arch)
@@ -278,8 +301,17 @@ def _run_to_heads(model, index, backend, windows, layout, sources, tokens, lengt
   Returns:
     `packed.HeadInputs`.
   """
-  pruning, last = Pruning.of(model.arch), model.blocks[-1]
   x, _ = _run_blocks(model, index, backend, windows, layout, length)
+  head_inputs = _run_heads(model, backend, x, layout, tokens)
+  if not tokens:
+    return head_inputs
+  positions = jnp.where(layout.present, layout.position, -1)
+  return head_inputs._replace(positions=positions, sources=sources)
+
+
+def _run_heads(model, backend, x, layout, tokens):
+  """Runs the last block on rows; returns `packed.HeadInputs` without positions."""
+  pruning, last = Pruning.of(model.arch), model.blocks[-1]
 
   def run():
     attended, _ = backend.attended(last, x, layout, pruning)
@@ -288,8 +320,4 @@ def _run_to_heads(model, index, backend, windows, layout, sources, tokens, lengt
   def run_read():
     return backend.read(last, x, layout, pruning, model.arch.read_tokens)
 
-  head_inputs = read_last_block(model, run, run_read, layout.present, layout.sizes, tokens)
-  if not tokens:
-    return head_inputs
-  positions = jnp.where(layout.present, layout.position, -1)
-  return head_inputs._replace(positions=positions, sources=sources)
+  return read_last_block(model, run, run_read, layout.present, layout.sizes, tokens)
