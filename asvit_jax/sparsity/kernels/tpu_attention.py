@@ -18,7 +18,7 @@ from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
 
 HEAD = LANES // 2
 TILE = 16  # rows that copies and starts are multiples of
-STEP = 32  # rows between two widths that programs are compiled for
+STEP = 32  # keys between two widths that programs are compiled for
 NEVER = -1e30  # a finite logit for keys that are not there
 
 
@@ -27,9 +27,14 @@ def pairs_of(heads):
   return -(-heads // 2)
 
 
+def widths_to(width):
+  """The numbers of keys that programs are compiled for, in a tuple."""
+  return (*range(STEP, width, STEP), width)
+
+
 # Traced once for all blocks.
-@functools.partial(jax.jit, static_argnames=("heads", "first", "interpret"))
-def attend(qkv, bias, start, count, *, heads, first=None, interpret=False):
+@functools.partial(jax.jit, static_argnames=("heads", "first", "widths", "interpret"))
+def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret=False):
   """Softmax attention within each image.
 
   Args:
@@ -43,6 +48,8 @@ def attend(qkv, bias, start, count, *, heads, first=None, interpret=False):
     count: (b,) int32, the number of its tokens.
     heads: number of heads.
     first: number of queries, the first of each image, a multiple of 16; None for all.
+    widths: the numbers of keys that programs are compiled for, at most `STEP` apart, a tuple;
+      `widths_to(width)` by default. The last one holds all counts.
     interpret: whether to interpret the kernel.
 
   Returns:
@@ -52,7 +59,14 @@ def attend(qkv, bias, start, count, *, heads, first=None, interpret=False):
   channels = pairs * LANES
   halves = 2 if b > 1 else 1  # for the two cores of some chips
   images = pl.cdiv(b, halves)
-  kernel = functools.partial(_program, images=images, all_images=b, heads=heads, first=first)
+  kernel = functools.partial(
+    _program,
+    images=images,
+    all_images=b,
+    heads=heads,
+    first=first,
+    widths=widths or widths_to(width),
+  )
   length = len(qkv) if first is None else b * first
 
   def of_image(half, i, *_):
@@ -81,13 +95,26 @@ def attend(qkv, bias, start, count, *, heads, first=None, interpret=False):
 
 
 def _program(
-  start, count, bias, qkv, out, rows, context, arrived, left, *, images, all_images, heads, first
+  start,
+  count,
+  bias,
+  qkv,
+  out,
+  rows,
+  context,
+  arrived,
+  left,
+  *,
+  images,
+  all_images,
+  heads,
+  first,
+  widths,
 ):
   """The program of one image; see `attend`."""
   i = pl.program_id(1)
   begin = pl.program_id(0) * images
   here = jnp.minimum(images, all_images - begin)  # images of this core
-  width = rows.shape[1]
 
   def reads(i, act):
     image, slot = begin + i, lax.rem(i, 2)
@@ -118,19 +145,12 @@ def _program(
     def _():
       writes(i - 2, _wait)
 
-    _switch(
-      _rows(count[begin + i]),
-      width,
-      lambda keys: _attend(
-        rows.at[lax.rem(i, 2)],
-        bias,
-        context.at[lax.rem(i, 2)],
-        count[begin + i],
-        keys,
-        first or keys,
-        heads,
-      ),
-    )
+    tokens, slot = count[begin + i], lax.rem(i, 2)
+
+    def run(keys):
+      _attend(rows.at[slot], bias, context.at[slot], tokens, keys, first or keys, heads)
+
+    _switch(_rows(tokens), widths, run)
     writes(i, _start)
 
   @pl.when(i == here - 1)
@@ -175,10 +195,10 @@ def _copy(source, source_row, target, target_row, rows, semaphore, act):
     size *= 2
 
 
-def _switch(rows, width, run):
-  """Calls a function with the smallest of the static widths that holds `rows`."""
+def _switch(rows, widths, run):
+  """Calls a function with the smallest of some static widths that holds `rows`."""
   below = 0
-  for keys in [*range(STEP, width, STEP), width]:
+  for keys in widths:
 
     @pl.when((rows > below) & (rows <= keys))
     def _(keys=keys):
