@@ -6,14 +6,14 @@ batch: no widths, no switch. The scores and reductions of a stage are plain XLA,
 
 import jax.numpy as jnp
 
-from asvit_jax.sparsity.executions import flat as rows
-from asvit_jax.sparsity.kernels import tpu_attention, tpu_rows
+from asvit_jax.sparsity.executions import flat
+from asvit_jax.sparsity.kernels import tpu_attention, tpu_copies, tpu_rows
 from asvit_jax.vit.layers import ACTIVATIONS
 
 WIDTHS = (192, 384, 768)
 
 
-class TPU(rows.Reference):
+class TPU(flat.Reference):
   """The backend for a TPU; see `flat_backends`.
 
   Args:
@@ -67,7 +67,7 @@ class TPU(rows.Reference):
 
   def read(self, block, x, layout, pruning, count):
     """See `Reference.read`."""
-    first = int(rows.aligned(count))
+    first = int(flat.aligned(count))
     context = self._attend(self._qkv(block, x, layout), layout, block.attn.heads, first)
     context = context.reshape(len(layout.start), first, -1)[:, :count, : x.shape[1]]
     read = x[layout.start[:, None] + jnp.arange(count)]
@@ -94,22 +94,37 @@ class TPU(rows.Reference):
       interpret=self.interpret,
     )
 
+  def windows(self, x, layout):
+    """See `Reference.windows`; the rows are copied, not gathered."""
+    return self._windows(x, layout)
+
   def _cache(self, qkv, context, layout, pruning, heads):
     """The `AttentionCache` of a block, in windows, in plain XLA."""
+    channels = context.shape[1]
 
-    def in_windows(a):
-      windows = self.windows(a, layout)[..., : heads * tpu_attention.HEAD]
-      return windows.reshape(*layout.position.shape, heads, tpu_attention.HEAD)
+    def in_heads(x, part=0):
+      windows = self._windows(x, layout, (part * channels, channels))
+      windows = windows.reshape(*windows.shape[:2], -1, tpu_attention.HEAD)
+      return windows[:, :, :heads]
 
-    parts = (in_windows(a) for a in (*jnp.split(qkv, 3, axis=-1), context))
-    return pruning.prefix_cache(*parts, layout.count, layout.sizes)
+    parts = (in_heads(qkv, part) for part in range(3))
+    return pruning.prefix_cache(*parts, in_heads(context), layout.count, layout.sizes)
+
+  def _windows(self, x, layout, columns=None):
+    """Some columns, (first, number), of `windows`."""
+    return tpu_copies.windows(
+      *(x, layout.start, layout.count),
+      width=layout.width,
+      columns=columns,
+      interpret=self.interpret,
+    )
 
 
 def _bias(layout):
   """(b, width) bias of the keys: the logarithms of the sizes of the tokens that there are."""
   bias = 0.0 if layout.sizes is None else jnp.log(jnp.where(layout.present, layout.sizes, 1.0))
   bias = jnp.where(layout.present, bias, tpu_attention.NEVER)
-  more = int(rows.aligned(layout.width)) - layout.width
+  more = int(flat.aligned(layout.width)) - layout.width
   return jnp.pad(bias, ((0, 0), (0, more)), constant_values=tpu_attention.NEVER)
 
 

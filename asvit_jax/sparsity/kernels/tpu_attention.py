@@ -14,10 +14,17 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from asvit_jax.sparsity.kernels.tpu_copies import (
+  TILE,
+  copy_rows,
+  prefetch,
+  start_copy,
+  tiled,
+  wait_for_copy,
+)
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
 
 HEAD = LANES // 2
-TILE = 16  # rows that copies and starts are multiples of
 STEP = 32  # keys between two widths that programs are compiled for
 NEVER = -1e30  # a finite logit for keys that are not there
 
@@ -119,80 +126,43 @@ def _program(
   def reads(i, act):
     image, slot = begin + i, lax.rem(i, 2)
     target = rows.at[slot]
-    _copy(qkv, start[image], target, 0, _rows(count[image]), arrived.at[slot], act)
+    copy_rows(qkv, start[image], target, 0, tiled(count[image]), arrived.at[slot], act)
 
   def writes(i, act):
     image, slot = begin + i, lax.rem(i, 2)
     source, semaphore = context.at[slot], left.at[slot]
     if first is None:
-      _copy(source, 0, out, start[image], _rows(count[image]), semaphore, act)
+      copy_rows(source, 0, out, start[image], tiled(count[image]), semaphore, act)
     else:
-      act(pltpu.make_async_copy(source, out.at[pl.ds(_tiled(image * first), first)], semaphore))
-
-  @pl.when((i == 0) & (here > 0))
-  def _():
-    reads(i, _start)
-
-  @pl.when(i + 1 < here)
-  def _():
-    reads(i + 1, _start)
+      act(
+        pltpu.make_async_copy(
+          source, out.at[pl.ds(pl.multiple_of(image * first, TILE), first)], semaphore
+        )
+      )
 
   @pl.when(i < here)
   def _():
-    reads(i, _wait)
+    prefetch(i, here, reads)
 
     @pl.when(i >= 2)
     def _():
-      writes(i - 2, _wait)
+      writes(i - 2, wait_for_copy)
 
     tokens, slot = count[begin + i], lax.rem(i, 2)
 
     def run(keys):
       _attend(rows.at[slot], bias, context.at[slot], tokens, keys, first or keys, heads)
 
-    _switch(_rows(tokens), widths, run)
-    writes(i, _start)
+    _switch(tiled(tokens), widths, run)
+    writes(i, start_copy)
 
   @pl.when(i == here - 1)
   def _():
     @pl.when(i > 0)
     def _():
-      writes(i - 1, _wait)
+      writes(i - 1, wait_for_copy)
 
-    writes(i, _wait)
-
-
-def _rows(count):
-  return (count + TILE - 1) & -TILE
-
-
-def _tiled(row):
-  return pl.multiple_of(row, TILE)
-
-
-def _start(copy):
-  copy.start()
-
-
-def _wait(copy):
-  copy.wait()
-
-
-def _copy(source, source_row, target, target_row, rows, semaphore, act):
-  """Starts or waits for a copy of `rows` rows, a multiple of 16: in pieces of powers of two."""
-  size = TILE
-  while size <= min(source.shape[0], target.shape[0]):
-
-    @pl.when((rows & size) > 0)
-    def _(size=size):
-      done = rows & -(2 * size)
-      pieces = (
-        ref.at[pl.ds(_tiled(row + done), size)]
-        for ref, row in ((source, source_row), (target, target_row))
-      )
-      act(pltpu.make_async_copy(*pieces, semaphore))
-
-    size *= 2
+    writes(i, wait_for_copy)
 
 
 def _switch(rows, widths, run):
