@@ -156,6 +156,7 @@ def kernel_cycles(kernels, arch, tokens):
     a_tile = sum(kernels[name] for name in parts)
     total += count * (tiles(section) * a_tile + attention("attend", section))
   last = len(blocks) - 1
+  total += last * len(tokens) * (kernels["windows"] + kernels["class_scores"])
   return total + tiles(last) * kernels["norm_linear"] + attention("read", last)
 
 
@@ -170,7 +171,8 @@ def of_kernels(target, arch, dtype):
   Returns:
     Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
     the bundles that they schedule for a tile; and `attend` and `read`, the bundles for an image
-    with so many keys, pairs of [width, bundles]: for all queries, and for the first ones.
+    with so many keys, pairs of [width, bundles]: for all queries, and for the first ones; and
+    `windows` and `class_scores`, the bundles for an image at a stage.
   """
   with tempfile.TemporaryDirectory() as directory:
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -185,7 +187,7 @@ def _of_kernels(target, arch, dtype, directory):
   import jax.numpy as jnp
 
   from asvit_jax.sparsity.executions import flat
-  from asvit_jax.sparsity.kernels import tpu_attention, tpu_rows
+  from asvit_jax.sparsity.kernels import tpu_attention, tpu_copies, tpu_rows, tpu_scores
   from asvit_jax.targets import compiling
 
   here = jax.sharding.SingleDeviceSharding(compiling.devices(target)[0])
@@ -236,6 +238,19 @@ def _of_kernels(target, arch, dtype, directory):
         *(shape(images, dtype="int32"), shape(images, dtype="int32")),
       )
       found[name].append([width, bundles])
+  starts = (shape(images, dtype="int32"), shape(images, dtype="int32"))
+  rows = images * widest
+  found["windows"] = scheduled(
+    "windows",
+    lambda *a: tpu_copies.windows(*a, width=arch.prefix_tokens + arch.patches),
+    *(shape(rows, d), *starts),
+  )
+  found["class_scores"] = scheduled(
+    "class_scores",
+    lambda *a: tpu_scores.class_scores(*a, heads=arch.heads),
+    *(shape(rows, 3 * channels), shape(rows, channels)),
+    *(shape(images, widest, dtype="float32"), *starts),
+  )
   return found
 
 

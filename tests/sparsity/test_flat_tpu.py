@@ -18,6 +18,7 @@ KINDS = {
   "lv": tiny.LV,
   "avg": dict(pool="avg", reduction="merge", activation="gelu_tanh"),
   "inside": dict(prune_inside=True, dist_token=True, dist_head=True),
+  "keys": dict(reduction="merge", score="attention_novelty"),
   "even": dict(width=128, heads=2),
 }
 
@@ -46,7 +47,7 @@ def run(arch, params, images, tokens=False, dtype=jnp.float32):
   return jax.jit(usual(forward))(params, images)
 
 
-@pytest.mark.parametrize("kind", tiny.few(list(KINDS), "drop", "merge"))
+@pytest.mark.parametrize("kind", tiny.few(list(KINDS), "drop", "merge", "avg"))
 def test_it_equals_masked(kind):
   arch, params, images = pruned(3, **KINDS[kind])
   expected = tiny.run_masked(arch, params, images)

@@ -7,10 +7,13 @@ batch: no widths, no switch. The scores and reductions of a stage are plain XLA,
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.executions import flat
-from asvit_jax.sparsity.kernels import tpu_attention, tpu_copies, tpu_rows
+from asvit_jax.sparsity.kernels import tpu_attention, tpu_copies, tpu_rows, tpu_scores
+from asvit_jax.sparsity.pruning import AttentionCache
+from asvit_jax.sparsity.scores import ClassAttention
 from asvit_jax.vit.layers import ACTIVATIONS
 
 WIDTHS = (192, 384, 768)
+_GATHER = ClassAttention.gather  # what `tpu_scores` computes
 
 
 class TPU(flat.Reference):
@@ -99,7 +102,7 @@ class TPU(flat.Reference):
     return self._windows(x, layout)
 
   def _cache(self, qkv, context, layout, pruning, heads):
-    """The `AttentionCache` of a block, in windows, in plain XLA."""
+    """The `AttentionCache` of a block, in windows; plain XLA for other attention scores."""
     channels = context.shape[1]
 
     def in_heads(x, part=0):
@@ -107,8 +110,12 @@ class TPU(flat.Reference):
       windows = windows.reshape(*windows.shape[:2], -1, tpu_attention.HEAD)
       return windows[:, :, :heads]
 
-    parts = (in_heads(qkv, part) for part in range(3))
-    return pruning.prefix_cache(*parts, in_heads(context), layout.count, layout.sizes)
+    q, k, v = (in_heads(qkv, part) for part in range(3))
+    if pruning.received or getattr(type(pruning.score), "gather", None) is not _GATHER:
+      return pruning.prefix_cache(q, k, v, in_heads(context), layout.count, layout.sizes)
+    tokens = _bias(layout), layout.start, layout.count
+    scores = tpu_scores.class_scores(qkv, context, *tokens, heads=heads, interpret=self.interpret)
+    return AttentionCache(scores[:, : layout.width], pruning.mean_keys(k))
 
   def _windows(self, x, layout, columns=None):
     """Some columns, (first, number), of `windows`."""

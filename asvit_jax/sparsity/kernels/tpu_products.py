@@ -11,9 +11,9 @@ from asvit_jax.vit.layers import ACTIVATIONS
 LANES = 128
 
 
-def dot(a, b, transposed=False):
-  """(m, k) times (k, n), or (n, k) if `transposed` -> (m, n) float32."""
-  precision = lax.Precision.DEFAULT
+def dot(a, b, transposed=False, exact=False):
+  """(m, k) times (k, n), or (n, k) if `transposed` -> (m, n) float32; float32's own if `exact`."""
+  precision = lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT
   # Kernels know no precision between one bfloat16 pass and float32.
   if a.dtype == jnp.float32 and jax.config.jax_default_matmul_precision not in (
     *(None, "default", "bfloat16", "fastest"),

@@ -1,0 +1,91 @@
+"""The attention score of tokens on a TPU: class attention, weighted by the norms of heads.
+
+It is `scores.ClassAttention.gather` of the attention of a class token, in one kernel for each image
+that reads the keys and the context of its tokens once.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from asvit_jax.sparsity.kernels.tpu_attention import HEAD
+from asvit_jax.sparsity.kernels.tpu_copies import TILE, copy_rows, prefetch, tiled
+from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
+
+SUBLANES = 8
+
+
+# Traced once for all stages.
+@functools.partial(jax.jit, static_argnames=("heads", "interpret"))
+def class_scores(qkv, context, bias, start, count, *, heads, interpret=False):
+  """The attention score of every token.
+
+  Args:
+    qkv: (length, 3 · p · 128) rows, see `tpu_attention.attend`.
+    context: (length, p · 128) rows, its result.
+    bias: (b, width), as for `tpu_attention.attend`.
+    start: (b,) int32.
+    count: (b,) int32.
+    heads: number of heads.
+    interpret: whether to interpret the kernel.
+
+  Returns:
+    (b, width) float32, 0 for tokens that are not there.
+  """
+  (b, width), channels = bias.shape, context.shape[1]
+  anywhere = pl.BlockSpec(memory_space=pl.ANY)
+  row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
+  scores = pl.pallas_call(
+    functools.partial(_class_scores, images=b, heads=heads),
+    grid_spec=pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=2,
+      grid=(b,),
+      in_specs=[row, anywhere, anywhere],
+      out_specs=row,
+      scratch_shapes=[
+        pltpu.VMEM((2, TILE, channels), qkv.dtype),
+        pltpu.VMEM((2, width, channels), qkv.dtype),
+        pltpu.VMEM((2, width, channels), qkv.dtype),
+        pltpu.SemaphoreType.DMA((2,)),
+      ],
+    ),
+    out_shape=jax.ShapeDtypeStruct((b, 1, width), jnp.float32),
+    interpret=interpret,
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
+  )(start, count, bias[:, None], qkv, context)
+  return scores[:, 0]
+
+
+def _class_scores(start, count, bias, qkv, context, out, q, k, mixed, arrived, *, images, heads):
+  i, channels = pl.program_id(0), k.shape[2]
+
+  def reads(i, act):
+    slot, first, rows = lax.rem(i, 2), start[i], tiled(count[i])
+    keys, queries = qkv.at[:, channels : 2 * channels], qkv.at[:, :channels]
+    copy_rows(queries, first, q.at[slot], 0, jnp.minimum(rows, TILE), arrived.at[slot], act)
+    copy_rows(keys, first, k.at[slot], 0, rows, arrived.at[slot], act)
+    copy_rows(context, first, mixed.at[slot], 0, rows, arrived.at[slot], act)
+
+  prefetch(i, images, reads)
+  slot = lax.rem(i, 2)
+  there = lax.broadcasted_iota(jnp.int32, out.shape[1:], 1) < count[i]
+  lane = lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
+  summed, norms = jnp.zeros(out.shape[1:]), jnp.zeros(out.shape[1:])
+  for head in range(heads):
+    at = head // 2 * LANES
+    own = (lane < HEAD) if head % 2 == 0 else (lane >= HEAD)
+    queries = q[slot][:, at : at + LANES] * HEAD**-0.5
+    queries = jnp.where(own, queries, jnp.zeros_like(queries))
+    logits = dot(queries, k[slot][:, at : at + LANES], transposed=True)[:1]
+    logits = jnp.where(there, logits + bias[0], -jnp.inf)
+    mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    attention = mass * reciprocal(mass.sum(axis=-1, keepdims=True))
+    squares = jnp.square(mixed[slot][:, at : at + LANES].astype(jnp.float32))
+    lanes = jnp.broadcast_to(jnp.where(own, 1.0, 0.0), (SUBLANES, LANES))
+    norm = jnp.sqrt(dot(lanes, squares, transposed=True, exact=True)[:1])
+    summed, norms = summed + norm * attention, norms + norm
+  out[0] = jnp.where(there, summed / (norms + 1e-8), 0.0)
