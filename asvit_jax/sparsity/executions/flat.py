@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions.in_place import run_to_stage
+from asvit_jax.sparsity.executions.in_place import run_to_stage, tokens_above
 from asvit_jax.sparsity.executions.packed import (
   apply_stage,
   kept_first,
@@ -69,6 +69,22 @@ class Layout(NamedTuple):
     return self.start[-1] + aligned(self.count[-1])
 
 
+class Moving(NamedTuple):
+  """Rows before a stage, and where they go; in place of the tokens, if a backend `compacts`.
+
+  Attributes:
+    x: (length, d) rows.
+    layout: their `Layout`.
+    place: (b, n) int32, the place of each token in its image after the stage; -1 if it is removed.
+    destination: (b, n) int, see `Pruning.destinations`; None if nothing is merged.
+  """
+
+  x: jax.Array
+  layout: Layout
+  place: jax.Array
+  destination: jax.Array | None
+
+
 class Reference:
   """The backend in plain XLA, for every network, platform and compute type.
 
@@ -77,9 +93,11 @@ class Reference:
 
   Attributes:
     starts: whether the blocks before the first stage run on rows, too, which have all tokens.
+    compacts: whether it has `compacted`, for reductions that say where tokens go.
   """
 
   starts = False
+  compacts = False
 
   def rows(self, windows, layout, length):
     """(b, n, d) windows -> (length, d) rows; `length` is static, at least `layout.total`."""
@@ -153,11 +171,9 @@ def start_flat(model, images, backend, tokens=False):
   if not backend.starts:
     return start_packed(model, images, tokens)
   x, cache, layout = _run_to_first_stage(model, images, backend)
-  b, n = layout.position.shape
-  present = jnp.ones((b, n), jnp.float32)
-  stage = Stage(backend.windows(x, layout), layout.sizes, present, cache)
-  sources = first_sources(b, model.arch.prefix_tokens, model.arch.patches) if tokens else None
-  return apply_stage(model, 0, stage, sources=sources)
+  prefix, patches = model.arch.prefix_tokens, model.arch.patches
+  sources = first_sources(len(images), prefix, patches) if tokens else None
+  return _apply_stage(model, 0, backend, x, cache, layout, sources)
 
 
 @usual
@@ -231,16 +247,19 @@ def attention(layout, pruning):
 
 
 def _laid_out(packed_tokens, compact):
-  """The (b, n, d) tokens after a stage, the kept ones first, and their `Layout`."""
-  keep = packed_tokens.keep
-  tokens = (packed_tokens.x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places)
+  """The (b, n, d) tokens after a stage, the kept ones first, or a `Moving`; and their `Layout`."""
+  keep, x = packed_tokens.keep, packed_tokens.x
+  tokens = (x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places)
+  if isinstance(x, Moving):
+    tokens = (None, *tokens[1:])
   if not compact:
     source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
     tokens = jax.tree.map(lambda a: a[jnp.arange(len(a))[:, None], source], tokens)
   count = keep.sum(axis=1).astype(jnp.int32)
   ends = jnp.cumsum(aligned(count)).astype(jnp.int32)
   start = jnp.concatenate([jnp.zeros(1, jnp.int32), ends[:-1]])
-  x, sizes, position, places = tokens
+  moved, sizes, position, places = tokens
+  x = x if moved is None else moved
   return x, Layout(start, count, sizes, position, places)
 
 
@@ -252,7 +271,7 @@ def _run_to_first_stage(model, images, backend):
   position = jnp.broadcast_to(jnp.arange(n), (b, n))
   sizes = pruning.first_sizes(b, n) if model.arch.stages else None
   layout = Layout(start, jnp.full(b, n, jnp.int32), sizes, position, None)
-  x = backend.rows(windows, layout, most_rows(b, n))
+  x = jnp.pad(windows, ((0, 0), (0, int(aligned(n)) - n), (0, 0))).reshape(most_rows(b, n), -1)
   x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
   return x, cache, layout
 
@@ -260,7 +279,10 @@ def _run_to_first_stage(model, images, backend):
 def _run_blocks(model, index, backend, windows, layout, length):
   """Runs the blocks from stage `index` to the next one; returns rows and their cache in windows."""
   pruning = Pruning.of(model.arch)
-  x = backend.rows(windows, layout, length)
+  if isinstance(windows, Moving):
+    x = backend.compacted(windows, layout)
+  else:
+    x = backend.rows(windows, layout, length)
   return run_to_stage(model, index + 1, x, None, halves=_halves(backend, layout, pruning))
 
 
@@ -279,7 +301,7 @@ def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, 
     model: a `VisionTransformer`.
     index: index of the stage.
     backend: see `Reference`.
-    windows: (b, n, d) tokens after the stage, the kept ones first.
+    windows: (b, n, d) tokens after the stage, the kept ones first; or a `Moving`.
     layout: their `Layout`.
     sources: (b, patches) sources after the stage; None unless requested.
     tokens: not used; see `_run_to_heads`.
@@ -290,9 +312,21 @@ def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, 
   """
   del tokens
   x, cache = _run_blocks(model, index, backend, windows, layout, length)
+  return _apply_stage(model, index + 1, backend, x, cache, layout, sources)
+
+
+def _apply_stage(model, index, backend, x, cache, layout, sources):
+  """Applies stage `index` to rows: as `apply_stage`, or with a `Moving` for the tokens."""
+  pruning = Pruning.of(model.arch)
   present = layout.present.astype(jnp.float32)
   stage = Stage(backend.windows(x, layout), layout.sizes, present, cache, layout.places)
-  return apply_stage(model, index + 1, stage, layout.position, sources)
+  decided = keep, similarity = tokens_above(model, index, stage)
+  after = apply_stage(model, index, stage, layout.position, sources, decided)
+  if not (backend.compacts and pruning.traces):
+    return after
+  place = jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
+  destination = pruning.destinations(stage, keep, similarity) if pruning.merges else None
+  return after._replace(x=Moving(x, layout, place, destination))
 
 
 def _run_to_heads(model, index, backend, windows, layout, sources, tokens, length):

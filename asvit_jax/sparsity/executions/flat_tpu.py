@@ -7,7 +7,13 @@ batch: no widths, no switch. The scores and reductions of a stage are plain XLA,
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.executions import flat
-from asvit_jax.sparsity.kernels import tpu_attention, tpu_copies, tpu_rows, tpu_scores
+from asvit_jax.sparsity.kernels import (
+  tpu_attention,
+  tpu_compaction,
+  tpu_copies,
+  tpu_rows,
+  tpu_scores,
+)
 from asvit_jax.sparsity.pruning import AttentionCache
 from asvit_jax.sparsity.scores import ClassAttention
 from asvit_jax.vit.layers import ACTIVATIONS
@@ -26,6 +32,7 @@ class TPU(flat.Reference):
   name = "TPU kernels"
   dynamic = True
   starts = True
+  compacts = True
 
   def __init__(self, interpret=False):
     self.interpret = interpret
@@ -101,6 +108,20 @@ class TPU(flat.Reference):
     """See `Reference.windows`; the rows are copied, not gathered."""
     return self._windows(x, layout)
 
+  def compacted(self, moving, layout):
+    """The rows after a stage, from those before it: a `flat.Moving` -> (length, d)."""
+    before, merged = moving.layout, ()
+    if moving.destination is not None:
+      sizes = jnp.where(before.present, before.sizes, 0.0)
+      merged = _widened(moving.destination.astype(jnp.int32), -1), _widened(sizes, 0.0)
+    return tpu_compaction.compact(
+      moving.x,
+      (before.start, before.count),
+      (layout.start, layout.count),
+      *(_widened(moving.place, -1), *merged),
+      interpret=self.interpret,
+    )
+
   def _cache(self, qkv, context, layout, pruning, heads):
     """The `AttentionCache` of a block, in windows; plain XLA for other attention scores."""
     channels = context.shape[1]
@@ -130,9 +151,13 @@ class TPU(flat.Reference):
 def _bias(layout):
   """(b, width) bias of the keys: the logarithms of the sizes of the tokens that there are."""
   bias = 0.0 if layout.sizes is None else jnp.log(jnp.where(layout.present, layout.sizes, 1.0))
-  bias = jnp.where(layout.present, bias, tpu_attention.NEVER)
-  more = int(flat.aligned(layout.width)) - layout.width
-  return jnp.pad(bias, ((0, 0), (0, more)), constant_values=tpu_attention.NEVER)
+  return _widened(jnp.where(layout.present, bias, tpu_attention.NEVER), tpu_attention.NEVER)
+
+
+def _widened(a, value):
+  """(b, n) -> (b, width), the width of windows in kernels."""
+  more = int(flat.aligned(a.shape[1])) - a.shape[1]
+  return jnp.pad(a, ((0, 0), (0, more)), constant_values=value)
 
 
 def _missing(heads):

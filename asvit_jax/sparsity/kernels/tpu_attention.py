@@ -18,9 +18,8 @@ from asvit_jax.sparsity.kernels.tpu_copies import (
   TILE,
   copy_rows,
   prefetch,
-  start_copy,
   tiled,
-  wait_for_copy,
+  write_behind,
 )
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
 
@@ -143,26 +142,12 @@ def _program(
   @pl.when(i < here)
   def _():
     prefetch(i, here, reads)
-
-    @pl.when(i >= 2)
-    def _():
-      writes(i - 2, wait_for_copy)
-
     tokens, slot = count[begin + i], lax.rem(i, 2)
 
-    def run(keys):
+    def attend(keys):
       _attend(rows.at[slot], bias, context.at[slot], tokens, keys, first or keys, heads)
 
-    _switch(tiled(tokens), widths, run)
-    writes(i, start_copy)
-
-  @pl.when(i == here - 1)
-  def _():
-    @pl.when(i > 0)
-    def _():
-      writes(i - 1, wait_for_copy)
-
-    writes(i, wait_for_copy)
+    write_behind(i, here, writes, lambda: _switch(tiled(tokens), widths, attend))
 
 
 def _switch(rows, widths, run):

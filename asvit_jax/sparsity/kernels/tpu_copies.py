@@ -81,6 +81,32 @@ def prefetch(i, images, reads):
   reads(i, wait_for_copy)
 
 
+def write_behind(i, images, writes, run):
+  """Runs program `i` of `images`, whose result is copied while the next one runs.
+
+  Args:
+    i: index of the program.
+    images: number of programs, on this core.
+    writes: as `reads` of `prefetch`, for the copies of the result.
+    run: function that computes the result.
+  """
+
+  @pl.when(i >= 2)
+  def _():
+    writes(i - 2, wait_for_copy)
+
+  run()
+  writes(i, start_copy)
+
+  @pl.when(i == images - 1)
+  def _():
+    @pl.when(i > 0)
+    def _():
+      writes(i - 1, wait_for_copy)
+
+    writes(i, wait_for_copy)
+
+
 def tiled(count):
   """A number of rows, rounded up to a multiple of `TILE`."""
   return (count + TILE - 1) & -TILE
