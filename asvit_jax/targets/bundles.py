@@ -156,7 +156,9 @@ def kernel_cycles(kernels, arch, tokens):
     a_tile = sum(kernels[name] for name in parts)
     total += count * (tiles(section) * a_tile + attention("attend", section))
   last = len(blocks) - 1
-  total += last * len(tokens) * (kernels["windows"] + kernels["class_scores"])
+  at_stage = ["class_scores", "compact", *(["windows"] if arch.reduction != "drop" else [])]
+  total += len(tokens) * kernels["padded"]
+  total += last * len(tokens) * sum(kernels[name] for name in at_stage)
   return total + tiles(last) * kernels["norm_linear"] + attention("read", last)
 
 
@@ -172,7 +174,8 @@ def of_kernels(target, arch, dtype):
     Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
     the bundles that they schedule for a tile; and `attend` and `read`, the bundles for an image
     with so many keys, pairs of [width, bundles]: for all queries, and for the first ones; and
-    `windows` and `class_scores`, the bundles for an image at a stage.
+    `padded`, the bundles for an image before the first block, and `windows`, `class_scores` and
+    `compact`, those at a stage.
   """
   with tempfile.TemporaryDirectory() as directory:
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -187,7 +190,13 @@ def _of_kernels(target, arch, dtype, directory):
   import jax.numpy as jnp
 
   from asvit_jax.sparsity.executions import flat
-  from asvit_jax.sparsity.kernels import tpu_attention, tpu_copies, tpu_rows, tpu_scores
+  from asvit_jax.sparsity.kernels import (
+    tpu_attention,
+    tpu_compaction,
+    tpu_copies,
+    tpu_rows,
+    tpu_scores,
+  )
   from asvit_jax.targets import compiling
 
   here = jax.sharding.SingleDeviceSharding(compiling.devices(target)[0])
@@ -245,11 +254,21 @@ def _of_kernels(target, arch, dtype, directory):
     lambda *a: tpu_copies.windows(*a, width=arch.prefix_tokens + arch.patches),
     *(shape(rows, d), *starts),
   )
+  found["padded"] = scheduled(
+    "padded", tpu_copies.padded, shape(images, arch.prefix_tokens + arch.patches, d)
+  )
   found["class_scores"] = scheduled(
     "class_scores",
     lambda *a: tpu_scores.class_scores(*a, heads=arch.heads),
     *(shape(rows, 3 * channels), shape(rows, channels)),
     *(shape(images, widest, dtype="float32"), *starts),
+  )
+  merged = (shape(images, widest, dtype="int32"), shape(images, widest, dtype="float32"))
+  found["compact"] = scheduled(
+    "compact",
+    tpu_compaction.compact,
+    *(shape(rows, d), starts, starts, shape(images, widest, dtype="int32")),
+    *(() if arch.reduction == "drop" else merged),
   )
   return found
 
@@ -280,18 +299,20 @@ def cycles_of(target, arch, dtype, program, batch):
   import jax.numpy as jnp
 
   from asvit_jax import vit
+  from asvit_jax.data.preprocessing import Preprocessing
   from asvit_jax.sparsity.executions import EXECUTIONS, flat, flat_tpu
   from asvit_jax.targets import compiling, times
 
   here = jax.sharding.SingleDeviceSharding(compiling.devices(target)[0])
   params = vit.specs(arch if program == "flat" else arch.dense)
-  images = jax.ShapeDtypeStruct((batch, *arch.image_shape), jnp.float32)
+  images = jax.ShapeDtypeStruct((batch, *arch.image_shape), jnp.uint8)
   shapes = jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), (params, images)
   )
 
   def forward(params, images):
     model = vit.model(arch, params, dtype=dtype)
+    images = Preprocessing().normalize(images)
     if program == "dense on rows":
       return flat.dense(model, images, flat_tpu.TPU())
     return EXECUTIONS[program](model, images).logits

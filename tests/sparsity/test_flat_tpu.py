@@ -26,9 +26,15 @@ KINDS = {
 class Spoilt(flat_tpu.TPU):
   """The interpreted kernels, with rows that are not a number wherever no token is."""
 
-  def rows(self, windows, layout, length):
-    rows = super().rows(windows, layout, length)
-    offset = jnp.arange(length)[:, None] - layout.start
+  def all_rows(self, windows):
+    n = windows.shape[1]
+    owned = jnp.arange(flat.aligned(n)) < n
+    rows = super().all_rows(windows)
+    return jnp.where(jnp.tile(owned, len(windows))[:, None], rows, jnp.nan)
+
+  def compacted(self, moving, layout):
+    rows = super().compacted(moving, layout)
+    offset = jnp.arange(len(rows))[:, None] - layout.start
     owned = ((offset >= 0) & (offset < layout.count)).any(axis=1)
     return jnp.where(owned[:, None], rows, jnp.nan)
 

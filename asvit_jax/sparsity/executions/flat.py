@@ -106,6 +106,12 @@ class Reference:
     offset = jnp.minimum(row - layout.start[image], windows.shape[1] - 1)
     return windows[image, offset]
 
+  def all_rows(self, windows):
+    """(b, n, d) windows of which all rows are tokens -> (`most_rows`, d) rows."""
+    b, n, d = windows.shape
+    more = int(aligned(n)) - n
+    return jnp.pad(windows, ((0, 0), (0, more), (0, 0))).reshape(most_rows(b, n), d)
+
   def windows(self, rows, layout):
     """(length, …) rows -> (b, n, …) windows, 0 beyond the tokens that there are."""
     row = jnp.minimum(layout.start[:, None] + jnp.arange(layout.width), len(rows) - 1)
@@ -271,7 +277,7 @@ def _run_to_first_stage(model, images, backend):
   position = jnp.broadcast_to(jnp.arange(n), (b, n))
   sizes = pruning.first_sizes(b, n) if model.arch.stages else None
   layout = Layout(start, jnp.full(b, n, jnp.int32), sizes, position, None)
-  x = jnp.pad(windows, ((0, 0), (0, int(aligned(n)) - n), (0, 0))).reshape(most_rows(b, n), -1)
+  x = backend.all_rows(windows)
   x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
   return x, cache, layout
 

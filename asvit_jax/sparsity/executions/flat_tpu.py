@@ -108,6 +108,10 @@ class TPU(flat.Reference):
     """See `Reference.windows`; the rows are copied, not gathered."""
     return self._windows(x, layout)
 
+  def all_rows(self, windows):
+    """See `Reference.all_rows`."""
+    return tpu_copies.padded(windows, interpret=self.interpret)
+
   def compacted(self, moving, layout):
     """The rows after a stage, from those before it: a `flat.Moving` -> (length, d)."""
     before, merged = moving.layout, ()

@@ -46,6 +46,31 @@ def windows(rows, start, count, *, width, columns=None, interpret=False):
   )(start, count, rows)
 
 
+@functools.partial(jax.jit, static_argnames="interpret")
+def padded(windows, *, interpret=False):
+  """(b, n, c) windows -> (b · width, c) rows, n rounded up to a width that is a multiple of 16.
+
+  Rows between two windows are undefined.
+  """
+  b, n, channels = windows.shape
+  width = -(-n // TILE) * TILE
+
+  def copy(window, out):
+    out[0, :n] = window[0]
+
+  out = pl.pallas_call(
+    copy,
+    grid=(b,),
+    in_specs=[pl.BlockSpec((1, n, channels), lambda i: (i, 0, 0))],
+    out_specs=pl.BlockSpec((1, width, channels), lambda i: (i, 0, 0)),
+    out_shape=jax.ShapeDtypeStruct((b, width, channels), windows.dtype),
+    interpret=interpret,
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
+    name="padded",
+  )(windows)
+  return out.reshape(b * width, channels)
+
+
 def _windows(start, count, rows, out, window, arrived, *, images, columns):
   i = pl.program_id(0)
 
