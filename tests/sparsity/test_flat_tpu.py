@@ -194,6 +194,7 @@ def test_what_kernels_do_not_cover_falls_back():
     dict(width=512, heads=8),
     dict(heads=12),
     dict(mlp_ratio=6),
+    dict(image_size=384),
     dict(rope="dinov3"),
     dict(qk_norm=True),
     dict(swiglu=True),

@@ -19,6 +19,9 @@ from asvit_jax.sparsity.scores import ClassAttention
 from asvit_jax.vit.layers import ACTIVATIONS
 
 WIDTHS = (192, 384, 768)
+# Sizes of merged tokens are exact in bfloat16 up to here; and every 32 tokens more are one more
+# program of attention to compile.
+MOST_TOKENS = 256
 _GATHER = ClassAttention.gather  # what `tpu_scores` computes
 
 
@@ -39,6 +42,7 @@ class TPU(flat.Reference):
 
   def refuses(self, arch, dtype):
     """Why the kernels do not run a network; None if they do."""
+    tokens = arch.prefix_tokens + arch.patches
     reasons = {
       f"its width is {arch.width}, not one of {', '.join(map(str, WIDTHS))}": (
         arch.width not in WIDTHS
@@ -46,6 +50,7 @@ class TPU(flat.Reference):
       f"its heads have {arch.width // arch.heads} channels, not {tpu_attention.HEAD}": (
         arch.width != arch.heads * tpu_attention.HEAD
       ),
+      f"it has {tokens} tokens, over {MOST_TOKENS}": tokens > MOST_TOKENS,
       f"its attention is {arch.attention!r}": arch.attention != "softmax",
       f"its activation is {arch.activation!r}": arch.activation not in ACTIVATIONS,
       f"its MLP is {arch.mlp_ratio:g} times as wide as its tokens, over 4": arch.mlp_ratio > 4,

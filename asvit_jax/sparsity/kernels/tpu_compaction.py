@@ -1,7 +1,8 @@
 """Removing and merging tokens on a TPU: from the rows before a stage to the rows after it.
 
 For each image the tokens after the stage are a product of a small matrix and its rows. A matrix of
-zeros and ones, or of sizes, is exact in bfloat16, and so the product is, which sums in float32.
+zeros and ones, or of sizes up to 256, is exact in bfloat16, and so is the product, which sums in
+float32.
 """
 
 import functools
@@ -15,8 +16,6 @@ from jax.experimental.pallas import tpu as pltpu
 from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, tiled, write_behind
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot
 
-EXACT = 256  # the largest whole number below which bfloat16 has all of them
-
 
 # Traced once for all stages.
 @functools.partial(jax.jit, static_argnames="interpret")
@@ -28,7 +27,7 @@ def compact(x, before, after, place, destination=None, sizes=None, *, interpret=
     before: (b,) int32 first row and (b,) int32 number of tokens of each image, in `x`.
     after: the same after the stage, in the result.
     place: (b, width) int32, the new place of each token in its image, -1 for removed ones. The
-      width is a multiple of 16.
+      width is a multiple of 16, and at most 256 in bfloat16.
     destination: (b, width) int32, the token of which each one is part, itself if it is kept, and
       any other number for none; None if nothing is merged.
     sizes: (b, width) float32, the size of each token, 0 if it is not there; None if nothing is
@@ -87,10 +86,9 @@ def _moved(x, count, place, destination=None, sizes=None):
   """(width, d) tokens -> (width, d) tokens after the stage; the others are (1, width)."""
   width = len(x)
   row = lax.broadcasted_iota(jnp.int32, (width, width), 0)
-  exact = x.dtype == jnp.float32 or width > EXACT
-  dtype = jnp.float32 if exact else x.dtype
+  exact, dtype = x.dtype == jnp.float32, x.dtype
   there = lax.broadcasted_iota(jnp.int32, x.shape, 0) < count
-  tokens = jnp.where(there, x, jnp.zeros_like(x)).astype(dtype)
+  tokens = jnp.where(there, x, jnp.zeros_like(x))
   kept = (row == place).astype(jnp.float32)  # (to, from)
   if destination is None:
     return dot(kept.astype(dtype), tokens, exact=exact).astype(x.dtype)

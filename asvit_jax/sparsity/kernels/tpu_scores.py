@@ -16,8 +16,6 @@ from asvit_jax.sparsity.kernels.tpu_attention import HEAD
 from asvit_jax.sparsity.kernels.tpu_copies import TILE, copy_rows, prefetch, tiled
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
 
-SUBLANES = 8
-
 
 # Traced once for all stages.
 @functools.partial(jax.jit, static_argnames=("heads", "interpret"))
@@ -73,19 +71,32 @@ def _class_scores(start, count, bias, qkv, context, out, q, k, mixed, arrived, *
   prefetch(i, images, reads)
   slot = lax.rem(i, 2)
   there = lax.broadcasted_iota(jnp.int32, out.shape[1:], 1) < count[i]
-  lane = lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
-  summed, norms = jnp.zeros(out.shape[1:]), jnp.zeros(out.shape[1:])
-  for head in range(heads):
-    at = head // 2 * LANES
-    own = (lane < HEAD) if head % 2 == 0 else (lane >= HEAD)
-    queries = q[slot][:, at : at + LANES] * HEAD**-0.5
-    queries = jnp.where(own, queries, jnp.zeros_like(queries))
-    logits = dot(queries, k[slot][:, at : at + LANES], transposed=True)[:1]
-    logits = jnp.where(there, logits + bias[0], -jnp.inf)
-    mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    attention = mass * reciprocal(mass.sum(axis=-1, keepdims=True))
-    squares = jnp.square(mixed[slot][:, at : at + LANES].astype(jnp.float32))
-    lanes = jnp.broadcast_to(jnp.where(own, 1.0, 0.0), (SUBLANES, LANES))
-    norm = jnp.sqrt(dot(lanes, squares, transposed=True, exact=True)[:1])
-    summed, norms = summed + norm * attention, norms + norm
-  out[0] = jnp.where(there, summed / (norms + 1e-8), 0.0)
+  # A row of its own for each head, so that all heads are one softmax; those of no head count 0.
+  head, lane = (
+    lax.broadcasted_iota(jnp.int32, (-(-heads // TILE) * TILE, LANES), axis) for axis in (0, 1)
+  )
+  logits, squares = 0.0, 0.0
+  for pair in range(channels // LANES):
+    at = slice(pair * LANES, (pair + 1) * LANES)
+    own = jnp.where(head == 2 * pair + lax.div(lane, HEAD), 1.0, 0.0)
+    query = (q[slot][:1, at].astype(jnp.float32) * HEAD**-0.5 * own).astype(k.dtype)
+    logits += dot(query, k[slot][:, at], transposed=True)
+    squares += _summed(own, jnp.square(mixed[slot][:, at].astype(jnp.float32)), k.dtype)
+  logits = jnp.where(there, logits + bias[0], -jnp.inf)
+  mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+  attention = mass * reciprocal(mass.sum(axis=-1, keepdims=True))
+  norms = jnp.sqrt(squares)
+  summed = (norms * attention).sum(axis=0, keepdims=True)
+  scores = summed / (norms.sum(axis=0, keepdims=True) + 1e-8)
+  out[0] = jnp.where(there, scores, 0.0)
+
+
+def _summed(own, squares, dtype):
+  """(rows, 128) zeros and ones, and (w, 128) squares -> (rows, w) sums of those at the ones."""
+  if dtype == jnp.float32:
+    return dot(own, squares, transposed=True, exact=True)
+  ones = own.astype(dtype)
+  # The square of a bfloat16 has 16 bits: two bfloat16.
+  high = squares.astype(dtype)
+  low = (squares - high.astype(jnp.float32)).astype(dtype)
+  return dot(ones, high, transposed=True) + dot(ones, low, transposed=True)
