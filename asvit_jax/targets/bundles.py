@@ -277,8 +277,9 @@ def read_bundles(directory):
   """{kernel: bundles} from the files that libtpu wrote into a directory."""
   found = {}
   for path in sorted(directory.iterdir()):
-    if name := _FILE.fullmatch(path.name):
-      found[name.group(1)] = int(_TOTAL.search(path.read_text()).group(1))
+    name = _FILE.fullmatch(path.name)
+    if name and (total := _TOTAL.search(path.read_text())):
+      found[name.group(1)] = int(total.group(1))
   return found
 
 

@@ -45,10 +45,10 @@ def pruned(images, **changes):
   return arch, tiny.with_thresholds(arch, tiny.params(arch), batch, (0.7, 0.4)), batch
 
 
-def run(arch, params, images, tokens=False, dtype=jnp.float32):
+def run(arch, params, images, tokens=False, dtype=jnp.float32, kernels=Spoilt):
   def forward(params, images):
     model = vit.model(arch, params, dtype=dtype)
-    return flat.flat(model, images, backend=Spoilt(interpret=True), tokens=tokens)
+    return flat.flat(model, images, backend=kernels(interpret=True), tokens=tokens)
 
   return jax.jit(usual(forward))(params, images)
 
@@ -71,6 +71,18 @@ def test_one_image_and_only_what_is_read():
   arch, params, images = pruned(1)
   expected = tiny.run_masked(arch, params, images)
   ours = run(arch, params, images)
+  np.testing.assert_array_equal(ours.keep, expected.keep)
+  np.testing.assert_allclose(ours.logits, expected.logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_reduction_that_does_not_say_where_tokens_go():
+  class Gathering(flat_tpu.TPU):
+    compacts = False
+
+  arch, params, images = pruned(3, **KINDS["merge"])
+  expected = tiny.run_masked(arch, params, images)
+  ours = run(arch, params, images, kernels=Gathering)
   np.testing.assert_array_equal(ours.keep, expected.keep)
   np.testing.assert_allclose(ours.logits, expected.logits, atol=1e-5)
 

@@ -65,6 +65,7 @@ def test_bundles_are_read_from_what_libtpu_writes(tmp_path):
   (tmp_path / name.replace("final", "packed")).write_text("total scheduled bundles: 1\n")
   other = "1795976428408580400-TLP-72-schedule-analysis_final_bundles.txt"
   (tmp_path / other).write_text("total scheduled bundles:  162\n")
+  (tmp_path / other.replace("TLP", "<late-initialization>")).write_text("none\n")  # for v4
   assert bundles.read_bundles(tmp_path) == {"linear_residual": 717, "TLP": 162}
 
 

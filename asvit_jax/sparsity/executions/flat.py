@@ -256,7 +256,7 @@ def _laid_out(packed_tokens, compact):
   """The (b, n, d) tokens after a stage, the kept ones first, or a `Moving`; and their `Layout`."""
   keep, x = packed_tokens.keep, packed_tokens.x
   tokens = (x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places)
-  if isinstance(x, Moving):
+  if isinstance(x, Moving):  # it moves by itself
     tokens = (None, *tokens[1:])
   if not compact:
     source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
@@ -264,9 +264,8 @@ def _laid_out(packed_tokens, compact):
   count = keep.sum(axis=1).astype(jnp.int32)
   ends = jnp.cumsum(aligned(count)).astype(jnp.int32)
   start = jnp.concatenate([jnp.zeros(1, jnp.int32), ends[:-1]])
-  moved, sizes, position, places = tokens
-  x = x if moved is None else moved
-  return x, Layout(start, count, sizes, position, places)
+  windows, *rest = tokens
+  return x if windows is None else windows, Layout(start, count, *rest)
 
 
 def _run_to_first_stage(model, images, backend):

@@ -1,7 +1,7 @@
 """Flat execution on a TPU: the blocks run as kernels, `sparsity.kernels`, on the rows there are.
 
 A kernel takes time for the tokens that are kept, whatever their number, and so one program runs any
-batch: no widths, no switch. The scores and reductions of a stage are plain XLA, on windows.
+batch: no widths, no switch. What a stage decides, which tokens and where they go, is plain XLA.
 """
 
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class TPU(flat.Reference):
     return next((reason for reason, holds in reasons.items() if holds), None)
 
   def attended(self, block, x, layout, pruning):
-    """See `Reference.attended`; the cache is plain XLA, which `jit` drops if it is not read."""
+    """See `Reference.attended`; `jit` drops the cache where it is not read."""
     heads, qkv = block.attn.heads, self._qkv(block, x, layout)
     context = self._attend(qkv, layout, heads)
     weights = _projection(block, x.dtype), _gain(block, 0, x.shape[1])

@@ -94,7 +94,6 @@ def prefetch(i, images, reads):
     reads: function of an index and `start_copy` or `wait_for_copy`, which has two buffers, for even
       and odd indices.
   """
-
   # A loop, of two rounds for the first program and else of one: half as much code as conditions.
   first = jnp.where(i == 0, 0, i + 1)
   lax.fori_loop(first, jnp.minimum(i + 2, images), lambda j, _: reads(j, start_copy), None)
