@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from asvit_jax.core import command
+from asvit_jax.core import command, storage
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
 
@@ -209,7 +209,7 @@ def _of_kernels(target, arch, dtype, directory):
 
   def scheduled(name, function, *arguments):
     for path in directory.iterdir():
-      path.unlink()
+      storage.remove(path)
     jax.jit(function).lower(*arguments).compile()
     return read_bundles(directory)[name]
 
