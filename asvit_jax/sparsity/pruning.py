@@ -135,30 +135,36 @@ class Pruning:
     """Every token attends to every token; `sizes` are (b, n), or None if all are 1."""
     queries, keys = self._rotated(q, k, rotation)
     attended = self.attention.dense(queries, keys, v, _bias(sizes), **self._asked)
-    return self.with_cache(attended, k)
+    return self._with_cache(attended, k)
 
   def masked(self, q, k, v, keep, sizes=None, rotation=None):
     """The tokens of `keep`, a (b, n) mask, attend to each other."""
     bias = None if sizes is None else _bias(jnp.where(keep > 0, sizes, 1.0))
     queries, keys = self._rotated(q, k, rotation)
     attended = self.attention.masked(queries, keys, v, keep, bias, **self._asked)
-    return self.with_cache(attended, k)
+    return self._with_cache(attended, k)
 
   def prefix(self, q, k, v, count, sizes=None, rotation=None):
     """The first `count` (b,) tokens of every image attend to each other."""
-    if sizes is not None:
-      sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
     queries, keys = self._rotated(q, k, rotation)
-    attended = self.attention.prefix(queries, keys, v, count, _bias(sizes), **self._asked)
-    return self.with_cache(attended, k)
+    bias = self.prefix_bias(count, sizes)
+    attended = self.attention.prefix(queries, keys, v, count, bias, **self._asked)
+    return self._with_cache(attended, k)
 
-  def prefix_cache(self, q, k, v, context, count, sizes=None):
-    """The `AttentionCache` of `prefix`, whose `context` is known; without rotary positions."""
-    if sizes is not None:
-      sizes = jnp.where(jnp.arange(k.shape[1]) < count[:, None], sizes, 1.0)
-    queries = q if self.received else q[:, :1]
-    attended = self.attention.prefix(queries, k, v, count, _bias(sizes), **self._asked)
-    return self.with_cache((context, attended[1]), k)[1]
+  def prefix_cache(self, q, k, v, context, count, sizes=None, rotation=None):
+    """The `AttentionCache` of `prefix`, for a (b, n, h, c) context that is known already."""
+    if not self.received:
+      q = q[:, :1]
+    queries, keys = self._rotated(q, k, rotation)
+    bias = self.prefix_bias(count, sizes)
+    _, attention = self.attention.prefix(queries, keys, v, count, bias, **self._asked)
+    return self._with_cache((context, attention), k)[1]
+
+  def prefix_bias(self, count, sizes):
+    """The (b, n) bias of `prefix`, 0 beyond the first `count` (b,) tokens; None for none."""
+    if sizes is None:
+      return None
+    return _bias(jnp.where(jnp.arange(sizes.shape[1]) < count[:, None], sizes, 1.0))
 
   def _rotated(self, q, k, rotation):
     """Queries and keys as they meet in attention; q may be those of the first tokens only."""
@@ -211,14 +217,16 @@ class Pruning:
       stage: the `Stage`.
       similarity: its `similarity`, if already computed.
     """
-    attention_score, sizes, present = self._seen((stage.cache.score, stage.sizes, stage.present))
+    attention_score, sizes = self._seen((stage.cache.score, stage.sizes))
+    present = self._seen_mask(stage.present)
     more = {"sizes": sizes} if getattr(self.score, "uses_sizes", False) else {}
     compared = self._compared(self.score, stage, similarity)
     scores = self.score(attention_score, compared, present > 0, self.exponents, **more)
     if not self.prefix_tokens:
       return _from(scores, 1)
-    scores = jnp.where(jnp.arange(scores.shape[1]) == 0, jnp.inf, scores)
-    if self.prefix_tokens == 1:
+    first = 1 if self._removes(stage.x) else self.prefix_tokens
+    scores = jnp.where(jnp.arange(scores.shape[1]) < first, jnp.inf, scores)
+    if first == self.prefix_tokens:
       return scores
     return jnp.pad(scores, ((0, 0), (self.prefix_tokens - 1, 0)), constant_values=jnp.inf)
 
@@ -230,7 +238,7 @@ class Pruning:
     if not self.merges:
       return stage.x, stage.sizes
     before = stage.x, stage.sizes
-    x, sizes, present, keep = self._seen((*before, stage.present, keep))
+    (x, sizes), present, keep = self._seen(before), *map(self._seen_mask, (stage.present, keep))
     compared = self._compared(self.reduction, stage, similarity)
     reduced = self.reduction(x, sizes, present, keep, compared)
     return tuple(self._put_back(new, old) for new, old in zip(reduced, before, strict=True))
@@ -308,10 +316,11 @@ class Pruning:
     if not self.merges:
       return jnp.where(keep > 0, jnp.arange(n), n)
     compared = self._compared(self.reduction, stage, similarity)
-    seen = self.reduction.destinations(self._seen(keep), compared)  # indices among the seen tokens
+    # Indices among the seen tokens.
+    seen = self.reduction.destinations(self._seen_mask(keep), compared)
     if hidden < 0:  # no token before the patches
       seen = _from(seen, 1) - 1
-    elif hidden:
+    elif hidden and self._removes(stage.x):
       seen = jnp.where(seen > 0, seen + hidden, seen)
       itself = jnp.broadcast_to(jnp.arange(1, 1 + hidden), (seen.shape[0], hidden))
       seen = jnp.concatenate([seen[:, :1], itself, seen[:, 1:]], axis=1)
@@ -323,11 +332,26 @@ class Pruning:
       return self.similarity(stage) if similarity is None else similarity
     return self._seen(stage.cache.keys)
 
+  def _removes(self, tokens):
+    """Whether scores and reductions see arrays without the tokens that are hidden from them.
+
+    If n is symbolic, the arrays keep these tokens and a mask says that they are not there, as
+    converters do not express what would remove them.
+    """
+    return isinstance(tokens.shape[1], int)
+
+  def _seen_mask(self, mask):
+    """A (b, n) mask of tokens as `_seen`; hidden tokens are not there."""
+    if self.prefix_tokens < 2 or self._removes(mask):
+      return self._seen(mask)
+    rows = jnp.arange(mask.shape[1])
+    return jnp.where((rows > 0) & (rows < self.prefix_tokens), 0, mask)
+
   def _seen(self, tree):
-    """Arrays (b, n, …) with one token before the patches, see `prefix_tokens`."""
-    if self.prefix_tokens == 1:
-      return tree
+    """Arrays (b, n, …) with one token before the patches, see `prefix_tokens` and `_removes`."""
     n = self.prefix_tokens
+    if n == 1 or (n and not all(map(self._removes, jax.tree.leaves(tree)))):
+      return tree
     if not n:
       return jax.tree.map(lambda a: jnp.concatenate([jnp.ones_like(a[:, :1]), a], axis=1), tree)
     return jax.tree.map(lambda a: jnp.concatenate([a[:, :1], a[:, n:]], axis=1), tree)
@@ -338,14 +362,17 @@ class Pruning:
       return seen
     if not self.prefix_tokens:
       return _from(seen, 1)
+    if not self._removes(all_):
+      rows = jnp.arange(all_.shape[1]).reshape(-1, *[1] * (all_.ndim - 2))
+      return jnp.where((rows > 0) & (rows < self.prefix_tokens), all_, seen)
     return jnp.concatenate([seen[:, :1], all_[:, 1 : self.prefix_tokens], seen[:, 1:]], axis=1)
 
-  def with_cache(self, attended, k):
-    """The context, and the `AttentionCache`, of the result of an attention and its keys."""
+  def _with_cache(self, attended, k):
     context, class_attention = attended
     if context.shape[1] != k.shape[1]:  # fewer; "<" has no answer for symbolic sizes
       return context, None
-    return context, AttentionCache(self.score.gather(class_attention, context), self.mean_keys(k))
+    score = self.score.gather(class_attention, context)
+    return context, AttentionCache(score, self.mean_keys(k))
 
   def mean_keys(self, k):
     """(…, h, c) keys -> (…, c), those of the `AttentionCache`; None if nothing compares them."""
@@ -374,6 +401,14 @@ def _take(tokens, rows):
   """Gathers (b, m) rows from (b, n, …) arrays of tokens -> (b, m, …)."""
   rows = rows.reshape(*rows.shape, *[1] * (tokens.ndim - 2))
   return jnp.take_along_axis(tokens, rows, axis=1, mode="clip")
+
+
+def first_tokens(tokens, count):
+  """The first `count` tokens of (b, n, …); as `_from` if the number of tokens is symbolic."""
+  b, n = tokens.shape[:2]
+  if isinstance(n, int):
+    return tokens[:, :count]
+  return _take(tokens, jnp.broadcast_to(jnp.arange(count), (b, count)))
 
 
 def _from(tokens, first):

@@ -1,4 +1,1 @@
-"""Kernels in Pallas for flat rows, see `executions.flat`: for a TPU, and interpreted in tests.
-
-Rows that belong to no token may have any value, in and out.
-"""
+"""Pallas kernels for accelerators: what the backends of flat execution compute with."""
