@@ -371,10 +371,14 @@ class Pruning:
     context, class_attention = attended
     if context.shape[1] != k.shape[1]:  # fewer; "<" has no answer for symbolic sizes
       return context, None
-    keys = None
+    score = self.score.gather(class_attention, context)
+    return context, AttentionCache(score, self.mean_keys(k))
+
+  def mean_keys(self, k):
+    """(…, h, c) keys -> (…, c), those of the `AttentionCache`; None if nothing compares them."""
     if self.score.uses_keys or self.reduction.uses_keys:
-      keys = k.astype(jnp.float32).mean(axis=-2)
-    return context, AttentionCache(self.score.gather(class_attention, context), keys)
+      return k.astype(jnp.float32).mean(axis=-2)
+    return None
 
 
 def _summed(source, destinations, sizes, x):

@@ -176,7 +176,28 @@ def _times(target, architecture, **rest):
   return compile_parts(target, Architecture.from_json(architecture, "the job"), **rest)
 
 
-_JOBS = {"training": _training, "inference": _inference, "check": _check, "times": _times}
+def _bundles(target, architecture, **rest):
+  from asvit_jax.targets.bundles import of_kernels
+  from asvit_jax.vit import Architecture
+
+  return of_kernels(target, Architecture.from_json(architecture, "the job"), **rest)
+
+
+def _cycles(target, architecture, **rest):
+  from asvit_jax.targets.bundles import cycles_of
+  from asvit_jax.vit import Architecture
+
+  return cycles_of(target, Architecture.from_json(architecture, "the job"), **rest)
+
+
+_JOBS = {
+  "training": _training,
+  "inference": _inference,
+  "check": _check,
+  "times": _times,
+  "bundles": _bundles,
+  "cycles": _cycles,
+}
 
 if __name__ == "__main__":
   main()

@@ -108,11 +108,11 @@ class Block(nnx.Module):
   def attended(self, x, attend):
     """The first half of a block, attention with its residual; otherwise as `__call__`."""
     y, scores = self.attn(self.norm1(x), attend)
-    return x + self._branch(y, 0), scores
+    return x + self.branch(y, 0), scores
 
   def fed_forward(self, x):
     """The second half of a block, the MLP with its residual: (..., d) -> (..., d), by token."""
-    return x + self._branch(self.mlp(self.norm2(x)), 1)
+    return x + self.branch(self.mlp(self.norm2(x)), 1)
 
   def rows(self, x, read, attend):
     """Runs the block for some of its tokens only, and computes nothing for the others.
@@ -126,9 +126,10 @@ class Block(nnx.Module):
       (..., d) `read` after the block; equal to the result of `__call__` up to rounding.
     """
     y = self.attn.rows(self.norm1(x), self.norm1(read), attend)
-    return self.fed_forward(read + self._branch(y, 0))
+    return self.fed_forward(read + self.branch(y, 0))
 
-  def _branch(self, y, index):
+  def branch(self, y, index):
+    """What half 0 or 1 of a block adds to its tokens, from its output: (..., d) -> (..., d)."""
     y = y / self.residual_divisor
     layer_scale = (self.ls1, self.ls2)[index]
     y = y if layer_scale is None else layer_scale(y)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions.in_place import run_to_stage
+from asvit_jax.sparsity.executions.in_place import run_to_stage, tokens_above
 from asvit_jax.sparsity.executions.packed import (
   apply_stage,
   kept_first,
@@ -30,6 +30,7 @@ from asvit_jax.sparsity.executions.packed import (
   start_packed,
 )
 from asvit_jax.sparsity.pruning import Pruning, Stage
+from asvit_jax.sparsity.sources import first_sources
 
 # Rows between two starts: the tile of bfloat16 on a TPU, and two of float32.
 ALIGN = 16
@@ -68,12 +69,35 @@ class Layout(NamedTuple):
     return self.start[-1] + aligned(self.count[-1])
 
 
+class Moving(NamedTuple):
+  """Rows before a stage, and where they go; in place of the tokens, if a backend `compacts`.
+
+  Attributes:
+    x: (length, d) rows.
+    layout: their `Layout`.
+    place: (b, n) int32, the place of each token in its image after the stage; -1 if it is removed.
+    destination: (b, n) int, see `Pruning.destinations`; None if nothing is merged.
+  """
+
+  x: jax.Array
+  layout: Layout
+  place: jax.Array
+  destination: jax.Array | None
+
+
 class Reference:
   """The backend in plain XLA, for every network, platform and compute type.
 
   A backend is an object with these methods. Rows that belong to no token may have any value, even
   one that is not finite, wherever a backend takes or returns rows.
+
+  Attributes:
+    starts: whether the blocks before the first stage run on rows, too, which have all tokens.
+    compacts: whether it has `compacted`, for reductions that say where tokens go.
   """
+
+  starts = False
+  compacts = False
 
   def rows(self, windows, layout, length):
     """(b, n, d) windows -> (length, d) rows; `length` is static, at least `layout.total`."""
@@ -81,6 +105,12 @@ class Reference:
     image = (row[:, None] >= layout.start[1:]).sum(axis=1)
     offset = jnp.minimum(row - layout.start[image], windows.shape[1] - 1)
     return windows[image, offset]
+
+  def all_rows(self, windows):
+    """(b, n, d) windows of which all rows are tokens -> (`most_rows`, d) rows."""
+    b, n, d = windows.shape
+    more = int(aligned(n)) - n
+    return jnp.pad(windows, ((0, 0), (0, more), (0, 0))).reshape(most_rows(b, n), d)
 
   def windows(self, rows, layout):
     """(length, …) rows -> (b, n, …) windows, 0 beyond the tokens that there are."""
@@ -112,6 +142,15 @@ class Reference:
     del layout
     return block.fed_forward(x)
 
+  def read(self, block, x, layout, pruning, count):
+    """The whole block for the first `count` tokens of every image: (length, d) -> (b, count, d)."""
+    read = x[layout.start[:, None] + jnp.arange(count)]
+
+    def attend(q, k, v):
+      return attention(layout, pruning)(q, self.windows(k, layout), self.windows(v, layout))
+
+    return block.rows(x, read, attend)
+
 
 reference = Reference()
 
@@ -130,7 +169,34 @@ def flat(model, images, backend=reference, rungs=None, tokens=False):
   Returns:
     `Outputs` as for `packed.packed`.
   """
-  return finish_flat(model, start_packed(model, images, tokens), backend, rungs, tokens)
+  return finish_flat(model, start_flat(model, images, backend, tokens), backend, rungs, tokens)
+
+
+def start_flat(model, images, backend, tokens=False):
+  """As `start_packed`, by a backend that runs the blocks before the first stage if it `starts`."""
+  if not backend.starts:
+    return start_packed(model, images, tokens)
+  x, cache, layout = _run_to_first_stage(model, images, backend)
+  prefix, patches = model.arch.prefix_tokens, model.arch.patches
+  sources = first_sources(len(images), prefix, patches) if tokens else None
+  return _apply_stage(model, 0, backend, x, cache, layout, sources)
+
+
+@usual
+def dense(model, images, backend=reference):
+  """The plain ViT on rows; as `in_place.dense`, but for the logits alone.
+
+  Args:
+    model: a `VisionTransformer` without thresholds.
+    images: (b, height, width, 3) normalised images.
+    backend: a backend, see `Reference`.
+
+  Returns:
+    (b, classes) logits.
+  """
+  x, _, layout = _run_to_first_stage(model, images, backend)
+  heads = _run_heads(model, backend, x, layout, False)
+  return model.predict(model.classify(heads.read), lambda: heads.best)
 
 
 @usual
@@ -187,28 +253,50 @@ def attention(layout, pruning):
 
 
 def _laid_out(packed_tokens, compact):
-  """The (b, n, d) tokens after a stage, the kept ones first, and their `Layout`."""
-  keep = packed_tokens.keep
-  tokens = (packed_tokens.x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places)
+  """The (b, n, d) tokens after a stage, the kept ones first, or a `Moving`; and their `Layout`."""
+  keep, x = packed_tokens.keep, packed_tokens.x
+  tokens = (x, packed_tokens.sizes, packed_tokens.position, packed_tokens.places)
+  if isinstance(x, Moving):  # it moves by itself
+    tokens = (None, *tokens[1:])
   if not compact:
     source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
     tokens = jax.tree.map(lambda a: a[jnp.arange(len(a))[:, None], source], tokens)
   count = keep.sum(axis=1).astype(jnp.int32)
   ends = jnp.cumsum(aligned(count)).astype(jnp.int32)
   start = jnp.concatenate([jnp.zeros(1, jnp.int32), ends[:-1]])
-  x, sizes, position, places = tokens
-  return x, Layout(start, count, sizes, position, places)
+  windows, *rest = tokens
+  return x if windows is None else windows, Layout(start, count, *rest)
+
+
+def _run_to_first_stage(model, images, backend):
+  """Runs the blocks before the first stage, or all but the last one; (rows, cache, `Layout`)."""
+  pruning, windows = Pruning.of(model.arch), model.embed(images)
+  b, n, _ = windows.shape
+  start = int(aligned(n)) * jnp.arange(b, dtype=jnp.int32)
+  position = jnp.broadcast_to(jnp.arange(n), (b, n))
+  sizes = pruning.first_sizes(b, n) if model.arch.stages else None
+  layout = Layout(start, jnp.full(b, n, jnp.int32), sizes, position, None)
+  x = backend.all_rows(windows)
+  x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
+  return x, cache, layout
 
 
 def _run_blocks(model, index, backend, windows, layout, length):
   """Runs the blocks from stage `index` to the next one; returns rows and their cache in windows."""
   pruning = Pruning.of(model.arch)
-  halves = (
+  if isinstance(windows, Moving):
+    x = backend.compacted(windows, layout)
+  else:
+    x = backend.rows(windows, layout, length)
+  return run_to_stage(model, index + 1, x, None, halves=_halves(backend, layout, pruning))
+
+
+def _halves(backend, layout, pruning):
+  """The halves of a block for `run_to_stage`."""
+  return (
     lambda block, x: backend.attended(block, x, layout, pruning),
     lambda block, x: backend.fed_forward(block, x, layout),
   )
-  x = backend.rows(windows, layout, length)
-  return run_to_stage(model, index + 1, x, None, halves=halves)
 
 
 def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, length):
@@ -218,7 +306,7 @@ def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, 
     model: a `VisionTransformer`.
     index: index of the stage.
     backend: see `Reference`.
-    windows: (b, n, d) tokens after the stage, the kept ones first.
+    windows: (b, n, d) tokens after the stage, the kept ones first; or a `Moving`.
     layout: their `Layout`.
     sources: (b, patches) sources after the stage; None unless requested.
     tokens: not used; see `_run_to_heads`.
@@ -229,9 +317,21 @@ def _run_to_next_stage(model, index, backend, windows, layout, sources, tokens, 
   """
   del tokens
   x, cache = _run_blocks(model, index, backend, windows, layout, length)
+  return _apply_stage(model, index + 1, backend, x, cache, layout, sources)
+
+
+def _apply_stage(model, index, backend, x, cache, layout, sources):
+  """Applies stage `index` to rows: as `apply_stage`, or with a `Moving` for the tokens."""
+  pruning = Pruning.of(model.arch)
   present = layout.present.astype(jnp.float32)
   stage = Stage(backend.windows(x, layout), layout.sizes, present, cache, layout.places)
-  return apply_stage(model, index + 1, stage, layout.position, sources)
+  decided = keep, similarity = tokens_above(model, index, stage)
+  after = apply_stage(model, index, stage, layout.position, sources, decided)
+  if not (backend.compacts and pruning.traces):
+    return after
+  place = jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
+  destination = pruning.destinations(stage, keep, similarity) if pruning.merges else None
+  return after._replace(x=Moving(x, layout, place, destination))
 
 
 def _run_to_heads(model, index, backend, windows, layout, sources, tokens, length):
@@ -240,23 +340,23 @@ def _run_to_heads(model, index, backend, windows, layout, sources, tokens, lengt
   Returns:
     `packed.HeadInputs`.
   """
-  pruning, last = Pruning.of(model.arch), model.blocks[-1]
   x, _ = _run_blocks(model, index, backend, windows, layout, length)
+  head_inputs = _run_heads(model, backend, x, layout, tokens)
+  if not tokens:
+    return head_inputs
+  positions = jnp.where(layout.present, layout.position, -1)
+  return head_inputs._replace(positions=positions, sources=sources)
+
+
+def _run_heads(model, backend, x, layout, tokens):
+  """Runs the last block on rows; returns `packed.HeadInputs` without positions."""
+  pruning, last = Pruning.of(model.arch), model.blocks[-1]
 
   def run():
     attended, _ = backend.attended(last, x, layout, pruning)
     return backend.windows(backend.fed_forward(last, attended, layout), layout)
 
   def run_read():
-    read = x[layout.start[:, None] + jnp.arange(model.arch.read_tokens)]
+    return backend.read(last, x, layout, pruning, model.arch.read_tokens)
 
-    def attend(q, k, v):
-      return attention(layout, pruning)(q, backend.windows(k, layout), backend.windows(v, layout))
-
-    return last.rows(x, read, attend)
-
-  head_inputs = read_last_block(model, run, run_read, layout.present, layout.sizes, tokens)
-  if not tokens:
-    return head_inputs
-  positions = jnp.where(layout.present, layout.position, -1)
-  return head_inputs._replace(positions=positions, sources=sources)
+  return read_last_block(model, run, run_read, layout.present, layout.sizes, tokens)

@@ -8,6 +8,7 @@ backend is a `flat.Reference` that also has
   dynamic: whether rows without a token cost it nothing.
   lengths: the numbers of rows that the others run at, see below.
   refuses(arch, dtype): why it cannot run a network, in words; None if it can.
+  interpreted: a copy that runs on any platform, slowly; of kernels only.
 
 A device chooses among several numbers of rows, `rungs`, by a conditional at each stage, for which
 the host of a GPU waits. There are three choices, with the same results:
@@ -28,7 +29,8 @@ import jax.numpy as jnp
 
 from asvit_jax.core.progress import log
 from asvit_jax.sparsity.executions import flat as rows
-from asvit_jax.sparsity.executions import flat_gpu
+from asvit_jax.sparsity.executions.flat_gpu import Triton
+from asvit_jax.sparsity.executions.flat_tpu import TPU
 from asvit_jax.sparsity.executions.grouped import CACHED, run_few_at_once
 from asvit_jax.sparsity.executions.packed import start_packed
 
@@ -45,7 +47,11 @@ class PlainXLA(rows.Reference):
     del arch, dtype
 
 
-BACKENDS = {"cpu": (PlainXLA(),), "tpu": (PlainXLA(),), "cuda": (flat_gpu.Triton(), PlainXLA())}
+BACKENDS = {
+  "cpu": (PlainXLA(),),
+  "tpu": (TPU(), PlainXLA()),
+  "cuda": (Triton(), PlainXLA()),
+}
 # Numbers of rows to compile for, beside the one that holds all tokens, and their widest distance
 # from the mean for a single image, as a share of it; the total of b images is √b times nearer. It
 # is six times the standard deviation of what DeiT-T's first stage keeps, 0.17 of the mean.
@@ -73,11 +79,13 @@ def flat_in_groups(model, images, tokens=False):
     for platform in BACKENDS
   }
   default = finish.pop("cpu")
-  return jax.lax.platform_dependent(packed_tokens, **finish, default=default)
+  return jax.lax.platform_dependent(images, packed_tokens, **finish, default=default)
 
 
-def _finish(model, packed_tokens, platform, tokens):
+def _finish(model, images, packed_tokens, platform, tokens):
   backend = backend_for(model.arch, model.dtype, platform)
+  if backend.starts:  # then nothing reads `packed_tokens`, and `jit` drops it
+    packed_tokens = rows.start_flat(model, images, backend, tokens)
   finish = functools.partial(rows.finish_flat, model, packed_tokens, backend, tokens=tokens)
   b, n = packed_tokens.keep.shape
   if backend.dynamic:

@@ -28,6 +28,11 @@ class Triton(flat.Reference):
   def __init__(self, lengths="rungs", interpret=False):
     self.lengths, self.interpret = lengths, interpret
 
+  @property
+  def interpreted(self):
+    """A copy that runs on any platform, slowly."""
+    return Triton(self.lengths, interpret=True)
+
   def refuses(self, arch, dtype):
     """Refuses other attentions than softmax, heads too wide for registers, and old GPUs."""
     del dtype

@@ -194,7 +194,7 @@ def choose_widths(top, step, mean=None):
   return sorted({*widths[first : last + 1], top})
 
 
-def apply_stage(model, index, stage, position=None, sources=None):
+def apply_stage(model, index, stage, position=None, sources=None, decided=None):
   """Scores the tokens at a stage, chooses those to keep, and reduces the others.
 
   Args:
@@ -203,12 +203,13 @@ def apply_stage(model, index, stage, position=None, sources=None):
     stage: the `Stage`, (b, n, …).
     position: (b, n), see `PackedTokens`; by default the tokens are in their original order.
     sources: (b, patches) sources before the stage, None unless requested.
+    decided: the result of `tokens_above`, if it was already called.
 
   Returns:
     The `PackedTokens`, (b, n, …).
   """
   pruning = Pruning.of(model.arch)
-  keep, similarity = tokens_above(model, index, stage)
+  keep, similarity = decided or tokens_above(model, index, stage)
   n = keep.shape[1]
   if position is None:
     position = jnp.broadcast_to(jnp.arange(n), keep.shape)

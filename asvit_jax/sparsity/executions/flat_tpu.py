@@ -1,0 +1,202 @@
+"""Flat execution on a TPU: the blocks run as kernels, `sparsity.kernels`, on the rows there are.
+
+A kernel takes time for the tokens that are kept, whatever their number, and so one program runs any
+batch: no widths, no switch. What a stage decides, which tokens and where they go, is plain XLA.
+"""
+
+import jax.numpy as jnp
+
+from asvit_jax.sparsity.executions import flat
+from asvit_jax.sparsity.kernels import (
+  tpu_attention,
+  tpu_compaction,
+  tpu_copies,
+  tpu_rows,
+  tpu_scores,
+)
+from asvit_jax.sparsity.pruning import AttentionCache
+from asvit_jax.sparsity.scores import ClassAttention
+from asvit_jax.vit.layers import ACTIVATIONS
+
+WIDTHS = (192, 384, 768)
+# Sizes of merged tokens are exact in bfloat16 up to here; and every 32 tokens more are one more
+# program of attention to compile.
+MOST_TOKENS = 256
+_GATHER = ClassAttention.gather  # what `tpu_scores` computes
+
+
+class TPU(flat.Reference):
+  """The backend for a TPU; see `flat_backends`.
+
+  Args:
+    interpret: whether to interpret the kernels, on any platform.
+  """
+
+  name = "TPU kernels"
+  dynamic = True
+  starts = True
+  compacts = True
+
+  def __init__(self, interpret=False):
+    self.interpret = interpret
+
+  @property
+  def interpreted(self):
+    """A copy that runs on any platform, slowly."""
+    return TPU(interpret=True)
+
+  def refuses(self, arch, dtype):
+    """Why the kernels do not run a network; None if they do."""
+    tokens = arch.prefix_tokens + arch.patches
+    reasons = {
+      f"its width is {arch.width}, not one of {', '.join(map(str, WIDTHS))}": (
+        arch.width not in WIDTHS
+      ),
+      f"its heads have {arch.width // arch.heads} channels, not {tpu_attention.HEAD}": (
+        arch.width != arch.heads * tpu_attention.HEAD
+      ),
+      f"it has {tokens} tokens, over {MOST_TOKENS}": tokens > MOST_TOKENS,
+      f"its attention is {arch.attention!r}": arch.attention != "softmax",
+      f"its activation is {arch.activation!r}": arch.activation not in ACTIVATIONS,
+      f"its MLP is {arch.mlp_ratio:g} times as wide as its tokens, over 4": arch.mlp_ratio > 4,
+      "its positions are rotary": bool(arch.rope),
+      "it normalizes queries and keys": arch.qk_norm,
+      "its MLP is a SwiGLU": arch.swiglu,
+      "its MLP has a norm": arch.mlp_norm,
+      f"it computes in {dtype}": dtype not in (jnp.float32, jnp.bfloat16),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+  def attended(self, block, x, layout, pruning):
+    """See `Reference.attended`; `jit` drops the cache where it is not read."""
+    heads, qkv = block.attn.heads, self._qkv(block, x, layout)
+    context = self._attend(qkv, layout, heads)
+    weights = _projection(block, x.dtype), _gain(block, 0, x.shape[1])
+    x = tpu_rows.linear_residual(x, context, layout.total, *weights, interpret=self.interpret)
+    return x, self._cache(qkv, context, layout, pruning, heads)
+
+  def fed_forward(self, block, x, layout):
+    """See `Reference.fed_forward`."""
+    up, down = (_linear(linear, x.dtype) for linear in (block.mlp.fc1, block.mlp.fc2))
+    return tpu_rows.mlp_residual(
+      *(x, layout.total, _norm(block.norm2), up, down, _gain(block, 1, x.shape[1])),
+      epsilon=block.norm2.epsilon,
+      activation=block.mlp.activation,
+      interpret=self.interpret,
+    )
+
+  def read(self, block, x, layout, pruning, count):
+    """See `Reference.read`."""
+    first = int(flat.aligned(count))
+    context = self._attend(self._qkv(block, x, layout), layout, block.attn.heads, first)
+    context = context.reshape(len(layout.start), first, -1)[:, :count, : x.shape[1]]
+    read = x[layout.start[:, None] + jnp.arange(count)]
+    return block.fed_forward(read + block.branch(block.attn.proj(context), 0))
+
+  def _qkv(self, block, x, layout):
+    """The queries, keys and values of rows, as `tpu_attention.attend` takes them."""
+    linear, width = _linear(block.attn.qkv, x.dtype), x.shape[1]
+    if more := _missing(block.attn.heads):
+      kernel, bias = (a.reshape(-1, 3, width) for a in linear)
+      kernel, bias = (jnp.pad(a, ((0, 0), (0, 0), (0, more))) for a in (kernel, bias))
+      linear = tpu_rows.Linear(kernel.reshape(width, -1), bias.reshape(-1))
+    return tpu_rows.norm_linear(
+      *(x, layout.total, _norm(block.norm1), linear),
+      epsilon=block.norm1.epsilon,
+      interpret=self.interpret,
+    )
+
+  def _attend(self, qkv, layout, heads, first=None):
+    return tpu_attention.attend(
+      *(qkv, _bias(layout), layout.start, layout.count),
+      heads=heads,
+      first=first,
+      interpret=self.interpret,
+    )
+
+  def windows(self, x, layout):
+    """See `Reference.windows`; the rows are copied, not gathered."""
+    return self._windows(x, layout)
+
+  def all_rows(self, windows):
+    """See `Reference.all_rows`."""
+    return tpu_copies.padded(windows, interpret=self.interpret)
+
+  def compacted(self, moving, layout):
+    """The rows after a stage, from those before it: a `flat.Moving` -> (length, d)."""
+    before, merged = moving.layout, ()
+    if moving.destination is not None:
+      sizes = jnp.where(before.present, before.sizes, 0.0)
+      merged = _widened(moving.destination.astype(jnp.int32), -1), _widened(sizes, 0.0)
+    return tpu_compaction.compact(
+      moving.x,
+      (before.start, before.count),
+      (layout.start, layout.count),
+      *(_widened(moving.place, -1), *merged),
+      interpret=self.interpret,
+    )
+
+  def _cache(self, qkv, context, layout, pruning, heads):
+    """The `AttentionCache` of a block, in windows; plain XLA for other attention scores."""
+    channels = context.shape[1]
+
+    def in_heads(x, part=0):
+      windows = self._windows(x, layout, (part * channels, channels))
+      windows = windows.reshape(*windows.shape[:2], -1, tpu_attention.HEAD)
+      return windows[:, :, :heads]
+
+    q, k, v = (in_heads(qkv, part) for part in range(3))
+    if pruning.received or getattr(type(pruning.score), "gather", None) is not _GATHER:
+      return pruning.prefix_cache(q, k, v, in_heads(context), layout.count, layout.sizes)
+    tokens = _bias(layout), layout.start, layout.count
+    scores = tpu_scores.class_scores(qkv, context, *tokens, heads=heads, interpret=self.interpret)
+    return AttentionCache(scores[:, : layout.width], pruning.mean_keys(k))
+
+  def _windows(self, x, layout, columns=None):
+    """Some columns, (first, number), of `windows`."""
+    return tpu_copies.windows(
+      *(x, layout.start, layout.count),
+      width=layout.width,
+      columns=columns,
+      interpret=self.interpret,
+    )
+
+
+def _bias(layout):
+  """(b, width) bias of the keys: the logarithms of the sizes of the tokens that there are."""
+  bias = 0.0 if layout.sizes is None else jnp.log(jnp.where(layout.present, layout.sizes, 1.0))
+  return _widened(jnp.where(layout.present, bias, tpu_attention.NEVER), tpu_attention.NEVER)
+
+
+def _widened(a, value):
+  """(b, n) -> (b, width), the width of windows in kernels."""
+  more = int(flat.aligned(a.shape[1])) - a.shape[1]
+  return jnp.pad(a, ((0, 0), (0, more)), constant_values=value)
+
+
+def _missing(heads):
+  """Channels of the head that makes their number even, if it is odd."""
+  return tpu_attention.pairs_of(heads) * tpu_attention.LANES - heads * tpu_attention.HEAD
+
+
+def _norm(norm):
+  return tpu_rows.Norm(norm.scale[...], norm.bias[...])
+
+
+def _linear(linear, dtype):
+  kernel = linear.kernel[...].astype(dtype)
+  bias = jnp.zeros(kernel.shape[1]) if linear.bias is None else linear.bias[...]
+  return tpu_rows.Linear(kernel, bias)
+
+
+def _projection(block, dtype):
+  """The projection after attention, from the channels of whole pairs of heads."""
+  kernel, bias = _linear(block.attn.proj, dtype)
+  return tpu_rows.Linear(jnp.pad(kernel, ((0, _missing(block.attn.heads)), (0, 0))), bias)
+
+
+def _gain(block, index, width):
+  """(width,) factors of a half of a block before its residual."""
+  scale = (block.ls1, block.ls2)[index]
+  gamma = jnp.ones(width) if scale is None else scale.gamma[...]
+  return gamma / block.residual_divisor
