@@ -8,7 +8,7 @@ of tokens up, to a multiple of `ALIGN` rows:
     image 2   c e f g h    count   3       2       5
 
 Norms, projections and MLPs act on rows, whatever image they belong to. Attention, scores and
-reductions act on windows: (b, n, …), the rows of each image from its start on. A `Backend` says how
+reductions act on windows: (b, n, …), the rows of each image from its start on. A backend says how
 rows become windows and back, and how a block runs on rows; `Reference`, in plain XLA, defines it.
 The executions for devices are those of `flat_backends`.
 """
