@@ -1,6 +1,7 @@
 """What a config says of the tensors beside it agrees with them, or is refused with both values."""
 
 import inspect
+import json
 import re
 
 import namings
@@ -167,6 +168,74 @@ def test_a_config_of_timm_that_contradicts_the_tensors_is_refused(tmp_path, kind
 def test_a_config_of_timm_that_agrees_is_read(tmp_path, arch, name, arguments):
   found = read(tmp_path, arch, timm_of(name, arguments)).arch
   assert (found.dense, found.rope) == (arch.dense, arch.rope)
+
+
+TOWER = {"width": 12, "head_width": 4, "layers": 2, "image_size": 16, "patch_size": 8}
+OPENCLIP = tiny.arch(
+  **SMALL | {"classes": 6}, norm_pre=True, patch_bias=False, norm_epsilon=1e-5, head="projection"
+)
+
+
+def read_openclip(place, vision, **model):
+  model = {"embed_dim": 6, "vision_cfg": TOWER | vision} | model
+  tensors = namings.openclip(weights.to_timm(tiny.params(OPENCLIP.dense)))
+  namings.write_repository(place / "w", tensors, {})
+  (place / "w" / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+  return load(place / "w").arch
+
+
+@pytest.mark.parametrize(
+  ("vision", "model", "changes"),
+  [
+    ({}, {}, {}),
+    ({"norm_kwargs": {"eps": 1e-2}}, {}, {"norm_epsilon": 1e-2}),
+    ({"act_kwargs": {"approximate": "tanh"}}, {}, {"activation": "gelu_tanh"}),
+    ({"act_kwargs": {}, "norm_kwargs": None}, {"quick_gelu": True}, {"activation": "quick_gelu"}),
+    ({"final_ln_after_pool": True, "no_ln_pre": False, "mlp_ratio": 4.0, "layers": 2.0}, {}, {}),
+    ({"attentional_pool": False, "scale_heads": False, "pos_embed_type": "learnable"}, {}, {}),
+    ({"attn_pooler_queries": 256, "patch_dropout": 0.5, "output_tokens": True}, {}, {}),
+  ],
+)
+def test_a_config_of_openclip_is_read(tmp_path, vision, model, changes):
+  found = read_openclip(tmp_path, vision, **model)
+  assert found.dense == tiny.vit.Architecture(**vars(OPENCLIP.dense) | changes)
+
+
+@pytest.mark.parametrize(
+  ("vision", "model", "said"),
+  [
+    ({"act_kwargs": {"approximate": "tanh"}}, {"quick_gelu": True}, "act_kwargs .* no approximat"),
+    ({"act_kwargs": {"inplace": True}}, {}, "act_kwargs .*expected approximate"),
+    ({"norm_kwargs": {"bias": False}}, {}, "norm_kwargs .*expected eps"),
+    ({"attentional_pool": True}, {}, "attentional_pool .* is True, which is not supported"),
+    ({"attentional_pool": "parallel"}, {}, "attentional_pool .* is 'parallel'"),
+    ({"global_average_pool": True}, {}, "global_average_pool .* is True"),
+    ({"input_patchnorm": True}, {}, "input_patchnorm .* is True"),
+    ({"pool_type": "avg"}, {}, "pool_type .* is 'avg', .*expected tok"),
+    ({"qk_norm": True}, {}, "qk_norm .* is True"),
+    ({"no_ln_pre": True}, {}, "no_ln_pre .* is True, but .* have a norm before"),
+    ({"ls_init_value": 0.1}, {}, "ls_init_value .* is 0.1, but .* no layer scales"),
+    ({"width": 24}, {}, "width .* is 24, but .* width 12"),
+    ({"layers": 3}, {}, "layers .* is 3, but .* 2 blocks"),
+    ({"patch_size": 16}, {}, "patch_size .* is 16, but .* 8 pixels"),
+    ({"image_size": 32}, {}, "image_size .* is 32, but .* 5 positions"),
+    ({"mlp_ratio": 2.0}, {}, "mlp_ratio .* is 2.0, but .* width 48"),
+    (
+      {"head_width": 5},
+      {},
+      "head_width of vision_cfg of its open_clip.* is 5, but width",
+    ),
+    ({}, {"embed_dim": 512}, "embed_dim .* is 512, but .* a head of 6"),
+    ({"timm_model_name": "vit_tiny_patch16_224"}, {}, "timm_model_name .* a norm before the blo"),
+    ({"timm_model_name": "vit_b_clip_x", "timm_proj": "mlp"}, {}, "timm_proj 'mlp'"),
+    ({"timm_model_name": "vit_b_clip_x", "timm_pool": "abs_attn"}, {}, "timm_pool 'abs_attn'"),
+    ({"timm_model_name": "vit_pe_core_base"}, {}, "Perception Encoder"),
+  ],
+)
+def test_a_config_of_openclip_that_contradicts_or_is_not_supported(tmp_path, vision, model, said):
+  with pytest.raises(InputError, match=said) as caught:
+    read_openclip(tmp_path, vision, **model)
+  assert "\n" not in str(caught.value)
 
 
 def test_siglip_for_classification_has_a_classifier(tmp_path):

@@ -10,7 +10,7 @@ from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_
 from asvit_jax.vit.fields import LEAST_EPSILON
 from asvit_jax.weights.claims import Claim
 from asvit_jax.weights.families.refused import refuse
-from asvit_jax.weights.formats import labels, processor, timm_config
+from asvit_jax.weights.formats import labels, openclip_config, processor, timm_config
 
 NAMES = ("config.json", processor.NAME, "open_clip_config.json")
 # {a library's name: ours}.
@@ -24,7 +24,7 @@ _POOLS = ("token", "", "avg", "map")  # timm's; "" is the class token
 _WHOLE = (
   *("image_size", "num_attention_heads", "img_size", "num_heads", "input_size"),
   *("ref_feat_shape", "patch_size", "num_channels", "hidden_size", "intermediate_size"),
-  *("num_hidden_layers", "num_register_tokens", "width", "layers", "head_width"),
+  *("num_hidden_layers", "num_register_tokens"),
   *timm_config.WHOLE,
 )
 _TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
@@ -117,23 +117,6 @@ _TRANSFORMERS = schema.table(
     "architectures": schema.array(_SHORT, most=16),
   }
 )
-_OPENCLIP = schema.table(
-  {
-    "model_cfg": schema.table(
-      {
-        "quick_gelu": schema.BOOLEAN,
-        "vision_cfg": schema.table(
-          {"image_size": _SIZE, "width": _HEADS, "head_width": _HEADS, "pool_type": _SHORT}
-        ),
-      },
-      ("vision_cfg",),
-    ),
-    "preprocess_cfg": schema.table(
-      {"mean": _CHANNELS, "std": _CHANNELS, "interpolation": _SHORT, "resize_mode": _SHORT}
-    ),
-  },
-  ("model_cfg",),
-)
 
 
 def applied(stored, directory, source):
@@ -155,7 +138,8 @@ def applied(stored, directory, source):
     steps = _read(directory, NAMES[1], schema.table())
     facts, description, claims = _theirs(config, steps, source)
   elif "model_cfg" in (opened := _read(directory, NAMES[2])):
-    facts, description, claims = _openclips(opened, source)
+    facts, preprocessing, claims = openclip_config.read(opened, f"its {NAMES[2]}", source)
+    description = _description(preprocessing, (), source)
   else:
     return stored
   return dataclasses.replace(
@@ -319,34 +303,6 @@ def _claims(kind, config, outside):
       yield Claim("attention_pooling", True, place.format("vision_use_head"))
   if isinstance(config.get("id2label"), dict) and labels.unnamed(config["id2label"]):
     yield Claim("classified", len(config["id2label"]), "the number of labels in id2label")
-
-
-def _openclips(config, source):
-  """({fact: value}, description, claims) from OpenCLIP's config."""
-  schema.check(config, _OPENCLIP, f"{source}: its {NAMES[2]}")
-  model, steps = config["model_cfg"], config.get("preprocess_cfg", {})
-  vision = model["vision_cfg"]
-  if vision.get("pool_type", "tok") != "tok":
-    refuse(source, f"a network of pool_type {vision['pool_type']!r}", "expected tok")
-  facts = {}
-  if "timm_model_name" not in vision:
-    facts["activation"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    if "width" in vision:
-      facts["heads"] = vision["width"] // vision.get("head_width", 64)
-  if "image_size" in vision:
-    facts["image_size"] = sizes.plain(vision["image_size"])
-  modes = {"shortest": "center", "squash": "squash"}
-  if steps.get("resize_mode", "shortest") not in modes:
-    refuse(
-      source, f"a network of resize_mode {steps['resize_mode']!r}", "expected shortest, squash"
-    )
-  preprocessing = {key: steps.get(key) for key in ("mean", "std", "interpolation")}
-  if steps:
-    preprocessing |= {
-      "crop_ratio": 1.0,
-      "crop_mode": modes[steps.get("resize_mode", "shortest")],
-    }
-  return facts, _description(preprocessing, (), source), ()
 
 
 def _activation(name, source):

@@ -143,7 +143,7 @@ def claims(content, arguments, pool):
     found[fact] = Claim(fact, expected, key, given)  # later ones replace those of the architecture
 
   name = content.get("architecture", "")
-  for fact, expected in _of_architecture(name):
+  for fact, expected in of_architecture(name):
     claim(fact, expected, "architecture of its config.json", name)
   if pool:
     where = "global_pool of its config.json"
@@ -171,8 +171,8 @@ def claims(content, arguments, pool):
   return tuple(found.values())
 
 
-def _of_architecture(name):
-  """(fact, value) pairs that the tensors of an architecture show, by timm's naming of them."""
+def of_architecture(name):
+  """Yields (fact, value) of `claims.shown_by` for the tensors of an architecture, by its name."""
   if not re.match(r"(vit|deit|deit3|flexivit|eva|eva02)_", name):
     return
   yield "norm_pre", name.startswith("vit_") and ("_clip_" in name or "_xp_" in name)
