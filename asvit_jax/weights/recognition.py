@@ -140,6 +140,6 @@ def _dimensions(stored, source, classes):
     listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
     log(
       f"{source} does not state what its tensors do not show; that of the published networks of "
-      f"{facts['rope']} is assumed: {listed} (a config.json beside it states it)"
+      f"{facts['rope']} is assumed: {listed} (keys of a config.json beside it state them)"
     )
   return found | {k: v for k, v in facts.items() if k in _STATED}

@@ -170,6 +170,14 @@ def test_a_config_of_timm_that_agrees_is_read(tmp_path, arch, name, arguments):
   assert (found.dense, found.rope) == (arch.dense, arch.rope)
 
 
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_base_that_no_config_states_is_assumed_aloud(tmp_path, capsys, stated):
+  arguments = {"rope_temperature": 100} if stated else {}
+  network = read(tmp_path, DINOV3, timm_of("vit_small_patch16_dinov3", arguments))
+  assert network.arch.rope_base == 100
+  assert ("is assumed: rope_base 100" in capsys.readouterr().err) != stated
+
+
 TOWER = {"width": 12, "head_width": 4, "layers": 2, "image_size": 16, "patch_size": 8}
 OPENCLIP = tiny.arch(
   **SMALL | {"classes": 6}, norm_pre=True, patch_bias=False, norm_epsilon=1e-5, head="projection"

@@ -105,6 +105,9 @@ _TRANSFORMERS = schema.table(
     "num_attention_heads": _HEADS,
     "layer_norm_eps": schema.number(LEAST_EPSILON, 0.1),
     "rope_theta": schema.number(1, 1e9),
+    "rope_parameters": schema.table(
+      {"rope_theta": schema.number(1, 1e9), "rope_type": schema.text(choices=["default"])}
+    ),
     **dict.fromkeys(("use_gated_mlp", "use_swiglu_ffn", "vision_use_head"), schema.BOOLEAN),
     "qkv_bias": schema.BOOLEAN,
     "patch_size": schema.either(_SIZE, _SIDES),
@@ -246,8 +249,9 @@ def _theirs(config, steps, source):
     )
   if "num_attention_heads" in config:
     facts["heads"] = config["num_attention_heads"]
-  if "rope_theta" in config:
-    facts["rope_base"] = float(config["rope_theta"])
+  base = config.get("rope_theta", config.get("rope_parameters", {}).get("rope_theta"))
+  if base is not None:
+    facts["rope_base"] = float(base)
   if "layer_norm_eps" in config:
     facts["norm_epsilon"] = config["layer_norm_eps"]
   if "image_size" in config:
