@@ -35,6 +35,7 @@ _THERE = {
   "norm_after_pool": ("a norm of the mean, fc_norm", "no norm of the mean, fc_norm"),
   "pos_embed": ("a position embedding", "no position embedding"),
   "attention_pooling": ("an attention pooling", "no attention pooling"),
+  "siglips_head": ("an attention pooling or a classifier", "no attention pooling, no classifier"),
   "classifier": ("a classifier", "no classifier"),
   "dinov3": ("the rotary positions of DINOv3", "no registers for the rotary positions of DINOv3"),
   "rotary": ("rotary positions", "not the form of a network with rotary positions"),
@@ -78,6 +79,7 @@ def shown_by(tensors, facts):
   found["classifier"] = facts.get("head") == "classifier" and len(head) == 2
   found |= {"registers": facts.get("registers", 0), "depth": len(numbers_of_blocks(tensors))}
   found |= _ROTARY.get(rope, {}) | (_EVERY_ROTARY if rope else {})
+  found["siglips_head"] = found["attention_pooling"] or found["classifier"]
   kernel = np.shape(tensors.get("patch_embed.proj.weight", ()))
   if len(kernel) == 4:
     found["width"] = kernel[0]

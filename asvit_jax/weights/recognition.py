@@ -69,7 +69,8 @@ def recognize(stored, source, classes=None):
   listed = ", ".join(f"{field} {value}" for field, value in (found | {"hidden": hidden}).items())
   raise InputError(
     f"{source} is of no network known here ({listed}): give its architecture, or a config, or the "
-    "hub's config.json beside it, which gives the number of heads"
+    "hub's config.json beside it, which gives the number of heads (num_attention_heads, or "
+    "num_heads in timm's model_args)"
   )
 
 

@@ -22,6 +22,7 @@ DINOV2 = tiny.arch(**SMALL, layer_scale=True, registers=4)
 DINOV3 = tiny.arch(
   **SMALL, registers=4, rope="dinov3", pos_embed=False, layer_scale=True, norm_epsilon=1e-5
 )
+CLIP8 = tiny.arch(**SMALL | dict(width=8, heads=2), norm_pre=True, patch_bias=False)
 MEAN = tiny.arch(**SMALL, pool="avg", norm_after_pool=True)
 VIT = {
   "model_type": "vit",
@@ -170,6 +171,28 @@ def test_a_config_of_timm_that_agrees_is_read(tmp_path, arch, name, arguments):
   assert (found.dense, found.rope) == (arch.dense, arch.rope)
 
 
+@pytest.mark.parametrize("name", ["open_clip_config.json", "config.json"])
+def test_configs_without_weights_are_told_from_a_run(tmp_path, name):
+  content = {"model_type": "vit", "model_cfg": {"vision_cfg": {}}}
+  (tmp_path / name).write_text(json.dumps(content))
+  with pytest.raises(InputError, match=f"has {name}, but no weights: .* open_clip_pytorch_model.b"):
+    load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [[], "text", 3])
+def test_a_config_that_is_no_object_is_refused(tmp_path, content):
+  with pytest.raises(InputError, match=r"config\.json: it is .*, expected an object"):
+    read(tmp_path, PLAIN, content)
+
+
+def test_a_config_without_heads_says_which_key_is_missing(tmp_path):
+  content = {k: v for k, v in VIT.items() if k != "num_attention_heads"}
+  refused(tmp_path, PLAIN, content, "number of heads .num_attention_heads, or num_heads in", ours)
+  tower = {"model_type": "clip", "vision_config": {"num_hidden_layers": 2}}
+  said = "num_attention_heads of vision_config .* missing, .* 12, but the width .* 12, is no mult"
+  refused(tmp_path, CLIP8, tower, said.replace("12, is", "8, is"))
+
+
 @pytest.mark.parametrize("stated", [False, True])
 def test_a_base_that_no_config_states_is_assumed_aloud(tmp_path, capsys, stated):
   arguments = {"rope_temperature": 100} if stated else {}
@@ -249,6 +272,15 @@ def test_a_config_of_openclip_that_contradicts_or_is_not_supported(tmp_path, vis
 def test_siglip_for_classification_has_a_classifier(tmp_path):
   said = VIT | {"model_type": "siglip", "architectures": ["SiglipForImageClassification"]}
   refused(tmp_path, SIGLIP, said, "architectures .* but its tensors have no classifier", headless)
+
+
+def test_siglip_s_head_is_not_claimed_of_a_classifier(tmp_path):
+  """Whose own forward leaves it out: `vision_use_head` is true by default."""
+  mean = tiny.arch(**SMALL, class_token=False, pool="avg", activation="gelu_tanh")
+  said = {"model_type": "siglip", "vision_config": {"vision_use_head": True, "patch_size": 8}}
+  said["vision_config"]["num_attention_heads"] = 3
+  assert read(tmp_path, mean, said).arch.pool == "avg"
+  refused(tmp_path, mean, said, "vision_use_head .* is True, but .* no attention pooling", headless)
 
 
 def headless(tensors):

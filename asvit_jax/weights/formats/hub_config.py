@@ -138,7 +138,7 @@ def applied(stored, directory, source):
   if "pretrained_cfg" in config or {"architecture", "num_features"} <= config.keys():
     facts, description, claims = _timms(config, source)
   elif "model_type" in config:
-    steps = _read(directory, NAMES[1], schema.table())
+    steps = _read(directory, NAMES[1])
     facts, description, claims = _theirs(config, steps, source)
   elif "model_cfg" in (opened := _read(directory, NAMES[2])):
     facts, preprocessing, claims = openclip_config.read(opened, f"its {NAMES[2]}", source)
@@ -150,8 +150,8 @@ def applied(stored, directory, source):
   )
 
 
-def _read(directory, name, form=schema.ANY):
-  """The content of a file without nulls; {} if there is no file, or it holds no object."""
+def _read(directory, name):
+  """The content of a file, an object, without nulls; {} if there is no file."""
   path = storage.path(directory) / name
   if not path.is_file():
     return {}
@@ -159,8 +159,7 @@ def _read(directory, name, form=schema.ANY):
     content = storage.read(path, schema.MOST_BYTES)
   except OSError as error:
     raise InputError(f"{path} cannot be read ({error}): fetch it again") from error
-  content = schema.loads(content, form, str(path), "fetch it again")
-  return _said(content) if isinstance(content, dict) else {}
+  return _said(schema.loads(content, schema.table(), str(path), "fetch it again"))
 
 
 def _said(content):
@@ -304,7 +303,7 @@ def _claims(kind, config, outside):
       name = "architectures of its config.json"
       yield Claim("classifier", True, name, outside["architectures"])
     elif config.get("vision_use_head"):
-      yield Claim("attention_pooling", True, place.format("vision_use_head"))
+      yield Claim("siglips_head", True, place.format("vision_use_head"))
   if isinstance(config.get("id2label"), dict) and labels.unnamed(config["id2label"]):
     yield Claim("classified", len(config["id2label"]), "the number of labels in id2label")
 
