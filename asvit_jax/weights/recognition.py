@@ -69,7 +69,8 @@ def recognize(stored, source, classes=None):
   listed = ", ".join(f"{field} {value}" for field, value in (found | {"hidden": hidden}).items())
   raise InputError(
     f"{source} is of no network known here ({listed}): give its architecture, or a config, or the "
-    "hub's config.json beside it, which gives the number of heads"
+    "hub's config.json beside it, which gives the number of heads (num_attention_heads, or "
+    "num_heads in timm's model_args)"
   )
 
 
@@ -140,6 +141,6 @@ def _dimensions(stored, source, classes):
     listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
     log(
       f"{source} does not state what its tensors do not show; that of the published networks of "
-      f"{facts['rope']} is assumed: {listed} (a config.json beside it states it)"
+      f"{facts['rope']} is assumed: {listed} (keys of a config.json beside it state them)"
     )
   return found | {k: v for k, v in facts.items() if k in _STATED}

@@ -18,6 +18,7 @@ class Stored:
     facts: {field of `Architecture`: value} from the source or its family, beyond the description.
     usual: {field of `Architecture`: value} for fields that the source leaves open: those of the
       family's published networks.
+    claims: `claims.Claim`s, what a config beside the file says of the tensors.
     stated: those of `facts` that a config beside the file states.
     family: the family of its tensor names, for display; "" if unknown.
     assumes: whether its preprocessing is the family's default, as the source states none.
@@ -28,6 +29,7 @@ class Stored:
   description: dict[str, Any] = dataclasses.field(default_factory=dict)
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
   usual: dict[str, Any] = dataclasses.field(default_factory=dict)
+  claims: tuple = ()
   stated: dict[str, Any] = dataclasses.field(default_factory=dict)
   family: str = ""
   assumes: bool = False

@@ -69,6 +69,8 @@ def of(texts):
   if isinstance(texts, Mapping):
     return _checked(texts, "the texts")
   source = f"texts {storage.path(texts)}"
+  if storage.path(texts).is_dir():
+    raise InputError(f"{source}: it is a directory; expected an .npz file of {_EXPECTED}")
   if not storage.path(texts).is_file():
     raise InputError(f"{source}: no such file; expected an .npz file of {_EXPECTED}")
   return _checked(npz.arrays(texts, source, texts=True), source)

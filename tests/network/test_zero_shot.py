@@ -198,6 +198,24 @@ def test_other_formats_compute_it_too(tmp_path, form):
   assert 0 <= FORMATS[form].verify(network, tmp_path / "net") < 1e-4
 
 
+@pytest.mark.parametrize(
+  ("names", "said"),
+  [
+    (np.array([b"ant", b"bee", b"cat"]), "bytes"),
+    (np.array(["ant", "bee", None], object), "Python obj"),
+  ],
+)
+def test_names_of_another_type_are_refused_by_it(tmp_path, names, said):
+  np.savez(tmp_path / "t.npz", **(TEXTS | {"names": names}))
+  with pytest.raises(InputError, match=rf"texts .*t\.npz: names are {said}.*: expected texts"):
+    NETWORK.zero_shot(tmp_path / "t.npz")
+
+
+def test_a_directory_is_no_file_of_texts(tmp_path):
+  with pytest.raises(InputError, match=r"it is a directory; expected an \.npz file of names"):
+    NETWORK.zero_shot(tmp_path)
+
+
 REFUSED = {
   "without features": r"without features: expected names \(classes,\)",
   "unknown": r"with 'what': expected .* and nothing else",
@@ -254,10 +272,6 @@ def test_files_that_hold_no_texts_are_refused(tmp_path):
   (tmp_path / "text.npz").write_text("ant, bee")
   with pytest.raises(InputError, match=r"text\.npz: not a readable \.npz file of arrays"):
     NETWORK.zero_shot(tmp_path / "text.npz")
-  names = np.array(["ant", "bee", None], object)
-  np.savez(tmp_path / "objects.npz", **TEXTS | {"names": names})
-  with pytest.raises(InputError, match=r"objects\.npz: not a readable .*\(names is of type object"):
-    NETWORK.zero_shot(tmp_path / "objects.npz")
   with pytest.raises(InputError, match="the network has a classifier, and no features"):
     tiny.network(tiny.arch()).zero_shot(TEXTS)
   with pytest.raises(InputError, match=r'text_width 8 with model\.head "classifier"'):

@@ -307,10 +307,14 @@ JSON = st.recursive(
   ),
   max_leaves=8,
 )
+ARGUMENTS = ("act_layer", "depth", "patch_size", "qkv_bias", "num_kv_heads", "rope_type", "warp")
 FIELDS = {
-  "config": (*CONFIG, "hidden_act", "label2id", "quantization_config"),
+  "config": (
+    *(*CONFIG, "hidden_act", "label2id", "quantization_config", "patch_size", "num_channels"),
+    *("num_hidden_layers", "hidden_size", "qkv_bias", "architectures", "vision_config"),
+  ),
   "processor": (*PROCESSOR, "crop_size", "do_center_crop", "crop_pct", "do_pad", "offset"),
-  "timm": (*TIMM, *(f"model_args.{k}" for k in (*TIMM["model_args"], "act_layer"))),
+  "timm": (*TIMM, *(f"model_args.{k}" for k in (*TIMM["model_args"], *ARGUMENTS))),
 }
 FIELDS["timm"] += tuple(f"pretrained_cfg.{key}" for key in TIMM["pretrained_cfg"])
 CHANGES = st.sampled_from([(file, key) for file in FIELDS for key in FIELDS[file]])

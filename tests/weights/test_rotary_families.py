@@ -88,6 +88,7 @@ def test_eva02_in_three_forms(tmp_path, form, capsys):
   said = capsys.readouterr().err
   assert "published networks of eva02 is assumed: " in said
   assert "rope_grid (16, 16)" in said
+  assert "rope_base 10000" in said
   with pytest.raises(InputError, match=r"its rope is 'eva02', not ''; leave model\.rope open"):
     load(path, dataclasses.replace(EVA, rope="", rope_base=0, rope_grid=()))
 

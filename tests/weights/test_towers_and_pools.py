@@ -108,18 +108,19 @@ TRANSFORMERS = {
   "CLIPVisionModel": (SMALL, ("pooler_output",)),
   "SiglipVisionModel": (SMALL, ("pooler_output",)),
   "SiglipForImageClassification": ({}, ("logits",)),
+  "SiglipForImageClassification without a pooling": ({}, ("logits",)),
   "Dinov2WithRegistersModel": (dict(mlp_ratio=4), ("last_hidden_state",)),
 }
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_transformers(tmp_path, transformers, name):
+def test_transformers(tmp_path, transformers, capfd, name):
   import torch
 
   changes, path = TRANSFORMERS[name]
-  if name == "SiglipForImageClassification":
+  if name.startswith("SiglipForImageClassification"):
     tower = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, **SMALL)
-    tower |= dict(image_size=32, patch_size=8, vision_use_head=False)
+    tower |= dict(image_size=32, patch_size=8, vision_use_head=name.endswith("cation"))
     config = transformers.SiglipConfig(vision_config=tower, num_labels=5)
     model = randomized(transformers.SiglipForImageClassification(config))
   else:
@@ -134,6 +135,8 @@ def test_transformers(tmp_path, transformers, name):
     assert network.arch.registers == 4
     return hold(network, outputs_of(model, *path), f"transformers {name}", "tokens")
   network = load(tmp_path)
+  skipped = "skipped tensors that the classifier does not need: vision_model.head.attention"
+  assert (skipped in capfd.readouterr().err) == (name == "SiglipForImageClassification")
   assert network.preprocessing == (CLIP if name.startswith("CLIP") else SIGLIP)
   return hold(network, outputs_of(model, *path), f"transformers {name}")
 

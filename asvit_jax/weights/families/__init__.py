@@ -24,6 +24,7 @@ import numpy as np
 
 from asvit_jax.core.errors import InputError
 from asvit_jax.core.progress import log
+from asvit_jax.weights import claims
 from asvit_jax.weights.checks import check_numbers
 from asvit_jax.weights.families import (
   base,
@@ -57,8 +58,8 @@ def in_timms_names(stored, source):
     `Stored`; unchanged if the family is unknown.
 
   Raises:
-    InputError: a network with unsupported blocks, several networks, or values that are not floating
-      point or not finite.
+    InputError: a network with unsupported blocks, several networks, values that are not floating
+      point or not finite, or a config beside it that contradicts the tensors.
   """
   for family in FAMILIES:
     prefixes = family.prefixes(stored.tensors)
@@ -84,7 +85,9 @@ def in_timms_names(stored, source):
       stated = {"crop_mode": "center"} | stated
     preprocessing = {**family.preprocessing, **family.prepares(chosen, prefix), **stated}
     description = stored.description | ({"preprocessing": preprocessing} if preprocessing else {})
-    facts = family.facts | _shown(tensors) | family.seen(chosen, prefix) | stored.facts
+    facts = family.facts | _shown(tensors) | family.seen(chosen, prefix)
+    claims.check(stored.claims, tensors, facts, source)
+    facts |= stored.facts
     width = np.shape(tensors.get("patch_embed.proj.weight", ()))
     if facts.get("activation", "gelu") != "gelu" and "activation" not in stored.facts:
       log(f"{source}: activation {facts['activation']}, as no config states it")

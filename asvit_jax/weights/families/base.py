@@ -19,6 +19,10 @@ def _nothing_more(tensors, prefix):
   return {}
 
 
+def _all_read(tensors, prefix):
+  return ()
+
+
 def _as_it_is(name, value):
   return value
 
@@ -36,6 +40,8 @@ class Family:
       `attn_pool.in_proj`.
     unneeded: regular expressions that match the full names of tensors a classifier does not need:
       decoders, mask tokens, projection heads. These are dropped, and the log lists them.
+    unread: function of (tensors, prefix) that returns more such expressions, for a network that
+      holds layers that its own prediction leaves out.
     leaves: {last part of a name: timm's}.
     separator: separator between the parts of a name.
     layout: function of (timm's name, array) that returns the array in timm's layout.
@@ -55,6 +61,7 @@ class Family:
   marker: str
   table: Mapping[str, str]
   unneeded: tuple[str, ...] = ()
+  unread: Callable[[Mapping[str, Any], str], tuple[str, ...]] = _all_read
   leaves: Mapping[str, str] = dataclasses.field(default_factory=dict)
   separator: str = "."
   layout: Callable[[str, np.ndarray], np.ndarray] = _as_it_is
@@ -82,9 +89,10 @@ class Family:
     tensors = self.spread(tensors)
     before = _beginnings(prefix)
     beside = self._beside(tensors, before)
+    unneeded = self._unneeded(tensors, prefix)
     for name, value in tensors.items():
       short = _short(name, before)
-      if self._is_unneeded(short):
+      if _matches(unneeded, short):
         left_out.append(name)
         continue
       theirs = self._timms(short)
@@ -99,13 +107,13 @@ class Family:
     return _pooling(_joined(found, origin, self.optional)), left_out
 
   def needed(self, tensors, prefix):
-    """The tensors without those of `unneeded`."""
-    before = _beginnings(prefix)
-    return {k: v for k, v in tensors.items() if not self._is_unneeded(_short(k, before))}
+    """The tensors without those of `unneeded` and `unread`."""
+    before, unneeded = _beginnings(prefix), self._unneeded(tensors, prefix)
+    return {k: v for k, v in tensors.items() if not _matches(unneeded, _short(k, before))}
 
-  def _is_unneeded(self, short):
-    """Whether a name without its prefix is that of a tensor that a classifier does not need."""
-    return any(re.fullmatch(pattern, short) for pattern in self.unneeded)
+  def _unneeded(self, tensors, prefix):
+    """Expressions for names without the prefix, of the tensors that a classifier does not need."""
+    return (*self.unneeded, *self.unread(tensors, prefix))
 
   def _beside(self, tensors, before):
     """The names outside the network's prefix, if all of the network's names have the prefix.
@@ -135,6 +143,21 @@ class Family:
         return f"{self.table[key].format(*numbers)}.{leaf}"
     whole = re.sub(_NUMBER, "{}", name, count=1)
     return self.table[whole].format(*re.findall(_NUMBER, name)) if whole in self.table else None
+
+
+def holds(tensors, prefix, name):
+  """Whether a tensor is there, under the network's prefix or any shorter one.
+
+  Args:
+    tensors: {name: array}.
+    prefix: the network's prefix.
+    name: name of the tensor without a prefix, such as that of a head outside of the network.
+  """
+  return any(f"{before}{name}" in tensors for before in (*_beginnings(prefix), ""))
+
+
+def _matches(patterns, short):
+  return any(re.fullmatch(pattern, short) for pattern in patterns)
 
 
 def _short(name, before):

@@ -1,6 +1,6 @@
 """Image towers of CLIP and SigLIP: transformers' names, and OpenCLIP's, which are OpenAI's."""
 
-from asvit_jax.weights.families.base import Family
+from asvit_jax.weights.families.base import Family, holds
 
 # OpenAI's, which OpenCLIP has kept; an image's shorter side is resized to the network's.
 CLIP_PREPROCESSING = {
@@ -16,6 +16,7 @@ SIGLIP_PREPROCESSING = {
   "interpolation": "bicubic",
   "crop_mode": "squash",
 }
+_CLASSIFIER = "classifier.weight"
 _LAYER = "encoder.layers.{}"
 _BLOCK = "visual.transformer.resblocks.{}"
 
@@ -38,12 +39,19 @@ def _is_clip(tensors):
 
 def _seen(tensors, prefix):
   """The facts of transformers' configs that leave them out: CLIP's, or SigLIP's."""
-  del prefix
-  head = "projection" if "visual_projection.weight" in tensors else "none"
-  head = "classifier" if "classifier.weight" in tensors else head
+  head = "projection" if holds(tensors, prefix, "visual_projection.weight") else "none"
+  head = "classifier" if holds(tensors, prefix, _CLASSIFIER) else head
   if _is_clip(tensors):
     return {"norm_epsilon": 1e-5, "activation": "quick_gelu", "head": head}
   return {"norm_epsilon": 1e-6, "activation": "gelu_tanh", "head": head}
+
+
+def _unread(tensors, prefix):
+  """The attention pooling that `SiglipForImageClassification` holds beside its classifier.
+
+  Its forward classifies the mean of the last tokens instead, whatever `vision_use_head` says.
+  """
+  return (r"head\..*",) if holds(tensors, prefix, _CLASSIFIER) else ()
 
 
 def _prepares(tensors, prefix):
@@ -90,6 +98,7 @@ FAMILY = Family(
     r"(.*\.)?(text_projection\.weight|logit_scale|logit_bias)",
     r"embeddings\.position_ids",  # a counter of older versions
   ),
+  unread=_unread,
   layout=_layout,
   seen=_seen,
   prepares=_prepares,

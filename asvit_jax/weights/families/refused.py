@@ -3,6 +3,7 @@
 import re
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.weights.families import base
 
 # (regular expression of a tensor's name, the network it belongs to, why that is not supported).
 _OTHERS = (
@@ -66,7 +67,8 @@ def check(tensors, source, prefix=""):
       if re.search(pattern, name.removeprefix(prefix)):
         refuse(source, f"{what} (it has {name})", why)
   names = {name.removeprefix(prefix) for name in tensors}
-  if "classifier.weight" in tensors and "embeddings.class_embedding" in names:
+  clip = "embeddings.class_embedding" in names
+  if clip and base.holds(tensors, prefix, "classifier.weight"):
     refuse(source, "CLIPForImageClassification", "its head reads patches without the final norm")
 
 

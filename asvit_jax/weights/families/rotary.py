@@ -16,6 +16,7 @@ import re
 import numpy as np
 
 from asvit_jax.core.errors import InputError
+from asvit_jax.vit.rope import BASES
 
 _GRID = (16, 16)  # of EVA-02's pretraining: images of 224 pixels, patches of 14
 _PERIODS = "rope_embed.periods"
@@ -89,7 +90,7 @@ def usual(facts, width):
   """The values of published networks for fields that no tensor shows, {field: value}."""
   if not facts.get("rope"):
     return {}
-  found, dino = {}, facts["rope"] == "dinov3"
+  found, dino = {"rope_base": BASES[facts["rope"]]}, facts["rope"] == "dinov3"
   if width % 64 == 0:
     found["heads"] = width // (128 if width == 4096 else 64)  # DINOv3's 7B has wider heads
   if not facts.get("pos_embed", True):

@@ -8,8 +8,9 @@ from asvit_jax.core.printable import on_a_line
 from asvit_jax.core.progress import log
 from asvit_jax.data.preprocessing import CROP_MODES, INTERPOLATIONS, LEAST_CROP_RATIO
 from asvit_jax.vit.fields import LEAST_EPSILON
+from asvit_jax.weights.claims import Claim
 from asvit_jax.weights.families.refused import refuse
-from asvit_jax.weights.formats import labels, processor
+from asvit_jax.weights.formats import labels, openclip_config, processor, timm_config
 
 NAMES = ("config.json", processor.NAME, "open_clip_config.json")
 # {a library's name: ours}.
@@ -22,17 +23,45 @@ _POOLS = ("token", "", "avg", "map")  # timm's; "" is the class token
 # Keys whose integers may be written as 32.0.
 _WHOLE = (
   *("image_size", "num_attention_heads", "img_size", "num_heads", "input_size"),
-  "ref_feat_shape",
+  *("ref_feat_shape", "patch_size", "num_channels", "hidden_size", "intermediate_size"),
+  *("num_hidden_layers", "num_register_tokens"),
+  *timm_config.WHOLE,
 )
 _TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 _MODELS = (
   *("vit", "deit", "vit_mae", "vit_msn", "dinov2", "dinov2_with_registers", *_TOWERS),
   "dinov3_vit",
 )
+# {model_type: what its tensors show}.
+_PLAIN = {"norm_pre": False, "class_token": True, "rotary": False}
+_DINOV2 = _PLAIN | {"layer_scale": True}
+_CLIP = _PLAIN | {"norm_pre": True}
+_SIGLIP = _PLAIN | {"class_token": False}
+_OF_MODELS = {
+  **dict.fromkeys(("vit", "deit", "vit_mae", "vit_msn"), _PLAIN | {"layer_scale": False}),
+  "dinov2": _DINOV2 | {"registers": 0},
+  "dinov2_with_registers": _DINOV2,
+  "clip": _CLIP,
+  "clip_vision_model": _CLIP,
+  "siglip": _SIGLIP,
+  "siglip_vision_model": _SIGLIP,
+  "dinov3_vit": {"dinov3": True},
+}
+# {a key of transformers' configs: fact that the tensors show}.
+_COUNTS = {
+  "patch_size": "patch_size",
+  "num_channels": "channels",
+  "num_hidden_layers": "depth",
+  "hidden_size": "width",
+  "intermediate_size": "hidden",
+  "num_register_tokens": "registers",
+  "image_size": "image_size",
+}
 
 _SIDE = schema.integer(1, 1 << 16)
 _SIZE = schema.either(_SIDE, schema.array(_SIDE, 2, 2))
 _SIDES = schema.table({"height": _SIDE, "width": _SIDE}, ("height", "width"), others=False)
+_COUNT = schema.integer(0, 1 << 20)
 _HEADS = schema.integer(1, 4096)
 _SHORT = schema.text(256)
 _CHANNELS = schema.array(schema.number(), 3, 3)
@@ -40,9 +69,13 @@ _TIMM = schema.table(
   {
     "architecture": _SHORT,
     "global_pool": _SHORT,
+    "num_classes": _COUNT,
+    "num_features": _COUNT,
     "label_names": labels.SCHEMA,
     "model_args": schema.table(
       {
+        **timm_config.ARGUMENTS,
+        "patch_size": _SIZE,
         "img_size": _SIZE,
         "num_heads": _HEADS,
         "global_pool": _SHORT,
@@ -72,30 +105,20 @@ _TRANSFORMERS = schema.table(
     "num_attention_heads": _HEADS,
     "layer_norm_eps": schema.number(LEAST_EPSILON, 0.1),
     "rope_theta": schema.number(1, 1e9),
-    "use_gated_mlp": schema.BOOLEAN,
+    "rope_parameters": schema.table(
+      {"rope_theta": schema.number(1, 1e9), "rope_type": schema.text(choices=["default"])}
+    ),
+    **dict.fromkeys(("use_gated_mlp", "use_swiglu_ffn", "vision_use_head"), schema.BOOLEAN),
+    "qkv_bias": schema.BOOLEAN,
+    "patch_size": schema.either(_SIZE, _SIDES),
+    **dict.fromkeys(("num_channels", "num_hidden_layers", "num_register_tokens"), _COUNT),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "projection_dim"), _COUNT),
     "image_size": schema.either(_SIZE, _SIDES),
     "id2label": labels.SCHEMA,
     "label2id": labels.SCHEMA,
     "vision_config": schema.table(),
     "architectures": schema.array(_SHORT, most=16),
   }
-)
-_OPENCLIP = schema.table(
-  {
-    "model_cfg": schema.table(
-      {
-        "quick_gelu": schema.BOOLEAN,
-        "vision_cfg": schema.table(
-          {"image_size": _SIZE, "width": _HEADS, "head_width": _HEADS, "pool_type": _SHORT}
-        ),
-      },
-      ("vision_cfg",),
-    ),
-    "preprocess_cfg": schema.table(
-      {"mean": _CHANNELS, "std": _CHANNELS, "interpolation": _SHORT, "resize_mode": _SHORT}
-    ),
-  },
-  ("model_cfg",),
 )
 
 
@@ -113,20 +136,22 @@ def applied(stored, directory, source):
   """
   config = _read(directory, NAMES[0])
   if "pretrained_cfg" in config or {"architecture", "num_features"} <= config.keys():
-    facts, description = _timms(config, source)
+    facts, description, claims = _timms(config, source)
   elif "model_type" in config:
-    facts, description = _theirs(config, _read(directory, NAMES[1], schema.table()), source)
+    steps = _read(directory, NAMES[1])
+    facts, description, claims = _theirs(config, steps, source)
   elif "model_cfg" in (opened := _read(directory, NAMES[2])):
-    facts, description = _openclips(opened, source)
+    facts, preprocessing, claims = openclip_config.read(opened, f"its {NAMES[2]}", source)
+    description = _description(preprocessing, (), source)
   else:
     return stored
   return dataclasses.replace(
-    stored, facts=stored.facts | facts, description=description | stored.description
+    stored, facts=stored.facts | facts, description=description | stored.description, claims=claims
   )
 
 
-def _read(directory, name, form=schema.ANY):
-  """The content of a file without nulls; {} if there is no file, or it holds no object."""
+def _read(directory, name):
+  """The content of a file, an object, without nulls; {} if there is no file."""
   path = storage.path(directory) / name
   if not path.is_file():
     return {}
@@ -134,8 +159,7 @@ def _read(directory, name, form=schema.ANY):
     content = storage.read(path, schema.MOST_BYTES)
   except OSError as error:
     raise InputError(f"{path} cannot be read ({error}): fetch it again") from error
-  content = schema.loads(content, form, str(path), "fetch it again")
-  return _said(content) if isinstance(content, dict) else {}
+  return _said(schema.loads(content, schema.table(), str(path), "fetch it again"))
 
 
 def _said(content):
@@ -146,7 +170,7 @@ def _said(content):
 
 
 def _timms(config, source):
-  """({fact: value}, description) from timm's config."""
+  """({fact: value}, description, claims) from timm's config."""
   for key in ("model_args", "pretrained_cfg"):
     if isinstance(config.get(key), dict):
       config = config | {key: processor.in_whole_numbers(config[key], _WHOLE)}
@@ -159,11 +183,15 @@ def _timms(config, source):
     )
   if arguments.get("pool_include_prefix"):
     refuse(source, "a network with pool_include_prefix", "its mean includes the class token")
-  quick = "quickgelu" in config.get("architecture", "")
-  activation = arguments.get("act_layer", "quick_gelu" if quick else "gelu")
-  facts = {"activation": _activation(activation, source)}
-  if pool and (arguments.get("global_pool") or config.get("global_pool")):
-    facts["pool"] = pool
+  name = config.get("architecture", "")
+  timm_config.check_architecture(name, source)
+  timm_config.check_arguments(arguments, source)
+  facts = timm_config.facts_of(name)
+  if "act_layer" in arguments:
+    facts["activation"] = _activation(arguments["act_layer"], source)
+  stated = pool if arguments.get("global_pool") or config.get("global_pool") else ""
+  if stated:
+    facts["pool"] = stated
   size = arguments.get("img_size") or described.get("input_size", [])[1:]
   if size:
     facts["image_size"] = sizes.plain(size)
@@ -182,18 +210,19 @@ def _timms(config, source):
   }
   key = "label_names"
   names = labels.names(config.get(key, described.get(key)), key, source)
-  return facts, _description(preprocessing, names, source)
+  claims = timm_config.claims(config, arguments, stated)
+  return facts, _description(preprocessing, names, source), claims
 
 
 def _theirs(config, steps, source):
-  """({fact: value}, description) from transformers' configs."""
+  """({fact: value}, description, claims) from transformers' configs."""
   kind = config["model_type"]
   if isinstance(kind, str) and kind not in _MODELS:  # their configs have other keys
     kind = on_a_line(kind[:60])
     refuse(source, f"a network of model_type {kind!r}", f"expected one of {', '.join(_MODELS)}")
   config = processor.in_whole_numbers(config, _WHOLE)
   schema.check(config, _TRANSFORMERS, f"{source}: its config.json")
-  facts = {}
+  facts, outside = {}, config
   if kind in _TOWERS:
     # The values of the image tower stand apart in a config of both towers. Left out they are
     # transformers' own: 12 heads, and the activation of the family.
@@ -219,8 +248,9 @@ def _theirs(config, steps, source):
     )
   if "num_attention_heads" in config:
     facts["heads"] = config["num_attention_heads"]
-  if "rope_theta" in config:
-    facts["rope_base"] = float(config["rope_theta"])
+  base = config.get("rope_theta", config.get("rope_parameters", {}).get("rope_theta"))
+  if base is not None:
+    facts["rope_base"] = float(base)
   if "layer_norm_eps" in config:
     facts["norm_epsilon"] = config["layer_norm_eps"]
   if "image_size" in config:
@@ -229,35 +259,53 @@ def _theirs(config, steps, source):
     facts["image_size"] = sizes.plain(size)
   names = labels.names(config.get("id2label"), "id2label", source)
   labels.check_inverse(names, config.get("label2id"), source)
-  return facts, _description(processor.fields(steps, source), names, source)
+  claims = tuple(_claims(kind, config, outside))
+  return facts, _description(processor.fields(steps, source), names, source), claims
 
 
-def _openclips(config, source):
-  """({fact: value}, description) from OpenCLIP's config."""
-  schema.check(config, _OPENCLIP, f"{source}: its {NAMES[2]}")
-  model, steps = config["model_cfg"], config.get("preprocess_cfg", {})
-  vision = model["vision_cfg"]
-  if vision.get("pool_type", "tok") != "tok":
-    refuse(source, f"a network of pool_type {vision['pool_type']!r}", "expected tok")
-  facts = {}
-  if "timm_model_name" not in vision:
-    facts["activation"] = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    if "width" in vision:
-      facts["heads"] = vision["width"] // vision.get("head_width", 64)
-  if "image_size" in vision:
-    facts["image_size"] = sizes.plain(vision["image_size"])
-  modes = {"shortest": "center", "squash": "squash"}
-  if steps.get("resize_mode", "shortest") not in modes:
-    refuse(
-      source, f"a network of resize_mode {steps['resize_mode']!r}", "expected shortest, squash"
-    )
-  preprocessing = {key: steps.get(key) for key in ("mean", "std", "interpolation")}
-  if steps:
-    preprocessing |= {
-      "crop_ratio": 1.0,
-      "crop_mode": modes[steps.get("resize_mode", "shortest")],
-    }
-  return facts, _description(preprocessing, (), source)
+def _claims(kind, config, outside):
+  """The `Claim`s of transformers' config.
+
+  Args:
+    kind: its `model_type`.
+    config: that of the image network, with the labels of `outside`.
+    outside: all of it.
+  """
+  place = "{} of vision_config of its config.json"
+  place = place if kind in _TOWERS and "vision_config" in outside else "{} of its config.json"
+  for fact, expected in _OF_MODELS[kind].items():
+    yield Claim(fact, expected, "model_type of its config.json", kind)
+  counts = dict(_COUNTS)
+  if kind.startswith("dinov2"):  # `mlp_ratio` instead
+    del counts["intermediate_size"]
+  for key, fact in counts.items():
+    if key in config:
+      value = config[key]
+      value = (value["height"], value["width"]) if isinstance(value, dict) else value
+      value = sizes.plain(value) if fact in ("patch_size", "image_size") else value
+      yield Claim(fact, value, place.format(key))
+  if kind not in _TOWERS and "qkv_bias" in config and not kind.startswith("dinov3"):
+    yield Claim("qkv_bias", config["qkv_bias"], place.format("qkv_bias"))
+  for key in ("use_gated_mlp", "use_swiglu_ffn"):
+    if key in config:
+      yield Claim("swiglu", config[key], place.format(key))
+  if "num_attention_heads" in config:
+    yield Claim("heads", config["num_attention_heads"], place.format("num_attention_heads"))
+  elif kind in _TOWERS:
+    key = place.format("num_attention_heads")
+    yield Claim("heads", 12, key, "missing, so that it is transformers' own, 12")
+  whole = kind == "clip" and "vision_config" in outside
+  if whole and "projection_dim" in outside:
+    yield Claim("projected", outside["projection_dim"], "projection_dim of its config.json")
+  classifies = any("ForImageClassification" in str(n) for n in outside.get("architectures", ()))
+  if kind.startswith("siglip"):
+    if classifies:
+      name = "architectures of its config.json"
+      yield Claim("classifier", True, name, outside["architectures"])
+    elif config.get("vision_use_head"):
+      yield Claim("siglips_head", True, place.format("vision_use_head"))
+  if isinstance(config.get("id2label"), dict) and labels.unnamed(config["id2label"]):
+    yield Claim("classified", len(config["id2label"]), "the number of labels in id2label")
 
 
 def _activation(name, source):

@@ -42,7 +42,12 @@ def names(value, key, source):
       key, f"its {len(value)} labels are not 0 to {len(value) - 1}: {missing} is missing", source
     )
   listed = [found[label] for label in range(len(value))]
-  return None if all(name == f"LABEL_{i}" for i, name in enumerate(listed)) else listed
+  return None if _unnamed(listed) else listed
+
+
+def unnamed(value):
+  """Whether a value that fits `SCHEMA` has only names that nobody has set, such as LABEL_0."""
+  return bool(value) and _unnamed(value.values() if isinstance(value, dict) else value)
 
 
 def check_inverse(listed, label_of, source):
@@ -61,6 +66,10 @@ def check_inverse(listed, label_of, source):
     # If two classes share a name, as ImageNet's two cranes, this is one of their labels.
     if not _WHOLE.fullmatch(str(label)) or listed[int(label) : int(label) + 1] != [name]:
       raise _refused("label2id", f"it has {name!r} as {label!r}, but id2label does not", source)
+
+
+def _unnamed(listed):
+  return all(name == f"LABEL_{i}" for i, name in enumerate(listed))
 
 
 def _all_texts(value):

@@ -75,20 +75,26 @@ def _arrays(archive, listed, source, kinds):
   # The file may also contain the optimizer's state.
   names = {member: member.filename.removesuffix(".npy") for member in listed}
   names = {k: name for k, name in names.items() if not name.startswith(("opt/state", "opt/0"))}
-  headers = {name: _header(archive, member, name, kinds) for member, name in names.items()}
+  headers = {name: _header(archive, member, name, kinds, source) for member, name in names.items()}
   if len(headers) < len(names):
     raise ValueError("two arrays have one name")
   checks.check_listed(headers, source)
   return {name: _numbers(archive, member) for member, name in names.items()}
 
 
-def _header(archive, member, name, kinds):
+def _header(archive, member, name, kinds, source):
   """The shape and type name of an array; the member's size must match them."""
   with archive.open(member) as file:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
       raise ValueError(f"{name} is of version {version} of .npy")
     shape, _, kind = _HEADERS[version](file)
+    if "U" in kinds and kind.kind in "SO":  # what texts become without care
+      found = "bytes" if kind.kind == "S" else "Python objects"
+      raise InputError(
+        f"{source}: {on_a_line(name[:60])} are {found} ({kind}): expected texts or numbers, "
+        "such as np.array(names, dtype=str) or np.array(features, dtype=np.float32)"
+      )
     if not (kind.kind in kinds or _is_bfloat16(kind)):
       raise ValueError(f"{name} is of type {kind}")
     if (

@@ -26,7 +26,9 @@ class Repository:
   takes_key = True
 
   def recognizes(self, source):
-    """Whether the source is a directory with weights under the hub's names, or an index of shards.
+    """Whether the source is a directory in the hub's layout, or an index of shards.
+
+    It has weights under the hub's names, or its configs alone, which `read` refuses.
 
     A directory that also contains checkpoints of a run is taken as the run: it was exported into
     its own workdir, and only the run has a `step` and `weights_of` to choose.
@@ -35,7 +37,7 @@ class Repository:
     if path.name in INDICES:
       return path.is_file()
     if not weights_in(path):
-      return False
+      return _only_configs(path)
     return not ((path / "checkpoints").is_dir() and layout.is_run(path))
 
   def read(self, source, key="", named=None):
@@ -49,6 +51,12 @@ class Repository:
     path, name = storage.path(source), f"weights {named or source}"
     index = path if path.name in INDICES else None
     directory = path.parent if index is not None else path
+    if not weights_in(directory):
+      found = ", ".join(n for n in hub_config.NAMES if (directory / n).is_file())
+      raise InputError(
+        f"{name} has {found}, but no weights: fetch its weights, too, under one of the names "
+        f"{', '.join((*WEIGHTS, *INDICES))}, or give their path"
+      )
     for file in WEIGHTS if index is None else ():
       if (directory / file).is_file():
         stored = _read(directory / file, key)
@@ -69,6 +77,13 @@ repository = Repository()
 def weights_in(directory):
   """The hub's names of weight files that exist in a directory, a path."""
   return [name for name in (*WEIGHTS, *INDICES) if (directory / name).is_file()]
+
+
+def _only_configs(directory):
+  """Whether a directory without weights has configs of the hub, and is no run's."""
+  if layout.is_run(directory) or layout.steps(directory):
+    return False
+  return any((directory / name).is_file() for name in hub_config.NAMES)
 
 
 def shards(index, name):
