@@ -246,8 +246,8 @@ class Network(Changing):
       InputError: invalid or too large sizes, or an execution that needs thresholds.
     """
     for size in sizes.check_batches(batch_sizes):
-      images = np.zeros((size, *self.arch.image_shape), np.uint8)
       with streaming.enough_memory("batch size", size):
+        images = np.zeros((size, *self.arch.image_shape), np.uint8)
         jax.block_until_ready(self(images, execution, tokens))
 
   def read(self, images):
