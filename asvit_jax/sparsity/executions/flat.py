@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions.in_place import run_to_stage, tokens_above
 from asvit_jax.sparsity.executions.packed import (
+  PackedTokens,
   apply_stage,
   kept_first,
   kept_positions,
@@ -30,7 +31,7 @@ from asvit_jax.sparsity.executions.packed import (
   start_packed,
 )
 from asvit_jax.sparsity.pruning import Pruning, Stage
-from asvit_jax.sparsity.sources import first_sources
+from asvit_jax.sparsity.sources import first_sources, follow_to
 
 # Rows between two starts: the tile of bfloat16 on a TPU, and two of float32.
 ALIGN = 16
@@ -83,6 +84,20 @@ class Moving(NamedTuple):
   layout: Layout
   place: jax.Array
   destination: jax.Array | None
+
+
+class Merges(NamedTuple):
+  """What a stage decides about the tokens before it, in windows; of backends that `merges`.
+
+  Attributes:
+    keep: (b, n) bool.
+    destination: (b, n) int, see `Pruning.destinations`.
+    sizes: (b, n) float32, the sizes of the kept tokens after the stage, in their old places.
+  """
+
+  keep: jax.Array
+  destination: jax.Array
+  sizes: jax.Array
 
 
 class Reference:
@@ -150,6 +165,21 @@ class Reference:
       return attention(layout, pruning)(q, self.windows(k, layout), self.windows(v, layout))
 
     return block.rows(x, read, attend)
+
+  def merges(self, model, index, x, layout, cache):
+    """What stage `index` decides about rows, if a backend `compacts` and has a kernel for that.
+
+    Args:
+      model: a `VisionTransformer`.
+      index: index of the stage.
+      x: (length, d) rows.
+      layout: their `Layout`.
+      cache: the `AttentionCache` of the block before, in windows.
+
+    Returns:
+      `Merges`; None to decide by `in_place.tokens_above` and `Pruning.destinations`.
+    """
+    del model, index, x, layout, cache
 
 
 reference = Reference()
@@ -324,14 +354,32 @@ def _apply_stage(model, index, backend, x, cache, layout, sources):
   """Applies stage `index` to rows: as `apply_stage`, or with a `Moving` for the tokens."""
   pruning = Pruning.of(model.arch)
   present = layout.present.astype(jnp.float32)
+  merges = backend.merges(model, index, x, layout, cache)
+  if merges is not None:
+    return _apply_merges(merges, x, layout, sources)
   stage = Stage(backend.windows(x, layout), layout.sizes, present, cache, layout.places)
   decided = keep, similarity = tokens_above(model, index, stage)
   after = apply_stage(model, index, stage, layout.position, sources, decided)
   if not (backend.compacts and pruning.traces):
     return after
-  place = jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
   destination = pruning.destinations(stage, keep, similarity) if pruning.merges else None
-  return after._replace(x=Moving(x, layout, place, destination))
+  return after._replace(x=Moving(x, layout, _places(keep), destination))
+
+
+def _apply_merges(merges, x, layout, sources):
+  """As `_apply_stage`, for `Merges` of rows."""
+  keep, destination, sizes = merges
+  source = kept_first(keep)
+  there, source = source < layout.width, jnp.minimum(source, layout.width - 1)
+  position, sizes = (jnp.take_along_axis(a, source, axis=1) for a in (layout.position, sizes))
+  sources = follow_to(destination, sources, layout.present, layout.position)
+  moving = Moving(x, layout, _places(keep), destination)
+  return PackedTokens(moving, jnp.where(there, sizes, 1.0), position, there, sources)
+
+
+def _places(keep):
+  """(b, n) int32, the place of each token in its image after a stage; -1 if it is removed."""
+  return jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
 
 
 def _run_to_heads(model, index, backend, windows, layout, sources, tokens, length):
