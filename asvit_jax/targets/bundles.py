@@ -90,6 +90,7 @@ def merging(arch):
 def estimated(compiled, program, kernels, arch, target):
   """The estimates of a program: one, or for flat execution one for each of `BUDGETS`."""
   found, batch = {}, compiled["batch"]
+  arch = arch if program == "flat" else arch.dense
   xla_ms = 1e3 * compiled["cycles"] / target.chip.clock
   for budget in BUDGETS if program == "flat" else (None,):
     of_kernels = 0.0
@@ -256,7 +257,8 @@ def _of_kernels(target, arch, dtype, directory):
     lambda *a: tpu_merging.merges(
       *a, exponents=merging(arch).score_exponents, prefix=arch.prefix_tokens
     ),
-    *(shape(rows, d), *starts, sizes, sizes, shape(dtype="float32")),
+    *(shape(rows, d), *starts, sizes, sizes),
+    *(shape(images, widest, dtype="int32"), shape(dtype="float32")),
   )
   found["padded"] = scheduled(
     "padded", tpu_copies.padded, shape(images, arch.prefix_tokens + arch.patches, d)
