@@ -54,20 +54,23 @@ def test_it_decides_as_the_score_and_the_reduction(exponents, prefix):
   kept = (np.asarray(cost) > threshold) & there[:, prefix:]
   assert last.any() and not kept[-1].any() and kept[:-1].any() and not kept[:2].all()
 
-  keep, destination, total = tpu_merging.merges(
-    *(rows, start, count, attention, sizes, jnp.asarray(threshold)),
+  position = np.arange(WIDTH, dtype=np.int32)[::-1] + np.zeros_like(sizes, np.int32)
+  place, destination, total, moved = tpu_merging.merges(
+    *(rows, start, count, attention, sizes, position, jnp.asarray(threshold)),
     **dict(exponents=exponents, prefix=prefix, interpret=True),
   )
-  np.testing.assert_array_equal(keep[:, prefix:], kept)
-  assert np.asarray(keep)[:, :prefix].all()
+  keep = np.concatenate([there[:, :prefix], kept], axis=1)
+  np.testing.assert_array_equal(place, np.where(keep, keep.cumsum(axis=1) - 1, -1))
   wanted = merge_tokens.destinations(np.pad(kept, ((0, 0), (1, 0)), constant_values=1), similarity)
   wanted = np.asarray(wanted)[:, 1:] - 1 + prefix
   wanted = np.where(kept, np.arange(prefix, WIDTH), np.minimum(wanted, WIDTH))
   wanted = np.where(there[:, prefix:], wanted, WIDTH)
   np.testing.assert_array_equal(destination[:, prefix:], wanted)
-  masses = np.zeros((len(count), WIDTH + 1), np.float32)
-  np.add.at(masses, (np.arange(len(count))[:, None], np.asarray(destination)), sizes)
-  np.testing.assert_array_equal(total, masses[:, :-1])
+  for image, kept in enumerate(keep):
+    n, into = kept.sum(), np.asarray(destination[image])
+    masses = np.bincount(into, sizes[image], WIDTH + 1)[:-1]
+    np.testing.assert_array_equal(total[image], np.pad(masses[kept], (0, WIDTH - n)))
+    np.testing.assert_array_equal(moved[image], np.pad(position[image][kept], (0, WIDTH - n)))
 
 
 def test_networks_of_which_it_decides():

@@ -90,14 +90,16 @@ class Merges(NamedTuple):
   """What a stage decides about the tokens before it, in windows; of backends that `merges`.
 
   Attributes:
-    keep: (b, n) bool.
-    destination: (b, n) int, see `Pruning.destinations`.
-    sizes: (b, n) float32, the sizes of the kept tokens after the stage, in their old places.
+    place: (b, n) int32, see `Moving`.
+    destination: (b, n) int32, see `Moving`.
+    sizes: (b, n) float32, the sizes of the tokens after the stage, in their new places.
+    position: (b, n) int32, their original indices.
   """
 
-  keep: jax.Array
+  place: jax.Array
   destination: jax.Array
   sizes: jax.Array
+  position: jax.Array
 
 
 class Reference:
@@ -362,24 +364,18 @@ def _apply_stage(model, index, backend, x, cache, layout, sources):
   after = apply_stage(model, index, stage, layout.position, sources, decided)
   if not (backend.compacts and pruning.traces):
     return after
+  place = jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
   destination = pruning.destinations(stage, keep, similarity) if pruning.merges else None
-  return after._replace(x=Moving(x, layout, _places(keep), destination))
+  return after._replace(x=Moving(x, layout, place, destination))
 
 
 def _apply_merges(merges, x, layout, sources):
   """As `_apply_stage`, for `Merges` of rows."""
-  keep, destination, sizes = merges
-  source = kept_first(keep)
-  there, source = source < layout.width, jnp.minimum(source, layout.width - 1)
-  position, sizes = (jnp.take_along_axis(a, source, axis=1) for a in (layout.position, sizes))
-  sources = follow_to(destination, sources, layout.present, layout.position)
-  moving = Moving(x, layout, _places(keep), destination)
-  return PackedTokens(moving, jnp.where(there, sizes, 1.0), position, there, sources)
-
-
-def _places(keep):
-  """(b, n) int32, the place of each token in its image after a stage; -1 if it is removed."""
-  return jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
+  count = (merges.place >= 0).sum(axis=1, keepdims=True)
+  there = jnp.arange(layout.width) < count
+  sources = follow_to(merges.destination, sources, layout.present, layout.position)
+  moving = Moving(x, layout, merges.place, merges.destination)
+  return PackedTokens(moving, jnp.where(there, merges.sizes, 1.0), merges.position, there, sources)
 
 
 def _run_to_heads(model, index, backend, windows, layout, sources, tokens, length):

@@ -131,7 +131,7 @@ class TPU(flat.Reference):
     pruning = Pruning.of(model.arch)
     decided = tpu_merging.merges(
       *(x, layout.start, layout.count, _widened(cache.score, 0.0), _sizes(layout)),
-      model.thresholds[index],
+      *(_widened(layout.position, 0), model.thresholds[index]),
       exponents=pruning.exponents,
       prefix=pruning.prefix_tokens,
       interpret=self.interpret,

@@ -20,42 +20,47 @@ from asvit_jax.sparsity.scores import merge_cost, unit
 
 # Traced once for all stages.
 @functools.partial(jax.jit, static_argnames=("exponents", "prefix", "interpret"))
-def merges(x, start, count, attention, sizes, threshold, *, exponents, prefix, interpret=False):
+def merges(
+  x, start, count, attention, sizes, position, threshold, *, exponents, prefix, interpret=False
+):
   """Decides which tokens of every image are kept, and into which ones the others are merged.
 
   Args:
     x: (length, d) rows.
     start: (b,) int32, the first row of each image, a multiple of 16.
     count: (b,) int32, the number of its tokens.
-    attention: (b, width) float32 attention scores of the tokens. The width is a multiple of 16.
+    attention: (b, width) float32 attention scores of the tokens. The width is a multiple of 16, at
+      most 256.
     sizes: (b, width) float32, the size of each token, 0 if it is not there.
+    position: (b, width) int32, the original index of each token in its image, below 256.
     threshold: () float32: a token is kept if its cost exceeds it.
     exponents: of the cost, a tuple; see `scores.MergeCost`.
     prefix: number of tokens before the patches, which are kept as they are.
     interpret: whether to interpret the kernel.
 
   Returns:
-    (b, width) bool, whether a token is kept; (b, width) int32, the token of which each one is part,
-    itself if it is kept, `width` for none; and (b, width) float32, the sizes of the kept tokens
-    with what is merged into them.
+    (b, width) arrays: int32 place of each token in its image after the stage, -1 if it is removed;
+    int32 destination, the token of which each one is part, itself if it is kept, `width` for none;
+    and of the tokens after the stage, in their places, float32 sizes and int32 positions, 0 beyond.
   """
   (b, width), d = sizes.shape, x.shape[1]
+  dtypes = jnp.int32, jnp.int32, jnp.float32, jnp.int32
   row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
-  keep, destination, sizes = pl.pallas_call(
+  place, destination, total, position = pl.pallas_call(
     functools.partial(_merges, images=b, exponents=exponents, prefix=prefix),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=3,
       grid=(b,),
-      in_specs=[pl.BlockSpec(memory_space=pl.ANY), row, row],
-      out_specs=[row, row, row],
+      in_specs=[pl.BlockSpec(memory_space=pl.ANY), row, row, row],
+      out_specs=[row] * 4,
       scratch_shapes=[pltpu.VMEM((2, width, d), x.dtype), pltpu.SemaphoreType.DMA((2,))],
     ),
-    out_shape=[jax.ShapeDtypeStruct((b, 1, width), jnp.float32)] * 3,
+    out_shape=[jax.ShapeDtypeStruct((b, 1, width), dtype) for dtype in dtypes],
     interpret=interpret,
     compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
     name="merges",
-  )(start, count, threshold.reshape(1), x, attention[:, None], sizes[:, None])
-  return keep[:, 0] > 0, destination[:, 0].astype(jnp.int32), sizes[:, 0]
+  )(start, count, threshold.reshape(1), x, *(a[:, None] for a in (attention, sizes, position)))
+  return place[:, 0], destination[:, 0], total[:, 0], position[:, 0]
 
 
 def _merges(
@@ -65,9 +70,11 @@ def _merges(
   x,
   attention,
   sizes,
-  keep,
+  position,
+  place,
   destination,
   total,
+  new_position,
   rows,
   arrived,
   *,
@@ -86,14 +93,17 @@ def _merges(
   tokens = rows[lax.rem(i, 2)]
   there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
   tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
-  keep[0], destination[0], total[0] = _decided(
+  keep, into = _decided(
     *(dot(tokens, tokens, transposed=True), attention[0], sizes[0]),
     *(count[i], threshold[0], exponents, prefix),
   )
+  at, sums, positions = _moved(keep, into, sizes[0], position[0].astype(jnp.float32))
+  place[0], destination[0], new_position[0] = (a.astype(jnp.int32) for a in (at, into, positions))
+  total[0] = sums
 
 
 def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
-  """What is decided about one image: arrays (1, width) of float32, the results of `merges`.
+  """What is decided about one image.
 
   Args:
     similarity: (width, width) float32, symmetric.
@@ -103,6 +113,9 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
     threshold: see `merges`; `exponents` and `prefix` likewise.
     exponents: a tuple.
     prefix: a number.
+
+  Returns:
+    (1, width) float32, 1 for kept tokens and 0 for others; and (1, width) float32 destinations.
   """
   width = len(similarity)
   # Tokens are along the lanes, and the others that they are compared with along the sublanes.
@@ -110,17 +123,13 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
   index = other.astype(jnp.float32)
   place = token[:1]
 
-  def column(a):
-    """(1, width) -> (width, 1), the same of the others; exact, as one of each sum is not 0."""
-    return jnp.where(other == token, a, 0.0).sum(axis=1, keepdims=True)
-
   def largest(mask, a, least):
     return jnp.where(mask, a, least).max(axis=0, keepdims=True)
 
   patches = (place >= prefix) & (place < count)
-  size = column(sizes)
+  size = _column(sizes)
   others = (other >= prefix) & (other < count)
-  more = (column(attention) > attention) & others
+  more = (_column(attention) > attention) & others
   nearest = largest(more, similarity, -jnp.inf)
   # The token with the most attention is like none before it.
   alike = jnp.where(finite(nearest), nearest, 0.0)
@@ -129,10 +138,39 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
   cost = merge_cost.cost(attention, alike, sizes, of_other, patches, exponents)
   keep = jnp.where((patches & (cost > threshold)) | (place < prefix), 1.0, 0.0)
 
-  takes = (column(keep) > 0) & others
+  takes = (_column(keep) > 0) & others
   nearest = largest(takes, similarity, -jnp.inf)
   first = -largest(takes & (similarity >= nearest), -index, -float(width))
   destination = jnp.where(patches, first, float(width))
-  destination = jnp.where(keep > 0, place.astype(jnp.float32), destination)
-  merged = jnp.where(column(destination) == token.astype(jnp.float32), size, 0.0)
-  return keep, destination, merged.sum(axis=0, keepdims=True)
+  return keep, jnp.where(keep > 0, place.astype(jnp.float32), destination)
+
+
+def _moved(keep, destination, sizes, position):
+  """Places, sizes and positions as `merges` returns them, from what `_decided` returns.
+
+  Products of zeros and ones with numbers up to 256 are exact in bfloat16.
+  """
+  width = keep.shape[1]
+  token = lax.broadcasted_iota(jnp.int32, (width, width), 1).astype(jnp.float32)
+  other = lax.broadcasted_iota(jnp.int32, (width, width), 0).astype(jnp.float32)
+
+  def moved(a, to):
+    """(1, width) numbers, summed where (1, width) `to` says."""
+    return dot(_tile(a), (_column(to) == token).astype(jnp.float32))[:1]
+
+  before = dot(_tile(keep), (other < token).astype(jnp.float32))[:1]
+  place = jnp.where(keep > 0, before, -1.0)
+  total = moved(sizes, destination)
+  return place, moved(total, place), moved(position, place)
+
+
+def _tile(row):
+  """(1, width) -> (8, width), as products have rows."""
+  return jnp.broadcast_to(row, (8, row.shape[1]))
+
+
+def _column(row):
+  """(1, width) -> (width, 1); exact, as one number of each sum is not 0."""
+  width = row.shape[1]
+  one, other = (lax.broadcasted_iota(jnp.int32, (width, width), axis) for axis in (0, 1))
+  return jnp.where(one == other, row, 0.0).sum(axis=1, keepdims=True)
