@@ -48,12 +48,13 @@ _CURVES = (0.0, -0.5, -0.7, -0.9, -0.9)
 
 def cosine_similarity(keys, others=None):
   """(b, n, c) keys and (b, m, c) other keys, by default the same -> (b, n, m) float32 cosines."""
-  keys = _unit(keys)
-  others = keys if others is None else _unit(others)
+  keys = unit(keys)
+  others = keys if others is None else unit(others)
   return jnp.einsum("bic,bjc->bij", keys, others)
 
 
-def _unit(keys):
+def unit(keys):
+  """(…, c) keys -> (…, c) float32, of length 1; 0 stays 0."""
   keys = keys.astype(jnp.float32)
   return keys / (jnp.linalg.norm(keys, axis=-1, keepdims=True) + 1e-6)
 
@@ -129,7 +130,6 @@ class MergeCost(ClassAttention):
   def __call__(self, attention_score, similarity, present, exponents, sizes):
     """(b, n) scores; `exponents` are (β, γ, ω, α), 0 where omitted, see `scores`."""
     n = present.shape[1]
-    attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
     patches = present & (jnp.arange(n) > 0)
     # (b, other, token): symmetric, so the maximum is taken over the first axis, for which CPUs have
     # vector instructions.
@@ -137,12 +137,31 @@ class MergeCost(ClassAttention):
     nearest = jnp.where(more, similarity, -jnp.inf).max(axis=1)
     # The token with the most attention is like none before it.
     alike = jnp.where(finite(nearest), nearest, 0.0)
-    cost = _power(jnp.maximum(attention_score, _LEAST), attention)
-    cost *= _power(jnp.maximum(1.0 - alike, 1e-6), novelty)
-    if sizes is not None and size:
+    other = None
+    if sizes is not None:
       at = more & (similarity >= nearest[:, None, :])
       other = jnp.where(at, sizes[:, :, None], 0.0).max(axis=1)
       other = jnp.where(other > 0, other, sizes)
+    return self.cost(attention_score, alike, sizes, other, patches, exponents)
+
+  def cost(self, attention_score, alike, sizes, other, patches, exponents):
+    """The cost, from what was found about each token.
+
+    Args:
+      attention_score: (b, n).
+      alike: (b, n), the largest cosine.
+      sizes: (b, n) sizes of the tokens; None if nothing is merged.
+      other: (b, n) sizes of the most similar tokens; None if nothing is merged.
+      patches: (b, n) bool mask of the patch tokens that there are.
+      exponents: see `__call__`.
+
+    Returns:
+      (b, n) costs.
+    """
+    attention, novelty, size, level = (*exponents, 0.0, 0.0)[:4]
+    cost = _power(jnp.maximum(attention_score, _LEAST), attention)
+    cost *= _power(jnp.maximum(1.0 - alike, 1e-6), novelty)
+    if sizes is not None and size:
       cost *= _power(sizes * other / (sizes + other), size)
     if level:
       there = patches.astype(jnp.float32)

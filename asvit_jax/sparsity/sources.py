@@ -40,14 +40,31 @@ def follow(sources, pruning, stage, keep, similarity=None, position=None):
   """
   if sources is None or not pruning.traces:
     return None
-  m = keep.shape[1]
-  destinations = pruning.destinations(stage, keep, similarity)
   if position is None:
-    position = jnp.broadcast_to(jnp.arange(m), keep.shape)
+    position = jnp.broadcast_to(jnp.arange(keep.shape[1]), keep.shape)
+  destinations = pruning.destinations(stage, keep, similarity)
+  return follow_to(destinations, sources, stage.present, position)
+
+
+def follow_to(destinations, sources, present, position):
+  """The sources after a stage, from the tokens that each one is part of.
+
+  Args:
+    destinations: (b, m), see `Pruning.destinations`.
+    sources: (b, n) sources before the stage, or None if they are not asked for.
+    present: (b, m) mask of the tokens before the stage.
+    position: (b, m) the position of each token.
+
+  Returns:
+    (b, n) sources, or None.
+  """
+  if sources is None:
+    return None
+  m = position.shape[1]
   into = jnp.take_along_axis(position, jnp.minimum(destinations, m - 1), axis=1, mode="clip")
   into = jnp.where(destinations < m, into, -1).astype(jnp.int32)
   # Absent rows may have the position of another.
-  found = (sources[..., None] == position[:, None, :]) & (stage.present > 0)[:, None, :]
+  found = (sources[..., None] == position[:, None, :]) & (present > 0)[:, None, :]
   # One row at most; the sum is 0 for a patch that is dropped now, or was before.
   return (jnp.where(found, into[:, None, :] + 1, 0).sum(axis=-1) - 1).astype(jnp.int32)
 

@@ -90,6 +90,7 @@ def merging(arch):
 def estimated(compiled, program, kernels, arch, target):
   """The estimates of a program: one, or for flat execution one for each of `BUDGETS`."""
   found, batch = {}, compiled["batch"]
+  arch = arch if program == "flat" else arch.dense
   xla_ms = 1e3 * compiled["cycles"] / target.chip.clock
   for budget in BUDGETS if program == "flat" else (None,):
     of_kernels = 0.0
@@ -156,7 +157,7 @@ def kernel_cycles(kernels, arch, tokens):
     a_tile = sum(kernels[name] for name in parts)
     total += count * (tiles(section) * a_tile + attention("attend", section))
   last = len(blocks) - 1
-  at_stage = ["class_scores", "compact", *(["windows"] if arch.reduction != "drop" else [])]
+  at_stage = ["class_scores", "compact", *(["merges"] if arch.reduction != "drop" else [])]
   total += len(tokens) * kernels["padded"]
   total += last * len(tokens) * sum(kernels[name] for name in at_stage)
   return total + tiles(last) * kernels["norm_linear"] + attention("read", last)
@@ -174,7 +175,7 @@ def of_kernels(target, arch, dtype):
     Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
     the bundles that they schedule for a tile; and `attend` and `read`, the bundles for an image
     with so many keys, pairs of [width, bundles]: for all queries, and for the first ones; and
-    `padded`, the bundles for an image before the first block, and `windows`, `class_scores` and
+    `padded`, the bundles for an image before the first block, and `class_scores`, `merges` and
     `compact`, those at a stage.
   """
   with tempfile.TemporaryDirectory() as directory:
@@ -194,6 +195,7 @@ def _of_kernels(target, arch, dtype, directory):
     tpu_attention,
     tpu_compaction,
     tpu_copies,
+    tpu_merging,
     tpu_rows,
     tpu_scores,
   )
@@ -249,10 +251,14 @@ def _of_kernels(target, arch, dtype, directory):
       found[name].append([width, bundles])
   starts = (shape(images, dtype="int32"), shape(images, dtype="int32"))
   rows = images * widest
-  found["windows"] = scheduled(
-    "windows",
-    lambda *a: tpu_copies.windows(*a, width=arch.prefix_tokens + arch.patches),
-    *(shape(rows, d), *starts),
+  sizes = shape(images, widest, dtype="float32")
+  found["merges"] = scheduled(
+    "merges",
+    lambda *a: tpu_merging.merges(
+      *a, exponents=merging(arch).score_exponents, prefix=arch.prefix_tokens
+    ),
+    *(shape(rows, d), *starts, sizes, sizes),
+    *(shape(images, widest, dtype="int32"), shape(dtype="float32")),
   )
   found["padded"] = scheduled(
     "padded", tpu_copies.padded, shape(images, arch.prefix_tokens + arch.patches, d)

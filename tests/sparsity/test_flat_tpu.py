@@ -15,6 +15,8 @@ COST = dict(score="merge_cost", reduction="merge_tokens", score_exponents=(0.5, 
 KINDS = {
   "drop": dict(layer_scale=True),
   "merge": COST | dict(activation="quick_gelu"),
+  "recipe": COST | dict(score_exponents=(0.5, 1.0, 0.5, 0.25), prune_inside=True, dist_token=True),
+  "rounded": COST | dict(count_multiple=4),
   "lv": tiny.LV,
   "avg": dict(pool="avg", reduction="merge", activation="gelu_tanh"),
   "inside": dict(prune_inside=True, dist_token=True, dist_head=True),
@@ -53,7 +55,7 @@ def run(arch, params, images, tokens=False, dtype=jnp.float32, kernels=Spoilt):
   return jax.jit(usual(forward))(params, images)
 
 
-@pytest.mark.parametrize("kind", tiny.few(list(KINDS), "drop", "merge"))
+@pytest.mark.parametrize("kind", tiny.few(list(KINDS), "drop", "merge", "recipe"))
 def test_it_equals_masked(kind):
   arch, params, images = pruned(3, **KINDS[kind])
   expected = tiny.run_masked(arch, params, images)

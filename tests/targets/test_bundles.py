@@ -18,7 +18,7 @@ RECORDED = {
   "mlp_residual": 5344,
   "attend": 2311,
   "read": 806,
-  "windows": 220,
+  "merges": 1618,
   "class_scores": 690,
   "compact": 690,
 }
@@ -29,7 +29,7 @@ def kernels(**changes):
   """Bundles that tell the kernels apart."""
   found = dict(tile=256, norm_linear=1, linear_residual=10, mlp_residual=100, padded=0)
   found |= dict(attend=[[w, 1000 * w] for w in WIDTHS], read=[[w, w] for w in WIDTHS])
-  return found | dict(windows=0, class_scores=0, compact=0) | changes
+  return found | dict(merges=0, class_scores=0, compact=0) | changes
 
 
 def test_a_forward_is_the_sum_of_its_kernels():
@@ -40,13 +40,26 @@ def test_a_forward_is_the_sum_of_its_kernels():
   second = 111 + 64_000 + 32_000
   last = 1 + 64 + 32
   assert bundles.kernel_cycles(kernels(), arch, tokens) == first + second + last
-  # At a stage, windows are copied only to compare tokens.
-  at_stage = kernels(class_scores=10**6, compact=10**7, windows=10**8, padded=10**9)
+  # Only stages that merge compare tokens.
+  at_stage = kernels(class_scores=10**6, compact=10**7, merges=10**8, padded=10**9)
   more = bundles.kernel_cycles(at_stage, arch, tokens) - (first + second + last)
   assert more == 2 * (10**6 + 10**7 + 10**9)
   merging = bundles.merging(arch)
   more = bundles.kernel_cycles(at_stage, merging, tokens) - (first + second + last)
   assert more == 2 * (10**6 + 10**7 + 10**8 + 10**9)
+
+
+def test_a_dense_network_has_no_stages():
+  at_stage = kernels(class_scores=10**9, compact=10**9)
+  compiled = {"cycles": 3e6, "batch": 2, "compile_s": 1.0}
+  target = times.tpu_target("tpu:v5e:1x1")
+  found = bundles.estimated(compiled, "dense on rows", at_stage, ARCH, target)["dense on rows"]
+  # 416 rows are two tiles.
+  cycles = 11 * (2 * 111 + 2 * 208_000) + 2 * 1 + 2 * 208
+  assert found["kernels_ms"] == pytest.approx(1e3 * cycles / target.chip.clock)
+  assert found["ms"] == pytest.approx(found["kernels_ms"] + 2.0)
+  flat = bundles.estimated(compiled, "flat", at_stage, ARCH, target)["flat at 65%"]
+  assert flat["kernels_ms"] > 1e3 * 2 * 3 * 2 * 10**9 / target.chip.clock
 
 
 def test_tokens_of_a_budget_have_its_mean():

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions.in_place import run_to_stage, tokens_above
 from asvit_jax.sparsity.executions.packed import (
+  PackedTokens,
   apply_stage,
   kept_first,
   kept_positions,
@@ -30,7 +31,7 @@ from asvit_jax.sparsity.executions.packed import (
   start_packed,
 )
 from asvit_jax.sparsity.pruning import Pruning, Stage
-from asvit_jax.sparsity.sources import first_sources
+from asvit_jax.sparsity.sources import first_sources, follow_to
 
 # Rows between two starts: the tile of bfloat16 on a TPU, and two of float32.
 ALIGN = 16
@@ -83,6 +84,22 @@ class Moving(NamedTuple):
   layout: Layout
   place: jax.Array
   destination: jax.Array | None
+
+
+class Merges(NamedTuple):
+  """What a stage decides about the tokens before it, in windows; of backends that `merges`.
+
+  Attributes:
+    place: (b, n) int32, see `Moving`.
+    destination: (b, n) int32, see `Moving`.
+    sizes: (b, n) float32, the sizes of the tokens after the stage, in their new places.
+    position: (b, n) int32, their original indices.
+  """
+
+  place: jax.Array
+  destination: jax.Array
+  sizes: jax.Array
+  position: jax.Array
 
 
 class Reference:
@@ -150,6 +167,21 @@ class Reference:
       return attention(layout, pruning)(q, self.windows(k, layout), self.windows(v, layout))
 
     return block.rows(x, read, attend)
+
+  def merges(self, model, index, x, layout, cache):
+    """What stage `index` decides about rows, if a backend `compacts` and has a kernel for that.
+
+    Args:
+      model: a `VisionTransformer`.
+      index: index of the stage.
+      x: (length, d) rows.
+      layout: their `Layout`.
+      cache: the `AttentionCache` of the block before, in windows.
+
+    Returns:
+      `Merges`; None to decide by `in_place.tokens_above` and `Pruning.destinations`.
+    """
+    del model, index, x, layout, cache
 
 
 reference = Reference()
@@ -324,6 +356,9 @@ def _apply_stage(model, index, backend, x, cache, layout, sources):
   """Applies stage `index` to rows: as `apply_stage`, or with a `Moving` for the tokens."""
   pruning = Pruning.of(model.arch)
   present = layout.present.astype(jnp.float32)
+  merges = backend.merges(model, index, x, layout, cache)
+  if merges is not None:
+    return _apply_merges(merges, x, layout, sources)
   stage = Stage(backend.windows(x, layout), layout.sizes, present, cache, layout.places)
   decided = keep, similarity = tokens_above(model, index, stage)
   after = apply_stage(model, index, stage, layout.position, sources, decided)
@@ -332,6 +367,15 @@ def _apply_stage(model, index, backend, x, cache, layout, sources):
   place = jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
   destination = pruning.destinations(stage, keep, similarity) if pruning.merges else None
   return after._replace(x=Moving(x, layout, place, destination))
+
+
+def _apply_merges(merges, x, layout, sources):
+  """As `_apply_stage`, for `Merges` of rows."""
+  count = (merges.place >= 0).sum(axis=1, keepdims=True)
+  there = jnp.arange(layout.width) < count
+  sources = follow_to(merges.destination, sources, layout.present, layout.position)
+  moving = Moving(x, layout, merges.place, merges.destination)
+  return PackedTokens(moving, jnp.where(there, merges.sizes, 1.0), merges.position, there, sources)
 
 
 def _run_to_heads(model, index, backend, windows, layout, sources, tokens, length):

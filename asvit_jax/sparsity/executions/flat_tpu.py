@@ -11,11 +11,13 @@ from asvit_jax.sparsity.kernels import (
   tpu_attention,
   tpu_compaction,
   tpu_copies,
+  tpu_merging,
   tpu_rows,
   tpu_scores,
 )
-from asvit_jax.sparsity.pruning import AttentionCache
-from asvit_jax.sparsity.scores import ClassAttention
+from asvit_jax.sparsity.pruning import AttentionCache, Pruning
+from asvit_jax.sparsity.reductions import MergeTokens
+from asvit_jax.sparsity.scores import ClassAttention, MergeCost
 from asvit_jax.vit.layers import ACTIVATIONS
 
 WIDTHS = (192, 384, 768)
@@ -122,12 +124,25 @@ class TPU(flat.Reference):
     """See `Reference.all_rows`."""
     return tpu_copies.padded(windows, interpret=self.interpret)
 
+  def merges(self, model, index, x, layout, cache):
+    """See `Reference.merges`; of networks that `tpu_merging` decides about."""
+    if not decides(model.arch):
+      return None
+    pruning = Pruning.of(model.arch)
+    decided = tpu_merging.merges(
+      *(x, layout.start, layout.count, _widened(cache.score, 0.0), _sizes(layout)),
+      *(_widened(layout.position, 0), model.thresholds[index]),
+      exponents=pruning.exponents,
+      prefix=pruning.prefix_tokens,
+      interpret=self.interpret,
+    )
+    return flat.Merges(*(a[:, : layout.width] for a in decided))
+
   def compacted(self, moving, layout):
     """The rows after a stage, from those before it: a `flat.Moving` -> (length, d)."""
     before, merged = moving.layout, ()
     if moving.destination is not None:
-      sizes = jnp.where(before.present, before.sizes, 0.0)
-      merged = _widened(moving.destination.astype(jnp.int32), -1), _widened(sizes, 0.0)
+      merged = _widened(moving.destination.astype(jnp.int32), -1), _sizes(before)
     return tpu_compaction.compact(
       moving.x,
       (before.start, before.count),
@@ -162,10 +177,23 @@ class TPU(flat.Reference):
     )
 
 
+def decides(arch):
+  """Whether `tpu_merging` decides what the stages of a network merge."""
+  pruning = Pruning.of(arch)
+  if (type(pruning.score), type(pruning.reduction)) != (MergeCost, MergeTokens):
+    return False
+  return arch.count_multiple == 1 and not arch.least_patches
+
+
 def _bias(layout):
   """(b, width) bias of the keys: the logarithms of the sizes of the tokens that there are."""
   bias = 0.0 if layout.sizes is None else jnp.log(jnp.where(layout.present, layout.sizes, 1.0))
   return _widened(jnp.where(layout.present, bias, tpu_attention.NEVER), tpu_attention.NEVER)
+
+
+def _sizes(layout):
+  """(b, width) sizes of the tokens, 0 where there is none."""
+  return _widened(jnp.where(layout.present, layout.sizes, 0.0), 0.0)
 
 
 def _widened(a, value):

@@ -1,0 +1,176 @@
+"""What a stage that merges by cost decides, on a TPU: a program an image.
+
+It is `scores.MergeCost`, a threshold, and the destinations of `reductions.MergeTokens`. All pairs
+of tokens are compared in the vector memory: nothing (n, n) leaves it.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from asvit_jax.core.finite import finite
+from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, tiled
+from asvit_jax.sparsity.kernels.tpu_products import dot
+from asvit_jax.sparsity.scores import merge_cost, unit
+
+
+# Traced once for all stages.
+@functools.partial(jax.jit, static_argnames=("exponents", "prefix", "interpret"))
+def merges(
+  x, start, count, attention, sizes, position, threshold, *, exponents, prefix, interpret=False
+):
+  """Decides which tokens of every image are kept, and into which ones the others are merged.
+
+  Args:
+    x: (length, d) rows.
+    start: (b,) int32, the first row of each image, a multiple of 16.
+    count: (b,) int32, the number of its tokens.
+    attention: (b, width) float32 attention scores of the tokens. The width is a multiple of 16, at
+      most 256.
+    sizes: (b, width) float32, the size of each token, 0 if it is not there.
+    position: (b, width) int32, the original index of each token in its image, below 256.
+    threshold: () float32: a token is kept if its cost exceeds it.
+    exponents: of the cost, a tuple; see `scores.MergeCost`.
+    prefix: number of tokens before the patches, which are kept as they are.
+    interpret: whether to interpret the kernel.
+
+  Returns:
+    (b, width) arrays: int32 place of each token in its image after the stage, -1 if it is removed;
+    int32 destination, the token of which each one is part, itself if it is kept, `width` for none;
+    and of the tokens after the stage, in their places, float32 sizes and int32 positions, 0 beyond.
+  """
+  (b, width), d = sizes.shape, x.shape[1]
+  dtypes = jnp.int32, jnp.int32, jnp.float32, jnp.int32
+  row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
+  place, destination, total, position = pl.pallas_call(
+    functools.partial(_merges, images=b, exponents=exponents, prefix=prefix),
+    grid_spec=pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=3,
+      grid=(b,),
+      in_specs=[pl.BlockSpec(memory_space=pl.ANY), row, row, row],
+      out_specs=[row] * 4,
+      scratch_shapes=[pltpu.VMEM((2, width, d), x.dtype), pltpu.SemaphoreType.DMA((2,))],
+    ),
+    out_shape=[jax.ShapeDtypeStruct((b, 1, width), dtype) for dtype in dtypes],
+    interpret=interpret,
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
+    name="merges",
+  )(start, count, threshold.reshape(1), x, *(a[:, None] for a in (attention, sizes, position)))
+  return place[:, 0], destination[:, 0], total[:, 0], position[:, 0]
+
+
+def _merges(
+  start,
+  count,
+  threshold,
+  x,
+  attention,
+  sizes,
+  position,
+  place,
+  destination,
+  total,
+  new_position,
+  rows,
+  arrived,
+  *,
+  images,
+  exponents,
+  prefix,
+):
+  """The program of one image; see `merges`."""
+  i = pl.program_id(0)
+
+  def reads(i, act):
+    slot = lax.rem(i, 2)
+    copy_rows(x, start[i], rows.at[slot], 0, tiled(count[i]), arrived.at[slot], act)
+
+  prefetch(i, images, reads)
+  tokens = rows[lax.rem(i, 2)]
+  there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
+  tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
+  keep, into = _decided(
+    *(dot(tokens, tokens, transposed=True), attention[0], sizes[0]),
+    *(count[i], threshold[0], exponents, prefix),
+  )
+  at, sums, positions = _moved(keep, into, sizes[0], position[0].astype(jnp.float32))
+  place[0], destination[0], new_position[0] = (a.astype(jnp.int32) for a in (at, into, positions))
+  total[0] = sums
+
+
+def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
+  """What is decided about one image.
+
+  Args:
+    similarity: (width, width) float32, symmetric.
+    attention: (1, width), see `merges`; `sizes` likewise.
+    sizes: (1, width).
+    count: number of tokens.
+    threshold: see `merges`; `exponents` and `prefix` likewise.
+    exponents: a tuple.
+    prefix: a number.
+
+  Returns:
+    (1, width) float32, 1 for kept tokens and 0 for others; and (1, width) float32 destinations.
+  """
+  width = len(similarity)
+  # Tokens are along the lanes, and the others that they are compared with along the sublanes.
+  other, token = (lax.broadcasted_iota(jnp.int32, (width, width), axis) for axis in (0, 1))
+  index = other.astype(jnp.float32)
+  place = token[:1]
+
+  def largest(mask, a, least):
+    return jnp.where(mask, a, least).max(axis=0, keepdims=True)
+
+  patches = (place >= prefix) & (place < count)
+  size = _column(sizes)
+  others = (other >= prefix) & (other < count)
+  more = (_column(attention) > attention) & others
+  nearest = largest(more, similarity, -jnp.inf)
+  # The token with the most attention is like none before it.
+  alike = jnp.where(finite(nearest), nearest, 0.0)
+  of_other = largest(more & (similarity >= nearest), size, 0.0)
+  of_other = jnp.where(of_other > 0, of_other, sizes)
+  cost = merge_cost.cost(attention, alike, sizes, of_other, patches, exponents)
+  keep = jnp.where((patches & (cost > threshold)) | (place < prefix), 1.0, 0.0)
+
+  takes = (_column(keep) > 0) & others
+  nearest = largest(takes, similarity, -jnp.inf)
+  first = -largest(takes & (similarity >= nearest), -index, -float(width))
+  destination = jnp.where(patches, first, float(width))
+  return keep, jnp.where(keep > 0, place.astype(jnp.float32), destination)
+
+
+def _moved(keep, destination, sizes, position):
+  """Places, sizes and positions as `merges` returns them, from what `_decided` returns.
+
+  Products of zeros and ones with numbers up to 256 are exact in bfloat16.
+  """
+  width = keep.shape[1]
+  token = lax.broadcasted_iota(jnp.int32, (width, width), 1).astype(jnp.float32)
+  other = lax.broadcasted_iota(jnp.int32, (width, width), 0).astype(jnp.float32)
+
+  def moved(a, to):
+    """(1, width) numbers, summed where (1, width) `to` says."""
+    return dot(_tile(a), (_column(to) == token).astype(jnp.float32))[:1]
+
+  before = dot(_tile(keep), (other < token).astype(jnp.float32))[:1]
+  place = jnp.where(keep > 0, before, -1.0)
+  total = moved(sizes, destination)
+  return place, moved(total, place), moved(position, place)
+
+
+def _tile(row):
+  """(1, width) -> (8, width), as products have rows."""
+  return jnp.broadcast_to(row, (8, row.shape[1]))
+
+
+def _column(row):
+  """(1, width) -> (width, 1); exact, as one number of each sum is not 0."""
+  width = row.shape[1]
+  one, other = (lax.broadcasted_iota(jnp.int32, (width, width), axis) for axis in (0, 1))
+  return jnp.where(one == other, row, 0.0).sum(axis=1, keepdims=True)
