@@ -146,7 +146,7 @@ def kernel_cycles(kernels, arch, tokens):
   def tiles(section):
     return -(-int(aligned(tokens[:, section]).sum()) // kernels["tile"])
 
-  def attention(name, section):
+  def of_images(name, section):
     by_width = dict(kernels[name])
     widths = np.array(sorted(by_width))
     chosen = widths[np.searchsorted(widths, aligned(tokens[:, section]))]
@@ -155,12 +155,13 @@ def kernel_cycles(kernels, arch, tokens):
   total, parts = 0, ("norm_linear", "linear_residual", "mlp_residual")
   for section, count in enumerate(blocks):
     a_tile = sum(kernels[name] for name in parts)
-    total += count * (tiles(section) * a_tile + attention("attend", section))
+    total += count * (tiles(section) * a_tile + of_images("attend", section))
   last = len(blocks) - 1
-  at_stage = ["class_scores", "compact", *(["merges"] if arch.reduction != "drop" else [])]
   total += len(tokens) * kernels["padded"]
-  total += last * len(tokens) * sum(kernels[name] for name in at_stage)
-  return total + tiles(last) * kernels["norm_linear"] + attention("read", last)
+  total += last * len(tokens) * (kernels["class_scores"] + kernels["compact"])
+  if arch.reduction != "drop":
+    total += sum(of_images("merges", section) for section in range(last))
+  return total + tiles(last) * kernels["norm_linear"] + of_images("read", last)
 
 
 def of_kernels(target, arch, dtype):
@@ -173,10 +174,10 @@ def of_kernels(target, arch, dtype):
 
   Returns:
     Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
-    the bundles that they schedule for a tile; and `attend` and `read`, the bundles for an image
-    with so many keys, pairs of [width, bundles]: for all queries, and for the first ones; and
-    `padded`, the bundles for an image before the first block, and `class_scores`, `merges` and
-    `compact`, those at a stage.
+    the bundles that they schedule for a tile; `attend` and `read`, the bundles for an image with so
+    many keys, pairs of [width, bundles]: for all queries, and for the first ones; `padded`, the
+    bundles for an image before the first block; and `class_scores`, `merges` and `compact`, those
+    at a stage, of `merges` as of `attend`.
   """
   with tempfile.TemporaryDirectory() as directory:
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -251,15 +252,21 @@ def _of_kernels(target, arch, dtype, directory):
       found[name].append([width, bundles])
   starts = (shape(images, dtype="int32"), shape(images, dtype="int32"))
   rows = images * widest
-  sizes = shape(images, widest, dtype="float32")
-  found["merges"] = scheduled(
-    "merges",
-    lambda *a: tpu_merging.merges(
-      *a, exponents=merging(arch).score_exponents, prefix=arch.prefix_tokens
-    ),
-    *(shape(rows, d), *starts, sizes, sizes),
-    *(shape(images, widest, dtype="int32"), shape(dtype="float32")),
-  )
+  found["merges"] = []
+  for width in tpu_merging.widths_to(widest):
+    row = shape(images, width, dtype="float32")
+    bundles = scheduled(
+      "merges",
+      lambda *a, width=width: tpu_merging.merges(
+        *a,
+        exponents=merging(arch).score_exponents,
+        prefix=arch.prefix_tokens,
+        widths=(width,),
+      ),
+      *(shape(images * width, d), *starts, row, row),
+      *(shape(images, width, dtype="int32"), shape(dtype="float32")),
+    )
+    found["merges"].append([width, bundles])
   found["padded"] = scheduled(
     "padded", tpu_copies.padded, shape(images, arch.prefix_tokens + arch.patches, d)
   )

@@ -57,14 +57,14 @@ def test_it_decides_as_the_score_and_the_reduction(exponents, prefix):
   position = np.arange(WIDTH, dtype=np.int32)[::-1] + np.zeros_like(sizes, np.int32)
   place, destination, total, moved = tpu_merging.merges(
     *(rows, start, count, attention, sizes, position, jnp.asarray(threshold)),
-    **dict(exponents=exponents, prefix=prefix, interpret=True),
+    **dict(exponents=exponents, prefix=prefix, widths=(32, WIDTH), interpret=True),
   )
   keep = np.concatenate([there[:, :prefix], kept], axis=1)
   np.testing.assert_array_equal(place, np.where(keep, keep.cumsum(axis=1) - 1, -1))
   wanted = merge_tokens.destinations(np.pad(kept, ((0, 0), (1, 0)), constant_values=1), similarity)
   wanted = np.asarray(wanted)[:, 1:] - 1 + prefix
-  wanted = np.where(kept, np.arange(prefix, WIDTH), np.minimum(wanted, WIDTH))
-  wanted = np.where(there[:, prefix:], wanted, WIDTH)
+  wanted = np.where(kept, np.arange(prefix, WIDTH), wanted)
+  wanted = np.where(there[:, prefix:], np.minimum(wanted, WIDTH), WIDTH)
   np.testing.assert_array_equal(destination[:, prefix:], wanted)
   for image, kept in enumerate(keep):
     n, into = kept.sum(), np.asarray(destination[image])

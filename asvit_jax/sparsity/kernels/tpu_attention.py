@@ -18,6 +18,7 @@ from asvit_jax.sparsity.kernels.tpu_copies import (
   TILE,
   copy_rows,
   prefetch,
+  switch,
   tiled,
   write_behind,
 )
@@ -147,19 +148,7 @@ def _program(
     def attend(keys):
       _attend(rows.at[slot], bias, context.at[slot], tokens, keys, first or keys, heads)
 
-    write_behind(i, here, writes, lambda: _switch(tiled(tokens), widths, attend))
-
-
-def _switch(rows, widths, run):
-  """Calls a function with the smallest of some static widths that holds `rows`."""
-  below = 0
-  for keys in widths:
-
-    @pl.when((rows > below) & (rows <= keys))
-    def _(keys=keys):
-      run(keys)
-
-    below = keys
+    write_behind(i, here, writes, lambda: switch(tiled(tokens), widths, attend))
 
 
 def _attend(rows, bias, context, count, keys, queries, heads):

@@ -126,6 +126,18 @@ def write_behind(i, images, writes, run):
     writes(i, wait_for_copy)
 
 
+def switch(rows, widths, run):
+  """Calls a function with the smallest of some static widths that holds `rows`."""
+  below = 0
+  for keys in widths:
+
+    @pl.when((rows > below) & (rows <= keys))
+    def _(keys=keys):
+      run(keys)
+
+    below = keys
+
+
 def tiled(count):
   """A number of rows, rounded up to a multiple of `TILE`."""
   return (count + TILE - 1) & -TILE

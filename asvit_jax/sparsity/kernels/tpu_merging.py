@@ -13,15 +13,31 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.core.finite import finite
-from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, tiled
-from asvit_jax.sparsity.kernels.tpu_products import dot
+from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, switch, tiled
+from asvit_jax.sparsity.kernels.tpu_products import LANES, dot
 from asvit_jax.sparsity.scores import merge_cost, unit
 
 
+def widths_to(width):
+  """The numbers of tokens that programs are compiled for, in a tuple."""
+  return (LANES, width) if width > LANES else (width,)
+
+
 # Traced once for all stages.
-@functools.partial(jax.jit, static_argnames=("exponents", "prefix", "interpret"))
+@functools.partial(jax.jit, static_argnames=("exponents", "prefix", "widths", "interpret"))
 def merges(
-  x, start, count, attention, sizes, position, threshold, *, exponents, prefix, interpret=False
+  x,
+  start,
+  count,
+  attention,
+  sizes,
+  position,
+  threshold,
+  *,
+  exponents,
+  prefix,
+  widths=None,
+  interpret=False,
 ):
   """Decides which tokens of every image are kept, and into which ones the others are merged.
 
@@ -36,6 +52,8 @@ def merges(
     threshold: () float32: a token is kept if its cost exceeds it.
     exponents: of the cost, a tuple; see `scores.MergeCost`.
     prefix: number of tokens before the patches, which are kept as they are.
+    widths: the numbers of tokens that programs are compiled for, multiples of 16, a tuple;
+      `widths_to(width)` by default. The last one holds all counts.
     interpret: whether to interpret the kernel.
 
   Returns:
@@ -47,7 +65,9 @@ def merges(
   dtypes = jnp.int32, jnp.int32, jnp.float32, jnp.int32
   row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
   place, destination, total, position = pl.pallas_call(
-    functools.partial(_merges, images=b, exponents=exponents, prefix=prefix),
+    functools.partial(
+      _merges, images=b, exponents=exponents, prefix=prefix, widths=widths or widths_to(width)
+    ),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=3,
       grid=(b,),
@@ -81,6 +101,7 @@ def _merges(
   images,
   exponents,
   prefix,
+  widths,
 ):
   """The program of one image; see `merges`."""
   i = pl.program_id(0)
@@ -90,19 +111,29 @@ def _merges(
     copy_rows(x, start[i], rows.at[slot], 0, tiled(count[i]), arrived.at[slot], act)
 
   prefetch(i, images, reads)
-  tokens = rows[lax.rem(i, 2)]
-  there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
-  tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
-  keep, into = _decided(
-    *(dot(tokens, tokens, transposed=True), attention[0], sizes[0]),
-    *(count[i], threshold[0], exponents, prefix),
-  )
-  at, sums, positions = _moved(keep, into, sizes[0], position[0].astype(jnp.float32))
-  place[0], destination[0], new_position[0] = (a.astype(jnp.int32) for a in (at, into, positions))
-  total[0] = sums
+
+  def run(keys):
+    tokens = rows[lax.rem(i, 2)][:keys]
+    there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
+    tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
+    scored, of, at = (a[0, :, :keys] for a in (attention, sizes, position))
+    keep, into = _decided(
+      *(dot(tokens, tokens, transposed=True), scored, of),
+      *(count[i], threshold[0], exponents, prefix, rows.shape[1]),
+    )
+    found = _moved(keep, into, of, at.astype(jnp.float32))
+    for out, a in zip((place, destination, total, new_position), found, strict=True):
+      out[0, :, :keys] = a.astype(out.dtype)
+
+  # As for tokens that are not there; programs of fewer tokens than there is room for leave it.
+  place[0] = jnp.full_like(place[0], -1)
+  destination[0] = jnp.full_like(destination[0], rows.shape[1])
+  total[0] = jnp.zeros_like(total[0])
+  new_position[0] = jnp.zeros_like(new_position[0])
+  switch(tiled(count[i]), widths, run)
 
 
-def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
+def _decided(similarity, attention, sizes, count, threshold, exponents, prefix, none):
   """What is decided about one image.
 
   Args:
@@ -113,6 +144,7 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
     threshold: see `merges`; `exponents` and `prefix` likewise.
     exponents: a tuple.
     prefix: a number.
+    none: the destination of tokens that go nowhere.
 
   Returns:
     (1, width) float32, 1 for kept tokens and 0 for others; and (1, width) float32 destinations.
@@ -140,13 +172,13 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix):
 
   takes = (_column(keep) > 0) & others
   nearest = largest(takes, similarity, -jnp.inf)
-  first = -largest(takes & (similarity >= nearest), -index, -float(width))
-  destination = jnp.where(patches, first, float(width))
+  first = -largest(takes & (similarity >= nearest), -index, -float(none))
+  destination = jnp.where(patches, first, float(none))
   return keep, jnp.where(keep > 0, place.astype(jnp.float32), destination)
 
 
 def _moved(keep, destination, sizes, position):
-  """Places, sizes and positions as `merges` returns them, from what `_decided` returns.
+  """What `merges` returns, from what `_decided` does.
 
   Products of zeros and ones with numbers up to 256 are exact in bfloat16.
   """
@@ -161,7 +193,7 @@ def _moved(keep, destination, sizes, position):
   before = dot(_tile(keep), (other < token).astype(jnp.float32))[:1]
   place = jnp.where(keep > 0, before, -1.0)
   total = moved(sizes, destination)
-  return place, moved(total, place), moved(position, place)
+  return place, destination, moved(total, place), moved(position, place)
 
 
 def _tile(row):
