@@ -11,8 +11,6 @@ from asvit_jax import weights
 from asvit_jax.core.errors import InputError
 from asvit_jax.reference import check as parity
 
-pytestmark = pytest.mark.optimized
-
 FILES = Path(__file__).parents[1] / "golden"
 GOLDEN = FILES / "deit_parity.npz"
 LVVIT = FILES / "lvvit_parity.npz"
@@ -36,6 +34,7 @@ def failing(errors):
   return {kind for kind, tolerance in parity.TOLERANCES.items() if not errors[kind] <= tolerance}
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
   "golden", [GOLDEN, pytest.param(LVVIT, marks=pytest.mark.slow)], ids=lambda path: path.stem
 )
