@@ -89,12 +89,11 @@ def _batches_at_once(network, execution, batch, count):
 def _joined(batches, many):
   """Yields every `many` batches as one; padding fills the last."""
   with contextlib.closing(batches):
+    if many == 1:
+      yield from batches
     while parts := list(itertools.islice(batches, many)):
       padding = {k: np.zeros_like(v) for k, v in parts[0].items() if k != "file"}
       parts += [padding | {"file": [""] * len(parts[0]["file"])}] * (many - len(parts))
-      if many == 1:
-        yield parts[0]
-        continue
       joined = {k: np.concatenate([part[k] for part in parts]) for k in padding}
       yield joined | {"file": list(itertools.chain(*(part["file"] for part in parts)))}
 

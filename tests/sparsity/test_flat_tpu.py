@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from sparsity import test_flat
+from sparsity.test_flat import COST, assert_equals
 
 from asvit_jax import vit
-from asvit_jax.core.promotion import usual
 from asvit_jax.sparsity.executions import flat, flat_backends, flat_tpu
 from asvit_jax.sparsity.kernels import tpu_attention, tpu_products, tpu_rows
 
-COST = dict(score="merge_cost", reduction="merge_tokens", score_exponents=(0.5, 1.0, 1.0, 1.0))
 KINDS = {
   "drop": dict(layer_scale=True),
   "merge": COST | dict(activation="quick_gelu"),
@@ -47,26 +47,15 @@ def pruned(images, **changes):
   return arch, tiny.with_thresholds(arch, tiny.params(arch), batch, (0.7, 0.4)), batch
 
 
-def run(arch, params, images, tokens=False, dtype=jnp.float32, kernels=Spoilt):
-  def forward(params, images):
-    model = vit.model(arch, params, dtype=dtype)
-    return flat.flat(model, images, backend=kernels(interpret=True), tokens=tokens)
-
-  return jax.jit(usual(forward))(params, images)
+def run(*args, kernels=Spoilt, **options):
+  return test_flat.run(*args, backend=kernels(interpret=True), **options)
 
 
 @pytest.mark.parametrize("kind", tiny.few(list(KINDS), "drop", "merge", "recipe"))
 def test_it_equals_masked(kind):
   arch, params, images = pruned(3, **KINDS[kind])
-  expected = tiny.run_masked(arch, params, images)
   ours = run(arch, params, images, tokens=True)
-  np.testing.assert_array_equal(ours.keep, expected.keep)
-  np.testing.assert_allclose(ours.logits, expected.logits, atol=1e-5)
-  np.testing.assert_array_equal(ours.sources, expected.sources)
-  assert len(np.unique(np.asarray(ours.kept), axis=0)) > 1
-  for tokens, positions, wanted in zip(ours.tokens, ours.positions, expected.tokens, strict=True):
-    there = np.asarray(positions) >= 0
-    np.testing.assert_allclose(tokens[there], wanted[positions[there]], atol=2e-5)
+  assert_equals(ours, tiny.run_masked(arch, params, images), different=1)
 
 
 def test_one_image_and_only_what_is_read():
