@@ -1,7 +1,6 @@
 """Methods that return a changed network: other parameters, thresholds, counts, or a budget."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -155,16 +154,11 @@ class Changing:
     gives the same numbers. It is not for training, and `save` refuses a bfloat16 one.
     """
     counts = self.counts if execution in ("fixed", "packed", "flat") else ()
-    params = self._rounded
+    checking.check_params(self.arch, self.params, self.budgets)
+    params = vit.rounded(self.params, self.dtype)
     if params is self.params and (self.counts, self.speedups) == (counts, ()):
       return self
     return dataclasses.replace(self, params=params, counts=counts, speedups=())
-
-  @functools.cached_property
-  def _rounded(self):
-    """The parameters as the blocks compute with them."""
-    checking.check_params(self.arch, self.params, self.budgets)
-    return vit.rounded(self.params, self.dtype)
 
   def zero_shot(self, texts):
     """The same network with classes that are described by texts, as CLIP and SigLIP classify.

@@ -1,9 +1,14 @@
 """Rounds the matrices of blocks to the compute type once, instead of in every forward pass."""
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 
 _LAYERS = {"attn": ("qkv", "proj"), "mlp": ("fc1", "fc2")}
+# {(id of an array, type): the array, rounded}, as long as the array lives. Networks that differ in
+# their thresholds, such as those `at` several budgets, share it.
+_rounded = {}
 
 
 def rounded(params, dtype):
@@ -13,18 +18,23 @@ def rounded(params, dtype):
   All other parameters, about one in fifty, stay float32: some are used as such.
 
   Args:
-    params: nested dictionary of arrays or of their shapes, as `Network.params`; traced ones are
-      returned as they are, as a compiled program rounds them anyway.
+    params: nested dictionary of arrays or of their shapes, as `Network.params`. Traced arrays stay
+      as they are, as a compiled program rounds them anyway; and NumPy's, which may change.
     dtype: compute type.
 
   Returns:
     A copy with the matrices of `attn` and `mlp` of all blocks in `dtype`.
   """
   dtype, blocks = jnp.dtype(dtype), (params or {}).get("blocks", {})
-  if dtype == jnp.float32 or any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(blocks)):
+  if dtype == jnp.float32 or not all(map(_may_be_rounded, jax.tree.leaves(blocks))):
     return params
   with jax.ensure_compile_time_eval():  # also where it is called inside `jit`
     return params | {"blocks": {i: _block(block, dtype) for i, block in blocks.items()}}
+
+
+def _may_be_rounded(leaf):
+  constant = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+  return constant or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _block(block, dtype):
@@ -38,5 +48,12 @@ def _block(block, dtype):
 
 
 def _cast(matrix, dtype):
-  of_shape = isinstance(matrix, jax.ShapeDtypeStruct)
-  return matrix.update(dtype=dtype) if of_shape else matrix.astype(dtype)
+  if matrix.dtype == dtype:
+    return matrix
+  if isinstance(matrix, jax.ShapeDtypeStruct):
+    return matrix.update(dtype=dtype)
+  key = id(matrix), dtype
+  if key not in _rounded:
+    _rounded[key] = matrix.astype(dtype)
+    weakref.finalize(matrix, _rounded.pop, key, None)
+  return _rounded[key]

@@ -1,5 +1,7 @@
 """`for_execution` rounds the matrices of blocks once; what is computed stays the same."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import tiny
 from asvit_jax import vit
 from asvit_jax.core import leaves
 from asvit_jax.core.errors import InputError
+from asvit_jax.vit import rounding
 
 ARCH = tiny.arch()
 IMAGES = tiny.images(ARCH, 3)
@@ -34,13 +37,30 @@ def test_matrices_of_blocks_are_rounded_once_and_nothing_else(network):
       assert leaf is given[name], name
   again = dict(leaves.named(network.for_execution("packed").params))
   assert all(again[name] is leaf for name, leaf in found.items())
-  done = network.for_execution("masked")
-  assert done.for_execution("masked").params["blocks"] == done.params["blocks"]
+  twice = dict(leaves.named(network.for_execution("masked").for_execution("masked").params))
+  assert all(twice[name] is leaf for name, leaf in found.items())
 
 
-def test_float32_stays_as_it_is():
-  network = tiny.network(ARCH)
-  assert network.for_execution("masked") is network
+def test_networks_with_other_thresholds_share_the_rounded_matrices_while_one_lives(network):
+  network = network.with_params(jax.tree.map(jnp.copy, network.params))
+  other = network.with_thresholds(2 * network.params["thresholds"])
+  before = len(rounding._rounded)
+  one, two = (n.for_execution("masked").params["blocks"][0]["attn"] for n in (network, other))
+  assert one["qkv"]["kernel"] is two["qkv"]["kernel"]
+  assert len(rounding._rounded) == before + 4 * ARCH.depth
+  del network, other
+  gc.collect()
+  assert len(rounding._rounded) == before
+
+
+def test_float32_and_arrays_that_may_change_stay_as_they_are(network):
+  of_float32 = tiny.network(ARCH)
+  assert of_float32.for_execution("masked") is of_float32
+  of_numpy = network.with_params(jax.tree.map(np.array, network.params))
+  logits = of_numpy(IMAGES, "masked").logits
+  np.testing.assert_array_equal(logits, network(IMAGES, "masked").logits)
+  of_numpy.params["blocks"][0]["mlp"]["fc1"]["kernel"][:] = 0.0
+  assert (of_numpy(IMAGES, "masked").logits != logits).any()
 
 
 @pytest.mark.parametrize("execution", tiny.few(("dense", "masked", "packed", "flat"), "packed"))
@@ -54,7 +74,6 @@ def test_a_call_inside_jit_leaves_the_network_usable(network):
   inside = tiny.network(ARCH, dtype="bfloat16")
   logits = jax.jit(lambda images: inside(images, "masked").logits)(IMAGES)
   np.testing.assert_array_equal(inside(IMAGES, "masked").logits, logits)
-  assert not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(inside._rounded))
 
 
 def test_shapes_are_rounded_too(network):
