@@ -154,7 +154,6 @@ class Changing:
     gives the same numbers. It is not for training, and `save` refuses a bfloat16 one.
     """
     counts = self.counts if execution in ("fixed", "packed", "flat") else ()
-    checking.check_params(self.arch, self.params, self.budgets)
     params = vit.rounded(self.params, self.dtype)
     if params is self.params and (self.counts, self.speedups) == (counts, ()):
       return self

@@ -23,18 +23,18 @@ def rounded(params, dtype):
     dtype: compute type.
 
   Returns:
-    A copy with the matrices of `attn` and `mlp` of all blocks in `dtype`.
+    A copy with the matrices of `attn` and `mlp` of all blocks in `dtype`; parameters that are none
+    of a network as they are: they are refused where it runs.
   """
-  dtype, blocks = jnp.dtype(dtype), (params or {}).get("blocks", {})
-  if dtype == jnp.float32 or not all(map(_may_be_rounded, jax.tree.leaves(blocks))):
+  dtype = jnp.dtype(dtype)
+  if dtype == jnp.float32:
     return params
-  with jax.ensure_compile_time_eval():  # also where it is called inside `jit`
-    return params | {"blocks": {i: _block(block, dtype) for i, block in blocks.items()}}
-
-
-def _may_be_rounded(leaf):
-  constant = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
-  return constant or isinstance(leaf, jax.ShapeDtypeStruct)
+  try:
+    blocks = params["blocks"].items()
+    with jax.ensure_compile_time_eval():  # also where it is called inside `jit`
+      return params | {"blocks": {i: _block(block, dtype) for i, block in blocks}}
+  except (KeyError, TypeError, AttributeError):
+    return params
 
 
 def _block(block, dtype):
@@ -48,10 +48,12 @@ def _block(block, dtype):
 
 
 def _cast(matrix, dtype):
-  if matrix.dtype == dtype:
-    return matrix
   if isinstance(matrix, jax.ShapeDtypeStruct):
     return matrix.update(dtype=dtype)
+  if not isinstance(matrix, jax.Array) or isinstance(matrix, jax.core.Tracer):
+    return matrix
+  if matrix.dtype == dtype:
+    return matrix
   key = id(matrix), dtype
   if key not in _rounded:
     _rounded[key] = matrix.astype(dtype)

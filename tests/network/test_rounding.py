@@ -70,6 +70,11 @@ def test_the_results_are_those_of_rounding_in_every_pass(network, execution):
   np.testing.assert_array_equal(one(IMAGES, execution).logits, in_program(one, IMAGES))
 
 
+@pytest.mark.parametrize("params", [None, {}, {"blocks": 3}, {"blocks": {0: {"attn": None}}}])
+def test_parameters_of_no_network_are_left_to_the_checks(params):
+  assert vit.rounded(params, "bfloat16") is params
+
+
 def test_a_call_inside_jit_leaves_the_network_usable(network):
   inside = tiny.network(ARCH, dtype="bfloat16")
   logits = jax.jit(lambda images: inside(images, "masked").logits)(IMAGES)
