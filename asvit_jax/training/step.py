@@ -124,6 +124,10 @@ def make_program(plan, network, optimizer, devices=None):
     remat=plan.model.remat,
     criterion=Criterion(plan.criterion.name, plan.criterion.arguments, plan.class_weights),
   )
+  if plan.model.kernels:
+    from asvit_jax.sparsity import attentions_tpu  # Pallas takes a second to import
+
+    network = attentions_tpu.by_kernels(network)
   teacher = network.dense if network.prunes else None
   step = make_step(network, teacher, objective, optimizer, Options.of(plan))
 

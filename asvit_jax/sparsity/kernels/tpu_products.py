@@ -23,6 +23,26 @@ def dot(a, b, transposed=False, exact=False):
   return lax.dot_general(a, b, contracted, precision=precision, preferred_element_type=jnp.float32)
 
 
+def summed(own, products, dtype):
+  """Sums chosen lanes of every row.
+
+  Args:
+    own: (rows, 128) float32 zeros and ones.
+    products: (w, 128) float32, of two numbers of `dtype` each.
+    dtype: bfloat16 or float32.
+
+  Returns:
+    (rows, w) float32 sums of the lanes at the ones.
+  """
+  if dtype == jnp.float32:
+    return dot(own, products, transposed=True, exact=True)
+  ones = own.astype(dtype)
+  # The product of two bfloat16 has 16 bits: two bfloat16.
+  high = products.astype(dtype)
+  low = (products - high.astype(jnp.float32)).astype(dtype)
+  return dot(ones, high, transposed=True) + dot(ones, low, transposed=True)
+
+
 def layer_norm(x, scale, bias, epsilon):
   """(m, d) tokens -> (m, d) float32; by the formula of `nnx.LayerNorm`."""
   x = x.astype(jnp.float32)
