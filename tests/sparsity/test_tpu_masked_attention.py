@@ -104,6 +104,14 @@ def test_all_keys_share_epsilon():
   np.testing.assert_allclose(to_values, expected, rtol=1e-3, atol=1e-11)
 
 
+def test_epsilon_counts_in_the_total():
+  """Which is as small as the mask of the keys that dominate."""
+  q, k, v, gradient, keep, _ = drawn(heads=2)
+  soft = np.where(keep > 0, 1.0, 1e-6).astype(np.float32)
+  q[..., 0], k[..., 0] = 20.0, np.where(keep > 0, 0.0, 20.0)[..., None]
+  compare(q, k, v, gradient, soft, None)
+
+
 def test_the_tokens_of_224_pixels():
   *arrays, keep, bias = drawn(b=2, n=197, heads=1)
   keep[0, ::2] = 1.0
