@@ -85,9 +85,9 @@ def check_kernels(plan, arch, platform):
   """
   if not plan.model.kernels:
     return
-  from asvit_jax.sparsity import attentions_tpu  # Pallas takes a second to import
+  from asvit_jax.sparsity import step_kernels  # Pallas takes a second to import
 
-  reason = attentions_tpu.refuses(arch, plan.model.dtype)
+  reason = step_kernels.refuses(arch, plan.model.dtype)
   if reason is None and platform != "tpu":
     reason = f"they are for a TPU, and this is a {platform}"
   if reason is not None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asvit_jax.sparsity import attentions_tpu
+from asvit_jax.sparsity import step_kernels
 from asvit_jax.sparsity.attentions import softmax
 
 HEAD = 64
@@ -36,7 +36,8 @@ def gradients(attention, received, q, k, v, keep, bias, gradient, of_class=None)
       return attention.dense(q, k, v, bias, received)
     return attention.masked(q, k, v, keep, bias, received)
 
-  found, back = jax.vjp(run, q, k, v, keep, bias)
+  with step_kernels.interpreted():
+    found, back = jax.vjp(run, q, k, v, keep, bias)
   of_class = jnp.zeros_like(found[1]) if of_class is None else of_class
   gradient = gradient.astype(found[0].dtype)
   return [*found, *(a for a in back((gradient, of_class)) if a is not None)]
@@ -53,7 +54,7 @@ def assert_equal(ours, theirs, tolerance=2e-5):
 def compare(q, k, v, gradient, keep, bias, received=False, of_class=None):
   arrays = (q, k, v, keep, bias, gradient, of_class)
   ours, theirs = (
-    gradients(attention, received, *arrays) for attention in (attentions_tpu.interpreted, softmax)
+    gradients(attention, received, *arrays) for attention in (step_kernels.softmax, softmax)
   )
   assert_equal(ours, theirs)
   return ours
@@ -93,7 +94,7 @@ def test_all_keys_share_epsilon():
   gradient *= keep[..., None, None]
   ours, theirs = (
     gradients(attention, False, q, k, v, keep, None, gradient)
-    for attention in (attentions_tpu.interpreted, softmax)
+    for attention in (step_kernels.softmax, softmax)
   )
   context, expected = (np.asarray(found[0])[keep > 0] for found in (ours, theirs))
   np.testing.assert_allclose(context, expected, atol=1e-4)
@@ -129,7 +130,7 @@ def test_bfloat16_is_as_near_to_float32_as_by_xla():
     pairs = zip(found, exact, strict=True)
     return [np.linalg.norm(np.float32(a) - b) / np.linalg.norm(b) for a, b in pairs]
 
-  ours, theirs = errors(attentions_tpu.interpreted), errors(softmax)
+  ours, theirs = errors(step_kernels.softmax), errors(softmax)
   assert all(a < 1.2 * b + 1e-6 for a, b in zip(ours, theirs, strict=True)), (ours, theirs)
   assert max(ours) < 0.02
 
@@ -146,6 +147,6 @@ def test_what_stages_read_is_softmaxs_own(received):
 def test_few_queries_are_softmaxs_own():
   q, k, v, gradient, keep, bias = drawn(heads=2)
   arrays = (q[:, :2], k, v, keep, bias, gradient[:, :2])
-  ours, theirs = (gradients(a, False, *arrays) for a in (attentions_tpu.interpreted, softmax))
+  ours, theirs = (gradients(a, False, *arrays) for a in (step_kernels.softmax, softmax))
   for a, b in zip(ours, theirs, strict=True):
     np.testing.assert_array_equal(a, b)

@@ -7,7 +7,7 @@ import tiny
 from training.test_kinds_of_step import EXACT, assert_near, step
 
 from asvit_jax.core.errors import InputError
-from asvit_jax.sparsity import attentions_tpu
+from asvit_jax.sparsity import step_kernels
 from asvit_jax.training import opening
 
 KINDS = {
@@ -26,14 +26,14 @@ KINDS = {
     ("merging", "plain"),
   ),
 )
-def test_it_takes_the_same_step(arch, kind, monkeypatch):
-  monkeypatch.setattr(attentions_tpu, "softmax", attentions_tpu.interpreted)
-  ours, metrics = step(arch, *EXACT.items(), *KINDS[kind].items(), ("model.kernels", True))
+def test_it_takes_the_same_step(arch, kind):
+  with step_kernels.interpreted():
+    ours, metrics = step(arch, *EXACT.items(), *KINDS[kind].items(), ("model.kernels", True))
   theirs, expected = step(arch, *EXACT.items())
   assert_near(ours, metrics, theirs, expected, 1e-5)
 
 
-def test_they_run_where_they_are_asked_for(monkeypatch):
+def test_they_run_where_they_are_asked_for():
   """Not interpreted, they would fail on a CPU."""
   with pytest.raises(ValueError, match="interpret"):
     step("wide", *EXACT.items(), ("model.kernels", True), ("seed", 1))
@@ -64,7 +64,7 @@ def test_they_need_a_tpu_and_that_is_the_first_check():
 )
 def test_what_they_do_not_cover_is_refused(changes, reason):
   arch = dataclasses.replace(tiny.arch(width=192), **changes)
-  assert reason in attentions_tpu.refuses(arch, "float32")
+  assert reason in step_kernels.refuses(arch, "float32")
   with pytest.raises(InputError, match=f"{reason}; leave the key at False"):
     opening.check_kernels(wanted(), arch, "tpu")
-  assert attentions_tpu.refuses(tiny.arch(width=192), "bfloat16") is None
+  assert step_kernels.refuses(tiny.arch(width=192), "bfloat16") is None

@@ -51,7 +51,7 @@ def _forward(qkv, keep, bias, heads, interpret):
   context = jax.ShapeDtypeStruct((b, n, width // 3), qkv.dtype)
   kernel = functools.partial(_forward_program, heads=heads)
   (context,) = _by_images(
-    kernel, "masked_attention", (qkv, _row(keep), _row(bias)), [context], interpret
+    kernel, name_of(keep, bias), (qkv, _row(keep), _row(bias)), [context], interpret
   )
   return context, (qkv, keep, bias, context)
 
@@ -69,13 +69,19 @@ def _gradients(qkv, keep, bias, context, gradient, heads, interpret):
     _backward_program, heads=heads, masked=keep is not None, biased=bias is not None
   )
   arrays = (qkv, _row(keep), _row(bias), context, gradient.astype(qkv.dtype))
-  qkv, *rows = _by_images(kernel, "masked_attention_gradients", arrays, results, interpret)
+  qkv, *rows = _by_images(kernel, f"{name_of(keep, bias)}_gradients", arrays, results, interpret)
   rows = iter(rows)
   keep, bias = (None if a is None else next(rows)[:, 0] for a in (keep, bias))
   return qkv, keep, bias
 
 
 attend.defvjp(_forward, _backward)
+
+
+def name_of(keep, bias):
+  """The name of the forward kernel in a compiled program."""
+  mask, sizes = "dense" if keep is None else "masked", "" if bias is None else "_of_sizes"
+  return f"{mask}_attention{sizes}"
 
 
 def _row(a):

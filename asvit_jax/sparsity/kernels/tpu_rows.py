@@ -94,6 +94,27 @@ def mlp_residual(x, total, norm, up, down, gain, *, epsilon, activation, interpr
   return _by_tiles(kernel, total, (x,), weights, x.shape[1], interpret)
 
 
+@functools.partial(jax.jit, static_argnames=("epsilon", "activation", "interpret"))
+def mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
+  """The MLP of all rows, without the residual: down(activation(up(norm(x)))).
+
+  Args:
+    x: (length, d) rows.
+    norm: a `Norm`.
+    up: a `Linear`.
+    down: a `Linear`.
+    epsilon: of the norm.
+    activation: name in `vit.layers.ACTIVATIONS`.
+    interpret: as for `norm_linear`.
+
+  Returns:
+    (length, d) rows.
+  """
+  kernel = functools.partial(_mlp, epsilon=epsilon, activation=activation)
+  weights = (*norm, *up, *down)
+  return _by_tiles(kernel, len(x), (x,), weights, x.shape[1], interpret, "norm_mlp")
+
+
 def _norm_linear(x, scale, bias, weight, offset, out, *, epsilon):
   normed = layer_norm(x[...], scale[...], bias[...], epsilon).astype(weight.dtype)
   out[...] = (dot(normed, weight[...]) + offset[...]).astype(out.dtype)
@@ -104,14 +125,24 @@ def _linear_residual(x, y, weight, offset, gain, out):
   out[...] = (x[...].astype(jnp.float32) + moved).astype(out.dtype)
 
 
-def _mlp_residual(x, scale, bias, up, up_bias, down, down_bias, gain, out, *, epsilon, activation):
-  normed = layer_norm(x[...], scale[...], bias[...], epsilon).astype(up.dtype)
-  hidden = activate(activation, dot(normed, up[...]) + up_bias[...]).astype(down.dtype)
-  moved = (dot(hidden, down[...]) + down_bias[...]) * gain[...]
+def _mlp_residual(x, *references, epsilon, activation):
+  *weights, gain, out = references
+  moved = _fed_forward(x, *weights, epsilon, activation) * gain[...]
   out[...] = (x[...].astype(jnp.float32) + moved).astype(out.dtype)
 
 
-def _by_tiles(kernel, total, rows, weights, width, interpret):
+def _mlp(x, *references, epsilon, activation):
+  *weights, out = references
+  out[...] = _fed_forward(x, *weights, epsilon, activation).astype(out.dtype)
+
+
+def _fed_forward(x, scale, bias, up, up_bias, down, down_bias, epsilon, activation):
+  normed = layer_norm(x[...], scale[...], bias[...], epsilon).astype(up.dtype)
+  hidden = activate(activation, dot(normed, up[...]) + up_bias[...]).astype(down.dtype)
+  return dot(hidden, down[...]) + down_bias[...]
+
+
+def _by_tiles(kernel, total, rows, weights, width, interpret, name=None):
   """Runs a kernel on tiles of rows.
 
   Args:
@@ -121,6 +152,7 @@ def _by_tiles(kernel, total, rows, weights, width, interpret):
     weights: arrays (…, to), whole; vectors become (1, to).
     width: width of the result.
     interpret: whether to interpret the kernel.
+    name: name of the kernel in a compiled program; None for that of the jitted function.
 
   Returns:
     (length, width) rows of the type of the first of `rows`.
@@ -134,6 +166,7 @@ def _by_tiles(kernel, total, rows, weights, width, interpret):
   whole = [pl.BlockSpec(a.shape, lambda i: (0, 0), pipeline_mode=pl.Buffered(1)) for a in weights]
   return pl.pallas_call(
     kernel,
+    name=name,
     grid=(pl.cdiv(total, tile),),
     in_specs=[*(rows_of(a.shape[1]) for a in rows), *whole],
     out_specs=rows_of(width),
