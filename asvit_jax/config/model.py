@@ -53,7 +53,7 @@ class Model:
     precision: of float32 products, see `core.devices.precision`.
     drop_path: stochastic depth rate of the last block.
     remat: whether the backward pass recomputes blocks instead of storing their activations.
-    kernels: whether training steps run attention by kernels, see `sparsity.step_kernels`.
+    kernels: whether training steps run attention and MLPs by kernels, see `sparsity.step_kernels`.
     given: {field of `Architecture`: value} that the config sets; the others come from the weights
       or the variant.
   """

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 
 from asvit_jax.core.devices import precision
+from asvit_jax.data.mixing import Mixing
 from asvit_jax.measure.subjects import subject
 from asvit_jax.measure.training import batch_of, plan_of
 from asvit_jax.training import parallel
@@ -65,7 +66,7 @@ def run(arch, reduction, shares, images, a_device):
 def _step(arch, reduction, shares, images, a_device, kernels):
   """The loss and the gradient, as a list of arrays, of one step on random images."""
   network = subject(arch, reduction, shares, shares[0], images, "float32").network.with_counts(())
-  plan = plan_of(network, shares[0], a_device, kernels)
+  plan = plan_of(network, shares[0], a_device, kernels).replace(mix=Mixing())
   optimizer = optax.sgd(1.0)  # the step subtracts the gradient
   program, _ = make_program(plan, network, optimizer)
   before = jax.device_get(network.params)

@@ -33,6 +33,7 @@ def test_it_agrees():
   assert 0 < row["gradient_error"] < 1e-3
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_found(monkeypatch):
   monkeypatch.setattr(step_kernels, "_mlp", lambda block, x: 0.9 * block.mlp(block.norm2(x)))
   jax.clear_caches()
