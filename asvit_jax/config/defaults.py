@@ -185,6 +185,7 @@ def base():
   config.model.precision = "default"  # of float32 products: the chip's own; or "high", "highest"
   config.model.drop_path = 0.0  # stochastic depth (arXiv:1603.09382): rate of the last block
   config.model.remat = False  # recompute blocks in the backward pass: less memory, more time
+  config.model.kernels = False  # run training steps by kernels, on a TPU; see docs/tpu.md
   # Each key overrides the variant's field of vit.Architecture. None: the variant's value.
   config.model.width = config_dict.placeholder(int)
   config.model.heads = config_dict.placeholder(int)

@@ -53,6 +53,7 @@ class Model:
     precision: of float32 products, see `core.devices.precision`.
     drop_path: stochastic depth rate of the last block.
     remat: whether the backward pass recomputes blocks instead of storing their activations.
+    kernels: whether training steps run attention and MLPs by kernels, see `sparsity.step_kernels`.
     given: {field of `Architecture`: value} that the config sets; the others come from the weights
       or the variant.
   """
@@ -64,6 +65,7 @@ class Model:
   precision: str
   drop_path: float
   remat: bool
+  kernels: bool
   given: Mapping[str, Any]
 
   @classmethod

@@ -205,6 +205,7 @@ RANGES = {
   "model.precision": one_of(*PRECISIONS),
   "model.drop_path": between(0, 1, "[)"),
   "model.remat": _switch,
+  "model.kernels": _switch,
   "model.width": whole(1, fields.WHOLE["width"]).or_none(),
   "model.heads": whole(1, fields.WHOLE["heads"]).or_none(),
   "model.depth": whole(1, fields.WHOLE["depth"]).or_none(),

@@ -21,15 +21,18 @@ _OF = {
   "batch": ("batch", 0),
   "execution": ("execution", None),
   "dtype": ("type", None),
+  "by": ("by", None),
 }
 _COMPARED = {
-  "what": ("compared with masked", None),
+  "what": ("compared with masked, or with XLA's step", None),
   "says": ("result", None),
   "same": ("images with the same tokens", 0),
   "undecided": ("decided by rounding", 0),
   "wrong": ("wrong", 0),
   "furthest": ("furthest from the threshold, std", 4),
   "logits_error": ("logits differ by, std", 6),
+  "loss_error": ("loss differs by, share", 7),
+  "gradient_error": ("gradient differs by, share", 7),
 }
 _STEP = {
   "images": ("images a step", 0),

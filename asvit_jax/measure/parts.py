@@ -44,9 +44,10 @@ def all_parts(settings, platform):
   whole = {first: settings.timed[first]} if settings.compares_timed else {}
   return [
     *_correctness({"small": settings.compared}, settings, True),
+    *_steps(settings),
     *_throughput([first], [largest], settings, dtype),
     *_correctness(whole, settings, False),
-    *_training(first, settings, dtype),
+    *_training(first, settings, dtype, platform == "tpu"),
     *_rivals([first], settings.batches[:2], settings, dtype),
     *_throughput([first], batches, settings, dtype),
     *_throughput(others, [largest], settings, dtype),
@@ -79,12 +80,21 @@ def _throughput(names, batches, settings, dtype):
       yield Part("throughput", of, run, 10)
 
 
-def _training(name, settings, dtype):
+def _steps(settings):
   for reduction in settings.trained_by:
+    of = {"network": "small step", "reduction": reduction, "dtype": "float32"}
+    # Few images, as kernels may be interpreted.
+    run = _later("steps", settings.compared, reduction, settings.shares, settings.images, 4)
+    yield Part("correctness", of, run, 10)
+
+
+def _training(name, settings, dtype, kernels):
+  for reduction, by in itertools.product(settings.trained_by, (False, True)[: 1 + kernels]):
     of = {"network": name, "reduction": reduction, "dtype": dtype}
+    of |= {"by": "kernels"} if by else {}
     run = _later(
       *("training", settings.timed[name], reduction, dtype, settings.shares, settings.images),
-      settings.trained,
+      *(settings.trained, by),
     )
     yield Part("training", of, run, 20)
 

@@ -16,7 +16,7 @@ _STEPS = 5
 _IMAGES = 1_281_167  # of ImageNet: the schedule of the learning rate needs a number
 
 
-def run(arch, reduction, dtype, shares, images, a_device):
+def run(arch, reduction, dtype, shares, images, a_device, kernels=False):
   """Times steps on random images and labels.
 
   Args:
@@ -26,25 +26,19 @@ def run(arch, reduction, dtype, shares, images, a_device):
     shares: shares of the dense GMACs to calibrate for; the step trains for the first.
     images: number of images to calibrate on.
     a_device: images in a step on each device.
+    kernels: `model.kernels`.
 
   Returns:
     Dictionary for JSON: `images`, of a step on all `devices`; `images_per_s`; `ms` of a step;
     `first_s`, the seconds of the first one, which compiles; `loss`, which must be finite.
   """
   network = subject(arch, reduction, shares, shares[0], images, dtype).network.with_counts(())
-  config = recipes.load("as_deit_s", str(shares[0]))
-  config.model.dtype, config.batch_size = dtype, a_device * jax.local_device_count()
-  plan = unchecked(config).of_images(_IMAGES).of_network(network.arch, network.preprocessing)
+  plan = plan_of(network, shares[0], a_device, kernels)
   optimizer = building.create(plan.optimizer, plan.schedule)
   program, _ = make_program(plan, network, optimizer)
   state = parallel.replicate(create_state(network.params, optimizer, plan.ema_decay), plan.parallel)
   teacher = parallel.replicate(network.dense.params, plan.parallel)
-  rng = np.random.default_rng(0)
-  batch = {
-    "image": rng.integers(0, 256, (plan.batch_size, *network.arch.image_shape), np.uint8),
-    "label": rng.integers(0, network.arch.classes, plan.batch_size, np.int32),
-  }
-  batch = parallel.shard(batch, plan.parallel)
+  batch = parallel.shard(batch_of(network, plan), plan.parallel)
   start = time.perf_counter()
   state, metrics = jax.block_until_ready(program(state, teacher, batch))
   first = time.perf_counter() - start
@@ -62,4 +56,21 @@ def run(arch, reduction, dtype, shares, images, a_device):
     "first_s": first,
     "loss": loss,
     "finite": bool(np.isfinite(loss)),
+  }
+
+
+def plan_of(network, share, a_device, kernels=False):
+  """The `Plan` of the recipe for a `Network`, with `a_device` images on each device."""
+  config = recipes.load("as_deit_s", str(share))
+  config.model.dtype, config.model.kernels = network.dtype, kernels
+  config.batch_size = a_device * jax.local_device_count()
+  return unchecked(config).of_images(_IMAGES).of_network(network.arch, network.preprocessing)
+
+
+def batch_of(network, plan):
+  """Random images and labels."""
+  rng = np.random.default_rng(0)
+  return {
+    "image": rng.integers(0, 256, (plan.batch_size, *network.arch.image_shape), np.uint8),
+    "label": rng.integers(0, network.arch.classes, plan.batch_size, np.int32),
   }

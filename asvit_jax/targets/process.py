@@ -190,6 +190,24 @@ def _cycles(target, architecture, **rest):
   return cycles_of(target, Architecture.from_json(architecture, "the job"), **rest)
 
 
+def _step_kernels(target, **rest):
+  from asvit_jax.targets.step_bundles import of_kernels
+
+  return of_kernels(target, **rest)
+
+
+def _step_parts(target, **rest):
+  from asvit_jax.targets.step_bundles import of_parts
+
+  return of_parts(target, **rest)
+
+
+def _step_cycles(target, **rest):
+  from asvit_jax.targets.step_bundles import cycles_of
+
+  return cycles_of(target, **rest)
+
+
 _JOBS = {
   "training": _training,
   "inference": _inference,
@@ -197,6 +215,9 @@ _JOBS = {
   "times": _times,
   "bundles": _bundles,
   "cycles": _cycles,
+  "step kernels": _step_kernels,
+  "step parts": _step_parts,
+  "step cycles": _step_cycles,
 }
 
 if __name__ == "__main__":

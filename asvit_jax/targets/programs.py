@@ -23,6 +23,7 @@ from asvit_jax.sparsity import complexity, schedule
 from asvit_jax.sparsity.complexity import check_budget
 from asvit_jax.targets import compiling
 from asvit_jax.training import summary
+from asvit_jax.training.opening import check_kernels
 from asvit_jax.training.step import make_program
 from asvit_jax.training.summary import step_shapes
 
@@ -73,6 +74,7 @@ def compile_run(plan, target):
 
 def _compile_run(plan, target):
   network, images = untrained(plan), _images(plan)
+  check_kernels(plan, network.arch, target.chip.platform)
   plan = plan.of_images(len(images[0])).of_network(network.arch, network.preprocessing)
   machine = {"devices": target.devices, "platform": target.chip.platform, "hosts": target.hosts}
   counted = summary.summarize(plan, network, *images, machine)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from asvit_jax import vit
@@ -55,6 +56,7 @@ def open_run(plan, workdir=None):
   Raises:
     InputError: missing data, unreadable images, or weights that do not fit.
   """
+  check_kernels(plan, plan.arch, jax.default_backend())
   data = _cached_in(workdir, plan.data)
   source = sources.open_source(data, data.train_split)
   eval_source = sources.open_source(data, data.eval_split)
@@ -62,6 +64,7 @@ def open_run(plan, workdir=None):
   loader.check_classes(plan, eval_source)
   names = sources.class_names(plan.data) or source.classes
   network, was_pruned = _first_network(plan, tuple(names), source)
+  check_kernels(plan, network.arch, jax.default_backend())  # weights may have other tokens
   teacher_params = _teacher_params(plan, network, was_pruned) if network.prunes else ()
   goes_on = workdir is not None and has_checkpoint(workdir)
   for images in () if goes_on else (source, eval_source):
@@ -70,6 +73,28 @@ def open_run(plan, workdir=None):
   weights = class_weights.of(plan.criterion.class_weights, plan.model.num_classes, source)
   plan = plan.of_images(len(source)).of_network(network.arch, network.preprocessing, weights)
   return Opened(plan, network, source, eval_source, teacher_params)
+
+
+def check_kernels(plan, arch, platform):
+  """Raises InputError if `model.kernels` is on, and the kernels do not run the training step.
+
+  Args:
+    plan: a `Plan`.
+    arch: the `Architecture` to train.
+    platform: JAX's name of the platform to train on.
+  """
+  if not plan.model.kernels:
+    return
+  from asvit_jax.sparsity import step_kernels  # Pallas takes a second to import
+
+  reason = step_kernels.refuses(arch, plan.model.dtype)
+  if reason is None and platform != "tpu":
+    reason = f"they are for a TPU, and this is a {platform}"
+  if reason is not None:
+    raise InputError(
+      f"model.kernels True is not valid: the kernels do not run this training step, as {reason}; "
+      "leave the key at False"
+    )
 
 
 def _cached_in(workdir, data):

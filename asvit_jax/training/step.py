@@ -36,6 +36,7 @@ class Options:
     drop_path: stochastic depth rate of the last block, see `vit.drop_path`.
     freeze: regular expression of the parameters that are not trained; their batch norms run as in
       evaluation. The optimizer gets the same expression.
+    kernels: whether attention and MLPs run by kernels on a TPU, see `sparsity.step_kernels`.
     budget_range: lowest and highest share of the dense GMACs. Every step draws its budget between
       them, the same on all devices; None uses the budget of the objective in every step.
   """
@@ -48,6 +49,7 @@ class Options:
   accumulate: int = 1
   drop_path: float = 0.0
   freeze: str = ""
+  kernels: bool = False
   budget_range: tuple[float, float] | None = None
 
   @classmethod
@@ -62,6 +64,7 @@ class Options:
       accumulate=plan.accumulate,
       drop_path=plan.model.drop_path,
       freeze=plan.optimizer.freeze,
+      kernels=plan.model.kernels,
       budget_range=plan.budget_range,
     )
 
@@ -165,7 +168,17 @@ def make_step(student, teacher, objective, optimizer, options=None):
     the number of earlier steps that were not, which selects the learning rate. A step whose loss or
     gradient is not finite is skipped: it changes only the counters.
   """
-  return Step(student, teacher, objective, optimizer, options or Options())
+  options = options or Options()
+  if options.kernels:
+    student = _by_kernels(student)
+    teacher = teacher and _by_kernels(teacher)
+  return Step(student, teacher, objective, optimizer, options)
+
+
+def _by_kernels(network):
+  from asvit_jax.sparsity import step_kernels  # Pallas takes a second to import
+
+  return step_kernels.by_kernels(network)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,7 +245,8 @@ class Step:
     if draws.budget is not None:
       target = draws.budget * self.student.dense_gmacs
     if self.teacher is not None:
-      teacher = in_place.dense(self.teacher.with_params(teacher_params).model, images)
+      teacher = self._of_network(self.teacher.with_params(teacher_params))
+      teacher = in_place.dense(teacher, images)
       teacher = jax.lax.stop_gradient(teacher)
 
     def loss(params):
@@ -297,9 +311,18 @@ class Step:
   def _model(self, params, places, draws):
     """The student's model in training mode, with the thresholds of the budget that was drawn."""
     student = self.student.with_params(params)
-    model = (student if draws.budget is None else student.at(draws.budget)).model
+    model = self._of_network(student if draws.budget is None else student.at(draws.budget))
     batch_norm.train_mode(model, AXIS, self.options.freeze)
     drop_path.train_mode(model, self.options.drop_path, draws.drop_path, places)
+    return model
+
+  def _of_network(self, network):
+    """The model of a `Network`."""
+    model = network.model
+    if self.options.kernels:
+      from asvit_jax.sparsity import step_kernels
+
+      step_kernels.train_mode(model)
     return model
 
 

@@ -31,10 +31,12 @@ class Attention(nnx.Module):
     self.q_norm = nnx.LayerNorm(channels, **norm) if arch.qk_norm else None
     self.k_norm = nnx.LayerNorm(channels, **norm) if arch.qk_norm else None
     self.heads = arch.heads
+    self.projected = None  # set in training: (qkv, x) -> qkv(x), with other gradients
 
   def __call__(self, x, attend):
     """(..., d) -> (..., d) and the scores of `attend`."""
-    q, k, v = self._heads(self.qkv(x), 3)
+    y = self.qkv(x) if self.projected is None else self.projected(self.qkv, x)
+    q, k, v = self._heads(y, 3)
     context, scores = attend(*self._normalized(q, k), v)
     return self.proj(context.reshape(x.shape)), scores
 
@@ -91,6 +93,7 @@ class Block(nnx.Module):
     self.ls1 = LayerScale(*scale) if arch.layer_scale else None
     self.ls2 = LayerScale(*scale) if arch.layer_scale else None
     self.drop_path = None  # set in training, see `drop_path`
+    self.fused_mlp = None  # set in training: (block, x) -> the MLP of its norm, by a kernel
 
   def __call__(self, x, attend):
     """Runs the block.
@@ -112,7 +115,8 @@ class Block(nnx.Module):
 
   def fed_forward(self, x):
     """The second half of a block, the MLP with its residual: (..., d) -> (..., d), by token."""
-    return x + self.branch(self.mlp(self.norm2(x)), 1)
+    y = self.mlp(self.norm2(x)) if self.fused_mlp is None else self.fused_mlp(self, x)
+    return x + self.branch(y, 1)
 
   def rows(self, x, read, attend):
     """Runs the block for some of its tokens only, and computes nothing for the others.

@@ -16,7 +16,12 @@ from asvit_jax.training import parallel
 from asvit_jax.training.step import create_state, make_program
 
 SMALL = dict(depth=3, prune_before=(1, 2))
-ARCHS = {"deit": tiny.arch(**SMALL), "lvvit": tiny.arch(**SMALL, **tiny.LV)}
+ARCHS = {
+  "deit": tiny.arch(**SMALL),
+  "lvvit": tiny.arch(**SMALL, **tiny.LV),
+  "wide": tiny.arch(**SMALL, width=192),
+  "merging": tiny.arch(**SMALL, width=192, reduction="merge"),
+}
 BATCH = 4  # so few that there are gaps between scores, in which thresholds tell all kinds the same
 EXACT = {"model.dtype": "float32"}
 KINDS = {  # what is changed of a recipe, and how far the gradient may be, as a share of its norm
@@ -41,7 +46,7 @@ def prepared(kind, **changes):
   erased, and batch norms are as in evaluation: thresholds lie between the scores of these images.
   """
   arch = ARCHS[kind]
-  config = recipes.load({"deit": "as_deit_s", "lvvit": "as_lvvit_s"}[kind], "0.6")
+  config = recipes.load("as_lvvit_s" if kind == "lvvit" else "as_deit_s", "0.6")
   assert config.model.dtype == "bfloat16"
   same = {"mix.mixup": 0.0, "mix.cutmix": 0.0, "mix.erasing": 0.0, "temperature": 1e-2}
   same |= {"optimizer.freeze": "patch_embed"} if kind == "lvvit" else {}

@@ -94,6 +94,27 @@ def mlp_residual(x, total, norm, up, down, gain, *, epsilon, activation, interpr
   return _by_tiles(kernel, total, (x,), vectors, (up.kernel, down.kernel), interpret)
 
 
+@functools.partial(jax.jit, static_argnames=("epsilon", "activation", "interpret"))
+def mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
+  """The MLP of all rows, without the residual: down(activation(up(norm(x)))).
+
+  Args:
+    x: (length, d) rows.
+    norm: a `Norm`.
+    up: a `Linear`.
+    down: a `Linear`.
+    epsilon: of the norm.
+    activation: name in `vit.layers.ACTIVATIONS`.
+    interpret: as for `norm_linear`.
+
+  Returns:
+    (length, d) rows.
+  """
+  kernel = functools.partial(_norm_mlp, epsilon=epsilon, activation=activation)
+  vectors = (*norm, up.bias, down.bias)
+  return _by_tiles(kernel, len(x), (x,), vectors, (up.kernel, down.kernel), interpret)
+
+
 def _norm_linear(x, vectors, weight, out, *, epsilon):
   scale, bias, offset = vectors
   normed = layer_norm(x[...], scale, bias, epsilon).astype(weight.dtype)
@@ -107,11 +128,20 @@ def _linear_residual(x, y, vectors, weight, out):
 
 
 def _mlp_residual(x, vectors, up, down, out, *, epsilon, activation):
-  scale, bias, up_bias, down_bias, gain = vectors
+  *vectors, gain = vectors
+  moved = _fed_forward(x, vectors, up, down, epsilon, activation) * gain
+  out[...] = (x[...].astype(jnp.float32) + moved).astype(out.dtype)
+
+
+def _norm_mlp(x, vectors, up, down, out, *, epsilon, activation):
+  out[...] = _fed_forward(x, vectors, up, down, epsilon, activation).astype(out.dtype)
+
+
+def _fed_forward(x, vectors, up, down, epsilon, activation):
+  scale, bias, up_bias, down_bias = vectors
   normed = layer_norm(x[...], scale, bias, epsilon).astype(up.dtype)
   hidden = activate(activation, dot(normed, up[...]) + up_bias).astype(down.dtype)
-  moved = (dot(hidden, down[...]) + down_bias) * gain
-  out[...] = (x[...].astype(jnp.float32) + moved).astype(out.dtype)
+  return dot(hidden, down[...]) + down_bias
 
 
 def _by_tiles(kernel, total, rows, vectors, weights, interpret):

@@ -14,7 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.kernels.tpu_attention import HEAD
 from asvit_jax.sparsity.kernels.tpu_copies import TILE, copy_rows, prefetch, slot_of, tiled
-from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
+from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal, summed
 
 
 # Traced once for all stages.
@@ -84,22 +84,11 @@ def _class_scores(
     own = jnp.where(head == 2 * pair + lax.div(lane, HEAD), 1.0, 0.0)
     query = (q[slot][:1, at].astype(jnp.float32) * HEAD**-0.5 * own).astype(k.dtype)
     logits += dot(query, k[slot][:, at], transposed=True)
-    squares += _summed(own, jnp.square(mixed[slot][:, at].astype(jnp.float32)), k.dtype)
+    squares += summed(own, jnp.square(mixed[slot][:, at].astype(jnp.float32)), k.dtype)
   logits = jnp.where(there, logits + bias[0], -jnp.inf)
   mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
   attention = mass * reciprocal(mass.sum(axis=-1, keepdims=True))
   norms = jnp.sqrt(squares)
-  summed = (norms * attention).sum(axis=0, keepdims=True)
-  scores = summed / (norms.sum(axis=0, keepdims=True) + 1e-8)
+  weighted = (norms * attention).sum(axis=0, keepdims=True)
+  scores = weighted / (norms.sum(axis=0, keepdims=True) + 1e-8)
   out[0] = jnp.where(there, scores, 0.0)
-
-
-def _summed(own, squares, dtype):
-  """(rows, 128) zeros and ones, and (w, 128) squares -> (rows, w) sums of those at the ones."""
-  if dtype == jnp.float32:
-    return dot(own, squares, transposed=True, exact=True)
-  ones = own.astype(dtype)
-  # The square of a bfloat16 has 16 bits: two bfloat16.
-  high = squares.astype(dtype)
-  low = (squares - high.astype(jnp.float32)).astype(dtype)
-  return dot(ones, high, transposed=True) + dot(ones, low, transposed=True)
