@@ -1,6 +1,7 @@
 """Methods that return a changed network: other parameters, thresholds, counts, or a budget."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -142,17 +143,28 @@ class Changing:
     return dataclasses.replace(one, speedups=(found[0],))
 
   def for_execution(self, execution):
-    """The same network without the fields that an execution does not read: `speedups`, `counts`.
+    """The same network as an execution runs it; calls do so themselves.
 
-    Networks that differ only in these fields then share compiled programs. Calls apply this method
-    themselves; for your own functions under `jax.jit`, pass its result. Fixed execution runs with
-    the counts, and packed and flat compile widths near them, so all three compile again `at`
-    another budget; packed and flat do not for networks `with_counts(())`.
+    It is without the fields that the execution does not read, `speedups` and `counts`, so that
+    networks that differ only in these share compiled programs. Fixed execution runs with the
+    counts, and packed and flat compile widths near them, so all three compile again `at` another
+    budget; packed and flat do not for networks `with_counts(())`.
+
+    The matrices of its blocks have the compute type, to which every pass would round them. For
+    functions of your own under `jax.jit`, call this method outside, once, and pass its result; it
+    gives the same numbers. It is not for training, and `save` refuses a bfloat16 one.
     """
     counts = self.counts if execution in ("fixed", "packed", "flat") else ()
-    if (self.counts, self.speedups) == (counts, ()):
+    params = self._rounded
+    if params is self.params and (self.counts, self.speedups) == (counts, ()):
       return self
-    return dataclasses.replace(self, counts=counts, speedups=())
+    return dataclasses.replace(self, params=params, counts=counts, speedups=())
+
+  @functools.cached_property
+  def _rounded(self):
+    """The parameters as the blocks compute with them."""
+    checking.check_params(self.arch, self.params, self.budgets)
+    return vit.rounded(self.params, self.dtype)
 
   def zero_shot(self, texts):
     """The same network with classes that are described by texts, as CLIP and SigLIP classify.

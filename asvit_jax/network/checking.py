@@ -131,6 +131,16 @@ def check_params(arch, params, budgets=()):
     )
 
 
+def check_not_rounded(params):
+  """Raises InputError for parameters as `for_execution` rounds them: digits would be lost."""
+  rounded = [name for name, leaf in _named(params) if getattr(leaf, "dtype", None) == jnp.bfloat16]
+  if rounded:
+    raise InputError(
+      f"parameters are rounded to bfloat16, {rounded[0]} for one, as `Network.for_execution` does: "
+      "save the network that it was called for, or change `Network.params` to float32"
+    )
+
+
 def thresholds_of(arch, thresholds, budgets=()):
   """Thresholds and their budgets in canonical form.
 

@@ -336,8 +336,9 @@ class Network(Changing):
 
     Raises:
       InputError: the file cannot be written; its suffix belongs to another format, such as `.pth`;
-        or the parameters could not be loaded again.
+        the parameters could not be loaded again, or are rounded, as those of `for_execution`.
     """
+    checking.check_not_rounded(self.params)
     saving.save(path, self.params, self.describe(), thresholds_as_metadata, self.arch)
 
   def export(self, path, form, batch_sizes=None, budget=None, **options):

@@ -136,7 +136,8 @@ def kernel_cycles(kernels, arch, tokens):
     arch: an `Architecture`.
     tokens: (images, stages + 1), see `tokens_of`.
   """
-  from asvit_jax.sparsity.executions.flat import aligned
+  from asvit_jax.sparsity.executions.flat_rows import aligned
+  from asvit_jax.sparsity.kernels import tpu_embedding
 
   ends = (*arch.prune_before, arch.depth - 1)
   blocks = np.diff(
@@ -157,8 +158,11 @@ def kernel_cycles(kernels, arch, tokens):
     a_tile = sum(kernels[name] for name in parts)
     total += count * (tiles(section) * a_tile + of_images("attend", section))
   last = len(blocks) - 1
-  total += len(tokens) * kernels["padded"]
-  total += last * len(tokens) * (kernels["class_scores"] + kernels["compact"])
+  groups, rest = divmod(len(tokens), tpu_embedding.IMAGES)
+  columns = -(-arch.width // tpu_embedding.LANES)
+  total += len(tokens) * kernels["padded"] if rest else groups * columns * kernels["embedded"]
+  total += last * len(tokens) * kernels["class_scores"]
+  total += sum(of_images("compact", section + 1) for section in range(last))
   if arch.reduction != "drop":
     total += sum(of_images("merges", section) for section in range(last))
   return total + tiles(last) * kernels["norm_linear"] + of_images("read", last)
@@ -175,9 +179,10 @@ def of_kernels(target, arch, dtype):
   Returns:
     Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
     the bundles that they schedule for a tile; `attend` and `read`, the bundles for an image with so
-    many keys, pairs of [width, bundles]: for all queries, and for the first ones; `padded`, the
-    bundles for an image before the first block; and `class_scores`, `merges` and `compact`, those
-    at a stage, of `merges` as of `attend`.
+    many keys, pairs of [width, bundles]: for all queries, and for the first ones; those before the
+    first block, `embedded` for 128 columns of eight images, or `padded` for an image; and those at
+    a stage: `class_scores`, and by the number of tokens, as of `attend`, `merges` before it and
+    `compact` after it.
   """
   with tempfile.TemporaryDirectory() as directory:
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -191,11 +196,12 @@ def _of_kernels(target, arch, dtype, directory):
   import jax
   import jax.numpy as jnp
 
-  from asvit_jax.sparsity.executions import flat
+  from asvit_jax.sparsity.executions import flat_rows
   from asvit_jax.sparsity.kernels import (
     tpu_attention,
     tpu_compaction,
     tpu_copies,
+    tpu_embedding,
     tpu_merging,
     tpu_rows,
     tpu_scores,
@@ -217,7 +223,7 @@ def _of_kernels(target, arch, dtype, directory):
     return read_bundles(directory)[name]
 
   d, images = arch.width, 8
-  widest = int(flat.aligned(arch.prefix_tokens + arch.patches))
+  widest = int(flat_rows.aligned(arch.prefix_tokens + arch.patches))
   channels = tpu_attention.LANES * tpu_attention.pairs_of(arch.heads)
   x, total = shape(8 * tpu_rows.TILE, d), shape(dtype="int32")
   vector = shape(d, dtype="float32")
@@ -238,7 +244,7 @@ def _of_kernels(target, arch, dtype, directory):
     lambda *a: tpu_rows.mlp_residual(*a, epsilon=arch.norm_epsilon, activation=arch.activation),
     *(x, total, norm, linear(d, arch.hidden), linear(arch.hidden, d), vector),
   )
-  for name, first in (("attend", None), ("read", flat.ALIGN)):
+  for name, first in (("attend", None), ("read", flat_rows.ALIGN)):
     found[name] = []
     for width in tpu_attention.widths_to(widest):
       bundles = scheduled(
@@ -267,8 +273,12 @@ def _of_kernels(target, arch, dtype, directory):
       *(shape(images, width, dtype="int32"), shape(dtype="float32")),
     )
     found["merges"].append([width, bundles])
-  found["padded"] = scheduled(
-    "padded", tpu_copies.padded, shape(images, arch.prefix_tokens + arch.patches, d)
+  all_tokens = arch.prefix_tokens + arch.patches
+  found["padded"] = scheduled("padded", tpu_copies.padded, shape(images, all_tokens, d))
+  found["embedded"] = scheduled(
+    "embedded",
+    tpu_embedding.embedded,
+    *(shape(arch.patches, images, d), shape(arch.prefix_tokens, d), shape(all_tokens, d)),
   )
   found["class_scores"] = scheduled(
     "class_scores",
@@ -277,12 +287,15 @@ def _of_kernels(target, arch, dtype, directory):
     *(shape(images, widest, dtype="float32"), *starts),
   )
   merged = (shape(images, widest, dtype="int32"), shape(images, widest, dtype="float32"))
-  found["compact"] = scheduled(
-    "compact",
-    tpu_compaction.compact,
-    *(shape(rows, d), starts, starts, shape(images, widest, dtype="int32")),
-    *(() if arch.reduction == "drop" else merged),
-  )
+  found["compact"] = []
+  for width in tpu_compaction.widths_to(widest):
+    bundles = scheduled(
+      "compact",
+      lambda *a, width=width: tpu_compaction.compact(*a, widths=(width,)),
+      *(shape(rows, d), starts, starts, shape(images, widest, dtype="int32")),
+      *(() if arch.reduction == "drop" else merged),
+    )
+    found["compact"].append([width, bundles])
   return found
 
 
@@ -318,7 +331,7 @@ def cycles_of(target, arch, dtype, program, batch):
   from asvit_jax.targets import compiling, times
 
   here = jax.sharding.SingleDeviceSharding(compiling.devices(target)[0])
-  params = vit.specs(arch if program == "flat" else arch.dense)
+  params = vit.rounded(vit.specs(arch if program == "flat" else arch.dense), dtype)
   images = jax.ShapeDtypeStruct((batch, *arch.image_shape), jnp.uint8)
   shapes = jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), (params, images)

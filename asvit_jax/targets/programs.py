@@ -232,7 +232,7 @@ def evaluation_program(plan, network, execution, devices):
   function = one_pass.program(execution, global_mesh(devices))
   return Program(
     function,
-    (network, _image_shape(network.arch, plan.eval.batch_size)),
+    (network.for_execution(execution), _image_shape(network.arch, plan.eval.batch_size)),
     images,
     images * forward_flops(network.arch, execution, plan.budget),
     loops=execution in ("packed", "flat"),
@@ -251,12 +251,12 @@ def inference_program(network, execution, batch, budget, device):
   """
 
   def forward(network, images):
-    return network.for_execution(execution).apply(images, execution).logits
+    return network.apply(images, execution).logits
 
   here = SingleDeviceSharding(device)
   arguments = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-    (network, _image_shape(network.arch, batch)),
+    (network.for_execution(execution), _image_shape(network.arch, batch)),
   )
   flops = batch * forward_flops(network.arch, execution, budget)
   return Program(jax.jit(forward), arguments, batch, flops, loops=execution in ("packed", "flat"))

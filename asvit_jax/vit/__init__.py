@@ -1,6 +1,7 @@
 """The vision transformer without pruning: dimensions, stems, layers, parameters."""
 
 from asvit_jax.vit.architecture import VARIANTS, Architecture
+from asvit_jax.vit.rounding import rounded
 from asvit_jax.vit.transformer import (
   VisionTransformer,
   initial_params,
@@ -19,6 +20,7 @@ __all__ = [
   "initial_thresholds",
   "model",
   "prunes",
+  "rounded",
   "specs",
   "without_thresholds",
 ]

@@ -81,16 +81,25 @@ class VisionTransformer(nnx.Module):
     The class token comes first, then the distillation token and the registers, if any, then the
     patches.
     """
-    x, arch = self.patch_embed(images.astype(self.dtype)), self.arch
-    prefix = [self.cls_token[...]] if arch.class_token else []
-    prefix += [self.dist_token[...]] if arch.dist_token else []
-    prefix += [self.reg_token[...]] if arch.registers else []
-    if prefix:
-      prefix = jnp.concatenate(prefix, axis=1) if len(prefix) > 1 else prefix[0]
-      prefix = jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:]))
-      x = jnp.concatenate([prefix.astype(self.dtype), x], axis=1)
+    x, arch = self.patches(images), self.arch
+    if arch.prefix_tokens:
+      prefix = self.prefix()
+      x = jnp.concatenate([jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:])), x], axis=1)
     x = x + self.pos_embed[...].astype(self.dtype) if arch.pos_embed else x
     return self.norm_pre(x) if arch.norm_pre else x
+
+  def patches(self, images):
+    """Normalised images (b, height, width, 3) -> (b, n, d) patches, without their positions."""
+    return self.patch_embed(images.astype(self.dtype))
+
+  def prefix(self):
+    """The (1, prefix, d) tokens before the patches; there is at least one."""
+    tokens, arch = [], self.arch
+    tokens += [self.cls_token[...]] if arch.class_token else []
+    tokens += [self.dist_token[...]] if arch.dist_token else []
+    tokens += [self.reg_token[...]] if arch.registers else []
+    prefix = jnp.concatenate(tokens, axis=1) if len(tokens) > 1 else tokens[0]
+    return prefix.astype(self.dtype)
 
   def normed(self, tokens):
     """(..., d) tokens after the last block -> float32, after the final norm if they have one."""

@@ -8,7 +8,7 @@ import tiny
 
 from asvit_jax import vit
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions import flat
+from asvit_jax.sparsity.executions import flat, flat_rows
 
 COST = dict(score="merge_cost", reduction="merge_tokens", score_exponents=(0.5, 1.0, 1.0, 1.0))
 KINDS = {
@@ -58,7 +58,7 @@ def test_it_equals_masked(kind):
 
 def test_the_rung_never_matters():
   arch, params, images = pruned(**COST)
-  most = flat.most_rows(len(images), 17)
+  most = flat_rows.most_rows(len(images), 17)
   expected = run(arch, params, images, tokens=True)
   for first in (48, 112):  # some stages run at the first rung, some at the next, some at the last
     ours = run(arch, params, images, tokens=True, rungs=[(first, first + 32, most)] * 3)
@@ -84,10 +84,10 @@ def test_rows_and_windows_are_inverse():
   count = jnp.array([3, 17, 1, 16])
   start = jnp.array([0, 16, 48, 64])
   windows = np.random.default_rng(0).standard_normal((4, 17, 2)).astype(np.float32)
-  layout = flat.Layout(start, count, None, jnp.zeros((4, 17), jnp.int32), None)
+  layout = flat_rows.Layout(start, count, None, jnp.zeros((4, 17), jnp.int32), None)
   assert int(layout.total) == 80
-  for length in (80, flat.most_rows(4, 17)):
-    rows = flat.reference.rows(windows, layout, length)
+  for length in (80, flat_rows.most_rows(4, 17)):
+    rows = flat_rows.reference.rows(windows, layout, length)
     assert rows.shape == (length, 2)
     for image in range(4):
       here = rows[start[image] : start[image] + count[image]]
@@ -96,5 +96,5 @@ def test_rows_and_windows_are_inverse():
     owned = np.concatenate([s + np.arange(c) for s, c in zip(start, count, strict=True)])
     spoilt = np.full(rows.shape, np.nan, np.float32)
     spoilt[owned] = np.asarray(rows)[owned]
-    back = flat.reference.windows(jnp.asarray(spoilt), layout)
+    back = flat_rows.reference.windows(jnp.asarray(spoilt), layout)
     np.testing.assert_array_equal(back, np.where(layout.present[..., None], windows, 0))

@@ -12,7 +12,7 @@ from sparsity.test_flat import KINDS, pruned, run
 
 from asvit_jax import vit
 from asvit_jax.core.promotion import usual
-from asvit_jax.sparsity.executions import EXECUTIONS, flat, flat_backends, flat_gpu
+from asvit_jax.sparsity.executions import EXECUTIONS, flat, flat_backends, flat_gpu, flat_rows
 
 COUNTS = (12, 9, 6)
 # A conditional by a value; those by the platform, which is known, are by constants.
@@ -46,9 +46,9 @@ def test_what_a_backend_does_not_cover_the_next_one_runs():
 @pytest.mark.parametrize("enough", [(112, 112, 112), (112, 16, 112)])
 def test_where_the_capacity_does_not_suffice_all_runs_again(enough):
   arch, params, images = pruned(**KINDS["merge"])
-  most = flat.most_rows(len(images), 17)
+  most = flat_rows.most_rows(len(images), 17)
   expected = run(arch, params, images, tokens=True)
-  totals = flat.aligned(np.asarray(expected.kept) + 1).sum(axis=0)
+  totals = flat_rows.aligned(np.asarray(expected.kept) + 1).sum(axis=0)
   fits = bool((totals <= enough).all())
   assert fits == (enough == (112, 112, 112))
 
@@ -73,8 +73,8 @@ def test_capacities_hold_what_rungs_expect():
   model = vit.model(arch, tiny.params(arch), counts=COUNTS)
   for b in (1, 64, 1024):
     found = flat_backends.capacities(model, b, 17)
-    most = flat.most_rows(b, 17)
+    most = flat_rows.most_rows(b, 17)
     for enough, lengths in zip(found, flat_backends.rungs(model, b, 17), strict=True):
       assert lengths[len(lengths) // 2 - 1] < enough <= most
-      assert enough % flat.ALIGN == 0
-  assert found[0] < 1.05 * b * (1 + COUNTS[0] + flat.ALIGN / 2)
+      assert enough % flat_rows.ALIGN == 0
+  assert found[0] < 1.05 * b * (1 + COUNTS[0] + flat_rows.ALIGN / 2)

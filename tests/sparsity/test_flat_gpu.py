@@ -10,7 +10,7 @@ import tiny
 from sparsity.test_flat import KINDS, assert_equals, pruned, run
 
 from asvit_jax.sparsity.attentions import Softmax
-from asvit_jax.sparsity.executions import flat, flat_gpu
+from asvit_jax.sparsity.executions import flat_gpu, flat_rows
 from asvit_jax.sparsity.kernels.gpu_attention import ragged_attention
 
 BACKEND = flat_gpu.Triton(interpret=True)
@@ -21,7 +21,7 @@ class Spoilt(flat_gpu.Triton):
   """The backend, with NaN in all rows that belong to no token."""
 
   def rows(self, windows, layout, length):
-    """See `flat.Reference`."""
+    """See `flat_rows.Reference`."""
     rows = super().rows(windows, layout, length)
     image = (jnp.arange(length)[:, None] >= layout.start[1:]).sum(axis=1)
     owned = jnp.arange(length) < (layout.start + layout.count)[image]
@@ -93,7 +93,7 @@ def test_bfloat16_is_as_near_as_the_reference():
   exact = tiny.run_masked(arch, params, images).logits
   results = [
     run(arch, params, images, dtype=jnp.bfloat16, backend=backend)
-    for backend in (BACKEND, flat.reference)
+    for backend in (BACKEND, flat_rows.reference)
   ]
   ours, reference = (np.abs(np.asarray(result.logits - exact)).max() for result in results)
   np.testing.assert_array_equal(results[0].keep, results[1].keep)

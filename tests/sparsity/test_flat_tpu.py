@@ -9,7 +9,7 @@ from sparsity import test_flat
 from sparsity.test_flat import COST, assert_equals
 
 from asvit_jax import vit
-from asvit_jax.sparsity.executions import flat, flat_backends, flat_tpu
+from asvit_jax.sparsity.executions import flat, flat_backends, flat_rows, flat_tpu
 from asvit_jax.sparsity.kernels import tpu_attention, tpu_products, tpu_rows
 
 KINDS = {
@@ -28,11 +28,11 @@ KINDS = {
 class Spoilt(flat_tpu.TPU):
   """The interpreted kernels, with rows that are not a number wherever no token is."""
 
-  def all_rows(self, windows):
-    n = windows.shape[1]
-    owned = jnp.arange(flat.aligned(n)) < n
-    rows = super().all_rows(windows)
-    return jnp.where(jnp.tile(owned, len(windows))[:, None], rows, jnp.nan)
+  def embedded(self, model, images):
+    n = model.arch.prefix_tokens + model.arch.patches
+    owned = jnp.arange(flat_rows.aligned(n)) < n
+    rows = super().embedded(model, images)
+    return jnp.where(jnp.tile(owned, len(images))[:, None], rows, jnp.nan)
 
   def compacted(self, moving, layout):
     rows = super().compacted(moving, layout)
@@ -78,12 +78,14 @@ def test_a_reduction_that_does_not_say_where_tokens_go():
   np.testing.assert_allclose(ours.logits, expected.logits, atol=1e-5)
 
 
-def test_a_dense_network_runs_on_rows_too():
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_dense_network_runs_on_rows_too(count):
+  """Eight images are embedded together."""
   arch = tiny.arch(width=192, depth=2, prune_before=())
-  images = tiny.images(arch, 2)
+  images = tiny.images(arch, count)
   params = tiny.params(arch)
   expected = tiny.run_dense(arch, params, images).logits
-  for backend in (flat.reference, Spoilt(interpret=True)):
+  for backend in (flat_rows.reference, Spoilt(interpret=True)):
     ours = jax.jit(lambda p, i, on=backend: flat.dense(vit.model(arch, p), i, on))(params, images)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -105,15 +107,15 @@ def softmax(q, k, v, bias):
   return np.einsum("hqk,khc->qhc", mass / mass.sum(axis=-1, keepdims=True), v)
 
 
-@pytest.mark.parametrize("first", [None, 16])
+@pytest.mark.parametrize("first", [None, 8])
 @pytest.mark.parametrize(
-  ("heads", "counts"), [(3, (1, 80, 16, 17, 33)), (2, (48, 31, 64, 65)), (1, (32,))]
+  ("heads", "counts"), [(3, (1, 80, 8, 17, 33)), (2, (48, 31, 64, 65)), (1, (32,))]
 )
 def test_attention_of_each_image(heads, counts, first):
   """Counts on both sides of tiles and widths; what belongs to no token is not a number."""
   rng, width = np.random.default_rng(0), 80
   count = np.array(counts, np.int32)
-  ends = np.cumsum(-(-count // 16) * 16)
+  ends = np.cumsum(flat_rows.aligned(count))
   start = np.concatenate([[0], ends[:-1]]).astype(np.int32)
   padded = 2 * tpu_attention.pairs_of(heads)
   qkv = np.full((ends[-1] + 16, 3, padded, 64), np.nan, np.float32)

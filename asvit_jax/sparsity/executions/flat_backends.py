@@ -2,7 +2,7 @@
 
 `BACKENDS` lists, for each of JAX's platforms, the backends to try in order. A backend that cannot
 run a network says why, and the next one runs; the last one, the `Reference`, runs every network. A
-backend is a `flat.Reference` that also has
+backend is a `flat_rows.Reference` that also has
 
   name: its name in messages.
   dynamic: whether rows without a token cost it nothing.
@@ -28,14 +28,14 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.core.progress import log
-from asvit_jax.sparsity.executions import flat as rows
+from asvit_jax.sparsity.executions import flat, flat_rows
 from asvit_jax.sparsity.executions.flat_gpu import Triton
 from asvit_jax.sparsity.executions.flat_tpu import TPU
 from asvit_jax.sparsity.executions.grouped import CACHED, run_few_at_once
 from asvit_jax.sparsity.executions.packed import start_packed
 
 
-class PlainXLA(rows.Reference):
+class PlainXLA(flat_rows.Reference):
   """The reference, as a backend."""
 
   name = "plain XLA"
@@ -52,13 +52,13 @@ BACKENDS = {
   "tpu": (TPU(), PlainXLA()),
   "cuda": (Triton(), PlainXLA()),
 }
-# Numbers of rows to compile for, beside the one that holds all tokens, and their widest distance
-# from the mean for a single image, as a share of it; the total of b images is √b times nearer. It
-# is six times the standard deviation of what DeiT-T's first stage keeps, 0.17 of the mean.
-RUNGS, SPREAD = 7, 1.0
-# The capacity is four standard deviations above the mean: of normal totals, one of 30,000 exceeds
-# it.
-CAPACITY = 4 / 6 * SPREAD
+# Standard deviation of the number of tokens that an image keeps, as a share of the mean: that of
+# DeiT-T's first stage. The total of b images is √b times nearer to its mean.
+DEVIATION = 0.17
+# Numbers of rows to compile for, beside the one that holds all tokens: evenly, from so many
+# standard deviations below the expected total to so many above it, which one normal total of 30,000
+# exceeds.
+RUNGS, BELOW, ABOVE = 7, 2, 4
 
 
 def flat_in_groups(model, images, tokens=False):
@@ -85,14 +85,14 @@ def flat_in_groups(model, images, tokens=False):
 def _finish(model, images, packed_tokens, platform, tokens):
   backend = backend_for(model.arch, model.dtype, platform)
   if backend.starts:  # then nothing reads `packed_tokens`, and `jit` drops it
-    packed_tokens = rows.start_flat(model, images, backend, tokens)
-  finish = functools.partial(rows.finish_flat, model, packed_tokens, backend, tokens=tokens)
+    packed_tokens = flat.start_flat(model, images, backend, tokens)
+  finish = functools.partial(flat.finish_flat, model, packed_tokens, backend, tokens=tokens)
   b, n = packed_tokens.keep.shape
   if backend.dynamic:
     return finish()
   if backend.lengths == "rungs" or not model.counts:
     return finish(rungs=rungs(model, b, n))
-  most, enough = rows.most_rows(b, n), capacities(model, b, n)
+  most, enough = flat_rows.most_rows(b, n), capacities(model, b, n)
   if backend.lengths == "capacity":
     return finish(rungs=[tuple(sorted({length, most})) for length in enough])
   return run_at_capacity(finish, enough, most, model.arch.prefix_tokens)
@@ -112,7 +112,7 @@ def run_at_capacity(finish, enough, most, prefix_tokens):
   """
   outputs = finish(rungs=[(length,) for length in enough])
   # Right up to the first stage with too few rows, which is all that this asks.
-  totals = rows.aligned(outputs.kept.astype(jnp.int32) + prefix_tokens).sum(axis=0)
+  totals = flat_rows.aligned(outputs.kept.astype(jnp.int32) + prefix_tokens).sum(axis=0)
   fits = (totals <= jnp.array(enough)).all()
   return jax.lax.cond(fits, lambda: outputs, lambda: finish(rungs=[(most,)] * len(enough)))
 
@@ -142,14 +142,14 @@ def rungs(model, b, n):
     b: number of images.
     n: tokens of an image before pruning.
   """
-  most, found = rows.most_rows(b, n), []
+  most, found = flat_rows.most_rows(b, n), []
   for index in range(model.arch.stages):
     low, high = 0.0, float(most)
     if model.counts:
-      mean, spread = _expected(model, index, b)
-      low, high = mean - spread, mean + spread
+      mean, deviation = _expected(model, index, b)
+      low, high = mean - BELOW * deviation, mean + ABOVE * deviation
     steps = (low + (high - low) * (i + 1) / RUNGS for i in range(RUNGS))
-    lengths = {rows.aligned(math.ceil(length)) for length in steps}
+    lengths = {flat_rows.aligned(math.ceil(length)) for length in steps}
     found.append(tuple(sorted({*(length for length in lengths if length < most), most})))
   return found
 
@@ -158,13 +158,14 @@ def capacities(model, b, n):
   """For each stage, a number of rows that nearly all batches stay below; arguments as `rungs`."""
   found = []
   for index in range(model.arch.stages):
-    mean, spread = _expected(model, index, b)
-    found.append(min(rows.aligned(math.ceil(mean + CAPACITY * spread)), rows.most_rows(b, n)))
+    mean, deviation = _expected(model, index, b)
+    enough = flat_rows.aligned(math.ceil(mean + ABOVE * deviation))
+    found.append(min(enough, flat_rows.most_rows(b, n)))
   return found
 
 
 def _expected(model, index, b):
-  """The mean number of rows of b images after a stage, and the widest distance from it."""
+  """The mean and the standard deviation of the number of rows of b images after a stage."""
   # Half a tile an image is padding, on average.
-  mean = b * (model.arch.prefix_tokens + model.counts[index] + rows.ALIGN / 2)
-  return mean, min(SPREAD / math.sqrt(b), 1.0) * mean
+  mean = b * (model.arch.prefix_tokens + model.counts[index] + flat_rows.ALIGN / 2)
+  return mean, DEVIATION / math.sqrt(b) * mean

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from asvit_jax.sparsity.attentions import ATTENTIONS, softmax
-from asvit_jax.sparsity.executions import flat
+from asvit_jax.sparsity.executions import flat_rows
 
 _OLDEST = 8  # major compute capability; XLA refuses to compile Triton for earlier ones
 
 
-class Triton(flat.Reference):
+class Triton(flat_rows.Reference):
   """The backend; see `flat_backends`.
 
   Args:
@@ -49,7 +49,7 @@ class Triton(flat.Reference):
     return None
 
   def attended(self, block, x, layout, pruning):
-    """See `flat.Reference`."""
+    """See `flat_rows.Reference`."""
     from asvit_jax.sparsity.kernels.gpu_attention import ragged_attention
 
     rotation = pruning.rotation(layout.position, layout.places)

@@ -6,11 +6,12 @@ batch: no widths, no switch. What a stage decides, which tokens and where they g
 
 import jax.numpy as jnp
 
-from asvit_jax.sparsity.executions import flat
+from asvit_jax.sparsity.executions import flat_rows
 from asvit_jax.sparsity.kernels import (
   tpu_attention,
   tpu_compaction,
   tpu_copies,
+  tpu_embedding,
   tpu_merging,
   tpu_rows,
   tpu_scores,
@@ -27,7 +28,7 @@ MOST_TOKENS = 256
 _GATHER = ClassAttention.gather  # what `tpu_scores` computes
 
 
-class TPU(flat.Reference):
+class TPU(flat_rows.Reference):
   """The backend for a TPU; see `flat_backends`.
 
   Args:
@@ -89,7 +90,7 @@ class TPU(flat.Reference):
 
   def read(self, block, x, layout, pruning, count):
     """See `Reference.read`."""
-    first = int(flat.aligned(count))
+    first = int(flat_rows.aligned(count))
     context = self._attend(self._qkv(block, x, layout), layout, block.attn.heads, first)
     context = context.reshape(len(layout.start), first, -1)[:, :count, : x.shape[1]]
     read = x[layout.start[:, None] + jnp.arange(count)]
@@ -120,9 +121,20 @@ class TPU(flat.Reference):
     """See `Reference.windows`; the rows are copied, not gathered."""
     return self._windows(x, layout)
 
-  def all_rows(self, windows):
-    """See `Reference.all_rows`."""
-    return tpu_copies.padded(windows, interpret=self.interpret)
+  def embedded(self, model, images):
+    """See `Reference.embedded`; `tpu_embedding.IMAGES` images at once, if these divide them."""
+    b, arch = len(images), model.arch
+    if b % tpu_embedding.IMAGES:
+      return tpu_copies.padded(model.embed(images), interpret=self.interpret)
+    patches = model.patches(images)
+    prefix = model.prefix()[0] if arch.prefix_tokens else patches[0, :0]
+    position = jnp.zeros((arch.prefix_tokens + arch.patches, arch.width), patches.dtype)
+    if arch.pos_embed:
+      position = model.pos_embed[0].astype(patches.dtype)
+    # A convolution on a TPU leaves its result so, and XLA copies nothing.
+    patches = patches.swapaxes(0, 1)
+    x = tpu_embedding.embedded(patches, prefix, position, interpret=self.interpret)
+    return model.norm_pre(x) if arch.norm_pre else x
 
   def merges(self, model, index, x, layout, cache):
     """See `Reference.merges`; of networks that `tpu_merging` decides about."""
@@ -136,10 +148,10 @@ class TPU(flat.Reference):
       prefix=pruning.prefix_tokens,
       interpret=self.interpret,
     )
-    return flat.Merges(*(a[:, : layout.width] for a in decided))
+    return flat_rows.Merges(*(a[:, : layout.width] for a in decided))
 
   def compacted(self, moving, layout):
-    """The rows after a stage, from those before it: a `flat.Moving` -> (length, d)."""
+    """The rows after a stage, from those before it: a `flat_rows.Moving` -> (length, d)."""
     before, merged = moving.layout, ()
     if moving.destination is not None:
       merged = _widened(moving.destination.astype(jnp.int32), -1), _sizes(before)
@@ -198,7 +210,7 @@ def _sizes(layout):
 
 def _widened(a, value):
   """(b, n) -> (b, width), the width of windows in kernels."""
-  more = int(flat.aligned(a.shape[1])) - a.shape[1]
+  more = int(flat_rows.aligned(a.shape[1])) - a.shape[1]
   return jnp.pad(a, ((0, 0), (0, more)), constant_values=value)
 
 

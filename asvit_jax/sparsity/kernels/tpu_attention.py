@@ -18,6 +18,7 @@ from asvit_jax.sparsity.kernels.tpu_copies import (
   TILE,
   copy_rows,
   prefetch,
+  slot_of,
   switch,
   tiled,
   write_behind,
@@ -49,12 +50,12 @@ def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret
       if there is an odd number of heads, those of the last one are followed by 64 of any finite
       value.
     bias: (b, width) float32 to add to the logits of each key; `NEVER` for keys that are not there.
-      The width is a multiple of 16, and no count is above it.
-    start: (b,) int32, the first row of each image, a multiple of 16. No two images share a row,
-      if counts are rounded up to 16.
+      The width is a multiple of 8, and no count is above it.
+    start: (b,) int32, the first row of each image, a multiple of 8. No two images share a row,
+      if counts are rounded up to 8.
     count: (b,) int32, the number of its tokens.
     heads: number of heads.
-    first: number of queries, the first of each image, a multiple of 16; None for all.
+    first: number of queries, the first of each image, a multiple of 8; None for all.
     widths: the numbers of keys that programs are compiled for, at most `STEP` apart, a tuple;
       `widths_to(width)` by default. The last one holds all counts.
     interpret: whether to interpret the kernel.
@@ -73,11 +74,9 @@ def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret
     heads=heads,
     first=first,
     widths=widths or widths_to(width),
+    interpret=interpret,
   )
   length = len(qkv) if first is None else b * first
-
-  def of_image(half, i, *_):
-    return jnp.minimum(half * images + i, b - 1), 0, 0
 
   anywhere = pl.BlockSpec(memory_space=pl.ANY)
   buffers = [
@@ -91,7 +90,7 @@ def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(halves, images),
-      in_specs=[pl.BlockSpec((1, 1, width), of_image), anywhere],
+      in_specs=[pl.BlockSpec(memory_space=pltpu.VMEM), anywhere],
       out_specs=anywhere,
       scratch_shapes=buffers,
     ),
@@ -117,6 +116,7 @@ def _program(
   heads,
   first,
   widths,
+  interpret,
 ):
   """The program of one image; see `attend`."""
   i = pl.program_id(1)
@@ -124,15 +124,15 @@ def _program(
   here = jnp.minimum(images, all_images - begin)  # images of this core
 
   def reads(i, act):
-    image, slot = begin + i, lax.rem(i, 2)
+    image, slot = begin + i, slot_of(i)
     target = rows.at[slot]
-    copy_rows(qkv, start[image], target, 0, tiled(count[image]), arrived.at[slot], act)
+    copy_rows(qkv, start[image], target, 0, tiled(count[image]), arrived.at[slot], act, interpret)
 
   def writes(i, act):
-    image, slot = begin + i, lax.rem(i, 2)
+    image, slot = begin + i, slot_of(i)
     source, semaphore = context.at[slot], left.at[slot]
     if first is None:
-      copy_rows(source, 0, out, start[image], tiled(count[image]), semaphore, act)
+      copy_rows(source, 0, out, start[image], tiled(count[image]), semaphore, act, interpret)
     else:
       act(
         pltpu.make_async_copy(
@@ -143,10 +143,11 @@ def _program(
   @pl.when(i < here)
   def _():
     prefetch(i, here, reads)
-    tokens, slot = count[begin + i], lax.rem(i, 2)
+    tokens, slot = count[begin + i], slot_of(i)
 
     def attend(keys):
-      _attend(rows.at[slot], bias, context.at[slot], tokens, keys, first or keys, heads)
+      of_image = rows.at[slot], bias[begin + i], context.at[slot]
+      _attend(*of_image, tokens, keys, first or keys, heads)
 
     write_behind(i, here, writes, lambda: switch(tiled(tokens), widths, attend))
 
@@ -161,19 +162,25 @@ def _attend(rows, bias, context, count, keys, queries, heads):
   row = rest + lax.broadcasted_iota(jnp.int32, tail.shape, 0)
   rows[rest:keys, channels:] = jnp.where(row < count, tail, jnp.zeros_like(tail))
   lane = lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
-  bias = bias[0, :, :keys]
+  bias = bias[:, :keys]
+  owns = lane < HEAD, lane >= HEAD
+  # All heads take each step before the next one, so that none waits for another, and everything is
+  # read before anything is written.
+  logits, values = [], []
+  for head in range(heads):
+    at, own = head // 2 * LANES, owns[head % 2]
+    q, k, v = (slice(at + part, at + part + LANES) for part in range(0, 3 * channels, channels))
+    q, k, v = rows[:queries, q] * HEAD**-0.5, rows[:keys, k], rows[:keys, v]
+    logits.append(dot(q, jnp.where(own, k, jnp.zeros_like(k)), transposed=True) + bias)
+    values.append(jnp.where(own, v, jnp.ones_like(v)))
+  masses = [jnp.exp(a - a.max(axis=-1, keepdims=True)).astype(rows.dtype) for a in logits]
+  mixed = [dot(mass, v) for mass, v in zip(masses, values, strict=True)]
+  contexts = []
   for pair in range(pairs):
-    q, k, v = (slice(at, at + LANES) for at in range(pair * LANES, 3 * channels, channels))
-    mine, q, k, v = q, rows[:queries, q] * HEAD**-0.5, rows[:keys, k], rows[:keys, v]
-    mixed = []
-    for own in (lane < HEAD, lane >= HEAD)[: heads - 2 * pair]:
-      logits = dot(q, jnp.where(own, k, jnp.zeros_like(k)), transposed=True) + bias
-      mass = jnp.exp(logits - logits.max(axis=-1, keepdims=True)).astype(v.dtype)
-      mixed.append(dot(mass, jnp.where(own, v, jnp.ones_like(v))))
     # One head's lanes hold its context, the others its total.
-    low, high = mixed[0], mixed[-1]
-    total = pltpu.roll(jnp.where(lane < HEAD, high, low), HEAD, 1)
-    both = jnp.where(lane < HEAD, low, high) * reciprocal(total)
-    if len(mixed) == 1:
-      both = jnp.where(lane < HEAD, both, 0.0)
-    context[:queries, mine] = both.astype(context.dtype)
+    low, high = mixed[2 * pair], mixed[min(2 * pair + 1, heads - 1)]
+    total = pltpu.roll(jnp.where(owns[0], high, low), HEAD, 1)
+    both = jnp.where(owns[0], low, high) * reciprocal(total)
+    contexts.append(both if 2 * pair + 1 < heads else jnp.where(owns[0], both, 0.0))
+  for pair, both in enumerate(contexts):
+    context[:queries, pair * LANES : (pair + 1) * LANES] = both.astype(context.dtype)

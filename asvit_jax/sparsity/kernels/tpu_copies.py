@@ -8,7 +8,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-TILE = 16  # rows that copies, and where they start, are multiples of
+TILE = 8  # rows that copies, and where they start, are multiples of
 
 
 # Traced once for all stages.
@@ -18,7 +18,7 @@ def windows(rows, start, count, *, width, columns=None, interpret=False):
 
   Args:
     rows: (length, c) rows.
-    start: (b,) int32, the first row of each image, a multiple of 16.
+    start: (b,) int32, the first row of each image, a multiple of 8.
     count: (b,) int32, the number of its tokens.
     width: rows of a window; no count is above it.
     columns: (first, number) of the columns to copy, multiples of 128; all by default.
@@ -29,7 +29,7 @@ def windows(rows, start, count, *, width, columns=None, interpret=False):
   """
   b, (first, channels) = len(start), columns or (0, rows.shape[1])
   return pl.pallas_call(
-    functools.partial(_windows, images=b, columns=pl.ds(first, channels)),
+    functools.partial(_windows, images=b, columns=pl.ds(first, channels), interpret=interpret),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(b,),
@@ -48,7 +48,7 @@ def windows(rows, start, count, *, width, columns=None, interpret=False):
 
 @functools.partial(jax.jit, static_argnames="interpret")
 def padded(windows, *, interpret=False):
-  """(b, n, c) windows -> (b · width, c) rows, n rounded up to a width that is a multiple of 16.
+  """(b, n, c) windows -> (b · width, c) rows, n rounded up to a width that is a multiple of 8.
 
   Rows between two windows are undefined.
   """
@@ -71,16 +71,16 @@ def padded(windows, *, interpret=False):
   return out.reshape(b * width, channels)
 
 
-def _windows(start, count, rows, out, window, arrived, *, images, columns):
+def _windows(start, count, rows, out, window, arrived, *, images, columns, interpret):
   i = pl.program_id(0)
 
   def reads(i, act):
-    slot = lax.rem(i, 2)
+    slot = slot_of(i)
     of_image = rows.at[:, columns], start[i], window.at[slot], 0, tiled(count[i])
-    copy_rows(*of_image, arrived.at[slot], act)
+    copy_rows(*of_image, arrived.at[slot], act, interpret)
 
   prefetch(i, images, reads)
-  there = window[lax.rem(i, 2)][: out.shape[1]]
+  there = window[slot_of(i)][: out.shape[1]]
   row = lax.broadcasted_iota(jnp.int32, there.shape, 0)
   out[0] = jnp.where(row < count[i], there, jnp.zeros_like(there))
 
@@ -138,6 +138,11 @@ def switch(rows, widths, run):
     below = keys
 
 
+def slot_of(i):
+  """Which of two buffers program `i` uses."""
+  return i & 1  # `rem` also computes the sign
+
+
 def tiled(count):
   """A number of rows, rounded up to a multiple of `TILE`."""
   return (count + TILE - 1) & -TILE
@@ -153,28 +158,32 @@ def wait_for_copy(copy):
   copy.wait()
 
 
-def copy_rows(source, source_row, target, target_row, rows, semaphore, act):
-  """Starts or waits for the copy of rows, in pieces whose numbers of rows are powers of two.
+def copy_rows(source, source_row, target, target_row, rows, semaphore, act, interpret):
+  """Starts or waits for the copy of rows.
 
   Args:
     source: reference (…, c).
     source_row: the first row to copy, a multiple of `TILE`.
     target: reference (…, c).
     target_row: the row to copy it to, a multiple of `TILE`.
-    rows: number of rows, a multiple of `TILE`.
+    rows: number of rows, a multiple of `TILE`, at least that.
     semaphore: reference of a semaphore.
     act: `start_copy` or `wait_for_copy`.
+    interpret: whether the kernel is interpreted, see `attend` and others.
   """
+
+  def copy(done, size):
+    pieces = (
+      ref.at[pl.ds(pl.multiple_of(row + done, TILE), size)]
+      for ref, row in ((source, source_row), (target, target_row))
+    )
+    act(pltpu.make_async_copy(*pieces, semaphore))
+
+  if interpret is not True:
+    copy(0, pl.multiple_of(rows, TILE))
+    return
+  # This interpreter copies no number of rows that only the device knows: pieces of powers of two.
   size = TILE
   while size <= min(source.shape[0], target.shape[0]):
-
-    @pl.when((rows & size) > 0)
-    def _(size=size):
-      done = rows & -(2 * size)
-      pieces = (
-        ref.at[pl.ds(pl.multiple_of(row + done, TILE), size)]
-        for ref, row in ((source, source_row), (target, target_row))
-      )
-      act(pltpu.make_async_copy(*pieces, semaphore))
-
+    pl.when((rows & size) > 0)(functools.partial(copy, rows & -(2 * size), size))
     size *= 2

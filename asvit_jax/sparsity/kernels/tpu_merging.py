@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.core.finite import finite
-from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, switch, tiled
+from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, slot_of, switch, tiled
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot
 from asvit_jax.sparsity.scores import merge_cost, unit
 
@@ -43,16 +43,16 @@ def merges(
 
   Args:
     x: (length, d) rows.
-    start: (b,) int32, the first row of each image, a multiple of 16.
+    start: (b,) int32, the first row of each image, a multiple of 8.
     count: (b,) int32, the number of its tokens.
-    attention: (b, width) float32 attention scores of the tokens. The width is a multiple of 16, at
+    attention: (b, width) float32 attention scores of the tokens. The width is a multiple of 8, at
       most 256.
     sizes: (b, width) float32, the size of each token, 0 if it is not there.
     position: (b, width) int32, the original index of each token in its image, below 256.
     threshold: () float32: a token is kept if its cost exceeds it.
     exponents: of the cost, a tuple; see `scores.MergeCost`.
     prefix: number of tokens before the patches, which are kept as they are.
-    widths: the numbers of tokens that programs are compiled for, multiples of 16, a tuple;
+    widths: the numbers of tokens that programs are compiled for, multiples of 8, a tuple;
       `widths_to(width)` by default. The last one holds all counts.
     interpret: whether to interpret the kernel.
 
@@ -66,7 +66,12 @@ def merges(
   row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
   place, destination, total, position = pl.pallas_call(
     functools.partial(
-      _merges, images=b, exponents=exponents, prefix=prefix, widths=widths or widths_to(width)
+      _merges,
+      images=b,
+      exponents=exponents,
+      prefix=prefix,
+      widths=widths or widths_to(width),
+      interpret=interpret,
     ),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=3,
@@ -102,18 +107,19 @@ def _merges(
   exponents,
   prefix,
   widths,
+  interpret,
 ):
   """The program of one image; see `merges`."""
   i = pl.program_id(0)
 
   def reads(i, act):
-    slot = lax.rem(i, 2)
-    copy_rows(x, start[i], rows.at[slot], 0, tiled(count[i]), arrived.at[slot], act)
+    slot = slot_of(i)
+    copy_rows(x, start[i], rows.at[slot], 0, tiled(count[i]), arrived.at[slot], act, interpret)
 
   prefetch(i, images, reads)
 
   def run(keys):
-    tokens = rows[lax.rem(i, 2)][:keys]
+    tokens = rows[slot_of(i)][:keys]
     there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
     tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
     scored, of, at = (a[0, :, :keys] for a in (attention, sizes, position))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from asvit_jax.sparsity.kernels.tpu_products import activate, dot, layer_norm
+from asvit_jax.sparsity.kernels.tpu_products import LANES, activate, dot, layer_norm
 
 TILE = 256
 
@@ -48,8 +48,8 @@ def norm_linear(x, total, norm, linear, *, epsilon, interpret=False):
     (length, to) rows.
   """
   kernel = functools.partial(_norm_linear, epsilon=epsilon)
-  weights = (*norm, *linear)
-  return _by_tiles(kernel, total, (x,), weights, linear.kernel.shape[1], interpret)
+  vectors = (*norm, linear.bias)
+  return _by_tiles(kernel, total, (x,), vectors, (linear.kernel,), interpret)
 
 
 @functools.partial(jax.jit, static_argnames="interpret")
@@ -67,8 +67,8 @@ def linear_residual(x, y, total, linear, gain, *, interpret=False):
   Returns:
     (length, d) rows.
   """
-  weights = (*linear, gain)
-  return _by_tiles(_linear_residual, total, (x, y), weights, x.shape[1], interpret)
+  vectors = linear.bias, gain
+  return _by_tiles(_linear_residual, total, (x, y), vectors, (linear.kernel,), interpret)
 
 
 @functools.partial(jax.jit, static_argnames=("epsilon", "activation", "interpret"))
@@ -90,12 +90,12 @@ def mlp_residual(x, total, norm, up, down, gain, *, epsilon, activation, interpr
     (length, d) rows.
   """
   kernel = functools.partial(_mlp_residual, epsilon=epsilon, activation=activation)
-  weights = (*norm, *up, *down, gain)
-  return _by_tiles(kernel, total, (x,), weights, x.shape[1], interpret)
+  vectors = (*norm, up.bias, down.bias, gain)
+  return _by_tiles(kernel, total, (x,), vectors, (up.kernel, down.kernel), interpret)
 
 
 @functools.partial(jax.jit, static_argnames=("epsilon", "activation", "interpret"))
-def mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
+def norm_mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
   """The MLP of all rows, without the residual: down(activation(up(norm(x)))).
 
   Args:
@@ -110,72 +110,89 @@ def mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
   Returns:
     (length, d) rows.
   """
-  kernel = functools.partial(_mlp, epsilon=epsilon, activation=activation)
-  weights = (*norm, *up, *down)
-  return _by_tiles(kernel, len(x), (x,), weights, x.shape[1], interpret, "norm_mlp")
+  kernel = functools.partial(_norm_mlp, epsilon=epsilon, activation=activation)
+  vectors, weights = (*norm, up.bias, down.bias), (up.kernel, down.kernel)
+  return _by_tiles(kernel, len(x), (x,), vectors, weights, interpret)
 
 
-def _norm_linear(x, scale, bias, weight, offset, out, *, epsilon):
-  normed = layer_norm(x[...], scale[...], bias[...], epsilon).astype(weight.dtype)
-  out[...] = (dot(normed, weight[...]) + offset[...]).astype(out.dtype)
+def _norm_linear(x, vectors, weight, out, *, epsilon):
+  scale, bias, offset = vectors
+  normed = layer_norm(x[...], scale, bias, epsilon).astype(weight.dtype)
+  out[...] = (dot(normed, weight[...]) + offset).astype(out.dtype)
 
 
-def _linear_residual(x, y, weight, offset, gain, out):
-  moved = (dot(y[...], weight[...]) + offset[...]) * gain[...]
+def _linear_residual(x, y, vectors, weight, out):
+  offset, gain = vectors
+  moved = (dot(y[...], weight[...]) + offset) * gain
   out[...] = (x[...].astype(jnp.float32) + moved).astype(out.dtype)
 
 
-def _mlp_residual(x, *references, epsilon, activation):
-  *weights, gain, out = references
-  moved = _fed_forward(x, *weights, epsilon, activation) * gain[...]
+def _mlp_residual(x, vectors, up, down, out, *, epsilon, activation):
+  *vectors, gain = vectors
+  moved = _fed_forward(x, vectors, up, down, epsilon, activation) * gain
   out[...] = (x[...].astype(jnp.float32) + moved).astype(out.dtype)
 
 
-def _mlp(x, *references, epsilon, activation):
-  *weights, out = references
-  out[...] = _fed_forward(x, *weights, epsilon, activation).astype(out.dtype)
+def _norm_mlp(x, vectors, up, down, out, *, epsilon, activation):
+  out[...] = _fed_forward(x, vectors, up, down, epsilon, activation).astype(out.dtype)
 
 
-def _fed_forward(x, scale, bias, up, up_bias, down, down_bias, epsilon, activation):
-  normed = layer_norm(x[...], scale[...], bias[...], epsilon).astype(up.dtype)
-  hidden = activate(activation, dot(normed, up[...]) + up_bias[...]).astype(down.dtype)
-  return dot(hidden, down[...]) + down_bias[...]
+def _fed_forward(x, vectors, up, down, epsilon, activation):
+  scale, bias, up_bias, down_bias = vectors
+  normed = layer_norm(x[...], scale, bias, epsilon).astype(up.dtype)
+  hidden = activate(activation, dot(normed, up[...]) + up_bias).astype(down.dtype)
+  return dot(hidden, down[...]) + down_bias
 
 
-def _by_tiles(kernel, total, rows, weights, width, interpret, name=None):
+def _by_tiles(kernel, total, rows, vectors, weights, interpret):
   """Runs a kernel on tiles of rows.
 
   Args:
-    kernel: function of references: a tile of each of `rows`, each of `weights`, and the result.
+    kernel: function of references of a tile of each of `rows`; the `vectors`, (1, n) each; and
+      references of the `weights` and of the result.
     total: () int32, the number of rows to compute.
     rows: arrays (length, …).
-    weights: arrays (…, to), whole; vectors become (1, to).
-    width: width of the result.
+    vectors: float32 arrays (n,).
+    weights: matrices (from, to); the last one has as many columns as the result.
     interpret: whether to interpret the kernel.
-    name: name of the kernel in a compiled program; None for that of the jitted function.
 
   Returns:
-    (length, width) rows of the type of the first of `rows`.
+    (length, to) rows of the type of the first of `rows`.
   """
-  weights = [a.reshape(-1, a.shape[-1]) for a in weights]
-  tile = min(TILE, len(rows[0]))
+  tile, width = min(TILE, len(rows[0])), weights[-1].shape[1]
+  whole = [*map(_in_lanes, vectors), *weights]
+
+  def run(*references):
+    tiles, rest = references[: len(rows)], references[len(rows) :]
+    kernel(*tiles, [_as_row(a) for a in rest[: len(vectors)]], *rest[len(vectors) :])
 
   def rows_of(width):
     return pl.BlockSpec((tile, width), lambda i: (i, 0))
 
-  whole = [pl.BlockSpec(a.shape, lambda i: (0, 0), pipeline_mode=pl.Buffered(1)) for a in weights]
+  once = [pl.BlockSpec(a.shape, lambda i: (0, 0), pipeline_mode=pl.Buffered(1)) for a in whole]
   return pl.pallas_call(
-    kernel,
-    name=name,
+    run,
     grid=(pl.cdiv(total, tile),),
-    in_specs=[*(rows_of(a.shape[1]) for a in rows), *whole],
+    in_specs=[*(rows_of(a.shape[1]) for a in rows), *once],
     out_specs=rows_of(width),
     out_shape=jax.ShapeDtypeStruct((len(rows[0]), width), rows[0].dtype),
     interpret=interpret,
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel",), vmem_limit_bytes=_memory(tile, rows, weights, width)
+      dimension_semantics=("parallel",), vmem_limit_bytes=_memory(tile, rows, whole, width)
     ),
-  )(*rows, *weights)
+    name=getattr(kernel, "func", kernel).__name__.removeprefix("_"),
+  )(*rows, *whole)
+
+
+def _in_lanes(vector):
+  """(n,) -> (n / 128, 128), which lies in memory as before; or (1, n), which XLA has to copy."""
+  return vector.reshape((1, -1) if len(vector) % LANES else (-1, LANES))
+
+
+def _as_row(vector):
+  """A reference of what `_in_lanes` returns -> (1, n)."""
+  rows = [vector[i : i + 1] for i in range(len(vector))]
+  return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=1)
 
 
 def _memory(tile, rows, weights, width):

@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.kernels.tpu_attention import HEAD
-from asvit_jax.sparsity.kernels.tpu_copies import TILE, copy_rows, prefetch, tiled
+from asvit_jax.sparsity.kernels.tpu_copies import TILE, copy_rows, prefetch, slot_of, tiled
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal, summed
 
 
@@ -38,7 +38,7 @@ def class_scores(qkv, context, bias, start, count, *, heads, interpret=False):
   anywhere = pl.BlockSpec(memory_space=pl.ANY)
   row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
   scores = pl.pallas_call(
-    functools.partial(_class_scores, images=b, heads=heads),
+    functools.partial(_class_scores, images=b, heads=heads, interpret=interpret),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(b,),
@@ -58,18 +58,21 @@ def class_scores(qkv, context, bias, start, count, *, heads, interpret=False):
   return scores[:, 0]
 
 
-def _class_scores(start, count, bias, qkv, context, out, q, k, mixed, arrived, *, images, heads):
+def _class_scores(
+  start, count, bias, qkv, context, out, q, k, mixed, arrived, *, images, heads, interpret
+):
   i, channels = pl.program_id(0), k.shape[2]
 
   def reads(i, act):
-    slot, first, rows = lax.rem(i, 2), start[i], tiled(count[i])
+    slot, first, rows = slot_of(i), start[i], tiled(count[i])
     keys, queries = qkv.at[:, channels : 2 * channels], qkv.at[:, :channels]
-    copy_rows(queries, first, q.at[slot], 0, jnp.minimum(rows, TILE), arrived.at[slot], act)
-    copy_rows(keys, first, k.at[slot], 0, rows, arrived.at[slot], act)
-    copy_rows(context, first, mixed.at[slot], 0, rows, arrived.at[slot], act)
+    of_class = queries.at[pl.ds(pl.multiple_of(first, TILE), TILE)]
+    act(pltpu.make_async_copy(of_class, q.at[slot], arrived.at[slot]))
+    for source, target in ((keys, k), (context, mixed)):
+      copy_rows(source, first, target.at[slot], 0, rows, arrived.at[slot], act, interpret)
 
   prefetch(i, images, reads)
-  slot = lax.rem(i, 2)
+  slot = slot_of(i)
   there = lax.broadcasted_iota(jnp.int32, out.shape[1:], 1) < count[i]
   # A row of its own for each head, so that all heads are one softmax; those of no head count 0.
   head, lane = (
