@@ -44,9 +44,9 @@ def all_parts(settings, platform):
   whole = {first: settings.timed[first]} if settings.compares_timed else {}
   return [
     *_correctness({"small": settings.compared}, settings, True),
-    *_steps(settings),
     *_throughput([first], [largest], settings, dtype),
     *_correctness(whole, settings, False),
+    *_steps(settings),
     *_training(first, settings, dtype, platform == "tpu"),
     *_rivals([first], settings.batches[:2], settings, dtype),
     *_throughput([first], batches, settings, dtype),

@@ -75,16 +75,20 @@ def main(_):
   log("compiling the parts")
   cycles = process.run({"what": "step parts"} | job, target)
   parts = {name: ms_of(target, row, kernels) for name, row in cycles.items()}
+  for name, row in parts.items():
+    _log(name, row)
   steps = {}
   for name in asked.steps:
     log(f"compiling the step by {name}")
     compiled = process.run({"what": "step cycles", "changes": STEPS[name]} | job, target)
-    steps[name] = ms_of(target, compiled, kernels) | {
-      key: compiled[key] for key in ("memory_mb", "compile_s")
-    }
-  for name, row in (parts | steps).items():
-    log(f"{name}: {row['ms']:.2f} ms, of which kernels {row['kernels_ms']:.2f}")
+    more = {key: compiled[key] for key in ("memory_mb", "compile_s")}
+    steps[name] = ms_of(target, compiled, kernels) | more
+    _log(f"step by {name}", steps[name])
   return job | {"target": target.name, "kernels": kernels, "parts": parts, "steps": steps}
+
+
+def _log(name, row):
+  log(f"{name}: {row['ms']:.2f} ms, of which kernels {row['kernels_ms']:.2f}")
 
 
 def ms_of(target, compiled, kernels):

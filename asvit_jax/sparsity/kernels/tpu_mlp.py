@@ -38,7 +38,7 @@ def norm_mlp(x, norm, up, down, epsilon, activation, interpret=False):
   """
   up, down = (Linear(linear.kernel.astype(x.dtype), linear.bias) for linear in (up, down))
   more = dict(epsilon=epsilon, activation=activation, interpret=interpret)
-  return tpu_rows.mlp(x, norm, up, down, **more)
+  return tpu_rows.norm_mlp(x, norm, up, down, **more)
 
 
 def _forward(x, norm, up, down, epsilon, activation, interpret):

@@ -95,7 +95,7 @@ def mlp_residual(x, total, norm, up, down, gain, *, epsilon, activation, interpr
 
 
 @functools.partial(jax.jit, static_argnames=("epsilon", "activation", "interpret"))
-def mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
+def norm_mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
   """The MLP of all rows, without the residual: down(activation(up(norm(x)))).
 
   Args:
@@ -111,8 +111,8 @@ def mlp(x, norm, up, down, *, epsilon, activation, interpret=False):
     (length, d) rows.
   """
   kernel = functools.partial(_norm_mlp, epsilon=epsilon, activation=activation)
-  vectors = (*norm, up.bias, down.bias)
-  return _by_tiles(kernel, len(x), (x,), vectors, (up.kernel, down.kernel), interpret)
+  vectors, weights = (*norm, up.bias, down.bias), (up.kernel, down.kernel)
+  return _by_tiles(kernel, len(x), (x,), vectors, weights, interpret)
 
 
 def _norm_linear(x, vectors, weight, out, *, epsilon):
