@@ -53,7 +53,7 @@ def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret
       The width is a multiple of 8, and no count is above it.
     start: (b,) int32, the first row of each image, a multiple of 8. No two images share a row,
       if counts are rounded up to 8.
-    count: (b,) int32, the number of its tokens.
+    count: (b,) int32, the number of its tokens, at least 1.
     heads: number of heads.
     first: number of queries, the first of each image, a multiple of 8; None for all.
     widths: the numbers of keys that programs are compiled for, at most `STEP` apart, a tuple;
@@ -96,7 +96,11 @@ def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret
     ),
     out_shape=jax.ShapeDtypeStruct((length, channels), qkv.dtype),
     interpret=interpret,
-    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("parallel", "arbitrary"),
+      # The usual limit, and the bias of all images, each in whole registers.
+      vmem_limit_bytes=2**24 + b * pl.cdiv(width, LANES) * LANES * 4,
+    ),
   )(start, count, bias[:, None], qkv)
 
 
