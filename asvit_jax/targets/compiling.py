@@ -98,6 +98,17 @@ class Compiled:
   touched: float | None = None
 
 
+def memory_of(said):
+  """Bytes of a device that a program needs, from its `memory_analysis`."""
+  return (
+    said.argument_size_in_bytes
+    + said.output_size_in_bytes
+    - said.alias_size_in_bytes  # results that reuse the memory of arguments
+    + said.temp_size_in_bytes
+    + said.generated_code_size_in_bytes
+  )
+
+
 def compile_for(chip, function, arguments):
   """Compiles a program.
 
@@ -127,12 +138,7 @@ def compile_for(chip, function, arguments):
   seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
   said, costs = program.memory_analysis(), program.cost_analysis() or {}
   touched = said.argument_size_in_bytes + said.output_size_in_bytes
-  memory = (
-    touched
-    - said.alias_size_in_bytes  # results that reuse the memory of arguments
-    + said.temp_size_in_bytes
-    + said.generated_code_size_in_bytes
-  )
+  memory = memory_of(said)
   return Compiled(
     memory,
     memory <= chip.memory,

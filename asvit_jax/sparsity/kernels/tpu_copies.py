@@ -36,7 +36,7 @@ def windows(rows, start, count, *, width, columns=None, interpret=False):
       in_specs=[pl.BlockSpec(memory_space=pl.ANY)],
       out_specs=pl.BlockSpec((1, width, channels), lambda i, *_: (i, 0, 0)),
       scratch_shapes=[
-        pltpu.VMEM((2, -(-width // TILE) * TILE, channels), rows.dtype),
+        pltpu.VMEM((2, tiled(width), channels), rows.dtype),
         pltpu.SemaphoreType.DMA((2,)),
       ],
     ),
@@ -53,7 +53,7 @@ def padded(windows, *, interpret=False):
   Rows between two windows are undefined.
   """
   b, n, channels = windows.shape
-  width = -(-n // TILE) * TILE
+  width = tiled(n)
 
   def copy(window, out):
     out[0, :n] = window[0]

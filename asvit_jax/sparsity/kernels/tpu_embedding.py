@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from asvit_jax.sparsity.kernels.tpu_copies import TILE
+from asvit_jax.sparsity.kernels.tpu_copies import tiled
 from asvit_jax.sparsity.kernels.tpu_products import LANES
 
 IMAGES = 8  # of a program
@@ -33,7 +33,7 @@ def embedded(patches, prefix, position, *, interpret=False):
     images are undefined.
   """
   (n, b, d), p = patches.shape, len(prefix)
-  width = -(-(p + n) // TILE) * TILE
+  width = tiled(p + n)
   first = jnp.repeat(prefix.astype(jnp.float32), IMAGES, axis=0)
   position = jnp.pad(position.astype(jnp.float32), ((0, width - p - n), (0, 0)))
 

@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.attentions import EPSILON, MAX_LOGIT
 from asvit_jax.sparsity.kernels.tpu_attention import HEAD, NEVER
-from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal, summed
+from asvit_jax.sparsity.kernels.tpu_products import LANES, column, dot, eye_of, reciprocal, summed
 
 _SCALE = HEAD**-0.5
 _MiB = 2**20
@@ -125,7 +125,7 @@ def _forward_program(qkv, keep, bias, context, *, heads):
   low = lax.broadcasted_iota(jnp.int32, (1, LANES), 1) < HEAD
   offset = None if bias is None else bias[0]  # (1, n)
   if keep is not None:
-    visible = jnp.where(_eye(n), 1.0, keep[0])
+    visible = jnp.where(eye_of(n), 1.0, keep[0])
     hidden = jnp.where(visible > 0, 0.0, NEVER)
     offset = hidden if offset is None else offset + hidden
   for pair in range(channels // LANES):
@@ -152,14 +152,14 @@ def _forward_program(qkv, keep, bias, context, *, heads):
 def _backward_program(qkv, keep, bias, context, gradient, to_qkv, *to_rows, heads, masked, biased):
   """The gradients of an image; keys are rows, queries are columns."""
   n, channels = context.shape[1:]
-  dtype, eye = qkv.dtype, _eye(n)
+  dtype, eye = qkv.dtype, eye_of(n)
   low = lax.broadcasted_iota(jnp.int32, (1, LANES), 1) < HEAD
   row, lane = (lax.broadcasted_iota(jnp.int32, (16, LANES), axis) for axis in (0, 1))
   halves = jnp.where(row == lax.div(lane, HEAD), 1.0, 0.0)
   epsilon = EPSILON if masked else 0.0
-  offset = _column(bias[0], eye) if biased else None
+  offset = column(bias[0], eye) if biased else None
   if masked:
-    visible = jnp.where(eye, 1.0, _column(keep[0], eye))
+    visible = jnp.where(eye, 1.0, column(keep[0], eye))
     hidden = jnp.where(visible > 0, 0.0, NEVER)
     to_visible = 0.0  # (n, n), summed over the heads
   to_offset = 0.0
@@ -222,16 +222,6 @@ def _halves(low, pair, heads):
 
 def _only(own, a):
   return jnp.where(own, a, jnp.zeros_like(a))
-
-
-def _eye(n):
-  row, column = (lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in (0, 1))
-  return row == column
-
-
-def _column(row, eye):
-  """(1, n) -> (n, 1)."""
-  return jnp.where(eye, row, 0.0).sum(axis=1, keepdims=True)
 
 
 def _sums(a, eye):

@@ -14,7 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.core.finite import finite
 from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, slot_of, switch, tiled
-from asvit_jax.sparsity.kernels.tpu_products import LANES, dot
+from asvit_jax.sparsity.kernels.tpu_products import LANES, column, dot
 from asvit_jax.sparsity.scores import merge_cost, unit
 
 
@@ -165,9 +165,9 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix, 
     return jnp.where(mask, a, least).max(axis=0, keepdims=True)
 
   patches = (place >= prefix) & (place < count)
-  size = _column(sizes)
+  size = column(sizes)
   others = (other >= prefix) & (other < count)
-  more = (_column(attention) > attention) & others
+  more = (column(attention) > attention) & others
   nearest = largest(more, similarity, -jnp.inf)
   # The token with the most attention is like none before it.
   alike = jnp.where(finite(nearest), nearest, 0.0)
@@ -176,7 +176,7 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix, 
   cost = merge_cost.cost(attention, alike, sizes, of_other, patches, exponents)
   keep = jnp.where((patches & (cost > threshold)) | (place < prefix), 1.0, 0.0)
 
-  takes = (_column(keep) > 0) & others
+  takes = (column(keep) > 0) & others
   nearest = largest(takes, similarity, -jnp.inf)
   first = -largest(takes & (similarity >= nearest), -index, -float(none))
   destination = jnp.where(patches, first, float(none))
@@ -194,7 +194,7 @@ def _moved(keep, destination, sizes, position):
 
   def moved(a, to):
     """(1, width) numbers, summed where (1, width) `to` says."""
-    return dot(_tile(a), (_column(to) == token).astype(jnp.float32))[:1]
+    return dot(_tile(a), (column(to) == token).astype(jnp.float32))[:1]
 
   before = dot(_tile(keep), (other < token).astype(jnp.float32))[:1]
   place = jnp.where(keep > 0, before, -1.0)
@@ -205,10 +205,3 @@ def _moved(keep, destination, sizes, position):
 def _tile(row):
   """(1, width) -> (8, width), as products have rows."""
   return jnp.broadcast_to(row, (8, row.shape[1]))
-
-
-def _column(row):
-  """(1, width) -> (width, 1); exact, as one number of each sum is not 0."""
-  width = row.shape[1]
-  one, other = (lax.broadcasted_iota(jnp.int32, (width, width), axis) for axis in (0, 1))
-  return jnp.where(one == other, row, 0.0).sum(axis=1, keepdims=True)

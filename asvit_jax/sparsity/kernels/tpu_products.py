@@ -43,6 +43,18 @@ def summed(own, products, dtype):
   return dot(ones, high, transposed=True) + dot(ones, low, transposed=True)
 
 
+def eye_of(n):
+  """(n, n) bool, true on the diagonal."""
+  row, column = (lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in (0, 1))
+  return row == column
+
+
+def column(row, eye=None):
+  """(1, n) -> (n, 1); exact, as one number of each sum is not 0; `eye` is that of n, if known."""
+  eye = eye_of(row.shape[1]) if eye is None else eye
+  return jnp.where(eye, row, 0.0).sum(axis=1, keepdims=True)
+
+
 def layer_norm(x, scale, bias, epsilon):
   """(m, d) tokens -> (m, d) float32; by the formula of `nnx.LayerNorm`."""
   x = x.astype(jnp.float32)

@@ -75,9 +75,7 @@ def _class_scores(
   slot = slot_of(i)
   there = lax.broadcasted_iota(jnp.int32, out.shape[1:], 1) < count[i]
   # A row of its own for each head, so that all heads are one softmax; those of no head count 0.
-  head, lane = (
-    lax.broadcasted_iota(jnp.int32, (-(-heads // TILE) * TILE, LANES), axis) for axis in (0, 1)
-  )
+  head, lane = (lax.broadcasted_iota(jnp.int32, (tiled(heads), LANES), axis) for axis in (0, 1))
   logits, squares = 0.0, 0.0
   for pair in range(channels // LANES):
     at = slice(pair * LANES, (pair + 1) * LANES)
