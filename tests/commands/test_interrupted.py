@@ -60,7 +60,7 @@ def test_a_signal_to_the_group_saves_and_has_its_status(tmp_path, number, status
   with started(*TRAIN, "--workdir", tmp_path, f"--config.data.workers={workers}") as process:
     wait_for(process, "step 3/")
     os.killpg(process.pid, number)
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=240)
   assert process.returncode == status, said
   result = json.loads(out)
   assert result["finished"] is False
@@ -80,7 +80,7 @@ def test_ctrl_c_ends_an_evaluation_in_a_line_and_leaves_nothing(tmp_path):
   with started(*arguments) as process:
     wait_for(process, "weights of")
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
   assert process.returncode == 130
   assert said.splitlines()[-1] == "interrupted"
   assert "Traceback" not in said
@@ -144,7 +144,7 @@ try:
 except InputError as error:
   print("error:", error, file=sys.stderr)
 """
-  process = processes.run("-c", script, tmp_path, timeout=120)
+  process = processes.run("-c", script, tmp_path, timeout=240)
   (line,) = process.stderr.splitlines()
   assert line.startswith("error: a checkpoint cannot be written")
   assert "File too large" in line or "Too many open files" in line

@@ -2,8 +2,8 @@
 
 import math
 import re
-import time
 
+import hanging
 import numpy as np
 import pytest
 import tiny
@@ -134,11 +134,10 @@ def test_a_config_that_is_none_is_refused():
 def test_a_pattern_that_is_searched_for_without_end_is_refused_in_time(monkeypatch):
   monkeypatch.setattr(rules, "_FREEZE_SECONDS", 2)
   rules.check(trained(**{"optimizer.freeze": r"^patch_embed|blocks\.[01]\..*kernel"}))
-  before = time.monotonic()
-  for pattern in (r"(.+)+!", r"((\w|\.)+)+((\w|\.)+)+!"):
-    with pytest.raises(InputError, match=r"^optimizer\.freeze .* simplify it"):
-      rules.check(trained(**{"optimizer.freeze": pattern}))
-  assert time.monotonic() - before < 60
+  with hanging.never():
+    for pattern in (r"(.+)+!", r"((\w|\.)+)+((\w|\.)+)+!"):
+      with pytest.raises(InputError, match=r"^optimizer\.freeze .* simplify it"):
+        rules.check(trained(**{"optimizer.freeze": pattern}))
 
 
 def test_a_network_that_no_device_holds_is_refused_before_it_is_made():

@@ -76,7 +76,7 @@ def start(kind):
 
 def end(process):
   try:
-    return process.communicate(timeout=20)
+    return process.communicate(timeout=240)
   finally:
     process.kill()
 

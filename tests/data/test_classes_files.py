@@ -1,9 +1,9 @@
 """Files of classes that are numbered lists, or that nobody should take in whole."""
 
 import contextlib
-import time
 import tracemalloc
 
+import hanging
 import pytest
 from image_sets import make_config
 
@@ -71,17 +71,16 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_file_is_one_line_in_little_time_and_memory(tmp_path, kind):
   tracemalloc.start()
-  start = time.monotonic()
-  try:
-    with pytest.raises(InputError, match=r"data\.classes") as error:
-      read(tmp_path, HOSTILE[kind])
-    _, most = tracemalloc.get_traced_memory()
-  finally:
-    tracemalloc.stop()
-  assert len(str(error.value)) < 1000
-  assert "\n" not in str(error.value)
-  assert most < 200e6
-  assert time.monotonic() - start < 8
+  with hanging.never():
+    try:
+      with pytest.raises(InputError, match=r"data\.classes") as error:
+        read(tmp_path, HOSTILE[kind])
+      _, most = tracemalloc.get_traced_memory()
+    finally:
+      tracemalloc.stop()
+    assert len(str(error.value)) < 1000
+    assert "\n" not in str(error.value)
+    assert most < 200e6
 
 
 @pytest.mark.parametrize("text", ["\"\n'\n", "0 \"\n1 '\n", "{\n", "[\n", "1.\n2.\n", "\ufeff"])
@@ -108,19 +107,15 @@ def test_what_is_no_file_of_classes_is_one_line(path):
   ],
 )
 def test_long_files_are_refused_before_they_are_looked_at(tmp_path, text):
-  start = time.monotonic()
-  with pytest.raises(InputError, match=r"data\.classes"):
+  with hanging.never(), pytest.raises(InputError, match=r"data\.classes"):
     read(tmp_path, text)
-  assert time.monotonic() - start < 4
 
 
 @pytest.mark.parametrize("space", [" " * 1900, "," * 1900, " ," * 900])
 def test_lines_of_separators_take_no_time(tmp_path, space):
   lines = [f"a{space}{i}b" for i in range(3000)]
-  start = time.monotonic()
-  with pytest.raises(InputError, match="expected at most 1,000"):
+  with hanging.never(), pytest.raises(InputError, match="expected at most 1,000"):
     read(tmp_path, "0 x\n1 y\n" + "\n".join(lines))
-  assert time.monotonic() - start < 4
 
 
 def test_a_heading_is_none_of_the_classes(tmp_path):

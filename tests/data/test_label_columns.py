@@ -1,7 +1,6 @@
 """Files of labels as people have them: which column is which, and which numbers are labels."""
 
-import time
-
+import hanging
 import pytest
 from image_sets import encode, make_config, open_source
 from PIL import Image
@@ -148,10 +147,8 @@ def test_labels_count_in_the_order_of_numbers_however_they_are_written(tmp_path)
 )
 def test_labels_are_counted_before_classes_are_made(tmp_path, numbers, match):
   text = table(("file", "label"), *zip(("0.png", "1.png"), numbers, strict=True))
-  start = time.monotonic()
-  with pytest.raises(InputError, match=match):
+  with hanging.never(), pytest.raises(InputError, match=match):
     opened(tmp_path, text, "train")
-  assert time.monotonic() - start < 2
 
 
 def test_some_of_the_classes_may_lack_images(tmp_path):

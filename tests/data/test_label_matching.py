@@ -1,7 +1,6 @@
 """Which image a name in a file of labels means, and what is no table of labels at all."""
 
-import time
-
+import hanging
 import pytest
 from image_sets import encode, make_config, open_source
 from PIL import Image
@@ -99,11 +98,10 @@ def test_one_path_ends_in_the_other(tmp_path, wanted, expected):
 
 
 def test_names_of_many_directories_take_no_time(tmp_path):
-  start = time.monotonic()
-  wanted = ["a/" * 200_000 + "x.jpg", "/" * 400_000, "x.jpg"]
-  found = by_name(wanted, Images(["b/x.jpg"], str(tmp_path), frozenset(["train"])))
-  assert found.numbers.tolist() == [-1, -1, 0]
-  assert time.monotonic() - start < 2
+  with hanging.never():
+    wanted = ["a/" * 200_000 + "x.jpg", "/" * 400_000, "x.jpg"]
+    found = by_name(wanted, Images(["b/x.jpg"], str(tmp_path), frozenset(["train"])))
+    assert found.numbers.tolist() == [-1, -1, 0]
 
 
 def test_letters_may_be_large_or_small_and_it_is_said(tmp_path):

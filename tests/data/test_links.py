@@ -2,8 +2,8 @@
 
 import os
 import subprocess
-import time
 
+import hanging
 import pytest
 from image_sets import encode, make_config, open_source
 from PIL import Image
@@ -149,9 +149,8 @@ def test_two_links_a_level_are_not_a_billion_directories(root, tmp_path):
     for name in "xy" if level < 29 else "":
       (directory / name).symlink_to(pool / str(level + 1))
   (root / "a" / "in").symlink_to(pool / "0")
-  start = time.monotonic()
-  assert len(opened(root)[0]) == 33
-  assert time.monotonic() - start < 5
+  with hanging.never():
+    assert len(opened(root)[0]) == 33
 
 
 def test_directories_may_be_deep_but_not_without_end(root):

@@ -3,6 +3,7 @@
 import json
 import time
 
+import hanging
 import numpy as np
 import pytest
 import tiny
@@ -77,15 +78,13 @@ def test_a_damaged_step_is_passed_over_and_set_aside(workdir):
 
 def test_a_second_run_is_refused_while_the_first_renews_its_lease(workdir, fast, monkeypatch):
   monkeypatch.setattr(lease, "_machine", lambda: None)  # as from two machines
+  monkeypatch.setattr(lease, "EXPIRES", 10 * hanging.SECONDS)
   with lock.held(workdir) as check:
-    begun = time.monotonic()
-    with pytest.raises(InputError, match="another run writes to gs://"):
+    with hanging.never(), pytest.raises(InputError, match="another run writes to gs://"):
       lock.held(workdir).__enter__()
-    assert time.monotonic() - begun < lease.EXPIRES
     check()
-  begun = time.monotonic()
-  with lock.held(workdir):  # it was released
-    assert time.monotonic() - begun < lease.RENEWED + 1
+  with hanging.never(), lock.held(workdir):  # it was released
+    pass
 
 
 def test_a_lease_that_nobody_renews_runs_out(workdir, fast, monkeypatch):
@@ -95,7 +94,7 @@ def test_a_lease_that_nobody_renews_runs_out(workdir, fast, monkeypatch):
   killed.__enter__()
   begun = time.monotonic()
   with lock.held(workdir) as check:
-    assert 1.5 < time.monotonic() - begun < 10
+    assert 1.5 < time.monotonic() - begun < hanging.SECONDS
     check()
     answers = iter((False, True))  # it comes back, and renews once
     killed._ended.wait = lambda _: next(answers)
@@ -110,9 +109,9 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_over_at_once(workdir, monk
     pytest.skip("this system does not tell its boots apart")
   content = lock.holder() | {"owner": "x", "machine": lease._machine(), "process": 2**22 + 1}
   storage.write(workdir / "lock", json.dumps(content))
-  begun = time.monotonic()
-  with lock.held(workdir):
-    assert time.monotonic() - begun < 5
+  monkeypatch.setattr(lease, "EXPIRES", 10 * hanging.SECONDS)
+  with hanging.never(), lock.held(workdir):
+    pass
 
 
 def test_a_store_that_orbax_does_not_know_is_refused_for_a_workdir(bucket):

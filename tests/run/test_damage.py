@@ -2,8 +2,8 @@
 
 import errno
 import shutil
-import time
 
+import hanging
 import pytest
 import test_checkpoints as made
 
@@ -74,9 +74,8 @@ CASES = [
 def test_a_damaged_file_sets_the_step_aside_at_once(tmp_path, saved, place, change, capfd):
   workdir = shutil.copytree(saved, tmp_path / "run")
   change(PLACES[place](workdir / "checkpoints" / "2"))
-  start = time.monotonic()
-  assert int(Checkpoints(workdir).restore(made.target()).step) == 1
-  assert time.monotonic() - start < 5
+  with hanging.never():
+    assert int(Checkpoints(workdir).restore(made.target()).step) == 1
   assert [path.name.split("_")[0] for path in (workdir / "damaged").iterdir()] == ["2"]
   said = capfd.readouterr().err
   assert "2 is damaged (step 2: " in said

@@ -1,7 +1,6 @@
 """What a run would be is counted, not listed: also where it is as long as steps can be counted."""
 
-import time
-
+import hanging
 import numpy as np
 import pytest
 import tiny
@@ -36,11 +35,10 @@ def test_the_share_of_the_first_weights_is_the_product_of_the_decays(decay, step
 
 def test_the_longest_run_is_planned_at_once():
   config = tiny.config("", total_steps=2**31 - 1, ema_decay=1 - 1e-12, **{"eval.every": 1})
-  arch, before = tiny.TRAINED.dense, time.monotonic()
-  network = Network(arch, tiny.params(arch))
-  counted = summary.summarize(tiny.plan(config, 24), network, Source(), Source())
+  network = Network(tiny.TRAINED.dense, tiny.params(tiny.TRAINED.dense))
+  with hanging.never():
+    counted = summary.summarize(tiny.plan(config, 24), network, Source(), Source())
   assert counted["evaluations"] == counted["checkpoints"] == 2**31 - 1
-  assert time.monotonic() - before < 20
 
 
 class Source:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import time
 import tracemalloc
 
+import hanging
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -67,16 +67,15 @@ def a_line(error):
 )
 def test_no_type_is_a_traceback(name, value):
   """And what is taken has the form that every field has."""
-  begun = time.monotonic()
-  try:
-    arch = dataclasses.replace(ARCH, **{name: value})
-  except InputError as error:
-    assert a_line(error)
-  else:
-    hash(arch)
-    assert json.loads(json.dumps(arch.to_json())) == arch.to_json()
-    assert Architecture.from_json(arch.to_json(), "it") == arch
-  assert time.monotonic() - begun < 5
+  with hanging.never():
+    try:
+      arch = dataclasses.replace(ARCH, **{name: value})
+    except InputError as error:
+      assert a_line(error)
+    else:
+      hash(arch)
+      assert json.loads(json.dumps(arch.to_json())) == arch.to_json()
+      assert Architecture.from_json(arch.to_json(), "it") == arch
 
 
 @pytest.mark.parametrize(
@@ -100,17 +99,16 @@ def test_what_no_network_is_is_refused_before_anything_is_made(tmp_path, fields)
   described["architecture"] |= fields
   saving.save(tmp_path / "w.safetensors", tiny.params(ARCH.dense), described)
   tracemalloc.start()
-  begun = time.monotonic()
-  try:
-    with pytest.raises(
-      InputError, match=f"w.safetensors: .*{next(iter(fields))}|image size"
-    ) as error:
-      load(tmp_path / "w.safetensors")
-    assert a_line(error)
-    assert tracemalloc.get_traced_memory()[1] < 50e6
-  finally:
-    tracemalloc.stop()
-  assert time.monotonic() - begun < 10
+  with hanging.never():
+    try:
+      with pytest.raises(
+        InputError, match=f"w.safetensors: .*{next(iter(fields))}|image size"
+      ) as error:
+        load(tmp_path / "w.safetensors")
+      assert a_line(error)
+      assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+      tracemalloc.stop()
 
 
 def test_sequences_and_numbers_of_numpy_have_one_form():
@@ -129,10 +127,9 @@ def test_networks_that_there_are_keep_within_the_bounds(variant):
 
 
 def test_the_shapes_of_hundreds_of_blocks_are_known_at_once():
-  begun = time.monotonic()
-  found = vit.specs(dataclasses.replace(ARCH, depth=500, prune_before=()))
-  assert len(found["blocks"]) == 500
-  assert time.monotonic() - begun < 5
+  with hanging.never():
+    found = vit.specs(dataclasses.replace(ARCH, depth=500, prune_before=()))
+    assert len(found["blocks"]) == 500
 
 
 @pytest.mark.parametrize("variant", ["deit_t", "lvvit_s"])
@@ -253,9 +250,8 @@ def test_what_is_hardly_json_is_refused_in_a_line(tmp_path, text):
 
 
 def test_a_million_names_of_classes_are_checked_soon():
-  begun = time.monotonic()
-  names = ["n"] * 1_000_000
-  assert len(descriptions.loads(json.dumps({"classes": names}), "it")["classes"]) == 1_000_000
-  with pytest.raises(InputError, match=r"classes\[999999\] is int, expected text"):
-    descriptions.loads(json.dumps({"classes": [*names[1:], 3]}), "it")
-  assert time.monotonic() - begun < 20
+  with hanging.never():
+    names = ["n"] * 1_000_000
+    assert len(descriptions.loads(json.dumps({"classes": names}), "it")["classes"]) == 1_000_000
+    with pytest.raises(InputError, match=r"classes\[999999\] is int, expected text"):
+      descriptions.loads(json.dumps({"classes": [*names[1:], 3]}), "it")
