@@ -14,7 +14,8 @@ from asvit_jax.commands import COMMANDS
 from asvit_jax.core.errors import InputError
 
 # The network of these, in place of DeiT-T and ImageNet's thousand classes.
-SMALL = {"width": 12, "heads": 3, "image_size": 32, "patch_size": 8, "num_classes": 3}
+SMALL = {"width": 12, "heads": 3, "image_size": 32, "patch_size": 8, "num_classes": 3, "depth": 4}
+SMALL |= {"prune_before": (1, 2, 3)}
 SMALL_FLAGS = [f"--config.model.{key}={value}" for key, value in SMALL.items()]
 
 

@@ -12,6 +12,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.network import Network
 from asvit_jax.sparsity.reductions import REDUCTIONS
+from asvit_jax.vit.architecture import stages_of
 
 
 class Prunings(NamedTuple):
@@ -32,17 +33,19 @@ class Prunings(NamedTuple):
   def of(cls, network):
     """The `Prunings` of a `Network`.
 
-    The stages of `paper` are those of the published variant. If the network itself merges,
-    `merging` is its own architecture, otherwise that of the recipes.
+    The stages of `paper` are those of the published variant; of a network with another number of
+    blocks, `stages_of` it. If the network itself merges, `merging` is its own architecture,
+    otherwise that of the recipes.
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
+    same_depth = published.depth == arch.depth
     paper = dataclasses.replace(
       arch,
       score="class_attention",
       score_exponents=(1.0, 1.0),
       reduction="drop",
-      prune_before=published.prune_before,
+      prune_before=published.prune_before if same_depth else stages_of(arch.depth),
       stage_weights=(),
       prune_inside=False,
     )
