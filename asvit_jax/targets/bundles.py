@@ -8,6 +8,7 @@ of XLA it is the compiler's estimate of their cycles, see `times.count_cycles`. 
 """
 
 import dataclasses
+import functools
 import os
 import re
 import tempfile
@@ -153,15 +154,16 @@ def kernel_cycles(kernels, arch, tokens):
     chosen = widths[np.searchsorted(widths, aligned(tokens[:, section]))]
     return sum(by_width[int(width)] for width in chosen)
 
+  last = len(blocks) - 1
   total, parts = 0, ("norm_linear", "linear_residual", "mlp_residual")
   for section, count in enumerate(blocks):
     a_tile = sum(kernels[name] for name in parts)
-    total += count * (tiles(section) * a_tile + of_images("attend", section))
-  last = len(blocks) - 1
+    scored = int(section < last)
+    total += count * tiles(section) * a_tile + (count - scored) * of_images("attend", section)
+    total += scored * of_images("scored", section)
   groups, rest = divmod(len(tokens), tpu_embedding.IMAGES)
   columns = -(-arch.width // tpu_embedding.LANES)
   total += len(tokens) * kernels["padded"] if rest else groups * columns * kernels["embedded"]
-  total += last * len(tokens) * kernels["class_scores"]
   total += sum(of_images("compact", section + 1) for section in range(last))
   if arch.reduction != "drop":
     total += sum(of_images("merges", section) for section in range(last))
@@ -178,11 +180,11 @@ def of_kernels(target, arch, dtype):
 
   Returns:
     Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
-    the bundles that they schedule for a tile; `attend` and `read`, the bundles for an image with so
-    many keys, pairs of [width, bundles]: for all queries, and for the first ones; those before the
-    first block, `embedded` for 128 columns of eight images, or `padded` for an image; and those at
-    a stage: `class_scores`, and by the number of tokens, as of `attend`, `merges` before it and
-    `compact` after it.
+    the bundles that they schedule for a tile; and those that these do for an image with so many
+    keys, pairs of [width, bundles]: `attend`, and as `scored` with the attention scores, for all
+    queries, `read` for the first ones; those before the first block, `embedded` for 128 columns of
+    eight images, or `padded` for an image; and those at a stage, by the number of tokens, as of
+    `attend`: `merges` before it and `compact` after it.
   """
   with tempfile.TemporaryDirectory() as directory:
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -204,7 +206,6 @@ def _of_kernels(target, arch, dtype, directory):
     tpu_embedding,
     tpu_merging,
     tpu_rows,
-    tpu_scores,
   )
   from asvit_jax.targets import compiling
 
@@ -244,16 +245,20 @@ def _of_kernels(target, arch, dtype, directory):
     lambda *a: tpu_rows.mlp_residual(*a, epsilon=arch.norm_epsilon, activation=arch.activation),
     *(x, total, norm, linear(d, arch.hidden), linear(arch.hidden, d), vector),
   )
-  for name, first in (("attend", None), ("read", flat_rows.ALIGN)):
+  merged = arch.reduction != "drop"
+  kinds = {"attend": {}, "scored": {"scores": True}, "read": {"first": flat_rows.ALIGN}}
+  for name, options in kinds.items():
     found[name] = []
     for width in tpu_attention.widths_to(widest):
+      attend = functools.partial(
+        tpu_attention.attend, heads=arch.heads, width=width, widths=(width,), **options
+      )
+      bias = [shape(images, width, dtype="float32")] if merged else []
+      numbers = shape(images, dtype="int32"), shape(images, dtype="int32")
       bundles = scheduled(
-        "attend",
-        lambda *a, first=first, width=width: tpu_attention.attend(
-          *a, heads=arch.heads, first=first, widths=(width,)
-        ),
-        *(shape(images * width, 3 * channels), shape(images, width, dtype="float32")),
-        *(shape(images, dtype="int32"), shape(images, dtype="int32")),
+        "scored" if name == "scored" else "attend",
+        attend,
+        *(shape(images * width, 3 * channels), *numbers, *bias),
       )
       found[name].append([width, bundles])
   starts = (shape(images, dtype="int32"), shape(images, dtype="int32"))
@@ -280,20 +285,13 @@ def _of_kernels(target, arch, dtype, directory):
     tpu_embedding.embedded,
     *(shape(arch.patches, images, d), shape(arch.prefix_tokens, d), shape(all_tokens, d)),
   )
-  found["class_scores"] = scheduled(
-    "class_scores",
-    lambda *a: tpu_scores.class_scores(*a, heads=arch.heads),
-    *(shape(rows, 3 * channels), shape(rows, channels)),
-    *(shape(images, widest, dtype="float32"), *starts),
-  )
-  merged = (shape(images, widest, dtype="int32"), shape(images, widest, dtype="float32"))
   found["compact"] = []
   for width in tpu_compaction.widths_to(widest):
     bundles = scheduled(
       "compact",
       lambda *a, width=width: tpu_compaction.compact(*a, widths=(width,)),
       *(shape(rows, d), starts, starts, shape(images, widest, dtype="int32")),
-      *(() if arch.reduction == "drop" else merged),
+      *([shape(images, widest, dtype="float32")] if merged else []),
     )
     found["compact"].append([width, bundles])
   return found

@@ -124,8 +124,8 @@ def test_attention_of_each_image(heads, counts, first):
     qkv[s : s + c] = 2 * rng.standard_normal((c, *qkv.shape[1:]))
     bias[image, :c] = rng.standard_normal(c)
   qkv[:, :, heads:] = 7.0
-  given = (a.reshape(len(a), -1) for a in (qkv, bias))
-  out = tpu_attention.attend(*given, start, count, heads=heads, first=first, interpret=True)
+  given, options = qkv.reshape(len(qkv), -1), {"heads": heads, "width": width, "first": first}
+  out = tpu_attention.attend(given, start, count, bias, **options, interpret=True)
   out = np.asarray(out).reshape(-1, padded, 64)
   assert len(out) == (len(qkv) if first is None else len(count) * first)
   for image, (s, c) in enumerate(zip(start, count, strict=True)):

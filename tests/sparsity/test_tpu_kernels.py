@@ -17,8 +17,8 @@ from asvit_jax.sparsity.kernels import (
   tpu_copies,
   tpu_embedding,
   tpu_merging,
-  tpu_scores,
 )
+from asvit_jax.sparsity.scores import class_attention
 
 COUNT = np.array([17, 1, 40, 8, 24, 9], np.int32)
 START = np.concatenate([[0], np.cumsum(flat_rows.aligned(COUNT))[:-1]]).astype(np.int32)
@@ -55,9 +55,11 @@ def bias():
 
 
 @pytest.mark.parametrize("first", [None, 8])
-def test_attention(first):
-  given = rows(3 * tpu_attention.LANES), bias(), START, COUNT
-  ours, theirs = as_a_chip(tpu_attention.attend, *given, heads=HEADS, first=first)
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention(first, biased):
+  given = rows(3 * tpu_attention.LANES), START, COUNT, *([bias()] if biased else [])
+  options = {"heads": HEADS, "width": WIDTH, "first": first}
+  ours, theirs = as_a_chip(tpu_attention.attend, *given, **options)
   if first is None:
     ours, theirs = map(of_tokens, (ours, theirs))
   np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -69,10 +71,24 @@ def test_windows():
   np.testing.assert_array_equal(ours, theirs)
 
 
-def test_scores():
-  given = rows(3 * tpu_attention.LANES), rows(tpu_attention.LANES, 1), bias(), START, COUNT
-  ours, theirs = as_a_chip(tpu_scores.class_scores, *given, heads=HEADS)
+@pytest.mark.parametrize("images", [1, 9, 18])  # alone; in two halves, the second of one image
+def test_scores(images):
+  count = np.tile(COUNT, 3)[:images]
+  start = np.concatenate([[0], np.cumsum(flat_rows.aligned(count))[:-1]]).astype(np.int32)
+  qkv = np.tile(rows(3 * tpu_attention.LANES), (3, 1))
+  found = as_a_chip(tpu_attention.attend, qkv, start, count, heads=HEADS, width=WIDTH, scores=True)
+  (context, ours), (_, theirs) = found
   np.testing.assert_allclose(ours, theirs, atol=1e-6)
+  plain = tpu_attention.attend(qkv, start, count, heads=HEADS, width=WIDTH, interpret=True)
+  for image, (s, c) in enumerate(zip(start, count, strict=True)):
+    np.testing.assert_allclose(context[s : s + c], plain[s : s + c], atol=1e-6)
+    q, k, _ = np.moveaxis(qkv[s : s + c].reshape(c, 3, HEADS, -1), 1, 0)
+    logits = np.einsum("hc,khc->kh", q[0], k) / 8
+    attention = np.exp(logits - logits.max(axis=0))
+    of_heads = np.asarray(plain[s : s + c]).reshape(c, HEADS, -1)
+    expected = class_attention.gather(attention / attention.sum(axis=0), of_heads)
+    np.testing.assert_allclose(ours[image, :c], expected, atol=1e-5)
+    assert not ours[image, c:].any()
 
 
 @pytest.mark.parametrize("merges", [False, True])
@@ -82,8 +98,9 @@ def test_compaction(merges):
   place = np.where(THERE & (index % 2 == 0), index // 2, -1).astype(np.int32)
   count = (place >= 0).sum(axis=1).astype(np.int32)
   start = np.concatenate([[0], np.cumsum(flat_rows.aligned(count))[:-1]]).astype(np.int32)
-  merged = (np.where(THERE, index // 2 * 2, -1).astype(np.int32), THERE.astype(np.float32))
-  given = rows(128), (START, COUNT), (start, count), place, *(merged if merges else ())
+  into = np.where(THERE, index // 2, -1).astype(np.int32) if merges else place
+  given = rows(128), (START, COUNT), (start, count), into
+  given += (THERE.astype(np.float32),) if merges else ()
   ours, theirs = as_a_chip(tpu_compaction.compact, *given)
   for s, c in zip(start, count, strict=True):
     np.testing.assert_allclose(ours[s : s + c], theirs[s : s + c], atol=1e-6)

@@ -55,20 +55,21 @@ def test_it_decides_as_the_score_and_the_reduction(exponents, prefix):
   assert last.any() and not kept[-1].any() and kept[:-1].any() and not kept[:2].all()
 
   position = np.arange(WIDTH, dtype=np.int32)[::-1] + np.zeros_like(sizes, np.int32)
-  place, destination, total, moved = tpu_merging.merges(
+  destination, into, total, moved = tpu_merging.merges(
     *(rows, start, count, attention, sizes, position, jnp.asarray(threshold)),
     **dict(exponents=exponents, prefix=prefix, widths=(32, WIDTH), interpret=True),
   )
   keep = np.concatenate([there[:, :prefix], kept], axis=1)
-  np.testing.assert_array_equal(place, np.where(keep, keep.cumsum(axis=1) - 1, -1))
   wanted = merge_tokens.destinations(np.pad(kept, ((0, 0), (1, 0)), constant_values=1), similarity)
   wanted = np.asarray(wanted)[:, 1:] - 1 + prefix
   wanted = np.where(kept, np.arange(prefix, WIDTH), wanted)
   wanted = np.where(there[:, prefix:], np.minimum(wanted, WIDTH), WIDTH)
   np.testing.assert_array_equal(destination[:, prefix:], wanted)
   for image, kept in enumerate(keep):
-    n, into = kept.sum(), np.asarray(destination[image])
-    masses = np.bincount(into, sizes[image], WIDTH + 1)[:-1]
+    n, part_of = kept.sum(), np.asarray(destination[image])
+    places = np.append(np.where(kept, kept.cumsum() - 1, -1), -1)
+    np.testing.assert_array_equal(into[image], places[part_of])
+    masses = np.bincount(part_of, sizes[image], WIDTH + 1)[:-1]
     np.testing.assert_array_equal(total[image], np.pad(masses[kept], (0, WIDTH - n)))
     np.testing.assert_array_equal(moved[image], np.pad(position[image][kept], (0, WIDTH - n)))
 

@@ -114,8 +114,8 @@ def _laid_out(packed_tokens, compact):
     source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
     tokens = jax.tree.map(lambda a: a[jnp.arange(len(a))[:, None], source], tokens)
   count = keep.sum(axis=1).astype(jnp.int32)
-  ends = jnp.cumsum(aligned(count)).astype(jnp.int32)
-  start = jnp.concatenate([jnp.zeros(1, jnp.int32), ends[:-1]])
+  rows = aligned(count)
+  start = (jnp.cumsum(rows) - rows).astype(jnp.int32)
   windows, *rest = tokens
   return x if windows is None else windows, Layout(start, count, *rest)
 
@@ -129,7 +129,7 @@ def _run_to_first_stage(model, images, backend):
   sizes = pruning.first_sizes(b, n) if arch.stages else None
   layout = Layout(start, jnp.full(b, n, jnp.int32), sizes, position, None)
   x = backend.embedded(model, images)
-  x, cache = run_to_stage(model, 0, x, None, halves=_halves(backend, layout, pruning))
+  x, cache = run_to_stage(model, 0, x, None, halves=_halves(model, 0, backend, layout, pruning))
   return x, cache, layout
 
 
@@ -140,13 +140,16 @@ def _run_blocks(model, index, backend, windows, layout, length):
     x = backend.compacted(windows, layout)
   else:
     x = backend.rows(windows, layout, length)
-  return run_to_stage(model, index + 1, x, None, halves=_halves(backend, layout, pruning))
+  halves = _halves(model, index + 1, backend, layout, pruning)
+  return run_to_stage(model, index + 1, x, None, halves=halves)
 
 
-def _halves(backend, layout, pruning):
-  """The halves of a block for `run_to_stage`."""
+def _halves(model, index, backend, layout, pruning):
+  """The halves of a block for `run_to_stage` with that `index`."""
+  arch = model.arch
+  last = model.blocks[arch.prune_before[index] - 1] if index < arch.stages else None
   return (
-    lambda block, x: backend.attended(block, x, layout, pruning),
+    lambda block, x: backend.attended(block, x, layout, pruning, block is last),
     lambda block, x: backend.fed_forward(block, x, layout),
   )
 
@@ -184,17 +187,27 @@ def _apply_stage(model, index, backend, x, cache, layout, sources):
   after = apply_stage(model, index, stage, layout.position, sources, decided)
   if not (backend.compacts and pruning.traces):
     return after
-  place = jnp.where(keep, jnp.cumsum(keep, axis=1) - 1, -1).astype(jnp.int32)
-  destination = pruning.destinations(stage, keep, similarity) if pruning.merges else None
-  return after._replace(x=Moving(x, layout, place, destination))
+  into = _places(keep)
+  if pruning.merges:
+    n, destination = keep.shape[1], pruning.destinations(stage, keep, similarity)
+    into = jnp.take_along_axis(into, jnp.minimum(destination, n - 1), axis=1)
+    into = jnp.where(destination < n, into, -1)
+  return after._replace(x=Moving(x, layout, into))
+
+
+def _places(keep):
+  """(b, n) bool -> (b, n) int32, the number of kept tokens before each kept one; -1 for others."""
+  before = jnp.tri(keep.shape[1], k=-1, dtype=jnp.bfloat16).T
+  # Sums of zeros and ones, in float32: exact, and one operation of a TPU where `cumsum` is five.
+  place = jnp.matmul(keep.astype(jnp.bfloat16), before, preferred_element_type=jnp.float32)
+  return jnp.where(keep, place, -1).astype(jnp.int32)
 
 
 def _apply_merges(merges, x, layout, sources):
   """As `_apply_stage`, for `Merges` of rows."""
-  count = (merges.place >= 0).sum(axis=1, keepdims=True)
-  there = jnp.arange(layout.width) < count
+  there = merges.sizes > 0
   sources = follow_to(merges.destination, sources, layout.present, layout.position)
-  moving = Moving(x, layout, merges.place, merges.destination)
+  moving = Moving(x, layout, merges.into)
   return PackedTokens(moving, jnp.where(there, merges.sizes, 1.0), merges.position, there, sources)
 
 
@@ -217,7 +230,7 @@ def _run_heads(model, backend, x, layout, tokens):
   pruning, last = Pruning.of(model.arch), model.blocks[-1]
 
   def run():
-    attended, _ = backend.attended(last, x, layout, pruning)
+    attended, _ = backend.attended(last, x, layout, pruning, False)
     return backend.windows(backend.fed_forward(last, attended, layout), layout)
 
   def run_read():

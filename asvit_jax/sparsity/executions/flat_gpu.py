@@ -48,8 +48,9 @@ class Triton(flat_rows.Reference):
       return f"XLA's Triton needs compute capability {_OLDEST}.0, an A100's, or a later one"
     return None
 
-  def attended(self, block, x, layout, pruning):
+  def attended(self, block, x, layout, pruning, scored):
     """See `flat_rows.Reference`."""
+    del scored  # `jit` drops the cache where nothing reads it
     from asvit_jax.sparsity.kernels.gpu_attention import ragged_attention
 
     rotation = pruning.rotation(layout.position, layout.places)

@@ -51,7 +51,7 @@ class Layout(NamedTuple):
   @property
   def total(self):
     """() int32, the number of rows up to the end of the last image."""
-    return self.start[-1] + aligned(self.count[-1])
+    return aligned(self.count).sum().astype(jnp.int32)  # not the end of the last: fewer operations
 
 
 class Moving(NamedTuple):
@@ -60,28 +60,27 @@ class Moving(NamedTuple):
   Attributes:
     x: (length, d) rows.
     layout: their `Layout`.
-    place: (b, n) int32, the place of each token in its image after the stage; -1 if it is removed.
-    destination: (b, n) int, see `Pruning.destinations`; None if nothing is merged.
+    into: (b, n) int32, the place in its image, after the stage, of the token that each one is then
+      part of, itself if it is kept; -1 for none.
   """
 
   x: jax.Array
   layout: Layout
-  place: jax.Array
-  destination: jax.Array | None
+  into: jax.Array
 
 
 class Merges(NamedTuple):
   """What a stage decides about the tokens before it, in windows; of backends that `merges`.
 
   Attributes:
-    place: (b, n) int32, see `Moving`.
-    destination: (b, n) int32, see `Moving`.
+    destination: (b, n) int32, see `Pruning.destinations`.
+    into: (b, n) int32, see `Moving`.
     sizes: (b, n) float32, the sizes of the tokens after the stage, in their new places.
     position: (b, n) int32, their original indices.
   """
 
-  place: jax.Array
   destination: jax.Array
+  into: jax.Array
   sizes: jax.Array
   position: jax.Array
 
@@ -120,7 +119,7 @@ class Reference:
     there = layout.present.reshape(*row.shape, *[1] * (rows.ndim - 1))
     return jnp.where(there, rows[row], 0)
 
-  def attended(self, block, x, layout, pruning):
+  def attended(self, block, x, layout, pruning, scored):
     """Attention with its residual, as `Block.attended`, on rows.
 
     Args:
@@ -128,10 +127,12 @@ class Reference:
       x: (length, d) rows.
       layout: the `Layout`.
       pruning: the `Pruning`.
+      scored: whether a stage reads the cache; a backend need not compute it otherwise.
 
     Returns:
       (length, d) rows, and the `AttentionCache` in windows, (b, n, …).
     """
+    del scored  # `jit` drops the cache where nothing reads it
 
     def attend(q, k, v):
       context, cache = attention(layout, pruning)(*(self.windows(a, layout) for a in (q, k, v)))

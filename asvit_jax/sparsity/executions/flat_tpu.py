@@ -14,7 +14,6 @@ from asvit_jax.sparsity.kernels import (
   tpu_embedding,
   tpu_merging,
   tpu_rows,
-  tpu_scores,
 )
 from asvit_jax.sparsity.pruning import AttentionCache, Pruning
 from asvit_jax.sparsity.reductions import MergeTokens
@@ -25,7 +24,7 @@ WIDTHS = (192, 384, 768)
 # Sizes of merged tokens are exact in bfloat16 up to here; and every 32 tokens more are one more
 # program of attention to compile.
 MOST_TOKENS = 256
-_GATHER = ClassAttention.gather  # what `tpu_scores` computes
+_GATHER = ClassAttention.gather  # what `tpu_attention` computes
 
 
 class TPU(flat_rows.Reference):
@@ -70,13 +69,23 @@ class TPU(flat_rows.Reference):
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
-  def attended(self, block, x, layout, pruning):
-    """See `Reference.attended`; `jit` drops the cache where it is not read."""
+  def attended(self, block, x, layout, pruning, scored):
+    """See `Reference.attended`."""
     heads, qkv = block.attn.heads, self._qkv(block, x, layout)
-    context = self._attend(qkv, layout, heads)
+    by_kernel = not pruning.received and getattr(type(pruning.score), "gather", None) is _GATHER
+    context = self._attend(qkv, layout, heads, scores=scored and by_kernel)
+    cache = None
+    if scored and by_kernel:
+      context, scores = context
+      keys = pruning.mean_keys(self._in_heads(qkv, layout, heads, 1))
+      cache = AttentionCache(scores[:, : layout.width], keys)
+    elif scored:
+      q, k, v = (self._in_heads(qkv, layout, heads, part) for part in range(3))
+      mixed = self._in_heads(context, layout, heads)
+      cache = pruning.prefix_cache(q, k, v, mixed, layout.count, layout.sizes)
     weights = _projection(block, x.dtype), _gain(block, 0, x.shape[1])
     x = tpu_rows.linear_residual(x, context, layout.total, *weights, interpret=self.interpret)
-    return x, self._cache(qkv, context, layout, pruning, heads)
+    return x, cache
 
   def fed_forward(self, block, x, layout):
     """See `Reference.fed_forward`."""
@@ -91,7 +100,7 @@ class TPU(flat_rows.Reference):
   def read(self, block, x, layout, pruning, count):
     """See `Reference.read`."""
     first = int(flat_rows.aligned(count))
-    context = self._attend(self._qkv(block, x, layout), layout, block.attn.heads, first)
+    context = self._attend(self._qkv(block, x, layout), layout, block.attn.heads, first=first)
     context = context.reshape(len(layout.start), first, -1)[:, :count, : x.shape[1]]
     read = x[layout.start[:, None] + jnp.arange(count)]
     return block.fed_forward(read + block.branch(block.attn.proj(context), 0))
@@ -109,12 +118,13 @@ class TPU(flat_rows.Reference):
       interpret=self.interpret,
     )
 
-  def _attend(self, qkv, layout, heads, first=None):
+  def _attend(self, qkv, layout, heads, **options):
     return tpu_attention.attend(
-      *(qkv, _bias(layout), layout.start, layout.count),
+      *(qkv, layout.start, layout.count, _bias(layout)),
       heads=heads,
-      first=first,
+      width=int(flat_rows.aligned(layout.width)),
       interpret=self.interpret,
+      **options,
     )
 
   def windows(self, x, layout):
@@ -152,32 +162,21 @@ class TPU(flat_rows.Reference):
 
   def compacted(self, moving, layout):
     """The rows after a stage, from those before it: a `flat_rows.Moving` -> (length, d)."""
-    before, merged = moving.layout, ()
-    if moving.destination is not None:
-      merged = _widened(moving.destination.astype(jnp.int32), -1), _sizes(before)
+    before = moving.layout
     return tpu_compaction.compact(
       moving.x,
       (before.start, before.count),
       (layout.start, layout.count),
-      *(_widened(moving.place, -1), *merged),
+      _widened(moving.into, -1),
+      None if before.sizes is None else _sizes(before),
       interpret=self.interpret,
     )
 
-  def _cache(self, qkv, context, layout, pruning, heads):
-    """The `AttentionCache` of a block, in windows; plain XLA for other attention scores."""
-    channels = context.shape[1]
-
-    def in_heads(x, part=0):
-      windows = self._windows(x, layout, (part * channels, channels))
-      windows = windows.reshape(*windows.shape[:2], -1, tpu_attention.HEAD)
-      return windows[:, :, :heads]
-
-    q, k, v = (in_heads(qkv, part) for part in range(3))
-    if pruning.received or getattr(type(pruning.score), "gather", None) is not _GATHER:
-      return pruning.prefix_cache(q, k, v, in_heads(context), layout.count, layout.sizes)
-    tokens = _bias(layout), layout.start, layout.count
-    scores = tpu_scores.class_scores(qkv, context, *tokens, heads=heads, interpret=self.interpret)
-    return AttentionCache(scores[:, : layout.width], pruning.mean_keys(k))
+  def _in_heads(self, x, layout, heads, part=0):
+    """A part of the channels of rows, in windows: (b, n, heads, channels of a head)."""
+    channels = tpu_attention.pairs_of(heads) * tpu_attention.LANES
+    windows = self._windows(x, layout, (part * channels, channels))
+    return windows.reshape(*windows.shape[:2], -1, tpu_attention.HEAD)[:, :, :heads]
 
   def _windows(self, x, layout, columns=None):
     """Some columns, (first, number), of `windows`."""
@@ -198,9 +197,11 @@ def decides(arch):
 
 
 def _bias(layout):
-  """(b, width) bias of the keys: the logarithms of the sizes of the tokens that there are."""
-  bias = 0.0 if layout.sizes is None else jnp.log(jnp.where(layout.present, layout.sizes, 1.0))
-  return _widened(jnp.where(layout.present, bias, tpu_attention.NEVER), tpu_attention.NEVER)
+  """(b, width) bias of the keys: the logarithms of the tokens' sizes; None if nothing is merged."""
+  if layout.sizes is None:
+    return None
+  sizes = jnp.log(jnp.where(layout.present, layout.sizes, 1.0))
+  return _widened(jnp.where(layout.present, sizes, tpu_attention.NEVER), tpu_attention.NEVER)
 
 
 def _sizes(layout):

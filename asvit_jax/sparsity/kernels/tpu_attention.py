@@ -4,6 +4,9 @@ While a program computes, the rows of the next image arrive and the context of t
 Heads come in pairs that fill the 128 lanes of a register. Instead of moving the lanes of a head,
 a program sets those of the other one to 0 in its keys, and to 1 in its values: then the product
 that mixes values also sums the softmax's numerators.
+
+A program also computes the attention score, `scores.ClassAttention.gather`, of its tokens if a
+stage follows: their class attention is the first row of what it has anyway.
 """
 
 import functools
@@ -17,13 +20,15 @@ from jax.experimental.pallas import tpu as pltpu
 from asvit_jax.sparsity.kernels.tpu_copies import (
   TILE,
   copy_rows,
+  memory_of,
   prefetch,
+  row_of,
   slot_of,
   switch,
   tiled,
   write_behind,
 )
-from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal
+from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal, summed
 
 HEAD = LANES // 2
 STEP = 32  # keys between two widths that programs are compiled for
@@ -41,32 +46,49 @@ def widths_to(width):
 
 
 # Traced once for all blocks.
-@functools.partial(jax.jit, static_argnames=("heads", "first", "widths", "interpret"))
-def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret=False):
+@functools.partial(
+  jax.jit, static_argnames=("heads", "width", "first", "scores", "widths", "interpret")
+)
+def attend(
+  qkv,
+  start,
+  count,
+  bias=None,
+  *,
+  heads,
+  width,
+  first=None,
+  scores=False,
+  widths=None,
+  interpret=False,
+):
   """Softmax attention within each image.
 
   Args:
     qkv: (length, 3 · p · 128) rows: queries, keys and values of p pairs of heads of 64 channels;
       if there is an odd number of heads, those of the last one are followed by 64 of any finite
       value.
-    bias: (b, width) float32 to add to the logits of each key; `NEVER` for keys that are not there.
-      The width is a multiple of 8, and no count is above it.
     start: (b,) int32, the first row of each image, a multiple of 8. No two images share a row,
       if counts are rounded up to 8.
     count: (b,) int32, the number of its tokens, at least 1.
+    bias: (b, width) float32 to add to the logits of each key; `NEVER` for keys that are not there.
+      None for none.
     heads: number of heads.
+    width: a multiple of 8, which no count is above.
     first: number of queries, the first of each image, a multiple of 8; None for all.
+    scores: whether to return the attention scores, too; of all queries only.
     widths: the numbers of keys that programs are compiled for, at most `STEP` apart, a tuple;
       `widths_to(width)` by default. The last one holds all counts.
     interpret: whether to interpret the kernel.
 
   Returns:
-    (length, p · 128) rows, the context; with `first`, (b · first, p · 128).
+    (length, p · 128) rows, the context; with `first`, (b · first, p · 128). With `scores`, a pair
+    of it and of (b, width) float32, the attention score of every token, 0 where there is none.
   """
-  (b, width), pairs = bias.shape, pairs_of(heads)
+  b, pairs = len(start), pairs_of(heads)
   channels = pairs * LANES
-  halves = 2 if b > 1 else 1  # for the two cores of some chips
-  images = pl.cdiv(b, halves)
+  # Two halves, for the two cores of some chips; arrays of rows are cut between tiles.
+  images = min(b, tiled(pl.cdiv(b, 2))) if scores else pl.cdiv(b, 2)
   kernel = functools.partial(
     _program,
     images=images,
@@ -74,55 +96,53 @@ def attend(qkv, bias, start, count, *, heads, first=None, widths=None, interpret
     heads=heads,
     first=first,
     widths=widths or widths_to(width),
+    biased=bias is not None,
+    scored=scores,
     interpret=interpret,
   )
   length = len(qkv) if first is None else b * first
 
   anywhere = pl.BlockSpec(memory_space=pl.ANY)
+  out_specs, out_shape = [anywhere], [jax.ShapeDtypeStruct((length, channels), qkv.dtype)]
+  if scores:
+    out_specs.append(pl.BlockSpec((images, width), lambda half, *_: (half, 0)))
+    out_shape.append(jax.ShapeDtypeStruct((b, width), jnp.float32))
   buffers = [
     pltpu.VMEM((2, width, 3 * channels), qkv.dtype),
     pltpu.VMEM((2, first or width, channels), qkv.dtype),
     pltpu.SemaphoreType.DMA((2,)),
     pltpu.SemaphoreType.DMA((2,)),
+    *([pltpu.VMEM((1, width), jnp.float32)] if scores else []),
   ]
-  return pl.pallas_call(
+  given = [] if bias is None else [bias]
+  out = pl.pallas_call(
     kernel,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
-      grid=(halves, images),
-      in_specs=[pl.BlockSpec(memory_space=pltpu.VMEM), anywhere],
-      out_specs=anywhere,
+      grid=(pl.cdiv(b, images), images),
+      in_specs=[*(pl.BlockSpec(memory_space=pltpu.VMEM) for _ in given), anywhere],
+      out_specs=out_specs,
       scratch_shapes=buffers,
     ),
-    out_shape=jax.ShapeDtypeStruct((length, channels), qkv.dtype),
+    out_shape=out_shape,
     interpret=interpret,
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("parallel", "arbitrary"),
-      # The usual limit, and the bias of all images, each in whole registers.
-      vmem_limit_bytes=2**24 + b * pl.cdiv(width, LANES) * LANES * 4,
+      vmem_limit_bytes=memory_of(given + out_shape[1:]),
     ),
-  )(start, count, bias[:, None], qkv)
+    name="scored" if scores else "attend",
+  )(start, count, *given, qkv)
+  return tuple(out) if scores else out[0]
 
 
 def _program(
-  start,
-  count,
-  bias,
-  qkv,
-  out,
-  rows,
-  context,
-  arrived,
-  left,
-  *,
-  images,
-  all_images,
-  heads,
-  first,
-  widths,
-  interpret,
+  start, count, *rest, images, all_images, heads, first, widths, biased, scored, interpret
 ):
   """The program of one image; see `attend`."""
+  rest = list(rest)
+  bias = rest.pop(0) if biased else None
+  scores, score = (rest.pop(2), rest.pop()) if scored else (None, None)
+  qkv, out, rows, context, arrived, left = rest
   i = pl.program_id(1)
   begin = pl.program_id(0) * images
   here = jnp.minimum(images, all_images - begin)  # images of this core
@@ -150,15 +170,28 @@ def _program(
     tokens, slot = count[begin + i], slot_of(i)
 
     def attend(keys):
-      of_image = rows.at[slot], bias[begin + i], context.at[slot]
-      _attend(*of_image, tokens, keys, first or keys, heads)
+      key = lax.broadcasted_iota(jnp.int32, (1, keys), 1)
+      row = jnp.where(key < tokens, 0.0, NEVER)
+      if biased:
+        row = bias[row_of(begin + i)][:, :keys]
+      attention = _attend(rows.at[slot], row, context.at[slot], tokens, first or keys, heads)
+      if scored:
+        found = _scores(attention, context.at[slot], heads)
+        score[...] = jnp.zeros_like(score)
+        score[:, :keys] = jnp.where(key < tokens, found, 0.0)
+        # Mosaic stores a part of a row only where the row is static.
+        scores[row_of(i)] = score[...]
 
     write_behind(i, here, writes, lambda: switch(tiled(tokens), widths, attend))
 
 
-def _attend(rows, bias, context, count, keys, queries, heads):
-  """Attention of the first `queries` rows to the first `keys` rows, both static."""
-  pairs = pairs_of(heads)
+def _attend(rows, bias, context, count, queries, heads):
+  """Attention of the first `queries` rows to as many rows as the (1, keys) bias has, both static.
+
+  Returns:
+    For each head, (1, keys) float32: the softmax's numerators of the first query.
+  """
+  keys, pairs = bias.shape[1], pairs_of(heads)
   channels = pairs * LANES
   # What is not there must not be NaN: even 0 times NaN is.
   rest = max(keys - STEP - TILE, 0)
@@ -166,7 +199,6 @@ def _attend(rows, bias, context, count, keys, queries, heads):
   row = rest + lax.broadcasted_iota(jnp.int32, tail.shape, 0)
   rows[rest:keys, channels:] = jnp.where(row < count, tail, jnp.zeros_like(tail))
   lane = lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
-  bias = bias[:, :keys]
   owns = lane < HEAD, lane >= HEAD
   # All heads take each step before the next one, so that none waits for another, and everything is
   # read before anything is written.
@@ -177,8 +209,8 @@ def _attend(rows, bias, context, count, keys, queries, heads):
     q, k, v = rows[:queries, q] * HEAD**-0.5, rows[:keys, k], rows[:keys, v]
     logits.append(dot(q, jnp.where(own, k, jnp.zeros_like(k)), transposed=True) + bias)
     values.append(jnp.where(own, v, jnp.ones_like(v)))
-  masses = [jnp.exp(a - a.max(axis=-1, keepdims=True)).astype(rows.dtype) for a in logits]
-  mixed = [dot(mass, v) for mass, v in zip(masses, values, strict=True)]
+  masses = [jnp.exp(a - a.max(axis=-1, keepdims=True)) for a in logits]
+  mixed = [dot(mass.astype(rows.dtype), v) for mass, v in zip(masses, values, strict=True)]
   contexts = []
   for pair in range(pairs):
     # One head's lanes hold its context, the others its total.
@@ -188,3 +220,34 @@ def _attend(rows, bias, context, count, keys, queries, heads):
     contexts.append(both if 2 * pair + 1 < heads else jnp.where(owns[0], both, 0.0))
   for pair, both in enumerate(contexts):
     context[:queries, pair * LANES : (pair + 1) * LANES] = both.astype(context.dtype)
+  return [mass[:1] for mass in masses]
+
+
+def _scores(masses, context, heads):
+  """The attention scores of tokens: class attention, weighted by the norms of heads.
+
+  Args:
+    masses: for each head, (1, keys), see `_attend`.
+    context: reference (…, channels), the context.
+    heads: number of heads.
+
+  Returns:
+    (1, keys) float32.
+  """
+  keys, dtype = masses[0].shape[1], context.dtype
+  # A row for each head; those of no head count 0.
+  shape = tiled(heads), keys
+  row = lax.broadcasted_iota(jnp.int32, shape, 0)
+  mass = jnp.broadcast_to(masses[0], shape)
+  for head in range(1, heads):
+    mass = jnp.where(row == head, masses[head], mass)
+  attention = mass * reciprocal(mass.sum(axis=-1, keepdims=True))
+  head, lane = (lax.broadcasted_iota(jnp.int32, (shape[0], LANES), axis) for axis in (0, 1))
+  squares = 0.0
+  for pair in range(pairs_of(heads)):
+    own = jnp.where(head == 2 * pair + lax.div(lane, HEAD), 1.0, 0.0)
+    mixed = context[:keys, pair * LANES : (pair + 1) * LANES].astype(jnp.float32)
+    squares += summed(own, jnp.square(mixed), dtype)
+  norms = jnp.sqrt(squares)
+  weighted = (norms * attention).sum(axis=0, keepdims=True)
+  return weighted / (norms.sum(axis=0, keepdims=True) + 1e-8)

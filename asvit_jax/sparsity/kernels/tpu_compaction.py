@@ -15,7 +15,9 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.kernels.tpu_copies import (
   copy_rows,
+  memory_of,
   prefetch,
+  row_of,
   slot_of,
   switch,
   tiled,
@@ -31,17 +33,16 @@ def widths_to(width):
 
 # Traced once for all stages.
 @functools.partial(jax.jit, static_argnames=("widths", "interpret"))
-def compact(x, before, after, place, destination=None, sizes=None, *, widths=None, interpret=False):
+def compact(x, before, after, into, sizes=None, *, widths=None, interpret=False):
   """Moves the kept tokens of every image to its new rows, with what is merged into them.
 
   Args:
     x: (length, d) rows.
     before: (b,) int32 first row and (b,) int32 number of tokens of each image, in `x`.
     after: the same after the stage, in the result.
-    place: (b, width) int32, the new place of each token in its image, -1 for removed ones. The
-      width is a multiple of 8, and at most 256 in bfloat16.
-    destination: (b, width) int32, the token of which each one is part, itself if it is kept, and
-      any other number for none; None if nothing is merged.
+    into: (b, width) int32, the place in its image, after the stage, of the token that each one is
+      then part of, itself if it is kept; -1 for none. The width is a multiple of 8, and at most 256
+      in bfloat16.
     sizes: (b, width) float32, the size of each token, 0 if it is not there; None if nothing is
       merged.
     widths: the numbers of tokens after the stage that programs are compiled for, a tuple;
@@ -51,16 +52,15 @@ def compact(x, before, after, place, destination=None, sizes=None, *, widths=Non
   Returns:
     (length, d) rows; means, weighted by size, if tokens are merged.
   """
-  (b, width), d = place.shape, x.shape[1]
-  given = [place] if destination is None else [place, destination, sizes]
-  row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
+  (b, width), d = into.shape, x.shape[1]
+  given = [into] if sizes is None else [into, sizes]
   anywhere = pl.BlockSpec(memory_space=pl.ANY)
   return pl.pallas_call(
     functools.partial(_compact, images=b, widths=widths or widths_to(width), interpret=interpret),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=4,
       grid=(b,),
-      in_specs=[anywhere, *(row for _ in given)],
+      in_specs=[anywhere, *(pl.BlockSpec(memory_space=pltpu.VMEM) for _ in given)],
       out_specs=anywhere,
       scratch_shapes=[
         pltpu.VMEM((2, width, d), x.dtype),
@@ -71,12 +71,14 @@ def compact(x, before, after, place, destination=None, sizes=None, *, widths=Non
     ),
     out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
     interpret=interpret,
-    compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
-  )(*before, *after, x, *(a[:, None] for a in given))
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("arbitrary",), vmem_limit_bytes=memory_of(given)
+    ),
+  )(*before, *after, x, *given)
 
 
-def _compact(start, count, new_start, new_count, x, place, *rest, images, widths, interpret):
-  *merged, out, rows, moved, arrived, left = rest
+def _compact(start, count, new_start, new_count, x, into, *rest, images, widths, interpret):
+  *sizes, out, rows, moved, arrived, left = rest
   i = pl.program_id(0)
 
   def reads(i, act):
@@ -93,26 +95,21 @@ def _compact(start, count, new_start, new_count, x, place, *rest, images, widths
 
   def run(kept):
     slot = slot_of(i)
-    of_image = rows[slot], count[i], place[0], *(a[0] for a in merged)
+    of_image = rows[slot], count[i], *(a[row_of(i)] for a in (into, *sizes))
     moved[slot, :kept] = _moved(kept, *of_image)
 
   write_behind(i, images, writes, lambda: switch(tiled(new_count[i]), widths, run))
 
 
-def _moved(kept, x, count, place, destination=None, sizes=None):
+def _moved(kept, x, count, into, sizes=None):
   """(width, d) tokens -> (kept, d) tokens after the stage; the others are (1, width)."""
-  width = len(x)
-  row = lax.broadcasted_iota(jnp.int32, (kept, width), 0)
-  exact, dtype = x.dtype == jnp.float32, x.dtype
+  width, dtype, exact = len(x), x.dtype, x.dtype == jnp.float32
   there = lax.broadcasted_iota(jnp.int32, x.shape, 0) < count
   tokens = jnp.where(there, x, jnp.zeros_like(x))
-  moves = (row == place).astype(jnp.float32)  # (to, from)
-  if destination is None:
-    return dot(moves.astype(dtype), tokens, exact=exact).astype(x.dtype)
-  row = lax.broadcasted_iota(jnp.int32, (width, width), 0)
-  part_of = (row == destination).astype(jnp.float32)  # (kept, from)
-  weights = dot(moves.astype(jnp.bfloat16), part_of.astype(jnp.bfloat16)) * sizes
-  weights = weights.astype(dtype)
-  total = dot(weights, jnp.ones((width, LANES), dtype), exact=exact)[:, :1]
+  moves = lax.broadcasted_iota(jnp.int32, (kept, width), 0) == into  # (to, from)
+  weights = jnp.where(moves, 1.0 if sizes is None else sizes, 0.0).astype(dtype)
   mass = dot(weights, tokens, exact=exact)
-  return (mass / jnp.where(total > 0, total, 1.0)).astype(x.dtype)
+  if sizes is not None:
+    total = dot(weights, jnp.ones((width, LANES), dtype), exact=exact)[:, :1]
+    mass = mass / jnp.where(total > 0, total, 1.0)
+  return mass.astype(dtype)

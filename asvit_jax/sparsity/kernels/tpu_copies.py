@@ -8,6 +8,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from asvit_jax.sparsity.kernels.tpu_products import LANES
+
 TILE = 8  # rows that copies, and where they start, are multiples of
 
 
@@ -136,6 +138,17 @@ def switch(rows, widths, run):
       run(keys)
 
     below = keys
+
+
+def row_of(image):
+  """The index of an image's row in a (b, width) array."""
+  return pl.ds(image, 1), slice(None)
+
+
+def memory_of(arrays):
+  """Bytes of vector memory to ask for if a kernel holds (b, width) arrays of float32 or int32."""
+  registers = sum(pl.cdiv(a.shape[0], TILE) * pl.cdiv(a.shape[1], LANES) for a in arrays)
+  return 2**24 + 2 * registers * TILE * LANES * 4  # the usual limit, and buffers for them
 
 
 def slot_of(i):

@@ -13,7 +13,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.core.finite import finite
-from asvit_jax.sparsity.kernels.tpu_copies import copy_rows, prefetch, slot_of, switch, tiled
+from asvit_jax.sparsity.kernels.tpu_copies import (
+  copy_rows,
+  memory_of,
+  prefetch,
+  row_of,
+  slot_of,
+  switch,
+  tiled,
+)
 from asvit_jax.sparsity.kernels.tpu_products import LANES, column, dot
 from asvit_jax.sparsity.scores import merge_cost, unit
 
@@ -57,14 +65,16 @@ def merges(
     interpret: whether to interpret the kernel.
 
   Returns:
-    (b, width) arrays: int32 place of each token in its image after the stage, -1 if it is removed;
-    int32 destination, the token of which each one is part, itself if it is kept, `width` for none;
-    and of the tokens after the stage, in their places, float32 sizes and int32 positions, 0 beyond.
+    (b, width) arrays: int32 destination, the token that each one is part of after the stage, itself
+    if it is kept, `width` for none; int32 place of that token after the stage, -1 for none; and of
+    the tokens after the stage, in their places, float32 sizes and int32 positions, 0 beyond.
   """
   (b, width), d = sizes.shape, x.shape[1]
   dtypes = jnp.int32, jnp.int32, jnp.float32, jnp.int32
-  row = pl.BlockSpec((1, 1, width), lambda i, *_: (i, 0, 0))
-  place, destination, total, position = pl.pallas_call(
+  whole = pl.BlockSpec(memory_space=pltpu.VMEM)
+  given = attention, sizes, position
+  decided = [jax.ShapeDtypeStruct((b, width), dtype) for dtype in dtypes]
+  return pl.pallas_call(
     functools.partial(
       _merges,
       images=b,
@@ -76,16 +86,21 @@ def merges(
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=3,
       grid=(b,),
-      in_specs=[pl.BlockSpec(memory_space=pl.ANY), row, row, row],
-      out_specs=[row] * 4,
-      scratch_shapes=[pltpu.VMEM((2, width, d), x.dtype), pltpu.SemaphoreType.DMA((2,))],
+      in_specs=[pl.BlockSpec(memory_space=pl.ANY), whole, whole, whole],
+      out_specs=[whole] * 4,
+      scratch_shapes=[
+        pltpu.VMEM((2, width, d), x.dtype),
+        pltpu.SemaphoreType.DMA((2,)),
+        *(pltpu.VMEM((1, width), dtype) for dtype in dtypes),
+      ],
     ),
-    out_shape=[jax.ShapeDtypeStruct((b, 1, width), dtype) for dtype in dtypes],
+    out_shape=decided,
     interpret=interpret,
-    compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("arbitrary",), vmem_limit_bytes=memory_of([*given, *decided])
+    ),
     name="merges",
-  )(start, count, threshold.reshape(1), x, *(a[:, None] for a in (attention, sizes, position)))
-  return place[:, 0], destination[:, 0], total[:, 0], position[:, 0]
+  )(start, count, threshold.reshape(1), x, *given)
 
 
 def _merges(
@@ -96,13 +111,7 @@ def _merges(
   attention,
   sizes,
   position,
-  place,
-  destination,
-  total,
-  new_position,
-  rows,
-  arrived,
-  *,
+  *rest,
   images,
   exponents,
   prefix,
@@ -110,6 +119,7 @@ def _merges(
   interpret,
 ):
   """The program of one image; see `merges`."""
+  out, (rows, arrived, *found) = rest[:4], rest[4:]
   i = pl.program_id(0)
 
   def reads(i, act):
@@ -122,21 +132,21 @@ def _merges(
     tokens = rows[slot_of(i)][:keys]
     there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
     tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
-    scored, of, at = (a[0, :, :keys] for a in (attention, sizes, position))
+    scored, of, at = (a[row_of(i)][:, :keys] for a in (attention, sizes, position))
     keep, into = _decided(
       *(dot(tokens, tokens, transposed=True), scored, of),
       *(count[i], threshold[0], exponents, prefix, rows.shape[1]),
     )
-    found = _moved(keep, into, of, at.astype(jnp.float32))
-    for out, a in zip((place, destination, total, new_position), found, strict=True):
-      out[0, :, :keys] = a.astype(out.dtype)
+    decided = into, *_moved(keep, into, of, at.astype(jnp.float32))
+    for row, a in zip(found, decided, strict=True):
+      row[:, :keys] = a.astype(row.dtype)
 
   # As for tokens that are not there; programs of fewer tokens than there is room for leave it.
-  place[0] = jnp.full_like(place[0], -1)
-  destination[0] = jnp.full_like(destination[0], rows.shape[1])
-  total[0] = jnp.zeros_like(total[0])
-  new_position[0] = jnp.zeros_like(new_position[0])
+  for row, value in zip(found, (rows.shape[1], -1, 0, 0), strict=True):
+    row[...] = jnp.full_like(row, value)
   switch(tiled(count[i]), widths, run)
+  for of_images, row in zip(out, found, strict=True):
+    of_images[row_of(i)] = row[...]
 
 
 def _decided(similarity, attention, sizes, count, threshold, exponents, prefix, none):
@@ -184,7 +194,7 @@ def _decided(similarity, attention, sizes, count, threshold, exponents, prefix, 
 
 
 def _moved(keep, destination, sizes, position):
-  """What `merges` returns, from what `_decided` does.
+  """What `merges` returns after the destinations, from what `_decided` does.
 
   Products of zeros and ones with numbers up to 256 are exact in bfloat16.
   """
@@ -192,14 +202,16 @@ def _moved(keep, destination, sizes, position):
   token = lax.broadcasted_iota(jnp.int32, (width, width), 1).astype(jnp.float32)
   other = lax.broadcasted_iota(jnp.int32, (width, width), 0).astype(jnp.float32)
 
-  def moved(a, to):
-    """(1, width) numbers, summed where (1, width) `to` says."""
-    return dot(_tile(a), (column(to) == token).astype(jnp.float32))[:1]
+  def product(rows, mask):
+    return dot(rows, mask.astype(jnp.float32))
 
-  before = dot(_tile(keep), (other < token).astype(jnp.float32))[:1]
-  place = jnp.where(keep > 0, before, -1.0)
-  total = moved(sizes, destination)
-  return place, destination, moved(total, place), moved(position, place)
+  # Places from 1 on, so that 0 says that a token goes nowhere.
+  place = jnp.where(keep > 0, product(_tile(keep), other < token)[:1] + 1.0, 0.0)
+  into = product(_tile(place), other == destination)[:1] - 1.0
+  row = lax.broadcasted_iota(jnp.int32, (8, width), 0)
+  of_each = jnp.where(row == 0, sizes, keep * position)
+  after = product(of_each, column(into) == token)
+  return into, after[:1], after[1:2]
 
 
 def _tile(row):
