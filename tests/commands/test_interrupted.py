@@ -23,6 +23,8 @@ TRAIN = [
   "--config.log_every=1",
   "--config.batch_size=16",
   "--config.data.check_images=0",
+  "--config.model.depth=2",
+  "--config.model.prune_before=1",
 ]
 
 

@@ -93,11 +93,19 @@ def test_other_keys_of_the_section_are_locked_and_its_types_stay():
     ["--config.optimizer.arguments=", "--config.optimizer.arguments.beta=0.8"],
   ],
 )
-def test_flags_set_them(tmp_path, flags):
-  data = f"--config.data.dir={tmp_path}"
-  plan = answer(
-    "train.py", "--config", "digits", "--workdir", tmp_path / "run", "--dry-run", data, *flags
-  )["plan"]
+def test_flags_set_them(tmp_path, folder, flags):
+  data = (
+    "--config.data.name=folder",
+    f"--config.data.dir={folder}",
+    "--config.data.eval_split=val",
+  )
+  small = (
+    "--config.model.depth=2",
+    "--config.model.prune_before=1",
+    "--config.model.num_classes=3",
+  )
+  command = "train.py", "--config", "digits", "--workdir", tmp_path / "run", "--dry-run"
+  plan = answer(*command, *data, *small, *flags)["plan"]
   found = plan["optimizer"]["arguments"]  # Muon's; the first sets one beside those of the recipe
   assert (found["beta"], found.get("nesterov", True)) == (0.8, True)
   assert ("consistent_rms" in found) == ("arguments=" not in flags[0])
