@@ -1,4 +1,7 @@
-"""A block that must not hang: what a fault would make hours, and otherwise takes milliseconds."""
+"""Checks afterwards that a block took no more than a minute.
+
+It is for what takes milliseconds, and would take hours if it were wrong.
+"""
 
 import contextlib
 import time
@@ -8,7 +11,7 @@ SECONDS = 60  # no measure of speed: a slow and busy machine is within it, too
 
 @contextlib.contextmanager
 def never():
-  """A block that ends, in an error or none, within `SECONDS`."""
+  """A block that must end, in an error or none, within `SECONDS`."""
   begun = time.monotonic()
   try:
     yield

@@ -76,8 +76,10 @@ def test_a_run_goes_on_as_if_nothing_had_happened(before):
   for a, b in zip(ours, theirs, strict=True):
     assert a.keys() - {"real_gmacs", "target"} == b.keys()  # which are new
     for key in b.keys() - {"images_per_s", "data_wait", "kind"}:
+      # Another CPU rounds otherwise, and the slopes of the masks are steep.
+      tolerance = 1e-3 if key == "grad_norm" else 1e-4
       for x, y in zip(jax.tree.leaves(a[key]), jax.tree.leaves(b[key]), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=1e-6, err_msg=key)
 
 
 # Of the run, besides `tiny.config`.

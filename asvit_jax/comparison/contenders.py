@@ -33,19 +33,19 @@ class Prunings(NamedTuple):
   def of(cls, network):
     """The `Prunings` of a `Network`.
 
-    The stages of `paper` are those of the published variant; of a network with another number of
-    blocks, `stages_of` it. If the network itself merges, `merging` is its own architecture,
-    otherwise that of the recipes.
+    The stages of `paper` are those of the published variant, or `stages_of` its depth if the
+    network has too few blocks for them. If the network itself merges, `merging` is its own
+    architecture, otherwise that of the recipes.
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
-    same_depth = published.depth == arch.depth
+    fit = max(published.prune_before, default=0) < arch.depth
     paper = dataclasses.replace(
       arch,
       score="class_attention",
       score_exponents=(1.0, 1.0),
       reduction="drop",
-      prune_before=published.prune_before if same_depth else stages_of(arch.depth),
+      prune_before=published.prune_before if fit else stages_of(arch.depth),
       stage_weights=(),
       prune_inside=False,
     )

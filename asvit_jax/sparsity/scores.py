@@ -5,7 +5,7 @@ A score is an object with
   uses_keys: bool, whether it compares the keys of tokens.
   gather(class_attention, context): returns the attention score of each token in a block, (b, n) or
     (b, n, …), given the float32 (b, n, h) attention of the class token to every token and the
-    (b, n, h, c) output of each head at every token. It runs in every block.
+    (b, n, h, c) output of each head at every token. A stage uses that of the block before it.
   __call__(attention_score, keys, present, exponents): returns the (b, n) float32 scores at a stage,
     from the attention score of the block before. `keys` are (b, n, c), the mean over the heads
     (None unless `uses_keys`). `present` is the (b, n) bool mask of the tokens left; scores of other

@@ -179,12 +179,12 @@ def of_kernels(target, arch, dtype):
     dtype: compute type.
 
   Returns:
-    Dictionary of `tile`, the rows of a tile; `norm_linear`, `linear_residual` and `mlp_residual`,
-    the bundles that they schedule for a tile; and those that these do for an image with so many
-    keys, pairs of [width, bundles]: `attend`, and as `scored` with the attention scores, for all
-    queries, `read` for the first ones; those before the first block, `embedded` for 128 columns of
-    eight images, or `padded` for an image; and those at a stage, by the number of tokens, as of
-    `attend`: `merges` before it and `compact` after it.
+    Dictionary of `tile`, the rows of a tile; and of the bundles that kernels schedule:
+    `norm_linear`, `linear_residual` and `mlp_residual` for a tile; `embedded`, before the first
+    block, for 128 columns of eight images, or `padded` for an image; and for an image with up to
+    `width` tokens, lists of [width, bundles]: `attend`, for all queries, `scored`, the same with
+    attention scores, and `read`, for the first queries, all with a bias if the network merges;
+    `merges` before a stage, and `compact` after it.
   """
   with tempfile.TemporaryDirectory() as directory:
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -245,6 +245,7 @@ def _of_kernels(target, arch, dtype, directory):
     lambda *a: tpu_rows.mlp_residual(*a, epsilon=arch.norm_epsilon, activation=arch.activation),
     *(x, total, norm, linear(d, arch.hidden), linear(arch.hidden, d), vector),
   )
+  starts = (shape(images, dtype="int32"), shape(images, dtype="int32"))
   merged = arch.reduction != "drop"
   kinds = {"attend": {}, "scored": {"scores": True}, "read": {"first": flat_rows.ALIGN}}
   for name, options in kinds.items():
@@ -254,14 +255,12 @@ def _of_kernels(target, arch, dtype, directory):
         tpu_attention.attend, heads=arch.heads, width=width, widths=(width,), **options
       )
       bias = [shape(images, width, dtype="float32")] if merged else []
-      numbers = shape(images, dtype="int32"), shape(images, dtype="int32")
       bundles = scheduled(
         "scored" if name == "scored" else "attend",
         attend,
-        *(shape(images * width, 3 * channels), *numbers, *bias),
+        *(shape(images * width, 3 * channels), *starts, *bias),
       )
       found[name].append([width, bundles])
-  starts = (shape(images, dtype="int32"), shape(images, dtype="int32"))
   rows = images * widest
   found["merges"] = []
   for width in tpu_merging.widths_to(widest):

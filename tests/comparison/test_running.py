@@ -286,8 +286,8 @@ def test_merging_is_the_network_s_own_or_the_recipe_s(network):
   assert shallow.stage_weights == ()  # they follow the budget
 
 
-def test_a_variant_with_another_number_of_blocks_prunes_at_stages_of_its_own():
-  arch = dataclasses.replace(vit.VARIANTS["deit_t"], depth=4, prune_before=(1, 2, 3))
+def test_a_variant_with_too_few_blocks_for_its_stages_has_those_of_its_depth():
+  arch = dataclasses.replace(vit.VARIANTS["deit_t"], depth=4, prune_before=(2,))
   paper, merging = Prunings.of(Network(arch, {}, variant="deit_t"))
   assert paper.prune_before == (1, 2, 3)
   assert max(merging.prune_before) < 4

@@ -22,6 +22,7 @@ KINDS = {
   "inside": dict(prune_inside=True, dist_token=True, dist_head=True),
   "keys": dict(reduction="merge", score="attention_novelty"),
   "even": dict(width=128, heads=2),
+  "registers": COST | dict(registers=4),
 }
 
 

@@ -4,6 +4,8 @@ The other tests interpret kernels as XLA programs, whose copies have static numb
 JAX's interpreter of TPUs runs them, which also finds races between copies.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,21 +73,30 @@ def test_windows():
   np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("images", [1, 9, 18])  # alone; in two halves, the second of one image
-def test_scores(images):
+# Alone; in two groups, the second of one image, with an odd number of heads; in two groups.
+@pytest.mark.parametrize(
+  ("images", "heads", "biased"), [(1, 2, False), (9, 3, True), (18, 2, True)]
+)
+def test_scores(images, heads, biased):
+  rng, channels = np.random.default_rng(0), tpu_attention.pairs_of(heads) * tpu_attention.LANES
   count = np.tile(COUNT, 3)[:images]
   start = np.concatenate([[0], np.cumsum(flat_rows.aligned(count))[:-1]]).astype(np.int32)
-  qkv = np.tile(rows(3 * tpu_attention.LANES), (3, 1))
-  found = as_a_chip(tpu_attention.attend, qkv, start, count, heads=HEADS, width=WIDTH, scores=True)
-  (context, ours), (_, theirs) = found
+  qkv = np.tile(rows(3 * channels), (3, 1))
+  there = np.arange(WIDTH) < count[:, None]
+  sizes = np.where(there, rng.standard_normal(there.shape), 0.0).astype(np.float32)
+  given = [np.where(there, sizes, tpu_attention.NEVER).astype(np.float32)] if biased else []
+  options = {"heads": heads, "width": WIDTH}
+  attend = functools.partial(tpu_attention.attend, qkv, start, count, *given, **options)
+  (context, ours), (_, theirs) = as_a_chip(attend, scores=True)
   np.testing.assert_allclose(ours, theirs, atol=1e-6)
-  plain = tpu_attention.attend(qkv, start, count, heads=HEADS, width=WIDTH, interpret=True)
+  plain = attend(interpret=True)
   for image, (s, c) in enumerate(zip(start, count, strict=True)):
     np.testing.assert_allclose(context[s : s + c], plain[s : s + c], atol=1e-6)
-    q, k, _ = np.moveaxis(qkv[s : s + c].reshape(c, 3, HEADS, -1), 1, 0)
-    logits = np.einsum("hc,khc->kh", q[0], k) / 8
+    q, k, _ = np.moveaxis(qkv[s : s + c].reshape(c, 3, -1, tpu_attention.HEAD), 1, 0)
+    logits = np.einsum("hc,khc->kh", q[0], k)[:, :heads] / 8
+    logits += sizes[image, :c, None] if biased else 0.0
     attention = np.exp(logits - logits.max(axis=0))
-    of_heads = np.asarray(plain[s : s + c]).reshape(c, HEADS, -1)
+    of_heads = np.asarray(plain[s : s + c]).reshape(c, -1, tpu_attention.HEAD)[:, :heads]
     expected = class_attention.gather(attention / attention.sum(axis=0), of_heads)
     np.testing.assert_allclose(ours[image, :c], expected, atol=1e-5)
     assert not ours[image, c:].any()

@@ -114,8 +114,9 @@ def _laid_out(packed_tokens, compact):
     source = jnp.minimum(kept_first(keep), keep.shape[1] - 1)
     tokens = jax.tree.map(lambda a: a[jnp.arange(len(a))[:, None], source], tokens)
   count = keep.sum(axis=1).astype(jnp.int32)
-  rows = aligned(count)
-  start = (jnp.cumsum(rows) - rows).astype(jnp.int32)
+  image = jnp.arange(len(count))
+  # Not `cumsum`, which is three operations of a TPU.
+  start = jnp.where(image < image[:, None], aligned(count), 0).sum(axis=1).astype(jnp.int32)
   windows, *rest = tokens
   return x if windows is None else windows, Layout(start, count, *rest)
 
@@ -179,7 +180,7 @@ def _apply_stage(model, index, backend, x, cache, layout, sources):
   """Applies stage `index` to rows: as `apply_stage`, or with a `Moving` for the tokens."""
   pruning = Pruning.of(model.arch)
   present = layout.present.astype(jnp.float32)
-  merges = backend.merges(model, index, x, layout, cache)
+  merges = backend.merges(model, index, x, layout, cache) if backend.compacts else None
   if merges is not None:
     return _apply_merges(merges, x, layout, sources)
   stage = Stage(backend.windows(x, layout), layout.sizes, present, cache, layout.places)

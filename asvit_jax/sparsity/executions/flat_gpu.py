@@ -50,7 +50,7 @@ class Triton(flat_rows.Reference):
 
   def attended(self, block, x, layout, pruning, scored):
     """See `flat_rows.Reference`."""
-    del scored  # `jit` drops the cache where nothing reads it
+    del scored
     from asvit_jax.sparsity.kernels.gpu_attention import ragged_attention
 
     rotation = pruning.rotation(layout.position, layout.places)

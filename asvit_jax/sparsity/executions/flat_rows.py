@@ -51,7 +51,8 @@ class Layout(NamedTuple):
   @property
   def total(self):
     """() int32, the number of rows up to the end of the last image."""
-    return aligned(self.count).sum().astype(jnp.int32)  # not the end of the last: fewer operations
+    # Equals start[-1] + aligned(count[-1]), in fewer operations.
+    return aligned(self.count).sum().astype(jnp.int32)
 
 
 class Moving(NamedTuple):
@@ -130,7 +131,8 @@ class Reference:
       scored: whether a stage reads the cache; a backend need not compute it otherwise.
 
     Returns:
-      (length, d) rows, and the `AttentionCache` in windows, (b, n, …).
+      (length, d) rows, and the `AttentionCache` in windows, (b, n, …); it may be None unless
+      `scored`.
     """
     del scored  # `jit` drops the cache where nothing reads it
 

@@ -1,7 +1,8 @@
 """Flat execution on a TPU: the blocks run as kernels, `sparsity.kernels`, on the rows there are.
 
 A kernel takes time for the tokens that are kept, whatever their number, and so one program runs any
-batch: no widths, no switch. What a stage decides, which tokens and where they go, is plain XLA.
+batch: no widths, no switch. Attention scores come with attention, and a kernel decides what merging
+by cost merges; what else a stage decides is plain XLA.
 """
 
 import jax.numpy as jnp

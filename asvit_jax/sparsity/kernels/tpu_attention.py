@@ -5,8 +5,8 @@ Heads come in pairs that fill the 128 lanes of a register. Instead of moving the
 a program sets those of the other one to 0 in its keys, and to 1 in its values: then the product
 that mixes values also sums the softmax's numerators.
 
-A program also computes the attention score, `scores.ClassAttention.gather`, of its tokens if a
-stage follows: their class attention is the first row of what it has anyway.
+Before a stage, it also computes the tokens' attention scores, `scores.ClassAttention.gather`: the
+attention of the class token is the first row of the softmax that it computes anyway.
 """
 
 import functools
@@ -19,8 +19,9 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.kernels.tpu_copies import (
   TILE,
+  by_group,
   copy_rows,
-  memory_of,
+  group_of,
   prefetch,
   row_of,
   slot_of,
@@ -76,7 +77,7 @@ def attend(
     heads: number of heads.
     width: a multiple of 8, which no count is above.
     first: number of queries, the first of each image, a multiple of 8; None for all.
-    scores: whether to return the attention scores, too; of all queries only.
+    scores: whether to return the attention scores, too; not with `first`.
     widths: the numbers of keys that programs are compiled for, at most `STEP` apart, a tuple;
       `widths_to(width)` by default. The last one holds all counts.
     interpret: whether to interpret the kernel.
@@ -87,8 +88,10 @@ def attend(
   """
   b, pairs = len(start), pairs_of(heads)
   channels = pairs * LANES
-  # Two halves, for the two cores of some chips; arrays of rows are cut between tiles.
-  images = min(b, tiled(pl.cdiv(b, 2))) if scores else pl.cdiv(b, 2)
+  assert first is None or not scores
+  given = [] if bias is None else [bias]
+  # Without numbers of images, two halves, for the two cores of some chips.
+  images = group_of(b) if given or scores else pl.cdiv(b, 2)
   kernel = functools.partial(
     _program,
     images=images,
@@ -105,7 +108,7 @@ def attend(
   anywhere = pl.BlockSpec(memory_space=pl.ANY)
   out_specs, out_shape = [anywhere], [jax.ShapeDtypeStruct((length, channels), qkv.dtype)]
   if scores:
-    out_specs.append(pl.BlockSpec((images, width), lambda half, *_: (half, 0)))
+    out_specs.append(by_group(images, width))
     out_shape.append(jax.ShapeDtypeStruct((b, width), jnp.float32))
   buffers = [
     pltpu.VMEM((2, width, 3 * channels), qkv.dtype),
@@ -114,22 +117,18 @@ def attend(
     pltpu.SemaphoreType.DMA((2,)),
     *([pltpu.VMEM((1, width), jnp.float32)] if scores else []),
   ]
-  given = [] if bias is None else [bias]
   out = pl.pallas_call(
     kernel,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(pl.cdiv(b, images), images),
-      in_specs=[*(pl.BlockSpec(memory_space=pltpu.VMEM) for _ in given), anywhere],
+      in_specs=[*(by_group(images, width) for _ in given), anywhere],
       out_specs=out_specs,
       scratch_shapes=buffers,
     ),
     out_shape=out_shape,
     interpret=interpret,
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "arbitrary"),
-      vmem_limit_bytes=memory_of(given + out_shape[1:]),
-    ),
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
     name="scored" if scores else "attend",
   )(start, count, *given, qkv)
   return tuple(out) if scores else out[0]
@@ -139,10 +138,11 @@ def _program(
   start, count, *rest, images, all_images, heads, first, widths, biased, scored, interpret
 ):
   """The program of one image; see `attend`."""
-  rest = list(rest)
-  bias = rest.pop(0) if biased else None
-  scores, score = (rest.pop(2), rest.pop()) if scored else (None, None)
-  qkv, out, rows, context, arrived, left = rest
+  bias, rest = (rest[0], rest[1:]) if biased else (None, rest)
+  if scored:
+    qkv, out, all_scores, rows, context, arrived, left, own_scores = rest
+  else:
+    qkv, out, rows, context, arrived, left = rest
   i = pl.program_id(1)
   begin = pl.program_id(0) * images
   here = jnp.minimum(images, all_images - begin)  # images of this core
@@ -173,14 +173,14 @@ def _program(
       key = lax.broadcasted_iota(jnp.int32, (1, keys), 1)
       row = jnp.where(key < tokens, 0.0, NEVER)
       if biased:
-        row = bias[row_of(begin + i)][:, :keys]
+        row = bias[row_of(i)][:, :keys]
       attention = _attend(rows.at[slot], row, context.at[slot], tokens, first or keys, heads)
       if scored:
         found = _scores(attention, context.at[slot], heads)
-        score[...] = jnp.zeros_like(score)
-        score[:, :keys] = jnp.where(key < tokens, found, 0.0)
-        # Mosaic stores a part of a row only where the row is static.
-        scores[row_of(i)] = score[...]
+        own_scores[...] = jnp.zeros_like(own_scores)
+        own_scores[:, :keys] = jnp.where(key < tokens, found, 0.0)
+        # Not at once: Mosaic stores a part of a row only where the row is static.
+        all_scores[row_of(i)] = own_scores[...]
 
     write_behind(i, here, writes, lambda: switch(tiled(tokens), widths, attend))
 

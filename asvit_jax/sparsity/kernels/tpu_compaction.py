@@ -14,8 +14,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.kernels.tpu_copies import (
+  by_group,
   copy_rows,
-  memory_of,
+  group_of,
   prefetch,
   row_of,
   slot_of,
@@ -53,14 +54,20 @@ def compact(x, before, after, into, sizes=None, *, widths=None, interpret=False)
     (length, d) rows; means, weighted by size, if tokens are merged.
   """
   (b, width), d = into.shape, x.shape[1]
-  given = [into] if sizes is None else [into, sizes]
+  given, images = [into] if sizes is None else [into, sizes], group_of(b)
   anywhere = pl.BlockSpec(memory_space=pl.ANY)
   return pl.pallas_call(
-    functools.partial(_compact, images=b, widths=widths or widths_to(width), interpret=interpret),
+    functools.partial(
+      _compact,
+      images=images,
+      all_images=b,
+      widths=widths or widths_to(width),
+      interpret=interpret,
+    ),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=4,
-      grid=(b,),
-      in_specs=[anywhere, *(pl.BlockSpec(memory_space=pltpu.VMEM) for _ in given)],
+      grid=(pl.cdiv(b, images), images),
+      in_specs=[anywhere, *(by_group(images, width) for _ in given)],
       out_specs=anywhere,
       scratch_shapes=[
         pltpu.VMEM((2, width, d), x.dtype),
@@ -71,34 +78,36 @@ def compact(x, before, after, into, sizes=None, *, widths=None, interpret=False)
     ),
     out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
     interpret=interpret,
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("arbitrary",), vmem_limit_bytes=memory_of(given)
-    ),
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
   )(*before, *after, x, *given)
 
 
-def _compact(start, count, new_start, new_count, x, into, *rest, images, widths, interpret):
+def _compact(
+  start, count, new_start, new_count, x, into, *rest, images, all_images, widths, interpret
+):
+  """The program of one image; see `compact`."""
   *sizes, out, rows, moved, arrived, left = rest
-  i = pl.program_id(0)
+  i = pl.program_id(1)
+  begin = pl.program_id(0) * images
+  here = jnp.minimum(images, all_images - begin)  # images of this group
 
   def reads(i, act):
-    slot = slot_of(i)
-    copy_rows(x, start[i], rows.at[slot], 0, tiled(count[i]), arrived.at[slot], act, interpret)
+    first, number, slot = start[begin + i], tiled(count[begin + i]), slot_of(i)
+    copy_rows(x, first, rows.at[slot], 0, number, arrived.at[slot], act, interpret)
 
   def writes(i, act):
-    slot = slot_of(i)
-    copy_rows(
-      moved.at[slot], 0, out, new_start[i], tiled(new_count[i]), left.at[slot], act, interpret
-    )
-
-  prefetch(i, images, reads)
+    first, number, slot = new_start[begin + i], tiled(new_count[begin + i]), slot_of(i)
+    copy_rows(moved.at[slot], 0, out, first, number, left.at[slot], act, interpret)
 
   def run(kept):
     slot = slot_of(i)
-    of_image = rows[slot], count[i], *(a[row_of(i)] for a in (into, *sizes))
+    of_image = rows[slot], count[begin + i], *(a[row_of(i)] for a in (into, *sizes))
     moved[slot, :kept] = _moved(kept, *of_image)
 
-  write_behind(i, images, writes, lambda: switch(tiled(new_count[i]), widths, run))
+  @pl.when(i < here)
+  def _():
+    prefetch(i, here, reads)
+    write_behind(i, here, writes, lambda: switch(tiled(new_count[begin + i]), widths, run))
 
 
 def _moved(kept, x, count, into, sizes=None):

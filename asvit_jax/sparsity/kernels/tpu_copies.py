@@ -8,9 +8,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from asvit_jax.sparsity.kernels.tpu_products import LANES
-
 TILE = 8  # rows that copies, and where they start, are multiples of
+MOST = 256  # images of a group, see `group_of`
 
 
 # Traced once for all stages.
@@ -140,15 +139,22 @@ def switch(rows, widths, run):
     below = keys
 
 
-def row_of(image):
-  """The index of an image's row in a (b, width) array."""
-  return pl.ds(image, 1), slice(None)
+def group_of(b):
+  """The number of images of a group, whose numbers are in the vector memory together.
+
+  There are two groups at least for more than 8 images, as some chips have two cores.
+  """
+  return min(b, tiled(pl.cdiv(b, 2)), MOST)
 
 
-def memory_of(arrays):
-  """Bytes of vector memory to ask for if a kernel holds (b, width) arrays of float32 or int32."""
-  registers = sum(pl.cdiv(a.shape[0], TILE) * pl.cdiv(a.shape[1], LANES) for a in arrays)
-  return 2**24 + 2 * registers * TILE * LANES * 4  # the usual limit, and buffers for them
+def by_group(images, width):
+  """The block of a (b, width) array that has a row for each image of a group."""
+  return pl.BlockSpec((images, width), lambda group, *_: (group, 0))
+
+
+def row_of(i):
+  """The index of the row of image i of a group in a block of `by_group`."""
+  return pl.ds(i, 1), slice(None)
 
 
 def slot_of(i):

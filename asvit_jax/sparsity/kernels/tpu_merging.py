@@ -14,8 +14,9 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.core.finite import finite
 from asvit_jax.sparsity.kernels.tpu_copies import (
+  by_group,
   copy_rows,
-  memory_of,
+  group_of,
   prefetch,
   row_of,
   slot_of,
@@ -71,13 +72,13 @@ def merges(
   """
   (b, width), d = sizes.shape, x.shape[1]
   dtypes = jnp.int32, jnp.int32, jnp.float32, jnp.int32
-  whole = pl.BlockSpec(memory_space=pltpu.VMEM)
-  given = attention, sizes, position
-  decided = [jax.ShapeDtypeStruct((b, width), dtype) for dtype in dtypes]
+  images = group_of(b)
+  rows = by_group(images, width)
   return pl.pallas_call(
     functools.partial(
       _merges,
-      images=b,
+      images=images,
+      all_images=b,
       exponents=exponents,
       prefix=prefix,
       widths=widths or widths_to(width),
@@ -85,22 +86,20 @@ def merges(
     ),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=3,
-      grid=(b,),
-      in_specs=[pl.BlockSpec(memory_space=pl.ANY), whole, whole, whole],
-      out_specs=[whole] * 4,
+      grid=(pl.cdiv(b, images), images),
+      in_specs=[pl.BlockSpec(memory_space=pl.ANY), rows, rows, rows],
+      out_specs=[rows] * 4,
       scratch_shapes=[
         pltpu.VMEM((2, width, d), x.dtype),
         pltpu.SemaphoreType.DMA((2,)),
         *(pltpu.VMEM((1, width), dtype) for dtype in dtypes),
       ],
     ),
-    out_shape=decided,
+    out_shape=[jax.ShapeDtypeStruct((b, width), dtype) for dtype in dtypes],
     interpret=interpret,
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("arbitrary",), vmem_limit_bytes=memory_of([*given, *decided])
-    ),
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
     name="merges",
-  )(start, count, threshold.reshape(1), x, *given)
+  )(start, count, threshold.reshape(1), x, attention, sizes, position)
 
 
 def _merges(
@@ -113,6 +112,7 @@ def _merges(
   position,
   *rest,
   images,
+  all_images,
   exponents,
   prefix,
   widths,
@@ -120,33 +120,37 @@ def _merges(
 ):
   """The program of one image; see `merges`."""
   out, (rows, arrived, *found) = rest[:4], rest[4:]
-  i = pl.program_id(0)
+  i = pl.program_id(1)
+  begin = pl.program_id(0) * images
+  here = jnp.minimum(images, all_images - begin)  # images of this group
 
   def reads(i, act):
-    slot = slot_of(i)
-    copy_rows(x, start[i], rows.at[slot], 0, tiled(count[i]), arrived.at[slot], act, interpret)
-
-  prefetch(i, images, reads)
+    first, number, slot = start[begin + i], tiled(count[begin + i]), slot_of(i)
+    copy_rows(x, first, rows.at[slot], 0, number, arrived.at[slot], act, interpret)
 
   def run(keys):
-    tokens = rows[slot_of(i)][:keys]
-    there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < count[i]
+    tokens, number = rows[slot_of(i)][:keys], count[begin + i]
+    there = lax.broadcasted_iota(jnp.int32, tokens.shape, 0) < number
     tokens = unit(jnp.where(there, tokens, jnp.zeros_like(tokens)))
     scored, of, at = (a[row_of(i)][:, :keys] for a in (attention, sizes, position))
-    keep, into = _decided(
+    keep, destination = _decided(
       *(dot(tokens, tokens, transposed=True), scored, of),
-      *(count[i], threshold[0], exponents, prefix, rows.shape[1]),
+      *(number, threshold[0], exponents, prefix, rows.shape[1]),
     )
-    decided = into, *_moved(keep, into, of, at.astype(jnp.float32))
+    decided = destination, *_moved(keep, destination, of, at.astype(jnp.float32))
     for row, a in zip(found, decided, strict=True):
       row[:, :keys] = a.astype(row.dtype)
 
-  # As for tokens that are not there; programs of fewer tokens than there is room for leave it.
-  for row, value in zip(found, (rows.shape[1], -1, 0, 0), strict=True):
-    row[...] = jnp.full_like(row, value)
-  switch(tiled(count[i]), widths, run)
-  for of_images, row in zip(out, found, strict=True):
-    of_images[row_of(i)] = row[...]
+  @pl.when(i < here)
+  def _():
+    prefetch(i, here, reads)
+    # As for tokens that are not there; programs of fewer tokens than there is room for leave it.
+    for row, value in zip(found, (rows.shape[1], -1, 0, 0), strict=True):
+      row[...] = jnp.full_like(row, value)
+    switch(tiled(count[begin + i]), widths, run)
+    # Not at once: Mosaic stores a part of a row only where the row is static.
+    for of_images, row in zip(out, found, strict=True):
+      of_images[row_of(i)] = row[...]
 
 
 def _decided(similarity, attention, sizes, count, threshold, exponents, prefix, none):
