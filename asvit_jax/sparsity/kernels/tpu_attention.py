@@ -90,7 +90,7 @@ def attend(
   channels = pairs * LANES
   assert first is None or not scores
   given = [] if bias is None else [bias]
-  # Without numbers of images, two halves, for the two cores of some chips.
+  # Two halves if there are neither biases nor scores, for the two cores of some chips.
   images = group_of(b) if given or scores else pl.cdiv(b, 2)
   kernel = functools.partial(
     _program,
