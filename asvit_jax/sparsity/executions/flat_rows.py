@@ -25,7 +25,8 @@ class Layout(NamedTuple):
   """Which rows belong to which image, and what is known of their tokens.
 
   Attributes:
-    start: (b,) int32, the first row of each image, a multiple of `ALIGN`, ascending.
+    start: (b,) int32, the first row of each image: where the rows of the image before it end, each
+      number of tokens being `aligned`.
     count: (b,) int32, the number of its tokens.
     sizes: (b, n) float32, see `Stage`, of the first `count` tokens; None if nothing is merged.
     position: (b, n) int32, the original index of each token in its image.
