@@ -12,7 +12,7 @@ from asvit_jax.core.errors import InputError
 from asvit_jax.core.promotion import usual
 from asvit_jax.network import Network
 from asvit_jax.sparsity.reductions import REDUCTIONS
-from asvit_jax.vit.architecture import stages_of
+from asvit_jax.vit.architecture import stages_within
 
 
 class Prunings(NamedTuple):
@@ -39,13 +39,12 @@ class Prunings(NamedTuple):
     """
     arch = network.arch
     published = vit.VARIANTS.get(network.variant, arch)
-    fit = max(published.prune_before, default=0) < arch.depth
     paper = dataclasses.replace(
       arch,
       score="class_attention",
       score_exponents=(1.0, 1.0),
       reduction="drop",
-      prune_before=published.prune_before if fit else stages_of(arch.depth),
+      prune_before=stages_within(published.prune_before, arch.depth),
       stage_weights=(),
       prune_inside=False,
     )

@@ -11,7 +11,7 @@ from asvit_jax.core.nearest import hint
 from asvit_jax.core.printable import shown
 from asvit_jax.data.preprocessing import Preprocessing
 from asvit_jax.sparsity.complexity import check_budget
-from asvit_jax.vit.architecture import stages_of
+from asvit_jax.vit.architecture import stages_within
 
 # Keys of config.model that always have a value, and the fields of `Architecture` that they set.
 _ALWAYS = {"num_classes": "classes", "image_size": "image_size", "patch_size": "patch_size"}
@@ -102,8 +102,9 @@ def architecture(model, described=None):
   if "depth" in given and "prune_before" not in given:
     # Stages of a deeper network, which the user did not ask for, do not fit this one.
     stages = theirs.get("prune_before") or (base.prune_before if base is not None else ())
-    if max(stages, default=0) >= given["depth"] > 0:
-      theirs |= {"prune_before": stages_of(given["depth"]), "stage_weights": ()}
+    within = stages_within(stages, given["depth"])
+    if within != stages and given["depth"] > 0:
+      theirs |= {"prune_before": within, "stage_weights": ()}
   given = theirs | given
   if base is not None:
     return dataclasses.replace(base, **given)

@@ -359,6 +359,11 @@ def stages_of(depth):
   return tuple(sorted(block for block in blocks if 0 < block < depth))
 
 
+def stages_within(stages, depth):
+  """The stages if `depth` blocks have them all, otherwise `stages_of` the depth."""
+  return stages if max(stages, default=0) < depth else stages_of(depth)
+
+
 # Common to both published sizes of LV-ViT (arXiv:2104.10858, table 1).
 _LVVIT = dict(
   mlp_ratio=3,

@@ -73,10 +73,11 @@ class TPU(flat_rows.Reference):
   def attended(self, block, x, layout, pruning, scored):
     """See `Reference.attended`."""
     heads, qkv = block.attn.heads, self._qkv(block, x, layout)
-    by_kernel = not pruning.received and getattr(type(pruning.score), "gather", None) is _GATHER
-    context = self._attend(qkv, layout, heads, scores=scored and by_kernel)
+    gathers = getattr(type(pruning.score), "gather", None) is _GATHER
+    by_kernel = scored and gathers and not pruning.received
+    context = self._attend(qkv, layout, heads, scores=by_kernel)
     cache = None
-    if scored and by_kernel:
+    if by_kernel:
       context, scores = context
       keys = pruning.mean_keys(self._in_heads(qkv, layout, heads, 1))
       cache = AttentionCache(scores[:, : layout.width], keys)

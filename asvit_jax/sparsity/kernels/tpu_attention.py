@@ -20,14 +20,16 @@ from jax.experimental.pallas import tpu as pltpu
 from asvit_jax.sparsity.kernels.tpu_copies import (
   TILE,
   by_group,
-  copy_rows,
   group_of,
+  image_of_group,
   prefetch,
+  reader,
   row_of,
   slot_of,
   switch,
   tiled,
   write_behind,
+  writer,
 )
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot, reciprocal, summed
 
@@ -143,26 +145,13 @@ def _program(
     qkv, out, all_scores, rows, context, arrived, left, own_scores = rest
   else:
     qkv, out, rows, context, arrived, left = rest
-  i = pl.program_id(1)
-  begin = pl.program_id(0) * images
-  here = jnp.minimum(images, all_images - begin)  # images of this core
+  i, begin, here = image_of_group(images, all_images)
+  reads = reader(qkv, start, count, begin, rows, arrived, interpret)
+  writes = writer(context, out, start, count, begin, left, interpret)
 
-  def reads(i, act):
-    image, slot = begin + i, slot_of(i)
-    target = rows.at[slot]
-    copy_rows(qkv, start[image], target, 0, tiled(count[image]), arrived.at[slot], act, interpret)
-
-  def writes(i, act):
-    image, slot = begin + i, slot_of(i)
-    source, semaphore = context.at[slot], left.at[slot]
-    if first is None:
-      copy_rows(source, 0, out, start[image], tiled(count[image]), semaphore, act, interpret)
-    else:
-      act(
-        pltpu.make_async_copy(
-          source, out.at[pl.ds(pl.multiple_of(image * first, TILE), first)], semaphore
-        )
-      )
+  def writes_first(i, act):
+    slot, target = slot_of(i), pl.ds(pl.multiple_of((begin + i) * first, TILE), first)
+    act(pltpu.make_async_copy(context.at[slot], out.at[target], left.at[slot]))
 
   @pl.when(i < here)
   def _():
@@ -182,7 +171,8 @@ def _program(
         # Not at once: Mosaic stores a part of a row only where the row is static.
         all_scores[row_of(i)] = own_scores[...]
 
-    write_behind(i, here, writes, lambda: switch(tiled(tokens), widths, attend))
+    leaves = writes if first is None else writes_first
+    write_behind(i, here, leaves, lambda: switch(tiled(tokens), widths, attend))
 
 
 def _attend(rows, bias, context, count, queries, heads):

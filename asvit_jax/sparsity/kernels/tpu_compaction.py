@@ -15,14 +15,16 @@ from jax.experimental.pallas import tpu as pltpu
 
 from asvit_jax.sparsity.kernels.tpu_copies import (
   by_group,
-  copy_rows,
   group_of,
+  image_of_group,
   prefetch,
+  reader,
   row_of,
   slot_of,
   switch,
   tiled,
   write_behind,
+  writer,
 )
 from asvit_jax.sparsity.kernels.tpu_products import LANES, dot
 
@@ -87,17 +89,9 @@ def _compact(
 ):
   """The program of one image; see `compact`."""
   *sizes, out, rows, moved, arrived, left = rest
-  i = pl.program_id(1)
-  begin = pl.program_id(0) * images
-  here = jnp.minimum(images, all_images - begin)  # images of this group
-
-  def reads(i, act):
-    first, number, slot = start[begin + i], tiled(count[begin + i]), slot_of(i)
-    copy_rows(x, first, rows.at[slot], 0, number, arrived.at[slot], act, interpret)
-
-  def writes(i, act):
-    first, number, slot = new_start[begin + i], tiled(new_count[begin + i]), slot_of(i)
-    copy_rows(moved.at[slot], 0, out, first, number, left.at[slot], act, interpret)
+  i, begin, here = image_of_group(images, all_images)
+  reads = reader(x, start, count, begin, rows, arrived, interpret)
+  writes = writer(moved, out, new_start, new_count, begin, left, interpret)
 
   def run(kept):
     slot = slot_of(i)

@@ -74,13 +74,7 @@ def padded(windows, *, interpret=False):
 
 def _windows(start, count, rows, out, window, arrived, *, images, columns, interpret):
   i = pl.program_id(0)
-
-  def reads(i, act):
-    slot = slot_of(i)
-    of_image = rows.at[:, columns], start[i], window.at[slot], 0, tiled(count[i])
-    copy_rows(*of_image, arrived.at[slot], act, interpret)
-
-  prefetch(i, images, reads)
+  prefetch(i, images, reader(rows.at[:, columns], start, count, 0, window, arrived, interpret))
   there = window[slot_of(i)][: out.shape[1]]
   row = lax.broadcasted_iota(jnp.int32, there.shape, 0)
   out[0] = jnp.where(row < count[i], there, jnp.zeros_like(there))
@@ -150,6 +144,51 @@ def group_of(b):
 def by_group(images, width):
   """The block of a (b, width) array that has a row for each image of a group."""
   return pl.BlockSpec((images, width), lambda group, *_: (group, 0))
+
+
+def image_of_group(images, all_images):
+  """Which image a program is for.
+
+  Args:
+    images: number of images of a group, see `group_of`.
+    all_images: number of all images.
+
+  Returns:
+    Index of the image in its group; index of the first image of the group; and the number of images
+    of this group, which is smaller in the last one.
+  """
+  begin = pl.program_id(0) * images
+  return pl.program_id(1), begin, jnp.minimum(images, all_images - begin)
+
+
+def reader(source, start, count, begin, rows, arrived, interpret):
+  """The `reads` of `prefetch` that copies the rows of a group's images.
+
+  Args:
+    source: reference (length, c) of the rows of all images.
+    start: reference (b,), the first row of each image.
+    count: reference (b,), the number of its tokens.
+    begin: index of the first image of the group.
+    rows: reference (2, width, c), the buffers.
+    arrived: reference of two semaphores.
+    interpret: see `copy_rows`.
+  """
+
+  def reads(i, act):
+    first, number, slot = start[begin + i], tiled(count[begin + i]), slot_of(i)
+    copy_rows(source, first, rows.at[slot], 0, number, arrived.at[slot], act, interpret)
+
+  return reads
+
+
+def writer(rows, out, start, count, begin, left, interpret):
+  """The `writes` of `write_behind` from buffers to the rows of all images; see `reader`."""
+
+  def writes(i, act):
+    first, number, slot = start[begin + i], tiled(count[begin + i]), slot_of(i)
+    copy_rows(rows.at[slot], 0, out, first, number, left.at[slot], act, interpret)
+
+  return writes
 
 
 def row_of(i):

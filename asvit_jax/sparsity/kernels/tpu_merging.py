@@ -15,9 +15,10 @@ from jax.experimental.pallas import tpu as pltpu
 from asvit_jax.core.finite import finite
 from asvit_jax.sparsity.kernels.tpu_copies import (
   by_group,
-  copy_rows,
   group_of,
+  image_of_group,
   prefetch,
+  reader,
   row_of,
   slot_of,
   switch,
@@ -120,13 +121,7 @@ def _merges(
 ):
   """The program of one image; see `merges`."""
   out, (rows, arrived, *found) = rest[:4], rest[4:]
-  i = pl.program_id(1)
-  begin = pl.program_id(0) * images
-  here = jnp.minimum(images, all_images - begin)  # images of this group
-
-  def reads(i, act):
-    first, number, slot = start[begin + i], tiled(count[begin + i]), slot_of(i)
-    copy_rows(x, first, rows.at[slot], 0, number, arrived.at[slot], act, interpret)
+  i, begin, here = image_of_group(images, all_images)
 
   def run(keys):
     tokens, number = rows[slot_of(i)][:keys], count[begin + i]
@@ -143,7 +138,7 @@ def _merges(
 
   @pl.when(i < here)
   def _():
-    prefetch(i, here, reads)
+    prefetch(i, here, reader(x, start, count, begin, rows, arrived, interpret))
     # As for tokens that are not there; programs of fewer tokens than there is room for leave it.
     for row, value in zip(found, (rows.shape[1], -1, 0, 0), strict=True):
       row[...] = jnp.full_like(row, value)
